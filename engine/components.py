@@ -1,0 +1,166 @@
+"""The one table of the six components: their inputs and outputs, shapes and types.
+
+The exporter names and checks graphs by it, profiles are computed from it, executors bind by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+DYNAMIC_DIMS = frozenset({"b", "n", "m", "s", "N", "h", "w"})
+"""b pictures, n target tokens, m reference tokens, s = text + n + m, N steps, h x w target tokens as a grid."""
+
+PIXELS_PER_TOKEN = 16
+"""Pixels that a token spans along one side: 8 of the VAE, 2 of packing."""
+
+
+class Precision(str, Enum):
+    """The floating-point type that a component computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+    @property
+    def item_bytes(self) -> int:
+        return 4 if self is Precision.FP32 else 2
+
+
+class ElementType(str, Enum):
+    """The type of a tensor at a component's border."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    INT32 = "int32"
+    UINT8 = "uint8"
+    ACTIVATION = "activation"
+    """The type that the component computes in."""
+
+    def resolve(self, precision: Precision) -> ElementType:
+        """The concrete type in a graph of this precision."""
+        if self is not ElementType.ACTIVATION:
+            return self
+        return {
+            Precision.FP32: ElementType.FLOAT32,
+            Precision.FP16: ElementType.FLOAT16,
+            Precision.BF16: ElementType.BFLOAT16,
+        }[precision]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output. A dimension is a dynamic name, "16*" a dynamic name, or the name of a constant of the model."""
+
+    name: str
+    element_type: ElementType
+    dims: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One traced network. `part` is the network of the checkpoint that its weights come from."""
+
+    name: str
+    part: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        return self.inputs + self.outputs
+
+
+def _ports(element_type: ElementType, **dims: str) -> tuple[Port, ...]:
+    return tuple(Port(name, element_type, tuple(text.split())) for name, text in dims.items())
+
+
+_FLOAT, _INT, _BYTE, _OWN = ElementType.FLOAT32, ElementType.INT32, ElementType.UINT8, ElementType.ACTIVATION
+
+COMPONENTS: Mapping[str, Component] = {
+    component.name: component
+    for component in (
+        Component(
+            "clip",
+            "clip",
+            _ports(_INT, input_ids="b clip_length"),
+            _ports(_FLOAT, pooled="b pooled_width"),
+        ),
+        Component(
+            "t5",
+            "t5",
+            _ports(_INT, input_ids="b text_length"),
+            _ports(_FLOAT, text="b text_length text_width"),
+        ),
+        Component(
+            "vae_encoder",
+            "vae",
+            _ports(_BYTE, image="b 16*h 16*w rgb"),
+            _ports(_FLOAT, reference="b m channels"),
+        ),
+        Component(
+            "conditioner",
+            "transformer",
+            _ports(
+                _FLOAT,
+                timesteps="N",
+                guidance="b",
+                pooled="b pooled_width",
+                text="b text_length text_width",
+                reference="b m channels",
+            ),
+            _ports(
+                _OWN,
+                modulation="N b vectors hidden",
+                text_tokens="b text_length hidden",
+                reference_tokens="b m hidden",
+            ),
+        ),
+        Component(
+            "denoiser",
+            "transformer",
+            _ports(_FLOAT, latents="b n channels")
+            + _ports(
+                _OWN, text_tokens="b text_length hidden", reference_tokens="b m hidden", modulation="b vectors hidden"
+            )
+            + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one"),
+            _ports(_FLOAT, next_latents="b n channels"),
+        ),
+        Component(
+            "vae_decoder",
+            "vae",
+            _ports(_FLOAT, latents="b h w channels"),
+            _ports(_BYTE, image="b 16*h 16*w rgb"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDims:
+    """The constants of a model that appear in component shapes."""
+
+    clip_length: int
+    text_length: int
+    text_width: int
+    pooled_width: int
+    channels: int
+    hidden: int
+    vectors: int
+    rope_width: int
+    rgb: int = 3
+    one: int = 1
+
+    def resolve(self, dims: Iterable[str], **dynamic: int) -> tuple[int | str, ...]:
+        """A port's shape: constants as numbers, dynamic dimensions as numbers where given, else as their names."""
+        return tuple(self._resolve_one(dim, dynamic) for dim in dims)
+
+    def _resolve_one(self, dim: str, dynamic: Mapping[str, int]) -> int | str:
+        factor, _, name = dim.rpartition("*")
+        if name not in DYNAMIC_DIMS:
+            return getattr(self, name)
+        if name not in dynamic:
+            return dim
+        return dynamic[name] * int(factor or 1)

@@ -1,0 +1,43 @@
+"""What can go wrong, as types. Messages say what was asked, what was found, what is allowed and what to do."""
+
+from __future__ import annotations
+
+
+class KontextError(Exception):
+    """Every error of this package that is not a bad argument."""
+
+
+class CheckpointError(KontextError):
+    """A checkpoint that is incomplete, damaged, or not a FLUX.1 Kontext checkpoint."""
+
+
+class ExportError(KontextError):
+    """A graph that could not be made from a good checkpoint."""
+
+
+class BundleError(KontextError):
+    """A bundle that is missing, altered, incomplete, or of another version."""
+
+
+class ExecutorError(KontextError):
+    """A component that could not be loaded or run."""
+
+
+class ImageError(KontextError):
+    """A picture that cannot be read or used."""
+
+
+class RequestError(KontextError, ValueError):
+    """An argument of a request that is out of range."""
+
+
+class NotFiniteError(ExecutorError):
+    """A component that returned NaN or infinity."""
+
+
+class Cancelled(KontextError):
+    """A request that was cancelled between two steps."""
+
+
+class MissingDependencyError(KontextError, ImportError):
+    """A package that an optional part needs; the message holds the command that installs it."""

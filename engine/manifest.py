@@ -1,0 +1,125 @@
+"""The bundle's manifest: what a bundle holds, in one JSON file of a versioned schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from .components import ModelDims, Precision
+from .errors import BundleError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A file that we wrote. `path` is relative to the bundle, with forward slashes."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsRecord:
+    """A safetensors file that graphs point into.
+
+    `origin` says how it came: "hardlink", "reflink" or "copy" of a checkpoint's file, or "converted" by us.
+    `sample_sha256` covers the header and the first KiB of each tensor; `sha256` the whole file, where it was asked for.
+    """
+
+    path: str
+    size_bytes: int
+    header_sha256: str
+    sample_sha256: str
+    origin: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphRecord:
+    """One component's graph."""
+
+    path: str
+    precision: Precision
+    opset: int
+    operators: str
+    num_parameters: int
+    weight_bytes: int
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerRecord:
+    """A `tokenizers` file and how prompts are padded with it."""
+
+    path: str
+    length: int
+    pad_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRecord:
+    """The noise schedule's constants and the request's defaults (kontext: shift 0.5 at 256 tokens, 1.15 at 4096)."""
+
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    steps: int = 28
+    guidance: float = 2.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """What the runtime needs to know of the model. `sizes` are its trained (width, height) in pixels."""
+
+    dims: ModelDims
+    num_double_blocks: int
+    num_single_blocks: int
+    rope_axes: tuple[int, int, int]
+    rope_theta: float
+    sizes: tuple[tuple[int, int], ...]
+    flow: FlowRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything a bundle holds. `source` is the checkpoint as the user named it."""
+
+    schema: int
+    producer: str
+    created: str
+    source: str
+    layout: str
+    model: ModelRecord
+    graphs: Mapping[str, GraphRecord]
+    tokenizers: Mapping[str, TokenizerRecord]
+    files: tuple[FileRecord, ...]
+    weights: tuple[WeightsRecord, ...]
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Raises BundleError if the manifest is malformed or of a schema that this version does not know."""
+    try:
+        raw: Any = msgspec.json.decode(data)
+        schema = raw["schema"]
+        if not isinstance(schema, int):
+            raise TypeError("schema is not a number")
+    except (msgspec.DecodeError, TypeError, KeyError) as error:
+        raise BundleError(f"{where} is not a bundle manifest ({error}); export the bundle again") from error
+    if schema > SCHEMA:
+        raise BundleError(
+            f"{where} has schema {schema}, written by {raw.get('producer', 'a newer version')}; this version reads up to "
+            f"{SCHEMA}: upgrade with pip install --upgrade kontext-trt"
+        )
+    try:
+        return msgspec.convert(raw, Manifest, strict=False)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{where} is damaged: {error}; export the bundle again") from error

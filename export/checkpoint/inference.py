@@ -1,0 +1,151 @@
+"""A network's configuration, read off the names and shapes of its tensors or from its diffusers config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...engine.errors import CheckpointError
+from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
+from .names import count_blocks
+from .views import View
+
+Views = Mapping[str, View]
+
+
+def _shape(views: Views, name: str, source: str) -> tuple[int, ...]:
+    if name not in views:
+        raise CheckpointError(f"{source} lacks {name}")
+    return views[name].shape
+
+
+def transformer_from_tensors(views: Views, source: str) -> TransformerConfig:
+    """Rope axes are not in the tensors: they take the shares that FLUX.1's have of its head width (1/8, 7/16, 7/16)."""
+    hidden, channels = _shape(views, "x_embedder.weight", source)
+    (head_width,) = _shape(views, "transformer_blocks.0.attn.norm_q.weight", source)
+    if hidden % head_width:
+        raise CheckpointError(f"{source}: hidden width {hidden} is not a multiple of the head width {head_width}")
+    height_axis = 7 * head_width // 16
+    return TransformerConfig(
+        num_double_blocks=count_blocks(views, "transformer_blocks."),
+        num_single_blocks=count_blocks(views, "single_transformer_blocks."),
+        num_heads=hidden // head_width,
+        head_width=head_width,
+        channels=channels,
+        text_width=_shape(views, "context_embedder.weight", source)[1],
+        pooled_width=_shape(views, "time_text_embed.text_embedder.linear_1.weight", source)[1],
+        mlp_ratio=_shape(views, "transformer_blocks.0.ff.net.0.proj.weight", source)[0] / hidden,
+        rope_axes=(head_width - 2 * height_axis, height_axis, height_axis),
+    )
+
+
+def transformer_from_config(config: Mapping[str, Any], source: str) -> TransformerConfig:
+    """From diffusers' `transformer/config.json`."""
+    if not config.get("guidance_embeds", False):
+        raise CheckpointError(_no_guidance(source, "guidance_embeds is false in its config"))
+    return TransformerConfig(
+        num_double_blocks=config["num_layers"],
+        num_single_blocks=config["num_single_layers"],
+        num_heads=config["num_attention_heads"],
+        head_width=config["attention_head_dim"],
+        channels=config["in_channels"],
+        text_width=config["joint_attention_dim"],
+        pooled_width=config["pooled_projection_dim"],
+        rope_axes=tuple(config.get("axes_dims_rope", (16, 56, 56))),
+    )
+
+
+def _no_guidance(source: str, reason: str) -> str:
+    return (
+        f"{source} has no guidance embedding ({reason}): it is a FLUX without guidance distillation, such as schnell, "
+        "not FLUX.1 Kontext [dev]"
+    )
+
+
+def require_guidance(views: Views, source: str) -> None:
+    """Raise CheckpointError for a FLUX whose guidance embedder is missing."""
+    name = "time_text_embed.guidance_embedder.linear_1.weight"
+    if name not in views:
+        raise CheckpointError(_no_guidance(source, f"no tensor {name}, in BFL's files guidance_in.in_layer.weight"))
+
+
+def vae_from_tensors(views: Views, source: str) -> VaeConfig:
+    num_levels = count_blocks(views, "encoder.down_blocks.")
+    first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
+    channels = tuple(_shape(views, first.format(level), source)[0] for level in range(num_levels))
+    return VaeConfig(
+        block_channels=channels,
+        latent_channels=_shape(views, "decoder.conv_in.weight", source)[1],
+        layers_per_block=count_blocks(views, "encoder.down_blocks.0.resnets."),
+        norm_groups=min(32, *channels),
+    )
+
+
+def vae_from_config(config: Mapping[str, Any]) -> VaeConfig:
+    """From diffusers' `vae/config.json`."""
+    return VaeConfig(
+        block_channels=tuple(config["block_out_channels"]),
+        latent_channels=config["latent_channels"],
+        layers_per_block=config["layers_per_block"],
+        norm_groups=config["norm_num_groups"],
+        scaling=config["scaling_factor"],
+        shift=config["shift_factor"] or 0.0,
+    )
+
+
+def clip_from_tensors(views: Views, source: str) -> ClipConfig:
+    """CLIP's heads are 64 wide in every published model."""
+    vocabulary, width = _shape(views, "embeddings.token_embedding.weight", source)
+    return ClipConfig(
+        vocabulary=vocabulary,
+        width=width,
+        mlp_width=_shape(views, "encoder.layers.0.mlp.fc1.weight", source)[0],
+        num_layers=count_blocks(views, "encoder.layers."),
+        num_heads=max(width // 64, 1),
+        length=_shape(views, "embeddings.position_embedding.weight", source)[0],
+    )
+
+
+def clip_from_config(config: Mapping[str, Any]) -> ClipConfig:
+    """From transformers' `text_encoder/config.json`."""
+    return ClipConfig(
+        vocabulary=config["vocab_size"],
+        width=config["hidden_size"],
+        mlp_width=config["intermediate_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=config["num_attention_heads"],
+        length=config["max_position_embeddings"],
+        activation=config["hidden_act"],
+        norm_eps=config["layer_norm_eps"],
+        eos_id=config["eos_token_id"],
+    )
+
+
+def t5_from_tensors(views: Views, source: str) -> T5Config:
+    attention = "encoder.block.0.layer.0.SelfAttention"
+    vocabulary, width = _shape(views, "shared.weight", source)
+    num_buckets, num_heads = _shape(views, f"{attention}.relative_attention_bias.weight", source)
+    return T5Config(
+        vocabulary=vocabulary,
+        width=width,
+        head_width=_shape(views, f"{attention}.q.weight", source)[0] // num_heads,
+        mlp_width=_shape(views, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", source)[0],
+        num_layers=count_blocks(views, "encoder.block."),
+        num_heads=num_heads,
+        num_buckets=num_buckets,
+    )
+
+
+def t5_from_config(config: Mapping[str, Any]) -> T5Config:
+    """From transformers' `text_encoder_2/config.json`."""
+    return T5Config(
+        vocabulary=config["vocab_size"],
+        width=config["d_model"],
+        head_width=config["d_kv"],
+        mlp_width=config["d_ff"],
+        num_layers=config["num_layers"],
+        num_heads=config["num_heads"],
+        num_buckets=config["relative_attention_num_buckets"],
+        max_distance=config["relative_attention_max_distance"],
+        norm_eps=config["layer_norm_epsilon"],
+    )

@@ -1,0 +1,164 @@
+"""Finding the four networks and the tokenizers of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...engine.errors import CheckpointError
+from ...engine.tensor_file import TensorFile
+from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
+from .parts import Part, open_clip, open_t5, open_transformer, open_vae
+from .views import Weights
+
+SIZES_FILE = "kontext_sizes.json"
+"""An optional file beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17: `[[width, height], ...]`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFiles:
+    """Where each part lies, for checkpoints that are not one folder. What is None is looked for in the checkpoint."""
+
+    transformer: Path | None = None
+    vae: Path | None = None
+    clip: Path | None = None
+    t5: Path | None = None
+    tokenizers: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A FLUX.1 Kontext checkpoint, opened: headers read and named, no weights touched.
+
+    `tokenizers` is (CLIP's folder, T5's folder). `sizes` are its trained (width, height), None for FLUX.1 Kontext's own.
+    """
+
+    path: Path
+    layout: str
+    transformer: Part[TransformerConfig]
+    vae: Part[VaeConfig]
+    clip: Part[ClipConfig]
+    t5: Part[T5Config]
+    tokenizers: tuple[Path, Path]
+    sizes: tuple[tuple[int, int], ...] | None
+
+    def __post_init__(self) -> None:
+        transformer = self.transformer
+        pairs = (
+            ("pooled text", transformer.config.pooled_width, self.clip.config.width, self.clip.weights),
+            ("text", transformer.config.text_width, self.t5.config.width, self.t5.weights),
+            ("packed latents", transformer.config.channels, 4 * self.vae.config.latent_channels, self.vae.weights),
+        )
+        for what, wanted, found, weights in pairs:
+            if wanted != found:
+                raise CheckpointError(
+                    f"the parts do not fit together: {transformer.weights.source} takes {what} of width {wanted}, "
+                    f"{weights.source} gives {found}"
+                )
+        if self.vae.config.downscale != 8:
+            raise CheckpointError(
+                f"{self.vae.weights.source} makes pictures {self.vae.config.downscale}x smaller, FLUX.1's makes them 8x smaller"
+            )
+
+    def weights(self, part: str) -> Weights:
+        """The tensors of "transformer", "vae", "clip" or "t5"."""
+        return {"transformer": self.transformer, "vae": self.vae, "clip": self.clip, "t5": self.t5}[part].weights
+
+    @property
+    def files(self) -> tuple[TensorFile, ...]:
+        """Every weights file, each once."""
+        parts = (self.transformer, self.vae, self.clip, self.t5)
+        return tuple({file.path: file for part in parts for file in part.weights.files}.values())
+
+
+def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpoint:
+    """Open a diffusers folder, a ComfyUI `models` folder, or a transformer file with the other parts named in `files`.
+
+    Raises CheckpointError, naming the file or tensor, if a part is missing, damaged, or not FLUX.1 Kontext's.
+    """
+    files = files or CheckpointFiles()
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    if (path / "model_index.json").is_file():
+        layout, defaults = "diffusers", _diffusers_files(path)
+    else:
+        layout, defaults = "single files", _single_files(path)
+    chosen = {name: getattr(files, name) or getattr(defaults, name) for name in ("transformer", "vae", "clip", "t5")}
+    missing = [name for name, part in chosen.items() if part is None]
+    if missing:
+        options = " ".join(f"--{name} FILE" for name in missing)
+        raise CheckpointError(f"{path} has no {', '.join(missing)}; name what is elsewhere: {options}")
+    return Checkpoint(
+        path=path,
+        layout=layout,
+        transformer=open_transformer(chosen["transformer"]),
+        vae=open_vae(chosen["vae"]),
+        clip=open_clip(chosen["clip"]),
+        t5=open_t5(chosen["t5"]),
+        tokenizers=_tokenizers(path, files.tokenizers),
+        sizes=_sizes(path if path.is_dir() else path.parent),
+    )
+
+
+def _diffusers_files(path: Path) -> CheckpointFiles:
+    try:
+        pipeline = json.loads((path / "model_index.json").read_text()).get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path / 'model_index.json'} is not a diffusers index: {error}") from error
+    if not str(pipeline).startswith("Flux"):
+        raise CheckpointError(f"{path} is a {pipeline}, not a FLUX pipeline")
+    folders = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
+    return CheckpointFiles(**{name: path / folder for name, folder in folders.items() if (path / folder).is_dir()})
+
+
+def _single_files(path: Path) -> CheckpointFiles:
+    """The parts of a ComfyUI `models` folder, or those around a transformer that lies in one."""
+    root = path if path.is_dir() else path.parent.parent
+    transformer = path if path.is_file() else _only(root, ("diffusion_models", "unet"), ("*kontext*", "*flux*", "*"))
+    return CheckpointFiles(
+        transformer=transformer,
+        vae=_only(root, ("vae",), ("ae*", "*")),
+        clip=_only(root, ("text_encoders", "clip"), ("clip_l*",)),
+        t5=_only(root, ("text_encoders", "clip"), ("t5*",)),
+    )
+
+
+def _only(root: Path, folders: Sequence[str], patterns: Sequence[str]) -> Path | None:
+    """The one file that matches the first pattern any file matches; several are ambiguous."""
+    for pattern in patterns:
+        found = sorted(file for folder in folders for file in (root / folder).glob(f"{pattern}.safetensors"))
+        if len(found) > 1:
+            raise CheckpointError(
+                f"{root} has several files for one part: {', '.join(file.name for file in found)}; "
+                "name the one to use with --transformer, --vae, --clip or --t5"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _tokenizers(path: Path, given: Path | None) -> tuple[Path, Path]:
+    root = given or (path if path.is_dir() else path.parent)
+    for base in (root, root / "tokenizers"):
+        folders = base / "tokenizer", base / "tokenizer_2"
+        if all(folder.is_dir() for folder in folders):
+            return folders
+    raise CheckpointError(
+        f"no tokenizers in {root}: the folders tokenizer/ (CLIP) and tokenizer_2/ (T5) of FLUX.1 Kontext's diffusers "
+        "repository are needed; say where they are with --tokenizers FOLDER"
+    )
+
+
+def _sizes(folder: Path) -> tuple[tuple[int, int], ...] | None:
+    file = folder / SIZES_FILE
+    if not file.is_file():
+        return None
+    try:
+        sizes = tuple((int(width), int(height)) for width, height in json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{file} should be a list of [width, height]: {error}") from error
+    if not sizes or any(extent <= 0 or extent % 16 for size in sizes for extent in size):
+        raise CheckpointError(f"{file}: sizes must be positive multiples of 16, found {sizes}")
+    return sizes

@@ -1,0 +1,187 @@
+"""The four networks of a checkpoint, each read into views under this project's names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ...engine.errors import CheckpointError
+from ...engine.tensor_file import TensorFile
+from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
+from . import inference
+from .names import SINGLE_FILE_PREFIXES, Source, count_blocks, transformer_sources, vae_sources
+from .views import View, Weights
+
+Config = TypeVar("Config", TransformerConfig, VaeConfig, ClipConfig, T5Config)
+
+# tensors that say nothing the graph needs: ComfyUI's markers and activation scales, tied or constant copies, CLIP's projection
+IGNORED = (
+    "scaled_fp8",
+    ".scale_input",
+    ".input_scale",
+    ".comfy_quant",
+    "encoder.embed_tokens.weight",
+    "embeddings.position_ids",
+    "text_projection.weight",
+    "logit_scale",
+)
+SCALE_SUFFIXES = (".scale_weight", ".weight_scale")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part(Generic[Config]):
+    """One network: its configuration and its tensors."""
+
+    config: Config
+    weights: Weights
+
+
+def open_files(path: Path) -> tuple[TensorFile, ...]:
+    """The safetensors files of `path`: itself, or the shards or single file in a folder."""
+    if path.is_file():
+        return (TensorFile.open(path),)
+    indexes = sorted(path.glob("*.safetensors.index.json"))
+    if indexes:
+        try:
+            shards = sorted(set(json.loads(indexes[0].read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{indexes[0]} is not an index of safetensors shards") from error
+        return tuple(TensorFile.open(path / shard) for shard in shards)
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) != 1:
+        found = f"{len(files)} of them and no index" if files else "none"
+        raise CheckpointError(f"{path} should hold one .safetensors file, or shards with an index; it holds {found}")
+    return (TensorFile.open(files[0]),)
+
+
+def _all_views(files: Iterable[TensorFile]) -> dict[str, View]:
+    return {
+        name: View(path=file.path, dtype=entry.dtype, shape=entry.shape, offset=entry.offset)
+        for file in files
+        for name, entry in file.tensors.items()
+    }
+
+
+def _without_prefix(views: Mapping[str, View]) -> dict[str, View]:
+    for prefix in SINGLE_FILE_PREFIXES:
+        if any(name.startswith(prefix) for name in views):
+            return _without_prefix({name.removeprefix(prefix): view for name, view in views.items()})
+    return dict(views)
+
+
+def _with_scales(views: Mapping[str, View]) -> dict[str, View]:
+    """Attach FP8 scales to their weights and drop what is not a weight."""
+    kept = {name: view for name, view in views.items() if not name.endswith(IGNORED)}
+    scales = {
+        name.removesuffix(suffix): kept.pop(name) for name in list(kept) for suffix in SCALE_SUFFIXES if name.endswith(suffix)
+    }
+    for stem, scale in scales.items():
+        if f"{stem}.weight" in kept:
+            kept[f"{stem}.weight"] = replace(kept[f"{stem}.weight"], scale=scale)
+    return kept
+
+
+def _load(path: Path) -> tuple[tuple[TensorFile, ...], dict[str, View]]:
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist")
+    files = open_files(path)
+    views = _all_views(files)
+    lora = next((name for name in views if "lora" in name.lower()), None)
+    if lora is not None:
+        raise CheckpointError(
+            f"{path} is a LoRA, not a checkpoint (it has the tensor {lora}); fuse it into a FLUX.1 Kontext checkpoint first"
+        )
+    if not views:
+        raise CheckpointError(f"{path} holds no tensors")
+    return files, _with_scales(_without_prefix(views))
+
+
+def _resolve(views: dict[str, View], sources: Mapping[str, Source], hidden: int, source: str) -> dict[str, View]:
+    """Views under this project's names; tensors that no name refers to keep theirs, so that a check reports them."""
+    resolved: dict[str, View] = {}
+    for name, origin in sources.items():
+        view = views.get(origin.name)
+        if view is None:
+            continue  # the check against the network names it
+        if origin.start is not None:
+            stop = view.shape[0] if origin.stop is None else origin.stop * hidden
+            if stop > view.shape[0]:
+                raise CheckpointError(
+                    f"{source}: tensor {origin.name} has {view.shape[0]} rows, at least {stop} were expected"
+                )
+            view = view.rows(origin.start * hidden, stop)
+        resolved[name] = view
+    used = {origin.name for origin in sources.values()}
+    return resolved | {name: view for name, view in views.items() if name not in used}
+
+
+def _config(path: Path, read: Callable[[Mapping[str, Any]], Config]) -> Config | None:
+    """The part's `config.json`, if it lies in a diffusers folder."""
+    file = path / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        return read(json.loads(file.read_text()))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{file} has no entry {error}; is it the right part of a FLUX.1 checkpoint?") from error
+
+
+def open_transformer(path: Path) -> Part[TransformerConfig]:
+    source = str(path)
+    config = _config(path, lambda fields: inference.transformer_from_config(fields, source))
+    files, views = _load(path)
+    bfl = "img_in.weight" in views
+    embedder = views.get("img_in.weight" if bfl else "x_embedder.weight")
+    if embedder is None:
+        raise CheckpointError(
+            f"{source} is not a FLUX transformer: it has neither img_in.weight nor x_embedder.weight "
+            f"(its first tensor is {next(iter(views))})"
+        )
+    resolved = _resolve(views, transformer_sources(views, bfl=bfl), embedder.shape[0], source)
+    inference.require_guidance(resolved, source)
+    config = config or inference.transformer_from_tensors(resolved, source)
+    return Part(config=config, weights=Weights(source=source, files=files, views=resolved))
+
+
+def open_vae(path: Path) -> Part[VaeConfig]:
+    source = str(path)
+    config = _config(path, inference.vae_from_config)
+    files, views = _load(path)
+    if "encoder.conv_in.weight" not in views:
+        raise CheckpointError(f"{source} is not a FLUX autoencoder: it has no encoder.conv_in.weight")
+    if "encoder.down.0.block.0.conv1.weight" in views:
+        levels, layers = (count_blocks(views, stem) for stem in ("encoder.down.", "encoder.down.0.block."))
+        sources = vae_sources(levels, layers)
+        views = _resolve(views, {here: origin for here, origin in sources.items() if origin.name in views}, 0, source)
+        # BFL's attention is a 1x1 convolution, diffusers' a linear layer: the same bytes
+        views = {
+            name: view.reshaped(view.shape[:2]) if ".attentions." in name and len(view.shape) == 4 else view
+            for name, view in views.items()
+        }
+    config = config or inference.vae_from_tensors(views, source)
+    return Part(config=config, weights=Weights(source=source, files=files, views=views))
+
+
+def open_clip(path: Path) -> Part[ClipConfig]:
+    source = str(path)
+    config = _config(path, inference.clip_from_config)
+    files, views = _load(path)
+    if "embeddings.token_embedding.weight" not in views:
+        raise CheckpointError(f"{source} is not a CLIP text encoder: it has no embeddings.token_embedding.weight")
+    config = config or inference.clip_from_tensors(views, source)
+    return Part(config=config, weights=Weights(source=source, files=files, views=views))
+
+
+def open_t5(path: Path) -> Part[T5Config]:
+    source = str(path)
+    config = _config(path, inference.t5_from_config)
+    files, views = _load(path)
+    if "shared.weight" not in views:
+        raise CheckpointError(f"{source} is not a T5 encoder: it has no shared.weight")
+    config = config or inference.t5_from_tensors(views, source)
+    return Part(config=config, weights=Weights(source=source, files=files, views=views))

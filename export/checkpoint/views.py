@@ -1,0 +1,106 @@
+"""Tensors of a checkpoint as views: where their bytes lie, never the bytes themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...engine.errors import CheckpointError
+from ...engine.tensor_file import ITEM_BITS, TensorFile
+
+TORCH_DTYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F64": torch.float64,
+}
+CHUNK_ITEMS = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A tensor as contiguous bytes of a safetensors file.
+
+    `scale` is the scalar that an FP8 weight is multiplied by (ComfyUI's `scale_weight`).
+    """
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    scale: View | None = None
+
+    @property
+    def num_items(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.num_items * ITEM_BITS[self.dtype] // 8
+
+    def rows(self, start: int, stop: int) -> View:
+        """Rows `start` to `stop` of the first axis: contiguous, so still a view."""
+        row_bytes = self.size_bytes // self.shape[0]
+        return replace(self, shape=(stop - start, *self.shape[1:]), offset=self.offset + start * row_bytes)
+
+    def reshaped(self, shape: tuple[int, ...]) -> View:
+        """The same bytes under another shape of equal size."""
+        assert prod(shape) == prod(self.shape), (shape, self.shape)
+        return replace(self, shape=shape)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """The values as flat float32 tensors of at most 32 MiB, in order; an FP8 scale is multiplied in."""
+        scale = 1.0 if self.scale is None else float(self.scale.read())
+        item_bytes = ITEM_BITS[self.dtype] // 8
+        data = np.memmap(self.path, dtype=np.uint8, mode="c", offset=self.offset, shape=(self.size_bytes,))
+        for start in range(0, self.size_bytes, CHUNK_ITEMS * item_bytes):
+            raw = torch.from_numpy(np.array(data[start : start + CHUNK_ITEMS * item_bytes]))
+            values = raw.view(TORCH_DTYPES[self.dtype]).to(torch.float32)
+            yield values if self.scale is None else values * scale
+
+    def read(self) -> Tensor:
+        """The whole tensor in float32."""
+        return torch.cat(list(self.chunks())).reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """The tensors of one network under this project's names.
+
+    `source` names what the user gave, for messages.
+    """
+
+    source: str
+    files: tuple[TensorFile, ...]
+    views: Mapping[str, View]
+
+    @property
+    def float_types(self) -> frozenset[str]:
+        return frozenset(view.dtype for view in self.views.values())
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise CheckpointError unless these are exactly the expected tensors, of the expected shapes."""
+        missing = [name for name in expected if name not in self.views]
+        if missing:
+            raise CheckpointError(f"{self.source} lacks {_listed(missing, len(expected))}")
+        extra = [name for name in self.views if name not in expected]
+        if extra:
+            raise CheckpointError(f"{self.source} has tensors that do not belong there: {_listed(extra, len(self.views))}")
+        for name, shape in expected.items():
+            if self.views[name].shape != shape:
+                raise CheckpointError(
+                    f"{self.source}: tensor {name} is {list(self.views[name].shape)}, this network has {list(shape)}"
+                )
+
+
+def _listed(names: list[str], of: int, shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{more} ({len(names)} of {of} tensors)"

@@ -1,0 +1,100 @@
+"""What a network's shape is: read from a checkpoint's config or inferred from its tensors (`inference.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..engine.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig:
+    """The FLUX.1 transformer. Defaults are FLUX.1 Kontext [dev]; widths count features."""
+
+    num_double_blocks: int = 19
+    num_single_blocks: int = 38
+    num_heads: int = 24
+    head_width: int = 128
+    channels: int = 64
+    text_width: int = 4096
+    pooled_width: int = 768
+    mlp_ratio: float = 4.0
+    rope_axes: tuple[int, int, int] = (16, 56, 56)
+    rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        if sum(self.rope_axes) != self.head_width or any(axis % 2 for axis in self.rope_axes):
+            raise CheckpointError(
+                f"rope axes {self.rope_axes} must be even and sum to the head width, which is {self.head_width}"
+            )
+        if self.num_single_blocks < 1 or self.num_double_blocks < 1:
+            raise CheckpointError(
+                f"a FLUX transformer has at least one double and one single block, this one has "
+                f"{self.num_double_blocks} and {self.num_single_blocks}"
+            )
+
+    @property
+    def hidden(self) -> int:
+        return self.num_heads * self.head_width
+
+    @property
+    def mlp_width(self) -> int:
+        return int(self.hidden * self.mlp_ratio)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeConfig:
+    """The KL autoencoder. Latents are `(z - shift) * scaling`."""
+
+    block_channels: tuple[int, ...] = (128, 256, 512, 512)
+    latent_channels: int = 16
+    layers_per_block: int = 2
+    norm_groups: int = 32
+    scaling: float = 0.3611
+    shift: float = 0.1159
+
+    @property
+    def downscale(self) -> int:
+        """Pixels a latent spans along one side (8 in FLUX.1)."""
+        return 2 ** (len(self.block_channels) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipConfig:
+    """CLIP's text model. `eos_id` 2 is the old convention: the pooled token is the one with the largest id."""
+
+    vocabulary: int = 49408
+    width: int = 768
+    mlp_width: int = 3072
+    num_layers: int = 12
+    num_heads: int = 12
+    length: int = 77
+    activation: str = "quick_gelu"
+    norm_eps: float = 1e-5
+    eos_id: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class T5Config:
+    """T5's encoder, version 1.1 (gated GELU)."""
+
+    vocabulary: int = 32128
+    width: int = 4096
+    head_width: int = 64
+    mlp_width: int = 10240
+    num_layers: int = 24
+    num_heads: int = 64
+    num_buckets: int = 32
+    max_distance: int = 128
+    norm_eps: float = 1e-6
+    length: int = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The four networks of a checkpoint."""
+
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    vae: VaeConfig = field(default_factory=VaeConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    t5: T5Config = field(default_factory=T5Config)

@@ -1,0 +1,240 @@
+"""From a checkpoint to a bundle: six graphs that point into the checkpoint's weights, tokenizers, and a manifest."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import onnx_ir as ir
+
+from .. import __version__
+from ..engine.bundle import GRAPHS, MANIFEST, TOKENIZERS, WEIGHTS, Bundle
+from ..engine.components import COMPONENTS, Component, Precision
+from ..engine.errors import ExportError
+from ..engine.files import atomic_folder, sha256_file, share_file
+from ..engine.manifest import (
+    SCHEMA,
+    FileRecord,
+    FlowRecord,
+    GraphRecord,
+    Manifest,
+    ModelRecord,
+    TokenizerRecord,
+    WeightsRecord,
+)
+from ..engine.sizes import TRAINED_SIZES
+from ..engine.tensor_file import TensorFile
+from .checkpoint import Checkpoint, View
+from .configs import ModelConfig
+from .progress import Progress, Silent
+from .tokenizers import write_tokenizer
+from .trace import Operators, TraceOptions, expected_tensors, model_dims, tensor_name, trace
+from .weights import Placed, stored_precision, usable_as_stored, write_converted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """`precision` None computes each network in the type it is stored in. `hash_weights` reads every byte once."""
+
+    precision: Precision | None = None
+    operators: Operators = Operators.SINGLE
+    hash_weights: bool = False
+    overwrite: bool = False
+
+
+def export_bundle(
+    checkpoint: Checkpoint, path: Path, options: ExportOptions | None = None, progress: Progress | None = None
+) -> Bundle:
+    """Write a bundle at `path`, whole or not at all, and open it.
+
+    Raises CheckpointError if a tensor is missing, extra or misshapen, ExportError if tracing fails or `path` is taken.
+    """
+    options, progress = options or ExportOptions(), progress or Silent()
+    if path.exists() and not options.overwrite:
+        raise ExportError(f"{path} exists; choose another name or export with --overwrite")
+    if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir() if path.is_dir() else [path]):
+        raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
+    config = ModelConfig(
+        transformer=checkpoint.transformer.config,
+        vae=checkpoint.vae.config,
+        clip=checkpoint.clip.config,
+        t5=checkpoint.t5.config,
+    )
+    tensors = {name: expected_tensors(name, config) for name in COMPONENTS}
+    check_tensors(checkpoint, tensors)
+    with atomic_folder(path) as folder:
+        _BundleWriter(checkpoint, config, options, progress, folder, tensors).write()
+    return Bundle.open(path)
+
+
+def check_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
+    """Raise CheckpointError unless every part has exactly the tensors that its components need."""
+    for part in {component.part for component in COMPONENTS.values()}:
+        needed: dict[str, tuple[int, ...]] = {}
+        for component in COMPONENTS.values():
+            if component.part == part:
+                needed |= tensors[component.name]
+        checkpoint.weights(part).check(needed)
+
+
+def _cost(component: Component, tensors: Mapping[str, object]) -> float:
+    """What tracing takes, in units that a progress bar can add up: it grows with the number of layers."""
+    return len(tensors) * (2.0 if component.name == "denoiser" else 1.0)
+
+
+class _BundleWriter:
+    """The steps of one export, and what they have written so far."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: ModelConfig,
+        options: ExportOptions,
+        progress: Progress,
+        folder: Path,
+        tensors: Mapping[str, Mapping[str, tuple[int, ...]]],
+    ) -> None:
+        self.checkpoint, self.config, self.options, self.progress = checkpoint, config, options, progress
+        self.folder, self.tensors = folder, tensors
+        self.origins: dict[Path, str] = {}  # weights file in the bundle -> how it came
+        self.shared: dict[Path, Path] = {}  # checkpoint file -> its file in the bundle
+
+    def write(self) -> None:
+        for name in (WEIGHTS, TOKENIZERS):
+            (self.folder / name).mkdir(parents=True)
+        tokenizers = self._write_tokenizers()
+        placed: dict[str, dict[str, Placed]] = {}
+        precisions: dict[str, Precision] = {}
+        for part in dict.fromkeys(component.part for component in COMPONENTS.values()):
+            views = self.checkpoint.weights(part).views
+            precisions[part] = self.options.precision or stored_precision(views.values())
+            placed[part] = self._place(part, views, precisions[part])
+        total = sum(_cost(component, self.tensors[name]) for name, component in COMPONENTS.items())
+        self.progress.start("tracing the six components", total)
+        graphs = {
+            name: self._write_graph(component, precisions[component.part], placed[component.part])
+            for name, component in COMPONENTS.items()
+        }
+        (self.folder / MANIFEST).write_bytes(self._manifest(graphs, tokenizers).to_json())
+
+    def _write_tokenizers(self) -> dict[str, TokenizerRecord]:
+        clip, t5 = self.config.clip, self.config.t5
+        return {
+            name: write_tokenizer(
+                name,
+                source,
+                self.folder / TOKENIZERS / f"{name}.json",
+                length=network.length,
+                vocabulary=network.vocabulary,
+            )
+            for name, source, network in zip(("clip", "t5"), self.checkpoint.tokenizers, (clip, t5), strict=True)
+        }
+
+    def _place(self, part: str, views: Mapping[str, View], precision: Precision) -> dict[str, Placed]:
+        placed: dict[str, Placed] = {}
+        convert: dict[str, View] = {}
+        for name, view in views.items():
+            if usable_as_stored(view, precision):
+                file = self._share(part, view.path)
+                placed[name] = Placed(file=file, offset=view.offset, size_bytes=view.size_bytes, shape=view.shape)
+            else:
+                convert[name] = view
+        if convert:
+            self.progress.start(
+                f"converting {part} to {precision.value}", sum(view.num_items for view in convert.values()) * precision.item_bytes
+            )
+            file = self.folder / WEIGHTS / f"{part}.{precision.value}.safetensors"
+            placed |= write_converted(convert, precision, file, self.progress.advance)
+            self.origins[file] = "converted"
+        return placed
+
+    def _share(self, part: str, source: Path) -> Path:
+        if source not in self.shared:
+            target = self.folder / WEIGHTS / f"{part}.{source.name}"
+            self.origins[target] = share_file(source, target)
+            self.shared[source] = target
+        return self.shared[source]
+
+    def _write_graph(self, component: Component, precision: Precision, placed: Mapping[str, Placed]) -> GraphRecord:
+        options = TraceOptions(precision=precision, operators=self.options.operators)
+        model = trace(component, self.config, options)
+        file = self.folder / GRAPHS / f"{component.name}.onnx"
+        used = attach_weights(model, placed, file.parent)
+        model.producer_name, model.producer_version = "kontext-trt", __version__
+        model.metadata_props.update({"kontext_trt.component": component.name, "kontext_trt.precision": precision.value})
+        ir.save(model, file)
+        self.progress.advance(_cost(component, self.tensors[component.name]))
+        return GraphRecord(
+            path=f"{GRAPHS}/{file.name}",
+            precision=precision,
+            opset=options.operators.opset,
+            operators=options.operators.value,
+            num_parameters=sum(prod(shape) for shape in self.tensors[component.name].values()),
+            weight_bytes=sum(weight.size_bytes for weight in used.values()),
+            weights=tuple(sorted({f"{WEIGHTS}/{weight.file.name}" for weight in used.values()})),
+        )
+
+    def _manifest(self, graphs: Mapping[str, GraphRecord], tokenizers: Mapping[str, TokenizerRecord]) -> Manifest:
+        transformer = self.config.transformer
+        written = [record.path for record in (*graphs.values(), *tokenizers.values())]
+        return Manifest(
+            schema=SCHEMA,
+            producer=f"kontext-trt {__version__}",
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            source=str(self.checkpoint.path),
+            layout=self.checkpoint.layout,
+            model=ModelRecord(
+                dims=model_dims(self.config),
+                num_double_blocks=transformer.num_double_blocks,
+                num_single_blocks=transformer.num_single_blocks,
+                rope_axes=transformer.rope_axes,
+                rope_theta=transformer.rope_theta,
+                sizes=self.checkpoint.sizes or TRAINED_SIZES,
+                flow=FlowRecord(),
+            ),
+            graphs=graphs,
+            tokenizers=tokenizers,
+            files=tuple(self._file_record(path) for path in written),
+            weights=tuple(self._weights_record(file) for file in self.origins),
+        )
+
+    def _file_record(self, path: str) -> FileRecord:
+        file = self.folder / path
+        return FileRecord(path=path, size_bytes=file.stat().st_size, sha256=sha256_file(file))
+
+    def _weights_record(self, file: Path) -> WeightsRecord:
+        tensors = TensorFile.open(file)
+        if self.options.hash_weights:
+            self.progress.start(f"hashing {file.name}", tensors.size_bytes)
+        return WeightsRecord(
+            path=f"{WEIGHTS}/{file.name}",
+            size_bytes=tensors.size_bytes,
+            header_sha256=tensors.header_sha256,
+            sample_sha256=tensors.sample_sha256(),
+            origin=self.origins[file],
+            sha256=sha256_file(file, self.progress.advance) if self.options.hash_weights else None,
+        )
+
+
+def attach_weights(model: ir.Model, placed: Mapping[str, Placed], folder: Path) -> dict[str, Placed]:
+    """Make each valueless initializer external data at its place; locations are relative to the graph's `folder`."""
+    used: dict[str, Placed] = {}
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            continue
+        weight = placed[tensor_name(name)]
+        assert value.shape is not None and value.dtype is not None and tuple(value.shape) == weight.shape, name
+        value.const_value = ir.ExternalTensor(
+            location=weight.file.relative_to(folder).as_posix(),
+            offset=weight.offset,
+            length=weight.size_bytes,
+            dtype=value.dtype,
+            shape=ir.Shape(weight.shape),
+            name=name,
+            base_dir=folder,
+        )
+        used[tensor_name(name)] = weight
+    return used

@@ -1,0 +1,118 @@
+"""Everything of the transformer that does not depend on the noisy latents.
+
+Module and parameter names here and in `denoiser.py` are those of diffusers' `FluxTransformer2DModel`, but for `norm_out`:
+its two halves are two layers, because BFL and diffusers store them in opposite order.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..configs import TransformerConfig
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, sinusoid
+
+TIMESTEP_WIDTH = 256
+TIMESTEP_SCALE = 1000.0
+
+
+class Embedder(nn.Module):
+    """Two linear layers with SiLU between: how timestep, guidance and pooled text become a vector."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(inputs, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+class TimeTextEmbed(nn.Module):
+    """Timesteps (N,), guidance (b,) and pooled text (b, pooled) to one vector a step and request (N, b, hidden)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.timestep_embedder = Embedder(TIMESTEP_WIDTH, config.hidden)
+        self.guidance_embedder = Embedder(TIMESTEP_WIDTH, config.hidden)
+        self.text_embedder = Embedder(config.pooled_width, config.hidden)
+
+    def forward(self, timesteps: Tensor, guidance: Tensor, pooled: Tensor) -> Tensor:
+        dtype = self.text_embedder.linear_1.weight.dtype
+        time = self.timestep_embedder(sinusoid(timesteps * TIMESTEP_SCALE, TIMESTEP_WIDTH).to(dtype))
+        strength = self.guidance_embedder(sinusoid(guidance * TIMESTEP_SCALE, TIMESTEP_WIDTH).to(dtype))
+        return (time[:, None] + strength[None]) + self.text_embedder(pooled.to(dtype))[None]
+
+
+class AdaptiveNorm(nn.Module):
+    """The linear layer of an adaptive norm: (N, b, hidden) to (N, b, vectors, hidden)."""
+
+    def __init__(self, hidden: int, vectors: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.linear = nn.Linear(hidden, vectors * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(self.linear(x), "n b (k hidden) -> n b k hidden", hidden=self.hidden)
+
+
+class DoubleModulation(nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = AdaptiveNorm(hidden, DOUBLE_VECTORS // 2)
+        self.norm1_context = AdaptiveNorm(hidden, DOUBLE_VECTORS // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.norm1(x), self.norm1_context(x)], dim=2)
+
+
+class SingleModulation(nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.norm = AdaptiveNorm(hidden, SINGLE_VECTORS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+class FinalModulation(nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.scale = nn.Linear(hidden, hidden)
+        self.shift = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.scale(x), self.shift(x)], dim=2)
+
+
+class Conditioner(nn.Module):
+    """Runs once a request.
+
+    Inputs, all float32: `timesteps` (N,) in 0..1, `guidance` (b,), `pooled` (b, pooled), `text` (b, 512, text),
+    `reference` (b, m, channels), m = 0 for text to image.
+    Outputs, in the transformer's own type: `modulation` (N, b, k, hidden), `text_tokens` (b, 512, hidden),
+    `reference_tokens` (b, m, hidden).
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.time_text_embed = TimeTextEmbed(config)
+        self.context_embedder = nn.Linear(config.text_width, hidden)
+        self.x_embedder = nn.Linear(config.channels, hidden)
+        self.transformer_blocks = nn.ModuleList(DoubleModulation(hidden) for _ in range(config.num_double_blocks))
+        self.single_transformer_blocks = nn.ModuleList(
+            SingleModulation(hidden) for _ in range(config.num_single_blocks)
+        )
+        self.norm_out = FinalModulation(hidden)
+
+    def forward(
+        self, timesteps: Tensor, guidance: Tensor, pooled: Tensor, text: Tensor, reference: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = self.x_embedder.weight.dtype
+        vector = F.silu(self.time_text_embed(timesteps, guidance, pooled))
+        users = [*self.transformer_blocks, *self.single_transformer_blocks, self.norm_out]
+        modulation = torch.cat([user(vector) for user in users], dim=2)
+        return modulation, self.context_embedder(text.to(dtype)), self.x_embedder(reference.to(dtype))

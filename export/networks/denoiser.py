@@ -1,0 +1,170 @@
+"""What runs in every step of the flow: the transformer's blocks and the Euler update.
+
+The joint sequence is [text, target, reference]. The last single block and the final layer compute target tokens only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..configs import TransformerConfig
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Rope, attend, modulate, within_fp16
+
+
+class Gelu(nn.Module):
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(inputs, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x), approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with tanh-GELU between. `net` has diffusers' numbering, whose second entry is a dropout."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([Gelu(hidden, width), nn.Identity(), nn.Linear(width, hidden)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+class Attention(nn.Module):
+    """Projections of one stream, with per-head RMS norm on queries and keys."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.head_width = config.head_width
+        self.to_q, self.to_k, self.to_v = (nn.Linear(hidden, hidden) for _ in range(3))
+        self.norm_q, self.norm_k = (nn.RMSNorm(config.head_width, eps=1e-6) for _ in range(2))
+
+    def heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b s (h d) -> b h s d", d=self.head_width)
+
+    def query(self, x: Tensor) -> Tensor:
+        return self.norm_q(self.heads(self.to_q(x)))
+
+    def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.norm_k(self.heads(self.to_k(x))), self.heads(self.to_v(x))
+
+
+class JointAttention(Attention):
+    """Attention of a double block: image and text streams have weights of their own."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        hidden = config.hidden
+        self.to_out = nn.ModuleList([nn.Linear(hidden, hidden)])
+        self.add_q_proj, self.add_k_proj, self.add_v_proj = (nn.Linear(hidden, hidden) for _ in range(3))
+        self.norm_added_q, self.norm_added_k = (nn.RMSNorm(config.head_width, eps=1e-6) for _ in range(2))
+        self.to_add_out = nn.Linear(hidden, hidden)
+
+    def forward(self, text: Tensor, image: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+        k, v = self.key_value(image)
+        text_q = self.norm_added_q(self.heads(self.add_q_proj(text)))
+        text_k = self.norm_added_k(self.heads(self.add_k_proj(text)))
+        text_v = self.heads(self.add_v_proj(text))
+        q = torch.cat([text_q, self.query(image)], dim=2)
+        k, v = torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)
+        joint = attend(rope(q), rope(k), v)
+        length = text.shape[1]
+        return self.to_add_out(joint[:, :length]), self.to_out[0](joint[:, length:])
+
+
+class DoubleBlock(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attn = JointAttention(config)
+        self.ff = FeedForward(config.hidden, config.mlp_width)
+        self.ff_context = FeedForward(config.hidden, config.mlp_width)
+
+    def forward(self, text: Tensor, image: Tensor, vectors: Sequence[Tensor], rope: Rope) -> tuple[Tensor, Tensor]:
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors[: DOUBLE_VECTORS // 2]
+        text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = vectors[DOUBLE_VECTORS // 2 :]
+        text_change, image_change = self.attn(
+            modulate(text, text_shift, text_scale), modulate(image, shift, scale), rope
+        )
+        image = image + gate * image_change
+        image = image + mlp_gate * self.ff(modulate(image, mlp_shift, mlp_scale))
+        text = text + text_gate * text_change
+        text = text + text_mlp_gate * self.ff_context(modulate(text, text_mlp_shift, text_mlp_scale))
+        return within_fp16(text), image
+
+
+class SingleBlock(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.attn = Attention(config)
+        self.proj_mlp = nn.Linear(hidden, config.mlp_width)
+        self.proj_out = nn.Linear(hidden + config.mlp_width, hidden)
+
+    def forward(self, tokens: Tensor, vectors: Sequence[Tensor], rope: Rope, wanted: slice | None = None) -> Tensor:
+        """(b, s, hidden) -> the same, or only the `wanted` tokens of it."""
+        shift, scale, gate = vectors
+        normed = modulate(tokens, shift, scale)
+        k, v = self.attn.key_value(normed)
+        k = rope(k)
+        if wanted is not None:
+            tokens, normed = tokens[:, wanted], normed[:, wanted]
+            rope = rope.rows(wanted.start, wanted.stop)
+        joint = attend(rope(self.attn.query(normed)), k, v)
+        mlp = F.gelu(self.proj_mlp(normed), approximate="tanh")
+        return within_fp16(tokens + gate * self.proj_out(torch.cat([joint, mlp], dim=2)))
+
+
+class Denoiser(nn.Module):
+    """One step of the flow. Runs N times a request.
+
+    Inputs: `latents` (b, n, channels) float32; `text_tokens` (b, 512, hidden), `reference_tokens` (b, m, hidden) and
+    `modulation` (b, k, hidden) as `Conditioner` gives them; `cos` and `sin` (512 + n + m, head / 2) float32;
+    `step_size` (1,) float32, the next sigma minus this one.
+    Output: `next_latents` (b, n, channels) float32.
+    """
+
+    def __init__(self, config: TransformerConfig, *, single_operators: bool = False) -> None:
+        super().__init__()
+        self.single_operators = single_operators
+        self.x_embedder = nn.Linear(config.channels, config.hidden)
+        self.transformer_blocks = nn.ModuleList(DoubleBlock(config) for _ in range(config.num_double_blocks))
+        self.single_transformer_blocks = nn.ModuleList(SingleBlock(config) for _ in range(config.num_single_blocks))
+        self.proj_out = nn.Linear(config.hidden, config.channels)
+
+    def forward(
+        self,
+        latents: Tensor,
+        text_tokens: Tensor,
+        reference_tokens: Tensor,
+        modulation: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        step_size: Tensor,
+    ) -> Tensor:
+        rope = Rope(cos=cos, sin=sin, single_operator=self.single_operators)
+        vectors = modulation.split(1, dim=1)
+        image = torch.cat([self.x_embedder(latents.to(self.x_embedder.weight.dtype)), reference_tokens], dim=1)
+        text = text_tokens
+        for double in self.transformer_blocks:
+            text, image = double(text, image, vectors[:DOUBLE_VECTORS], rope)
+            vectors = vectors[DOUBLE_VECTORS:]
+        tokens = torch.cat([text, image], dim=1)
+        start = text.shape[1]
+        target = slice(start, start + latents.shape[1])
+        *others, last = self.single_transformer_blocks
+        for single in others:
+            tokens = single(tokens, vectors[:SINGLE_VECTORS], rope)
+            vectors = vectors[SINGLE_VECTORS:]
+        tokens = last(tokens, vectors[:SINGLE_VECTORS], rope, wanted=target)
+        scale, shift = vectors[SINGLE_VECTORS:]
+        velocity = self.proj_out(modulate(tokens, shift, scale))
+        return latents + step_size * velocity.to(torch.float32)

@@ -1,0 +1,74 @@
+"""Formulas that both halves of the transformer share.
+
+Source of the behaviour: black-forest-labs/flux `src/flux/math.py` and `modules/layers.py`, diffusers `transformer_flux.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from ..configs import TransformerConfig
+
+DOUBLE_VECTORS = 12  # image: shift, scale, gate for attention, then for the MLP; the same six for text
+SINGLE_VECTORS = 3  # shift, scale, gate
+FINAL_VECTORS = 2  # scale, shift
+
+
+def num_vectors(config: TransformerConfig) -> int:
+    """Modulation vectors that one step needs (344 in FLUX.1)."""
+    return DOUBLE_VECTORS * config.num_double_blocks + SINGLE_VECTORS * config.num_single_blocks + FINAL_VECTORS
+
+
+def sinusoid(values: Tensor, width: int = 256, max_period: float = 10_000.0) -> Tensor:
+    """Embed `values` (n,) as (n, width) float32: cosines, then sines."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32) / half)
+    angles = values.to(torch.float32)[:, None] * frequencies[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm without learned weights, then `* (1 + scale) + shift`."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def within_fp16(x: Tensor) -> Tensor:
+    """Clip float16 residuals to the finite range, as diffusers does; other types pass through."""
+    return x.clip(-65504, 65504) if x.dtype == torch.float16 else x
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(b, h, s, d) each -> (b, s, h * d)."""
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h s d -> b s (h d)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rope:
+    """Rotary tables `cos` and `sin`, (s, d / 2) float32, and the form in which the graph wants the rotation.
+
+    `single_operator` leaves one ONNX `RotaryEmbedding` a rotation, else multiplications and additions.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    single_operator: bool
+
+    def rows(self, start: int | torch.SymInt, stop: int | torch.SymInt) -> Rope:
+        """The tables of tokens `start` to `stop`."""
+        return Rope(cos=self.cos[start:stop], sin=self.sin[start:stop], single_operator=self.single_operator)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate interleaved pairs of `x` (b, h, s, d), in float32 whatever its type."""
+        wide = x.to(torch.float32)
+        if self.single_operator:
+            tables = (table.unsqueeze(0).expand(x.shape[0], -1, -1) for table in (self.cos, self.sin))
+            return torch.onnx.ops.rotary_embedding(wide, *tables, interleaved=True).to(x.dtype)
+        even, odd = rearrange(wide, "b h s (d two) -> two b h s d", two=2).unbind(0)
+        pairs = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=-1)
+        return pairs.flatten(-2).to(x.dtype)

@@ -1,0 +1,62 @@
+"""T5's encoder: transformers' module behind this project's component border."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, T5EncoderModel
+from transformers import T5Config as TransformersT5Config
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+from ..configs import T5Config
+
+
+ATTENTION = "kontext_trt"
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Scaled dot product attention with a contiguous result: what it returns otherwise depends on the CPU's kernel, and
+    tracing records reshapes that hold for that layout alone."""
+    scale = options.get("scaling")
+    result = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scale)
+    return result.clone(memory_format=torch.contiguous_format).transpose(1, 2).contiguous(), None
+
+
+def _use_rms_norm(model: nn.Module, config: T5Config) -> None:
+    """Put torch's RMS norm in the place of T5's handwritten one: the same formula, and one operator in a graph."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, T5LayerNorm):
+                setattr(module, name, nn.RMSNorm(config.width, eps=config.norm_eps))
+
+
+class T5(nn.Module):
+    """`input_ids` (b, 512) int32 -> `text` (b, 512, width) float32. No attention mask: padding is attended to, as in FLUX."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        AttentionInterface.register(ATTENTION, _attention)
+        self.model = T5EncoderModel(
+            TransformersT5Config(
+                vocab_size=config.vocabulary,
+                d_model=config.width,
+                d_kv=config.head_width,
+                d_ff=config.mlp_width,
+                num_layers=config.num_layers,
+                num_heads=config.num_heads,
+                relative_attention_num_buckets=config.num_buckets,
+                relative_attention_max_distance=config.max_distance,
+                layer_norm_epsilon=config.norm_eps,
+                feed_forward_proj="gated-gelu",
+                attn_implementation=ATTENTION,
+            )
+        )
+        _use_rms_norm(self.model, config)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.model(input_ids=input_ids).last_hidden_state.to(torch.float32)
