@@ -1,0 +1,111 @@
+"""What a request gives back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..engine.errors import RequestError
+from ..engine.files import atomic_file
+from .sizes import Placement, Size
+
+METADATA_KEY = "kontext-trt"
+EXIF_IMAGE_DESCRIPTION = 0x010E
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One picture of a request, and the prompt and seed that made it."""
+
+    image: Image.Image
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The pictures of one request, prompts outermost, seeds innermost.
+
+    `size` is the output's (width, height). `reference` says what was done to the reference, None without one.
+    `milliseconds` holds tokenize, text, encode, condition, denoise, decode and total; `step_milliseconds` one entry a step.
+    `bundle` is the fingerprint of the bundle, `executor` who ran it.
+    """
+
+    outputs: tuple[Output, ...]
+    size: Size
+    reference: Placement | None
+    steps: int
+    guidance: float
+    milliseconds: Mapping[str, float]
+    step_milliseconds: tuple[float, ...]
+    bundle: str
+    executor: str
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture of a request that asked for one."""
+        return self._only().image
+
+    @property
+    def seed(self) -> int:
+        """The seed of a request that asked for one picture."""
+        return self._only().seed
+
+    def _only(self) -> Output:
+        if len(self.outputs) != 1:
+            raise RequestError(f"this request made {len(self.outputs)} pictures; take them from .outputs")
+        return self.outputs[0]
+
+    def request(self, output: Output) -> dict[str, Any]:
+        """What it takes to make one of the pictures again."""
+        return {
+            "prompt": output.prompt,
+            "seed": output.seed,
+            "width": self.size[0],
+            "height": self.size[1],
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "reference": None if self.reference is None else self.reference.describe(),
+            "bundle": self.bundle,
+            "executor": self.executor,
+        }
+
+    def save(self, path: Path | str) -> tuple[Path, ...]:
+        """Write the picture, or several as NAME-1.png, NAME-2.png, ...; each whole or not at all.
+
+        The suffix chooses the format. The request goes along: in PNG as the text chunk "kontext-trt", else in EXIF's
+        image description, as JSON. Raises RequestError for a suffix that Pillow does not write.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (extensions := Image.registered_extensions()) or (
+            extensions[path.suffix.lower()] not in Image.SAVE
+        ):
+            raise RequestError(f"{path}: no picture format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
+        if len(self.outputs) == 1:
+            paths = (path,)
+        else:
+            paths = tuple(path.with_stem(f"{path.stem}-{i}") for i in range(1, len(self.outputs) + 1))
+        for output, file in zip(self.outputs, paths, strict=True):
+            self._write(output, file, extensions[path.suffix.lower()])
+        return paths
+
+    def _write(self, output: Output, path: Path, file_format: str) -> None:
+        metadata = json.dumps(self.request(output), ensure_ascii=False)
+        options: dict[str, Any] = {}
+        if file_format == "PNG":
+            info = PngInfo()
+            info.add_itxt(METADATA_KEY, metadata)
+            options["pnginfo"] = info
+        elif file_format in ("JPEG", "WEBP", "TIFF"):
+            exif = Image.Exif()
+            exif[EXIF_IMAGE_DESCRIPTION] = metadata
+            options |= {"exif": exif, "quality": 95} if file_format != "TIFF" else {"exif": exif}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            output.image.save(file, format=file_format, **options)
