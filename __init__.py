@@ -1,3 +1,50 @@
-"""kontext-trt: FLUX.1 Kontext [dev] on NVIDIA GPUs, from a checkpoint to an edited picture."""
+"""kontext-trt: FLUX.1 Kontext [dev] on NVIDIA GPUs, from a checkpoint to an edited picture.
+
+from kontext_trt import Kontext
+
+with Kontext.open("bundle") as kontext:
+    kontext.edit("cat.png", "make the cat orange", seed=0).save("orange-cat.png")
+"""
 
 __version__ = "0.1.0"
+
+from .engine.bundle import Bundle
+from .engine.errors import (
+    BundleError,
+    Cancelled,
+    CheckpointError,
+    ExecutorError,
+    ExportError,
+    ImageError,
+    KontextError,
+    MissingDependencyError,
+    NotFiniteError,
+    RequestError,
+)
+from .runtime.kontext import Kontext
+from .runtime.onnxruntime_executor import Device, OnnxRuntimeOptions
+from .runtime.prompts import PromptCutWarning
+from .runtime.result import Output, Result
+from .runtime.sizes import Fit, Placement
+
+__all__ = [
+    "Kontext",
+    "Bundle",
+    "Device",
+    "Fit",
+    "OnnxRuntimeOptions",
+    "Output",
+    "Placement",
+    "Result",
+    "PromptCutWarning",
+    "KontextError",
+    "BundleError",
+    "Cancelled",
+    "CheckpointError",
+    "ExecutorError",
+    "ExportError",
+    "ImageError",
+    "MissingDependencyError",
+    "NotFiniteError",
+    "RequestError",
+]

@@ -35,7 +35,9 @@ class Bundle:
         if not path.is_dir():
             raise BundleError(f"bundle {path} does not exist; make it with: kontext-trt export CHECKPOINT {path}")
         if not file.is_file():
-            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; make one with: kontext-trt export CHECKPOINT DIR")
+            raise BundleError(
+                f"{path} is not a bundle: it has no {MANIFEST}; make one with: kontext-trt export CHECKPOINT DIR"
+            )
         bundle = cls(path=path, manifest=parse_manifest(file.read_bytes(), str(file)))
         missing = [name for name in COMPONENTS if name not in bundle.manifest.graphs]
         if missing:

@@ -57,7 +57,9 @@ class TensorFile:
                 raw, start = _read_header(file.read(8), size, file.read, path)
         except OSError as error:
             raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-        tensors = {name: _entry(name, fields, start, size, path) for name, fields in raw.items() if name != "__metadata__"}
+        tensors = {
+            name: _entry(name, fields, start, size, path) for name, fields in raw.items() if name != "__metadata__"
+        }
         return cls(
             path=path,
             size_bytes=size,

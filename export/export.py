@@ -25,11 +25,11 @@ from ..engine.manifest import (
     TokenizerRecord,
     WeightsRecord,
 )
+from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.tensor_file import TensorFile
 from .checkpoint import Checkpoint, View
 from .configs import ModelConfig
-from .progress import Progress, Silent
 from .tokenizers import write_tokenizer
 from .trace import Operators, TraceOptions, expected_tensors, model_dims, tensor_name, trace
 from .weights import Placed, stored_precision, usable_as_stored, write_converted
@@ -144,7 +144,8 @@ class _BundleWriter:
                 convert[name] = view
         if convert:
             self.progress.start(
-                f"converting {part} to {precision.value}", sum(view.num_items for view in convert.values()) * precision.item_bytes
+                f"converting {part} to {precision.value}",
+                sum(view.num_items for view in convert.values()) * precision.item_bytes,
             )
             file = self.folder / WEIGHTS / f"{part}.{precision.value}.safetensors"
             placed |= write_converted(convert, precision, file, self.progress.advance)

@@ -30,7 +30,13 @@ def clip_tokenizer() -> CLIPTokenizer:
 def t5_tokenizer() -> T5TokenizerFast:
     """T5's kind of tokenizer over single characters of printable ASCII."""
     characters = [chr(code) for code in range(33, 127)]
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((character, -4.0) for character in characters)]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((character, -4.0) for character in characters),
+    ]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -119,5 +125,8 @@ def tiny_pipeline(seed: int = 0, *, head_width: int = 32) -> FluxKontextPipeline
 
 def write_tiny_checkpoint(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
     """Save the tiny pipeline as a diffusers folder, with small sizes of its own."""
-    tiny_pipeline(seed).to(dtype).save_pretrained(folder)
+    pipeline = tiny_pipeline(seed)
+    for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+        torch.nn.Module.to(part, dtype=dtype)  # diffusers' own `to` warns of layers to keep in float32; there are none
+    pipeline.save_pretrained(folder)
     (folder / SIZES_FILE).write_text(json.dumps(TINY_SIZES))

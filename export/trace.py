@@ -23,7 +23,7 @@ from torch.export import Dim
 
 from ..engine.components import DYNAMIC_DIMS, Component, ElementType, ModelDims, Precision
 from ..engine.errors import ExportError
-from .networks import Clip, Conditioner, Denoiser, ModelConfig, T5, VaeDecoder, VaeEncoder, num_vectors
+from .networks import T5, Clip, Conditioner, Denoiser, ModelConfig, VaeDecoder, VaeEncoder, num_vectors
 
 TORCH_TYPES = {
     ElementType.FLOAT32: torch.float32,
@@ -105,8 +105,10 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
     with FakeTensorMode(), _quiet():
         with _default_dtype(dtype):
             module = build_module(component.name, config, operators=options.operators)
-        inputs = tuple(_example(port.element_type.resolve(options.precision), dims.resolve(port.dims, **EXAMPLE_DIMS))
-                       for port in component.inputs)
+        inputs = tuple(
+            _example(port.element_type.resolve(options.precision), dims.resolve(port.dims, **EXAMPLE_DIMS))
+            for port in component.inputs
+        )
         try:
             with torch.no_grad():
                 program = torch.export.export(

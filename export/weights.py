@@ -66,7 +66,9 @@ def write_converted(
             for chunk in view.chunks():
                 converted = chunk.to(target)
                 if target is torch.float16 and not torch.isfinite(converted).all() and torch.isfinite(chunk).all():
-                    raise ExportError(f"tensor {name} has values beyond float16's 65504; export it with --precision bf16")
+                    raise ExportError(
+                        f"tensor {name} has values beyond float16's 65504; export it with --precision bf16"
+                    )
                 data = converted.view(torch.uint8).numpy().tobytes()
                 file.write(data)
                 if on_bytes is not None:

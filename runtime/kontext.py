@@ -249,7 +249,10 @@ class Kontext:
 
     def _conditions(self, request: _Request, clock: _Clock) -> Conditions:
         model = self.bundle.manifest.model
-        texts = {prompt: self._prompts.get(prompt, lambda p=prompt: self._encode_prompt(p, clock)) for prompt in request.prompts}
+        texts = {
+            prompt: self._prompts.get(prompt, lambda p=prompt: self._encode_prompt(p, clock))
+            for prompt in request.prompts
+        }
         batch = len(request.jobs)
         if request.reference is None:
             reference, reference_grid = np.zeros((1, 0, model.dims.channels), np.float32), None

@@ -15,13 +15,21 @@ from numpy.typing import NDArray
 from ..engine.bundle import Bundle
 from ..engine.components import COMPONENTS, Precision
 from ..engine.errors import ExecutorError, MissingDependencyError
+from ..engine.gpus import find_gpus
 
 if TYPE_CHECKING:
     import onnxruntime
 
 logger = logging.getLogger(__name__)
 
-ITEM_BYTES = {1: 4, 2: 1, 6: 4, 7: 8, 10: 2, 16: 2}  # onnx.TensorProto types: float, uint8, int32, int64, half, bfloat16
+ITEM_BYTES = {
+    1: 4,
+    2: 1,
+    6: 4,
+    7: 8,
+    10: 2,
+    16: 2,
+}  # onnx.TensorProto types: float, uint8, int32, int64, half, bfloat16
 
 
 class Device(str, Enum):
@@ -52,9 +60,7 @@ class OrtTensor:
 
     @classmethod
     def of(cls, value: onnxruntime.OrtValue) -> OrtTensor:
-        return cls(
-            address=value.data_ptr(), shape=tuple(value.shape()), onnx_type=value.element_type(), owner=value
-        )
+        return cls(address=value.data_ptr(), shape=tuple(value.shape()), onnx_type=value.element_type(), owner=value)
 
     def row(self, index: int) -> OrtTensor:
         row_bytes = prod(self.shape[1:]) * ITEM_BYTES[self.onnx_type]
@@ -86,7 +92,7 @@ class OnnxRuntimeExecutor:
         if wanted is Device.CUDA and not has_cuda:
             raise ExecutorError("the installed ONNX Runtime has no CUDA support; pip install onnxruntime-gpu instead")
         if wanted is Device.AUTO:
-            return Device.CUDA if has_cuda and _cuda_device_count() > 0 else Device.CPU
+            return Device.CUDA if has_cuda and find_gpus()[0] else Device.CPU
         return wanted
 
     def load(self, component: str) -> None:
@@ -150,17 +156,3 @@ class OnnxRuntimeExecutor:
 
     def close(self) -> None:
         self._sessions.clear()
-
-
-def _cuda_device_count() -> int:
-    """CUDA devices that the driver shows; 0 where there is no driver."""
-    import ctypes
-
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value

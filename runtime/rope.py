@@ -31,10 +31,7 @@ def rope_tables(
     """cos and sin, (s, sum(axes) / 2) float32 each, one column a pair. Angles are computed in float64. Read-only, cached."""
     ids = position_ids(text_length, target, reference)
     angles = np.concatenate(
-        [
-            ids[:, [i]] / theta ** (np.arange(0, width, 2, dtype=np.float64) / width)
-            for i, width in enumerate(axes)
-        ],
+        [ids[:, [i]] / theta ** (np.arange(0, width, 2, dtype=np.float64) / width) for i, width in enumerate(axes)],
         axis=1,
     )
     tables = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

@@ -18,8 +18,16 @@ _TRANSFORMER_LINEARS = (
     ("context_embedder", "context_embedder", "txt_in"),
     ("time_text_embed.timestep_embedder.linear_1", "time_text_embed.timestep_embedder.linear_1", "time_in.in_layer"),
     ("time_text_embed.timestep_embedder.linear_2", "time_text_embed.timestep_embedder.linear_2", "time_in.out_layer"),
-    ("time_text_embed.guidance_embedder.linear_1", "time_text_embed.guidance_embedder.linear_1", "guidance_in.in_layer"),
-    ("time_text_embed.guidance_embedder.linear_2", "time_text_embed.guidance_embedder.linear_2", "guidance_in.out_layer"),
+    (
+        "time_text_embed.guidance_embedder.linear_1",
+        "time_text_embed.guidance_embedder.linear_1",
+        "guidance_in.in_layer",
+    ),
+    (
+        "time_text_embed.guidance_embedder.linear_2",
+        "time_text_embed.guidance_embedder.linear_2",
+        "guidance_in.out_layer",
+    ),
     ("time_text_embed.text_embedder.linear_1", "time_text_embed.text_embedder.linear_1", "vector_in.in_layer"),
     ("time_text_embed.text_embedder.linear_2", "time_text_embed.text_embedder.linear_2", "vector_in.out_layer"),
     ("norm_out.scale", "norm_out.linear[0:1]", "final_layer.adaLN_modulation.1[1:2]"),

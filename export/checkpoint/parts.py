@@ -76,7 +76,10 @@ def _with_scales(views: Mapping[str, View]) -> dict[str, View]:
     """Attach FP8 scales to their weights and drop what is not a weight."""
     kept = {name: view for name, view in views.items() if not name.endswith(IGNORED)}
     scales = {
-        name.removesuffix(suffix): kept.pop(name) for name in list(kept) for suffix in SCALE_SUFFIXES if name.endswith(suffix)
+        name.removesuffix(suffix): kept.pop(name)
+        for name in list(kept)
+        for suffix in SCALE_SUFFIXES
+        if name.endswith(suffix)
     }
     for stem, scale in scales.items():
         if f"{stem}.weight" in kept:

@@ -93,7 +93,9 @@ class Weights:
             raise CheckpointError(f"{self.source} lacks {_listed(missing, len(expected))}")
         extra = [name for name in self.views if name not in expected]
         if extra:
-            raise CheckpointError(f"{self.source} has tensors that do not belong there: {_listed(extra, len(self.views))}")
+            raise CheckpointError(
+                f"{self.source} has tensors that do not belong there: {_listed(extra, len(self.views))}"
+            )
         for name, shape in expected.items():
             if self.views[name].shape != shape:
                 raise CheckpointError(

@@ -90,7 +90,9 @@ class DoubleBlock(nn.Module):
 
     def forward(self, text: Tensor, image: Tensor, vectors: Sequence[Tensor], rope: Rope) -> tuple[Tensor, Tensor]:
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors[: DOUBLE_VECTORS // 2]
-        text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = vectors[DOUBLE_VECTORS // 2 :]
+        text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = vectors[
+            DOUBLE_VECTORS // 2 :
+        ]
         text_change, image_change = self.attn(
             modulate(text, text_shift, text_scale), modulate(image, shift, scale), rope
         )

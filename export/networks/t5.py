@@ -13,7 +13,6 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from ..configs import T5Config
 
-
 ATTENTION = "kontext_trt"
 
 

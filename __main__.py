@@ -1,0 +1,5 @@
+"""`python -m kontext_trt` is `kontext-trt`."""
+
+from .cli import main
+
+main()

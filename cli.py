@@ -1,0 +1,56 @@
+"""The command line: assembles the commands of the folders, and turns errors into words and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+from rich.logging import RichHandler
+
+from . import __version__
+from .engine import commands as engine_commands
+from .engine.errors import KontextError
+from .engine.terminal import notes, screen
+from .export import commands as export_commands
+from .runtime import commands as runtime_commands
+
+app = typer.Typer(
+    name="kontext-trt",
+    help="FLUX.1 Kontext [dev]: from a checkpoint to an edited picture.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    export_commands.export,
+    runtime_commands.edit,
+    runtime_commands.generate,
+    engine_commands.inspect,
+    engine_commands.doctor,
+    export_commands.demo,
+):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is done as it is done.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        screen.print(__version__)
+        raise typer.Exit
+    handler = RichHandler(console=notes, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    try:
+        app()
+    except KontextError as error:
+        notes.print("[bold red]error:[/]", end=" ")
+        notes.print(str(error), markup=False, highlight=False)
+        sys.exit(1)

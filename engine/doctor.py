@@ -1,0 +1,90 @@
+"""What this machine can do, what it lacks, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .gpus import Gpu, find_gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartReport:
+    """One thing a user may want to do. A package's version is None where it is missing."""
+
+    name: str
+    packages: Mapping[str, str | None]
+    usable: bool
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    python: str
+    platform: str
+    gpus: tuple[Gpu, ...]
+    no_gpu_reason: str
+    parts: tuple[PartReport, ...]
+
+
+# (what, its packages, whether one of them is enough, needs a GPU, command)
+_PARTS = (
+    ("run on the CPU", ("onnxruntime", "onnxruntime-gpu"), True, False, "pip install 'kontext-trt[cpu]'"),
+    (
+        "run on CUDA with ONNX Runtime",
+        ("onnxruntime-gpu", "cuda-python"),
+        False,
+        True,
+        "pip install 'kontext-trt[gpu]'",
+    ),
+    ("build and run TensorRT plans", ("tensorrt", "cuda-python"), False, True, "pip install 'kontext-trt[tensorrt]'"),
+    ("build TensorRT-RTX plans", ("tensorrt-rtx",), False, False, "pip install 'kontext-trt[rtx]'"),
+    (
+        "export checkpoints",
+        ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript", "safetensors"),
+        False,
+        False,
+        "pip install 'kontext-trt[export]'",
+    ),
+    ("quantize to FP8 and NVFP4", ("torch", "nvidia-modelopt"), False, False, "pip install 'kontext-trt[quantize]'"),
+)
+
+
+def diagnose() -> Report:
+    """Look at the installed packages and the driver; nothing heavy is imported."""
+    gpus, reason = find_gpus()
+    return Report(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        gpus=gpus,
+        no_gpu_reason=reason,
+        parts=tuple(
+            _part(
+                name,
+                packages,
+                any_of,
+                command if gpus or not needs_gpu else f"needs an NVIDIA GPU, then {command}",
+                gpus,
+                needs_gpu,
+            )
+            for name, packages, any_of, needs_gpu, command in _PARTS
+        ),
+    )
+
+
+def _part(
+    name: str, packages: tuple[str, ...], any_of: bool, command: str, gpus: tuple[Gpu, ...], needs_gpu: bool
+) -> PartReport:
+    versions = {package: _version(package) for package in packages}
+    found = [version is not None for version in versions.values()]
+    usable = (any(found) if any_of else all(found)) and (bool(gpus) or not needs_gpu)
+    return PartReport(name=name, packages=versions, usable=usable, command=command)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

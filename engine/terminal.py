@@ -1,0 +1,68 @@
+"""What the commands of all folders share: where they print, progress bars, JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+screen = Console(soft_wrap=True)
+"""Results."""
+notes = Console(stderr=True, soft_wrap=True)
+"""Progress, warnings, errors."""
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output. Dataclasses, enums and paths are allowed."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode() + "\n")
+
+
+class Bars:
+    """Progress bars with elapsed and remaining time; one is shown a task, each finished before the next starts."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def start(self, task: str, total: float) -> None:
+        self._finish()
+        self._task = self._progress.add_task(task, total=total)
+
+    def advance(self, amount: float) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, amount)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            task = self._progress.tasks[self._progress.task_ids.index(self._task)]
+            self._progress.update(self._task, completed=task.total)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Bars]:
+    """Bars on standard error while the block runs."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=notes) as progress:
+        bars = Bars(progress)
+        yield bars
+        bars._finish()
+
+
+def human_bytes(count: float) -> str:
+    """1536 -> "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,107 @@
+"""Commands that make bundles: `export` and `demo`. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..engine.components import Precision
+from ..engine.errors import MissingDependencyError, RequestError
+from ..engine.terminal import human_bytes, notes, print_json, progress_bars, screen
+
+PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
+
+
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="A diffusers folder, a ComfyUI models folder, or a transformer file.", show_default=False),
+    ],
+    bundle: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    precision: Annotated[str, typer.Option(help="stored, fp32, fp16 or bf16.")] = "stored",
+    operators: Annotated[
+        str, typer.Option(help="single (opset 23) or decomposed (opset 20, for old TensorRT).")
+    ] = "single",
+    transformer: PartOption = None,
+    vae: PartOption = None,
+    clip: PartOption = None,
+    t5: PartOption = None,
+    tokenizers: Annotated[Path | None, typer.Option(help="A folder with tokenizer/ and tokenizer_2/.")] = None,
+    hash_weights: Annotated[bool, typer.Option(help="Record the SHA-256 of all weights (reads every byte).")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace BUNDLE if it is a bundle.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Trace a checkpoint's networks to ONNX and put them in a bundle. The weights stay where they are."""
+    chosen = _one_of("precision", precision, {"stored": None, **{item.value: item for item in Precision}})
+    require_export()
+    from .checkpoint import CheckpointFiles, open_checkpoint
+    from .export import ExportOptions, export_bundle
+    from .trace import Operators
+
+    quiet_libraries()
+    options = ExportOptions(
+        precision=chosen,
+        operators=_one_of("operators", operators, {item.value: item for item in Operators}),
+        hash_weights=hash_weights,
+        overwrite=overwrite,
+    )
+    files = CheckpointFiles(transformer=transformer, vae=vae, clip=clip, t5=t5, tokenizers=tokenizers)
+    opened = open_checkpoint(checkpoint, files)
+    with progress_bars() as bars:
+        made = export_bundle(opened, bundle, options, bars)
+    manifest = made.manifest
+    added = sum(record.size_bytes for record in manifest.files) + sum(
+        record.size_bytes for record in manifest.weights if record.origin in ("copy", "converted")
+    )
+    if json:
+        print_json({"bundle": str(bundle), "fingerprint": made.fingerprint, "added_bytes": added})
+        return
+    shared = sum(record.size_bytes for record in manifest.weights if record.origin in ("hardlink", "reflink"))
+    screen.print(
+        f"{bundle}: six graphs over {human_bytes(shared)} of the checkpoint's own weights, {human_bytes(added)} written",
+        highlight=False,
+        markup=False,
+    )
+    notes.print(f"edit a picture with: kontext-trt edit {bundle} --image IMAGE --prompt PROMPT", highlight=False)
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("demo"),
+    steps: Annotated[int, typer.Option(help="Steps of the flow.")] = 8,
+) -> None:
+    """Make a tiny random checkpoint, export it, and edit a picture with it: every part of the road, in a minute."""
+    require_export()
+    from .demo import run_demo
+
+    quiet_libraries()
+    run_demo(folder, steps)
+
+
+def require_export() -> None:
+    """Raise MissingDependencyError unless what exporting needs is installed."""
+    import importlib.util
+
+    needed = ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"exporting needs {', '.join(missing)}; install it with: pip install 'kontext-trt[export]'"
+        )
+
+
+def quiet_libraries() -> None:
+    """Keep transformers' and diffusers' bars and advice off the screen; their errors still arrive."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.logging.set_verbosity_error()
+        library.logging.disable_progress_bar()
+
+
+def _one_of(what: str, given: str, allowed: dict[str, object]) -> object:
+    if given not in allowed:
+        raise RequestError(f"{what} must be one of {', '.join(allowed)}, not {given!r}")
+    return allowed[given]

@@ -1,0 +1,121 @@
+"""Commands that make pictures: `edit` and `generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..engine.bundle import Bundle
+from ..engine.errors import RequestError
+from ..engine.terminal import notes, print_json, progress_bars, screen
+from .kontext import Kontext
+from .onnxruntime_executor import Device, OnnxRuntimeOptions
+from .result import Result
+from .sizes import Fit, Size
+
+BundleArgument = Annotated[Path, typer.Argument(help="A bundle, as `export` makes it.", show_default=False)]
+PromptOption = Annotated[
+    list[str], typer.Option("--prompt", "-p", help="What to do. Several give several pictures.", show_default=False)
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes; the suffix chooses the format.")]
+SeedOption = Annotated[
+    list[int] | None, typer.Option("--seed", "-s", help="Default: drawn and reported. Several are allowed.")
+]
+StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
+GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
+SizeOption = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where ONNX Runtime computes.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def edit(
+    bundle: BundleArgument,
+    prompt: PromptOption,
+    image: Annotated[Path, typer.Option("--image", "-i", help="The picture to edit.", show_default=False)],
+    out: OutOption = Path("edited.png"),
+    seed: SeedOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    size: SizeOption = None,
+    fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
+    device: DeviceOption = Device.AUTO,
+    json: JsonOption = False,
+) -> None:
+    """Edit a picture as the prompt says."""
+    chosen = parse_size(size)
+    with _open(bundle, device) as kontext, progress_bars() as bars:
+        progress = _StepBar(bars)
+        result = kontext.edit(
+            image, prompt, steps=steps, guidance=guidance, seed=seed or None, size=chosen, fit=fit, on_step=progress
+        )
+    _report(result, result.save(out), as_json=json)
+
+
+def generate(
+    bundle: BundleArgument,
+    prompt: PromptOption,
+    out: OutOption = Path("generated.png"),
+    seed: SeedOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    size: SizeOption = None,
+    device: DeviceOption = Device.AUTO,
+    json: JsonOption = False,
+) -> None:
+    """Make a picture from a prompt alone."""
+    chosen = parse_size(size)
+    with _open(bundle, device) as kontext, progress_bars() as bars:
+        progress = _StepBar(bars)
+        result = kontext.generate(
+            prompt, steps=steps, guidance=guidance, seed=seed or None, size=chosen, on_step=progress
+        )
+    _report(result, result.save(out), as_json=json)
+
+
+def _open(bundle: Path, device: Device) -> Kontext:
+    return Kontext.open(Bundle.open(bundle), executor=OnnxRuntimeOptions(device=device))
+
+
+class _StepBar:
+    """The flow's steps as a bar that appears with the first of them."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+
+    def __call__(self, done: int, of: int) -> None:
+        if done == 1:
+            self._bars.start("denoising", of)
+        self._bars.advance(1)
+
+
+def parse_size(text: str | None) -> Size | None:
+    """ "1024x768" to (1024, 768). Raises RequestError for anything else."""
+    if text is None:
+        return None
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.strip().isdigit() and height.strip().isdigit()):
+        raise RequestError(f"a size is WIDTHxHEIGHT, such as 1024x1024, not {text!r}")
+    return int(width), int(height)
+
+
+def _report(result: Result, paths: tuple[Path, ...], *, as_json: bool) -> None:
+    if as_json:
+        pictures = [
+            {"path": str(path), **result.request(output)} for path, output in zip(paths, result.outputs, strict=True)
+        ]
+        print_json(
+            {
+                "pictures": pictures,
+                "milliseconds": result.milliseconds,
+                "step_milliseconds": result.step_milliseconds,
+            }
+        )
+        return
+    if result.reference is not None:
+        notes.print(f"reference {result.reference.describe()}", highlight=False)
+    stages = ", ".join(f"{name} {value:,.0f}" for name, value in result.milliseconds.items() if name != "total")
+    notes.print(f"{result.milliseconds['total']:,.0f} ms on {result.executor} ({stages})", highlight=False)
+    for path, output in zip(paths, result.outputs, strict=True):
+        screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {output.seed}", highlight=False, markup=False)
