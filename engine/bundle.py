@@ -22,7 +22,7 @@ TOKENIZERS = "tokenizers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """An opened bundle. Opening reads the manifest, the graphs' and tokenizers' bytes and the weights' headers, no weights."""
+    """An opened bundle. Opening reads the manifest, graphs, tokenizers and the weights' headers, but no weights."""
 
     path: Path
     manifest: Manifest
@@ -96,7 +96,7 @@ def _file_problems(root: Path, record: FileRecord, *, whole: bool) -> Iterator[s
     if not file.is_file():
         yield f"{record.path} is missing"
     elif file.stat().st_size != record.size_bytes:
-        yield f"{record.path} has {file.stat().st_size:,} bytes, {record.size_bytes:,} were written (cut short or altered)"
+        yield f"{record.path} is cut short or altered: {file.stat().st_size:,} bytes of {record.size_bytes:,}"
     elif whole and sha256_file(file) != record.sha256:
         yield f"{record.path} was altered (SHA-256 differs)"
 
@@ -106,6 +106,6 @@ def _weights_problems(root: Path, record: WeightsRecord) -> Iterator[str]:
     if not file.is_file():
         yield f"{record.path} is missing"
     elif file.stat().st_size != record.size_bytes:
-        yield f"{record.path} has {file.stat().st_size:,} bytes, {record.size_bytes:,} were exported (cut short or altered)"
+        yield f"{record.path} is cut short or altered: {file.stat().st_size:,} bytes of {record.size_bytes:,}"
     elif read_header_sha256(file) != record.header_sha256:
         yield f"{record.path} is another safetensors file than was exported (its header differs)"

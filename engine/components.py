@@ -28,6 +28,21 @@ class Precision(str, Enum):
         return 4 if self is Precision.FP32 else 2
 
 
+class Operators(str, Enum):
+    """How attention, RMS norm and rotary embedding leave.
+
+    SINGLE: as one operator each (opset 23; ONNX Runtime, TensorRT from 10.15, TensorRT-RTX).
+    DECOMPOSED: as matrix products and elementwise operators (opset 20; TensorRT from 10.12).
+    """
+
+    SINGLE = "single"
+    DECOMPOSED = "decomposed"
+
+    @property
+    def opset(self) -> int:
+        return 23 if self is Operators.SINGLE else 20
+
+
 class ElementType(str, Enum):
     """The type of a tensor at a component's border."""
 
@@ -52,7 +67,7 @@ class ElementType(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output. A dimension is a dynamic name, "16*" a dynamic name, or the name of a constant of the model."""
+    """An input or output. A dimension is dynamic ("n"), a multiple of one ("16*h"), or a constant of the model."""
 
     name: str
     element_type: ElementType

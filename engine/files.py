@@ -55,7 +55,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder that is filled under a temporary name and takes the place of `path`, old content and all, on a clean exit."""
+    """A folder filled under a temporary name, which takes the place of `path` and all in it on a clean exit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     retired: Path | None = None

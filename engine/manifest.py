@@ -116,8 +116,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise BundleError(f"{where} is not a bundle manifest ({error}); export the bundle again") from error
     if schema > SCHEMA:
         raise BundleError(
-            f"{where} has schema {schema}, written by {raw.get('producer', 'a newer version')}; this version reads up to "
-            f"{SCHEMA}: upgrade with pip install --upgrade kontext-trt"
+            f"{where} has schema {schema}, written by {raw.get('producer', 'a newer version')}; this version reads "
+            f"up to {SCHEMA}: upgrade with pip install --upgrade kontext-trt"
         )
     try:
         return msgspec.convert(raw, Manifest, strict=False)

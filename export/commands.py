@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..engine.components import Precision
-from ..engine.errors import MissingDependencyError, RequestError
+from ..engine.components import Operators, Precision
+from ..engine.errors import MissingDependencyError
 from ..engine.terminal import human_bytes, notes, print_json, progress_bars, screen
 
 PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
@@ -20,10 +22,12 @@ def export(
         typer.Argument(help="A diffusers folder, a ComfyUI models folder, or a transformer file.", show_default=False),
     ],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
-    precision: Annotated[str, typer.Option(help="stored, fp32, fp16 or bf16.")] = "stored",
+    precision: Annotated[
+        Precision | None, typer.Option(help="What all networks compute in. Default: as each is stored.")
+    ] = None,
     operators: Annotated[
-        str, typer.Option(help="single (opset 23) or decomposed (opset 20, for old TensorRT).")
-    ] = "single",
+        Operators, typer.Option(help="Attention and norms as single operators, or decomposed for old TensorRT.")
+    ] = Operators.SINGLE,
     transformer: PartOption = None,
     vae: PartOption = None,
     clip: PartOption = None,
@@ -34,19 +38,12 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Trace a checkpoint's networks to ONNX and put them in a bundle. The weights stay where they are."""
-    chosen = _one_of("precision", precision, {"stored": None, **{item.value: item for item in Precision}})
     require_export()
+    quiet_libraries()
     from .checkpoint import CheckpointFiles, open_checkpoint
     from .export import ExportOptions, export_bundle
-    from .trace import Operators
 
-    quiet_libraries()
-    options = ExportOptions(
-        precision=chosen,
-        operators=_one_of("operators", operators, {item.value: item for item in Operators}),
-        hash_weights=hash_weights,
-        overwrite=overwrite,
-    )
+    options = ExportOptions(precision=precision, operators=operators, hash_weights=hash_weights, overwrite=overwrite)
     files = CheckpointFiles(transformer=transformer, vae=vae, clip=clip, t5=t5, tokenizers=tokenizers)
     opened = open_checkpoint(checkpoint, files)
     with progress_bars() as bars:
@@ -60,7 +57,7 @@ def export(
         return
     shared = sum(record.size_bytes for record in manifest.weights if record.origin in ("hardlink", "reflink"))
     screen.print(
-        f"{bundle}: six graphs over {human_bytes(shared)} of the checkpoint's own weights, {human_bytes(added)} written",
+        f"{bundle}: six graphs over {human_bytes(shared)} of the checkpoint's own files, {human_bytes(added)} written",
         highlight=False,
         markup=False,
     )
@@ -73,16 +70,14 @@ def demo(
 ) -> None:
     """Make a tiny random checkpoint, export it, and edit a picture with it: every part of the road, in a minute."""
     require_export()
+    quiet_libraries()
     from .demo import run_demo
 
-    quiet_libraries()
     run_demo(folder, steps)
 
 
 def require_export() -> None:
     """Raise MissingDependencyError unless what exporting needs is installed."""
-    import importlib.util
-
     needed = ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
@@ -93,15 +88,7 @@ def require_export() -> None:
 
 def quiet_libraries() -> None:
     """Keep transformers' and diffusers' bars and advice off the screen; their errors still arrive."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
+    for name in ("transformers", "diffusers"):  # in this order: importing the second makes the first speak
+        library = importlib.import_module(name)
         library.logging.set_verbosity_error()
         library.logging.disable_progress_bar()
-
-
-def _one_of(what: str, given: str, allowed: dict[str, object]) -> object:
-    if given not in allowed:
-        raise RequestError(f"{what} must be one of {', '.join(allowed)}, not {given!r}")
-    return allowed[given]

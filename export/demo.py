@@ -31,8 +31,8 @@ def run_demo(folder: Path, steps: int) -> None:
     notes.print(f"reference {result.reference.describe()}", highlight=False)
     (path,) = result.save(folder / "edited.png")
     notes.print(
-        "The demo's checkpoint is random: it has every layer of FLUX.1 Kontext and none of its knowledge, so the picture is a "
-        "pattern. A real checkpoint takes the same two commands:\n"
+        "The demo's checkpoint is random: it has every layer of FLUX.1 Kontext and none of its knowledge, so the "
+        "picture is a pattern. A real checkpoint takes the same two commands:\n"
         f"  kontext-trt export CHECKPOINT BUNDLE\n"
         f'  kontext-trt edit BUNDLE --image {PICTURE} --prompt "{PROMPT}"',
         highlight=False,

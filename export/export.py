@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from .. import __version__
 from ..engine.bundle import GRAPHS, MANIFEST, TOKENIZERS, WEIGHTS, Bundle
-from ..engine.components import COMPONENTS, Component, Precision
+from ..engine.components import COMPONENTS, Component, Operators, Precision
 from ..engine.errors import ExportError
 from ..engine.files import atomic_folder, sha256_file, share_file
 from ..engine.manifest import (
@@ -31,7 +31,7 @@ from ..engine.tensor_file import TensorFile
 from .checkpoint import Checkpoint, View
 from .configs import ModelConfig
 from .tokenizers import write_tokenizer
-from .trace import Operators, TraceOptions, expected_tensors, model_dims, tensor_name, trace
+from .trace import TraceOptions, expected_tensors, model_dims, tensor_name, trace
 from .weights import Placed, stored_precision, usable_as_stored, write_converted
 
 
@@ -227,7 +227,9 @@ def attach_weights(model: ir.Model, placed: Mapping[str, Placed], folder: Path) 
         if value.const_value is not None:
             continue
         weight = placed[tensor_name(name)]
-        assert value.shape is not None and value.dtype is not None and tuple(value.shape) == weight.shape, name
+        assert value.shape is not None
+        assert value.dtype is not None
+        assert tuple(value.shape) == weight.shape, name
         value.const_value = ir.ExternalTensor(
             location=weight.file.relative_to(folder).as_posix(),
             offset=weight.offset,

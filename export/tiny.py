@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers import decoders as token_decoders
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTokenizer, T5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .checkpoint.open import SIZES_FILE
+from .configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
+from .networks.clip import clip_text_model
+from .networks.t5 import t5_encoder
+from .networks.vae import autoencoder
 
 TINY_SIZES = ((96, 192), (112, 144), (128, 128), (144, 112), (192, 96))
 
@@ -27,7 +32,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=77)
 
 
-def t5_tokenizer() -> T5TokenizerFast:
+def t5_tokenizer() -> T5Tokenizer:
     """T5's kind of tokenizer over single characters of printable ASCII."""
     characters = [chr(code) for code in range(33, 127)]
     pieces = [
@@ -42,7 +47,7 @@ def t5_tokenizer() -> T5TokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = token_decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return T5TokenizerFast(
+    return T5Tokenizer(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         eos_token="</s>",
@@ -52,74 +57,49 @@ def t5_tokenizer() -> T5TokenizerFast:
     )
 
 
-def tiny_pipeline(seed: int = 0, *, head_width: int = 32) -> FluxKontextPipeline:
-    """diffusers' own pipeline of a tiny model: 2 double and 2 single blocks of 2 heads, a VAE of 32 channels."""
-    torch.manual_seed(seed)
-    clip_tokens, t5_tokens = clip_tokenizer(), t5_tokenizer()
-    text_width, pooled_width = 64, 48
-    transformer = FluxTransformer2DModel(
-        in_channels=64,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=head_width,
-        num_attention_heads=2,
-        joint_attention_dim=text_width,
-        pooled_projection_dim=pooled_width,
-        guidance_embeds=True,
-        axes_dims_rope=(head_width // 8, 7 * head_width // 16, 7 * head_width // 16),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32, 64, 64),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=16,
-        norm_num_groups=32,
-        scaling_factor=0.3611,
-        shift_factor=0.1159,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-    end = clip_tokens.convert_tokens_to_ids("<|endoftext|>")
-    clip = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(clip_tokens),
-            hidden_size=pooled_width,
-            intermediate_size=2 * pooled_width,
-            num_hidden_layers=2,
-            num_attention_heads=1,
-            max_position_embeddings=77,
-            bos_token_id=end - 1,
-            eos_token_id=2,
-            pad_token_id=end,
-        )
-    )
-    t5 = T5EncoderModel(
-        T5Config(
-            vocab_size=len(t5_tokens),
-            d_model=text_width,
-            d_kv=32,
-            d_ff=128,
-            num_layers=2,
+def tiny_config(head_width: int = 32) -> ModelConfig:
+    """2 double and 2 single blocks of 2 heads, a VAE of 32 to 64 channels, text encoders of 2 layers."""
+    height_axis = 7 * head_width // 16
+    return ModelConfig(
+        transformer=TransformerConfig(
+            num_double_blocks=2,
+            num_single_blocks=2,
             num_heads=2,
-            feed_forward_proj="gated-gelu",
-        )
-    )
-    return FluxKontextPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            use_dynamic_shifting=True,
-            shift=3.0,
-            base_shift=0.5,
-            max_shift=1.15,
-            base_image_seq_len=256,
-            max_image_seq_len=4096,
+            head_width=head_width,
+            text_width=64,
+            pooled_width=64,
+            rope_axes=(head_width - 2 * height_axis, height_axis, height_axis),
         ),
-        vae=vae,
-        text_encoder=clip,
-        tokenizer=clip_tokens,
-        text_encoder_2=t5,
-        tokenizer_2=t5_tokens,
-        transformer=transformer,
+        vae=VaeConfig(block_channels=(32, 32, 64, 64), layers_per_block=1),
+        clip=ClipConfig(vocabulary=len(clip_tokenizer()), width=64, mlp_width=128, num_layers=2, num_heads=1),
+        t5=T5Config(vocabulary=len(t5_tokenizer()), width=64, head_width=32, mlp_width=128, num_layers=2, num_heads=2),
+    )
+
+
+def tiny_pipeline(seed: int = 0, *, head_width: int = 32) -> FluxKontextPipeline:
+    """diffusers' own pipeline of the tiny model, with weights drawn from `seed`."""
+    torch.manual_seed(seed)
+    config = tiny_config(head_width)
+    network = config.transformer
+    arguments: dict[str, Any] = {
+        "in_channels": network.channels,
+        "num_layers": network.num_double_blocks,
+        "num_single_layers": network.num_single_blocks,
+        "attention_head_dim": network.head_width,
+        "num_attention_heads": network.num_heads,
+        "joint_attention_dim": network.text_width,
+        "pooled_projection_dim": network.pooled_width,
+        "guidance_embeds": True,
+        "axes_dims_rope": network.rope_axes,
+    }
+    return FluxKontextPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=autoencoder(config.vae),
+        text_encoder=clip_text_model(config.clip),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=t5_encoder(config.t5),
+        tokenizer_2=t5_tokenizer(),
+        transformer=FluxTransformer2DModel(**arguments),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5TokenizerFast
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
 
 from ..engine.errors import CheckpointError
 from ..engine.manifest import TokenizerRecord
 
-CLASSES = {"clip": CLIPTokenizer, "t5": T5TokenizerFast}
+CLASSES = {"clip": CLIPTokenizer, "t5": T5Tokenizer}
 
 
 def write_tokenizer(name: str, folder: Path, target: Path, *, length: int, vocabulary: int) -> TokenizerRecord:
@@ -28,7 +29,7 @@ def write_tokenizer(name: str, folder: Path, target: Path, *, length: int, vocab
         raise CheckpointError(
             f"{folder} has {len(tokenizer)} tokens, the {name} network has {vocabulary}: they do not belong together"
         )
-    backend = tokenizer.backend_tokenizer
+    backend: Any = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     target.write_text(backend.to_str(pretty=False), encoding="utf-8")

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 
 import onnx_ir as ir
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 
-from ..engine.components import DYNAMIC_DIMS, Component, ElementType, ModelDims, Precision
+from ..engine.components import DYNAMIC_DIMS, Component, ElementType, ModelDims, Operators, Precision
 from ..engine.errors import ExportError
 from .networks import T5, Clip, Conditioner, Denoiser, ModelConfig, VaeDecoder, VaeEncoder, num_vectors
 
@@ -34,21 +33,6 @@ TORCH_TYPES = {
 }
 # sizes to trace with: different from each other and from every constant, and none of them 0 or 1, which would be frozen
 EXAMPLE_DIMS = {"b": 3, "n": 110, "m": 42, "s": 664, "N": 5, "h": 6, "w": 10}
-
-
-class Operators(str, Enum):
-    """How attention, RMS norm and rotary embedding leave.
-
-    SINGLE: as one operator each (opset 23; ONNX Runtime, TensorRT from 10.15, TensorRT-RTX).
-    DECOMPOSED: as matrix products and elementwise operators (opset 20; TensorRT from 10.12).
-    """
-
-    SINGLE = "single"
-    DECOMPOSED = "decomposed"
-
-    @property
-    def opset(self) -> int:
-        return 23 if self is Operators.SINGLE else 20
 
 
 def model_dims(config: ModelConfig) -> ModelDims:
@@ -181,7 +165,7 @@ def _simplify(model: ir.Model) -> None:
         value.metadata_props.clear()
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
-    # weights have no values here, so only shapes and scalars fold; below opset 23 compilers want norms' axes as literals
+    # weights have no values here, so only shapes and scalars fold; below opset 23 compilers want axes as literals
     fold_constants(model, onnx_shape_inference=False)
     for step in (
         passes.IdentityEliminationPass(),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Value = Any
-"""A tensor where the executor keeps it: on the host or a GPU, in the component's own type. Only its executor looks inside."""
+"""A tensor where its executor keeps it, on the host or a GPU. Nobody else looks inside."""
 
 
 class Executor(Protocol):

@@ -41,7 +41,7 @@ def rounded(values: NDArray[np.float32], precision: Precision) -> NDArray[np.flo
 
 
 def starting_noise(seed: int, grid: Grid, channels: int, precision: Precision) -> NDArray[np.float32]:
-    """Packed noise (1, n, channels) for one picture, drawn as diffusers draws it: (channels / 4, 2 h, 2 w), then packed."""
+    """Packed noise (1, n, channels) of one picture, drawn as diffusers does: as (channels / 4, 2 h, 2 w)."""
     height, width = 2 * grid[0], 2 * grid[1]
     drawn = standard_normal(seed, channels // 4 * height * width).reshape(1, channels // 4, height, width)
     return rearrange(rounded(drawn, precision), "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)

@@ -23,7 +23,7 @@ Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, NDArray[np.uint8]]
 def read_picture(picture: Picture) -> Image.Image:
     """The picture as upright RGB, its first frame if it has several; transparency is laid over white.
 
-    Raises ImageError, naming the file, if it is missing, empty, no picture, cut short, or wider or higher than 16384 px.
+    Raises ImageError, naming the file, if it is missing, empty, no picture, cut short, or a side is over 16384 px.
     """
     name = f"picture {os.fspath(picture)}" if isinstance(picture, (str, os.PathLike)) else "the picture"
     image = _open(picture, name)
@@ -60,7 +60,7 @@ def _open(picture: Picture, name: str) -> Image.Image:
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise ImageError(
-            f"an array picture must be uint8 of shape (h, w), (h, w, 3) or (h, w, 4); this is {array.dtype} {array.shape}"
+            f"an array must be uint8 of shape (h, w), (h, w, 3) or (h, w, 4); this is {array.dtype} {array.shape}"
         )
     return Image.fromarray(array)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -21,9 +23,10 @@ EXIF_IMAGE_DESCRIPTION = 0x010E
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """One picture of a request, and the prompt and seed that made it."""
+    """One picture of a request, and the prompt and seed that made it. `latents` (n, channels) float32, packed."""
 
     image: Image.Image
+    latents: NDArray[np.float32]
     prompt: str
     seed: int
 
@@ -33,7 +36,7 @@ class Result:
     """The pictures of one request, prompts outermost, seeds innermost.
 
     `size` is the output's (width, height). `reference` says what was done to the reference, None without one.
-    `milliseconds` holds tokenize, text, encode, condition, denoise, decode and total; `step_milliseconds` one entry a step.
+    `milliseconds` holds tokenize, text, encode, condition, denoise, decode and total; `step_milliseconds` each step.
     `bundle` is the fingerprint of the bundle, `executor` who ran it.
     """
 

@@ -28,7 +28,7 @@ def position_ids(text_length: int, target: Grid, reference: Grid | None) -> NDAr
 def rope_tables(
     text_length: int, target: Grid, reference: Grid | None, axes: tuple[int, ...], theta: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """cos and sin, (s, sum(axes) / 2) float32 each, one column a pair. Angles are computed in float64. Read-only, cached."""
+    """cos and sin, each (s, sum(axes) / 2) float32, one column a pair, from float64 angles. Read-only."""
     ids = position_ids(text_length, target, reference)
     angles = np.concatenate(
         [ids[:, [i]] / theta ** (np.arange(0, width, 2, dtype=np.float64) / width) for i, width in enumerate(axes)],

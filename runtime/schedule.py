@@ -14,7 +14,7 @@ from ..engine.manifest import FlowRecord
 
 
 def shift_for(num_tokens: int, flow: FlowRecord) -> float:
-    """mu, on the line through (256 tokens, 0.5) and (4096 tokens, 1.15). Target tokens count, reference tokens do not."""
+    """mu, on the line through (256 tokens, 0.5) and (4096 tokens, 1.15). Only target tokens count."""
     slope = (flow.max_shift - flow.base_shift) / (flow.max_tokens - flow.base_tokens)
     return flow.base_shift + slope * (num_tokens - flow.base_tokens)
 

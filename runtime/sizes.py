@@ -33,7 +33,7 @@ class Fit(str, Enum):
 class Placement:
     """What was done to a reference: `original` size, the `size` it was brought to, and how.
 
-    `stretch` is the change of its aspect ratio as a factor >= 1 (1 = none); `cropped` the pixels of the original cut away.
+    `stretch` is the change of its aspect ratio as a factor >= 1 (1 = none); `cropped` the pixels cut away.
     """
 
     original: Size

@@ -1,7 +1,7 @@
 """What the tensors of each network are called: here, in diffusers' files, and in BFL's and ComfyUI's single files.
 
-The one table of names. A source may be rows of a larger tensor: `[1:2]` counts them in units of the hidden width, and an
-open end reaches to the last row.
+The one table of names. A source may be rows of a larger tensor: `[1:2]` counts them in units of the hidden width,
+and an open end reaches to the last row.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from .parts import Part, open_clip, open_t5, open_transformer, open_vae
 from .views import Weights
 
 SIZES_FILE = "kontext_sizes.json"
-"""An optional file beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17: `[[width, height], ...]`."""
+"""Beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17: `[[width, height], ...]`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class CheckpointFiles:
 class Checkpoint:
     """A FLUX.1 Kontext checkpoint, opened: headers read and named, no weights touched.
 
-    `tokenizers` is (CLIP's folder, T5's folder). `sizes` are its trained (width, height), None for FLUX.1 Kontext's own.
+    `tokenizers` is (CLIP's folder, T5's folder); `sizes` its trained (width, height), None for FLUX.1 Kontext's own.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class Checkpoint:
                 )
         if self.vae.config.downscale != 8:
             raise CheckpointError(
-                f"{self.vae.weights.source} makes pictures {self.vae.config.downscale}x smaller, FLUX.1's makes them 8x smaller"
+                f"{self.vae.weights.source} makes pictures {self.vae.config.downscale}x smaller, FLUX.1's does 8x"
             )
 
     def weights(self, part: str) -> Weights:

@@ -17,7 +17,7 @@ from .views import View, Weights
 
 Config = TypeVar("Config", TransformerConfig, VaeConfig, ClipConfig, T5Config)
 
-# tensors that say nothing the graph needs: ComfyUI's markers and activation scales, tied or constant copies, CLIP's projection
+# what no graph needs: ComfyUI's markers and activation scales, tied or constant copies, CLIP's projection
 IGNORED = (
     "scaled_fp8",
     ".scale_input",
@@ -95,7 +95,7 @@ def _load(path: Path) -> tuple[tuple[TensorFile, ...], dict[str, View]]:
     lora = next((name for name in views if "lora" in name.lower()), None)
     if lora is not None:
         raise CheckpointError(
-            f"{path} is a LoRA, not a checkpoint (it has the tensor {lora}); fuse it into a FLUX.1 Kontext checkpoint first"
+            f"{path} is a LoRA, not a checkpoint (it has the tensor {lora}); fuse it into a checkpoint first"
         )
     if not views:
         raise CheckpointError(f"{path} holds no tensors")

@@ -1,7 +1,7 @@
 """Everything of the transformer that does not depend on the noisy latents.
 
-Module and parameter names here and in `denoiser.py` are those of diffusers' `FluxTransformer2DModel`, but for `norm_out`:
-its two halves are two layers, because BFL and diffusers store them in opposite order.
+Module and parameter names here and in `denoiser.py` are those of diffusers' `FluxTransformer2DModel`, but for
+`norm_out`: its two halves are two layers, because BFL and diffusers store them in opposite order.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Formulas that both halves of the transformer share.
 
-Source of the behaviour: black-forest-labs/flux `src/flux/math.py` and `modules/layers.py`, diffusers `transformer_flux.py`.
+Source: black-forest-labs/flux `src/flux/math.py` and `modules/layers.py`, diffusers `transformer_flux.py`.
 """
 
 from __future__ import annotations

@@ -20,9 +20,11 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """Scaled dot product attention with a contiguous result: what it returns otherwise depends on the CPU's kernel, and
-    tracing records reshapes that hold for that layout alone."""
-    scale = options.get("scaling")
-    result = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scale)
+    tracing records reshapes that hold for that layout alone. Every token is attended to, so there is no mask but the
+    bias of relative positions."""
+    assert attention_mask is None
+    bias, scale = options["position_bias"], options["scaling"]
+    result = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
     return result.clone(memory_format=torch.contiguous_format).transpose(1, 2).contiguous(), None
 
 
@@ -34,27 +36,31 @@ def _use_rms_norm(model: nn.Module, config: T5Config) -> None:
                 setattr(module, name, nn.RMSNorm(config.width, eps=config.norm_eps))
 
 
+def t5_encoder(config: T5Config) -> T5EncoderModel:
+    """transformers' encoder of this configuration."""
+    arguments: dict[str, Any] = {
+        "vocab_size": config.vocabulary,
+        "d_model": config.width,
+        "d_kv": config.head_width,
+        "d_ff": config.mlp_width,
+        "num_layers": config.num_layers,
+        "num_heads": config.num_heads,
+        "relative_attention_num_buckets": config.num_buckets,
+        "relative_attention_max_distance": config.max_distance,
+        "layer_norm_epsilon": config.norm_eps,
+        "feed_forward_proj": "gated-gelu",
+    }
+    return T5EncoderModel(TransformersT5Config(**arguments))
+
+
 class T5(nn.Module):
-    """`input_ids` (b, 512) int32 -> `text` (b, 512, width) float32. No attention mask: padding is attended to, as in FLUX."""
+    """`input_ids` (b, 512) int32 -> `text` (b, 512, width) float32. No mask: padding is attended to, as in FLUX."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         AttentionInterface.register(ATTENTION, _attention)
-        self.model = T5EncoderModel(
-            TransformersT5Config(
-                vocab_size=config.vocabulary,
-                d_model=config.width,
-                d_kv=config.head_width,
-                d_ff=config.mlp_width,
-                num_layers=config.num_layers,
-                num_heads=config.num_heads,
-                relative_attention_num_buckets=config.num_buckets,
-                relative_attention_max_distance=config.max_distance,
-                layer_norm_epsilon=config.norm_eps,
-                feed_forward_proj="gated-gelu",
-                attn_implementation=ATTENTION,
-            )
-        )
+        self.model = t5_encoder(config)
+        self.model.set_attn_implementation(ATTENTION)
         _use_rms_norm(self.model, config)
 
     def forward(self, input_ids: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Pixels go in and out as uint8; scaling, normalisation of latents, packing and ro
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
@@ -13,27 +15,31 @@ from torch import Tensor, nn
 from ..configs import VaeConfig
 
 
-def _autoencoder(config: VaeConfig) -> AutoencoderKL:
+def autoencoder(config: VaeConfig) -> AutoencoderKL:
+    """diffusers' autoencoder of this configuration."""
     levels = len(config.block_channels)
-    return AutoencoderKL(
-        block_out_channels=config.block_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=config.layers_per_block,
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.norm_groups,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
+    arguments: dict[str, Any] = {
+        "block_out_channels": config.block_channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "layers_per_block": config.layers_per_block,
+        "latent_channels": config.latent_channels,
+        "norm_num_groups": config.norm_groups,
+        "scaling_factor": config.scaling,
+        "shift_factor": config.shift,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }
+    return AutoencoderKL(**arguments)
 
 
 class VaeEncoder(nn.Module):
-    """`image` (b, H, W, 3) uint8 -> `reference` (b, H/16 * W/16, 4 * latent channels) float32, normalised and packed."""
+    """`image` (b, H, W, 3) uint8 -> `reference` (b, H/16 * W/16, 4 * latent channels) float32, packed."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = _autoencoder(config).encoder
+        self.encoder = autoencoder(config).encoder
 
     def forward(self, image: Tensor) -> Tensor:
         pixels = rearrange(image, "b h w c -> b c h w").to(torch.float32) / 255
@@ -49,7 +55,7 @@ class VaeDecoder(nn.Module):
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.config = config
-        self.decoder = _autoencoder(config).decoder
+        self.decoder = autoencoder(config).decoder
 
     def forward(self, latents: Tensor) -> Tensor:
         unpacked = rearrange(latents, "b h w (c p q) -> b c (h p) (w q)", p=2, q=2)

@@ -1,0 +1,95 @@
+"""One tiny checkpoint, its bundles and diffusers' pipeline of it, made once for the whole run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from PIL import Image
+
+from kontext_trt import Bundle, Kontext
+from kontext_trt.export.commands import quiet_libraries
+
+quiet_libraries()
+
+from diffusers import FluxKontextPipeline
+
+from kontext_trt.export.checkpoint import open_checkpoint
+from kontext_trt.export.export import ExportOptions, export_bundle
+from kontext_trt.export.tiny import write_tiny_checkpoint
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    from kontext_trt.engine.gpus import find_gpus
+
+    gpus, reason = find_gpus()
+    if not gpus:
+        skip = pytest.mark.skip(reason=f"needs a GPU: {reason}")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny diffusers folder in float32, saved by diffusers."""
+    path = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    write_tiny_checkpoint(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle_path(checkpoint_path: Path) -> Path:
+    """The tiny checkpoint's bundle. Not to be altered: `bundle_copy` is for that."""
+    path = checkpoint_path.parent / "bundle"
+    export_bundle(open_checkpoint(checkpoint_path), path, ExportOptions(hash_weights=True))
+    return path
+
+
+@pytest.fixture
+def bundle(bundle_path: Path) -> Bundle:
+    return Bundle.open(bundle_path)
+
+
+@pytest.fixture
+def bundle_copy(bundle_path: Path, tmp_path: Path) -> Path:
+    """A bundle of one's own, to damage."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "copy"))
+
+
+@pytest.fixture
+def checkpoint_copy(checkpoint_path: Path, tmp_path: Path) -> Path:
+    """A checkpoint of one's own, to damage."""
+    return Path(shutil.copytree(checkpoint_path, tmp_path / "checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def kontext(bundle_path: Path) -> Iterator[Kontext]:
+    with Kontext.open(bundle_path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def pipeline(checkpoint_path: Path) -> FluxKontextPipeline:
+    """diffusers' pipeline of the checkpoint, on the CPU in float32."""
+    opened = FluxKontextPipeline.from_pretrained(checkpoint_path)
+    opened.set_progress_bar_config(disable=True)
+    return opened
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., Image.Image]:
+    """Makes a smooth colourful picture of a size: what a photo is to the tiny VAE."""
+
+    def make(width: int, height: int, seed: int = 0) -> Image.Image:
+        coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+    return make
