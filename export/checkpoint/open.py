@@ -97,8 +97,8 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
         vae=open_vae(chosen["vae"]),
         clip=open_clip(chosen["clip"]),
         t5=open_t5(chosen["t5"]),
-        tokenizers=_tokenizers(path, files.tokenizers),
-        sizes=_sizes(path if path.is_dir() else path.parent),
+        tokenizers=_tokenizers(files.tokenizers or _root(path)),
+        sizes=_sizes(_root(path)),
     )
 
 
@@ -113,9 +113,14 @@ def _diffusers_files(path: Path) -> CheckpointFiles:
     return CheckpointFiles(**{name: path / folder for name, folder in folders.items() if (path / folder).is_dir()})
 
 
+def _root(path: Path) -> Path:
+    """The folder that holds all parts: `path`, or the ComfyUI `models` folder that a transformer file lies in."""
+    return path if path.is_dir() else path.absolute().parent.parent
+
+
 def _single_files(path: Path) -> CheckpointFiles:
     """The parts of a ComfyUI `models` folder, or those around a transformer that lies in one."""
-    root = path if path.is_dir() else path.parent.parent
+    root = _root(path)
     transformer = path if path.is_file() else _only(root, ("diffusion_models", "unet"), ("*kontext*", "*flux*", "*"))
     return CheckpointFiles(
         transformer=transformer,
@@ -139,8 +144,7 @@ def _only(root: Path, folders: Sequence[str], patterns: Sequence[str]) -> Path |
     return None
 
 
-def _tokenizers(path: Path, given: Path | None) -> tuple[Path, Path]:
-    root = given or (path if path.is_dir() else path.parent)
+def _tokenizers(root: Path) -> tuple[Path, Path]:
     for base in (root, root / "tokenizers"):
         folders = base / "tokenizer", base / "tokenizer_2"
         if all(folder.is_dir() for folder in folders):

@@ -9,7 +9,7 @@ import torch
 from kontext_trt import Kontext
 from kontext_trt.engine.bundle import Bundle
 
-TOLERANCE = 1e-4  # of 0..1, for a float32 picture
+TOLERANCE = 2e-5  # of 0..1, for a float32 picture; measured: 4e-6
 STEPS = 4
 
 

@@ -1,0 +1,75 @@
+"""A checkpoint of FLUX.1 Kontext's real shapes that takes no disk: safetensors headers over sparse files.
+
+    python -m kontext_trt.benchmarks.sparse_checkpoint FOLDER
+
+The weights read as zeros. It is for what depends on shapes and sizes alone: exporting, memory, disk.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..engine.components import COMPONENTS
+from ..export.configs import ModelConfig, TransformerConfig
+from ..export.tiny import clip_tokenizer, t5_tokenizer
+from ..export.trace import expected_tensors
+
+FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
+
+
+def write_sparse_file(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """A bfloat16 safetensors file of these shapes without data blocks. Returns its apparent size in bytes."""
+    header: dict[str, object] = {}
+    end = 0
+    for name, shape in shapes.items():
+        begin = end
+        end += 2 * _count(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+    encoded = json.dumps(header).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        file.truncate(8 + len(encoded) + end)
+    return path.stat().st_size
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for extent in shape:
+        count *= extent
+    return count
+
+
+def _stored(part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes as diffusers stores them: the halves of the transformer's last norm are one tensor."""
+    stored = dict(shapes)
+    if part == "transformer":
+        for suffix in ("weight", "bias"):
+            scale, shift = (stored.pop(f"norm_out.{half}.{suffix}") for half in ("scale", "shift"))
+            stored[f"norm_out.linear.{suffix}"] = (scale[0] + shift[0], *scale[1:])
+    return stored
+
+
+def write_sparse_checkpoint(folder: Path, transformer: TransformerConfig | None = None) -> int:
+    """A diffusers folder without weights' blocks. Returns its apparent size in bytes."""
+    config = ModelConfig(transformer=transformer or TransformerConfig())
+    total = 0
+    for part, name in FOLDERS.items():
+        shapes: dict[str, tuple[int, ...]] = {}
+        for component in COMPONENTS.values():
+            if component.part == part:
+                shapes |= expected_tensors(component.name, config)
+        total += write_sparse_file(folder / name / "model.safetensors", _stored(part, shapes))
+    clip_tokenizer().save_pretrained(str(folder / "tokenizer"))
+    t5_tokenizer().save_pretrained(str(folder / "tokenizer_2"))
+    (folder / "model_index.json").write_text('{"_class_name": "FluxKontextPipeline"}')
+    return total
+
+
+if __name__ == "__main__":
+    written = write_sparse_checkpoint(Path(sys.argv[1]))
+    print(f"{sys.argv[1]}: {written / 1e9:.1f} GB apparent size")

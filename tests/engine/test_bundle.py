@@ -1,0 +1,148 @@
+"""Opening a bundle: what is missing, altered, half-written or too new is refused before anything runs."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from kontext_trt import Bundle, BundleError, Kontext
+from kontext_trt.engine.manifest import SCHEMA
+from kontext_trt.engine.tensor_file import TensorFile
+
+GRAPH = "graphs/denoiser.onnx"
+
+
+def own_bytes(file: Path) -> Path:
+    """Give a linked file bytes of its own, so that damaging it damages nobody else's."""
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data)
+    return file
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    file = bundle / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_opens_in_milliseconds_and_verifies(bundle_path: Path):
+    start = time.perf_counter()
+    bundle = Bundle.open(bundle_path)
+    assert time.perf_counter() - start < 0.2
+    assert bundle.verify(whole=True) == []
+
+
+def test_manifest_survives_a_round_trip(bundle: Bundle):
+    from kontext_trt.engine.manifest import parse_manifest
+
+    assert parse_manifest(bundle.manifest.to_json(), "x") == bundle.manifest
+
+
+def test_missing_bundle(tmp_path: Path):
+    with pytest.raises(BundleError, match=r"gone does not exist; make it with: kontext-trt export CHECKPOINT .*gone"):
+        Bundle.open(tmp_path / "gone")
+
+
+def test_folder_that_is_no_bundle(tmp_path: Path):
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", [GRAPH, "tokenizers/t5.json", "graphs/weights/clip.model.safetensors"])
+def test_missing_file(bundle_copy: Path, name: str):
+    (bundle_copy / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing; export it again from"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("name", [GRAPH, "tokenizers/t5.json", "graphs/weights/clip.model.safetensors"])
+def test_half_written_file(bundle_copy: Path, name: str):
+    file = own_bytes(bundle_copy / name)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(BundleError, match=rf"{name} is cut short or altered: [\d,]+ bytes of [\d,]+"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("name", [GRAPH, "tokenizers/clip.json"])
+def test_altered_file(bundle_copy: Path, name: str):
+    file = bundle_copy / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(BundleError, match=rf"{name} was altered \(SHA-256 differs\)"):
+        Bundle.open(bundle_copy)
+
+
+def test_other_weights_header(bundle_copy: Path):
+    file = own_bytes(bundle_copy / "graphs/weights/clip.model.safetensors")
+    data = bytearray(file.read_bytes())
+    data[20] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(BundleError, match="is another safetensors file than was exported"):
+        Bundle.open(bundle_copy)
+
+
+def test_other_weights_of_the_same_shapes_are_found_by_sampling(bundle_copy: Path):
+    """A fine-tune has the same header and size: opening cannot tell, verifying can."""
+    name = "graphs/weights/transformer.diffusion_pytorch_model.safetensors"
+    file = own_bytes(bundle_copy / name)
+    data = bytearray(file.read_bytes())
+    entry = TensorFile.open(file).tensors["transformer_blocks.1.attn.to_k.weight"]
+    data[entry.offset : entry.offset + entry.size_bytes] = bytes(entry.size_bytes)
+    file.write_bytes(data)
+    assert Bundle.open(bundle_copy).verify() == [f"{name} holds other weights than were exported"]
+
+
+def test_one_flipped_byte_is_found_by_reading_all(bundle_copy: Path):
+    name = "graphs/weights/transformer.diffusion_pytorch_model.safetensors"
+    file = own_bytes(bundle_copy / name)
+    data = bytearray(file.read_bytes())
+    largest = max(TensorFile.open(file).tensors.values(), key=lambda entry: entry.size_bytes)
+    data[largest.offset + largest.size_bytes - 1] ^= 1
+    file.write_bytes(data)
+    opened = Bundle.open(bundle_copy)
+    assert opened.verify() == []
+    assert opened.verify(whole=True) == [f"{name} was altered (SHA-256 differs)"]
+
+
+def test_newer_manifest(bundle_copy: Path):
+    edit_manifest(bundle_copy, schema=SCHEMA + 1, producer="kontext-trt 9.0", invention=True)
+    with pytest.raises(
+        BundleError, match=r"has schema 2, written by kontext-trt 9\.0; this version reads up to 1: upgr"
+    ):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not a bundle manifest"),
+        ("{", "is not a bundle manifest"),
+        ("[]", "is not a bundle manifest"),
+        ("{}", "is not a bundle manifest"),
+        ('{"schema": "1"}', "is not a bundle manifest"),
+        ('{"schema": 1}', r"is damaged: Object missing required field"),
+    ],
+)
+def test_damaged_manifest(bundle_copy: Path, content: str, message: str):
+    (bundle_copy / "manifest.json").write_text(content)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle_copy)
+
+
+def test_manifest_without_a_component(bundle_copy: Path):
+    graphs = json.loads((bundle_copy / "manifest.json").read_text())["graphs"]
+    del graphs["t5"]
+    edit_manifest(bundle_copy, graphs=graphs)
+    with pytest.raises(BundleError, match="lists no graph for t5"):
+        Bundle.open(bundle_copy)
+
+
+def test_fingerprint_is_of_the_content(bundle_path: Path, bundle_copy: Path):
+    edit_manifest(bundle_copy, created="yesterday")
+    assert Bundle.open(bundle_copy).fingerprint == Bundle.open(bundle_path).fingerprint
+    graph = bundle_copy / GRAPH
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with pytest.raises(BundleError):
+        Kontext.open(bundle_copy)

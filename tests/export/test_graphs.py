@@ -1,0 +1,283 @@
+"""Graphs: sound for every tool, views of the checkpoint, exact, in every precision and both forms of operators."""
+
+from collections import Counter
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from polygraphy.backend.onnx import OnnxFromPath
+from safetensors import safe_open
+
+from kontext_trt import Bundle, Kontext
+from kontext_trt.engine.components import COMPONENTS, Operators, Precision
+from kontext_trt.engine.errors import ExportError
+from kontext_trt.export import export as export_module
+from kontext_trt.export.checkpoint import open_checkpoint
+from kontext_trt.export.checkpoint.views import View
+from kontext_trt.export.export import ExportOptions, export_bundle
+from kontext_trt.export.tiny import write_tiny_checkpoint
+from kontext_trt.export.weights import write_converted
+
+
+def structure(bundle: Bundle, component: str) -> onnx.ModelProto:
+    return onnx.load(bundle.graph_path(component), load_external_data=False)
+
+
+@pytest.fixture(scope="module")
+def copied_bundle(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle on what might be another file system: nothing can be linked, so weights are copied."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(*_: object) -> None:
+            raise OSError("another file system")
+
+        patch.setattr("kontext_trt.engine.files.os.link", refuse)
+        patch.setattr("kontext_trt.engine.files._reflink", lambda *_: False)
+        return export_bundle(open_checkpoint(checkpoint_path), tmp_path_factory.mktemp("copied") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def decomposed_bundle(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    options = ExportOptions(operators=Operators.DECOMPOSED)
+    return export_bundle(open_checkpoint(checkpoint_path), tmp_path_factory.mktemp("decomposed") / "bundle", options)
+
+
+@pytest.fixture(scope="module")
+def bf16_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bf16") / "checkpoint"
+    write_tiny_checkpoint(path, dtype=torch.bfloat16)
+    return path
+
+
+class TestSoundness:
+    @pytest.mark.parametrize("component", COMPONENTS)
+    def test_checker_inference_and_polygraphy_load_it(self, copied_bundle: Bundle, component: str, tmp_path: Path):
+        path = str(copied_bundle.graph_path(component))
+        onnx.checker.check_model(path, full_check=True)
+        onnx.shape_inference.infer_shapes_path(path, str(tmp_path / "inferred.onnx"), strict_mode=True, data_prop=True)
+        assert OnnxFromPath(path)().graph.node
+
+    @pytest.mark.parametrize("component", COMPONENTS)
+    def test_linked_weights_load_where_hard_links_are_allowed(self, bundle: Bundle, component: str, tmp_path: Path):
+        """onnx >= 1.21 refuses to read data from a file with several names; structure and inference work as ever."""
+        path = str(bundle.graph_path(component))
+        onnx.shape_inference.infer_shapes_path(path, str(tmp_path / "inferred.onnx"), strict_mode=True, data_prop=True)
+        assert OnnxFromPath(path, ignore_external_data=True)().graph.node
+        with pytest.raises(onnx.checker.ValidationError, match="multiple hard links"):
+            onnx.load(path)
+
+    @pytest.mark.parametrize("component", COMPONENTS.values(), ids=COMPONENTS)
+    def test_borders_are_the_tables(self, bundle: Bundle, component):
+        session = onnxruntime.InferenceSession(bundle.graph_path(component))
+        dims = bundle.manifest.model.dims
+        for ports, values in (
+            (component.inputs, session.get_inputs()),
+            (component.outputs, session.get_outputs()),
+        ):
+            assert [(port.name, list(dims.resolve(port.dims))) for port in ports] == [(v.name, v.shape) for v in values]
+
+    def test_decomposed_graphs_are_sound(self, decomposed_bundle: Bundle, tmp_path: Path):
+        for component in COMPONENTS:
+            path = str(decomposed_bundle.graph_path(component))
+            onnx.shape_inference.infer_shapes_path(path, str(tmp_path / "inferred.onnx"), strict_mode=True)
+
+
+class TestOperators:
+    EXPECTED: ClassVar = {
+        "clip": {"Attention": 2},
+        "t5": {"Attention": 2, "RMSNormalization": 5},
+        "denoiser": {"Attention": 4, "RMSNormalization": 12, "RotaryEmbedding": 8, "Split": 1},
+        "vae_encoder": {"Attention": 1, "GroupNormalization": 14},
+        "vae_decoder": {"Attention": 1},
+        "conditioner": {},
+    }
+
+    @pytest.mark.parametrize("component", COMPONENTS)
+    def test_single(self, bundle: Bundle, component: str):
+        counts = Counter(node.op_type for node in structure(bundle, component).graph.node)
+        for operator, count in self.EXPECTED[component].items():
+            assert counts[operator] == count, counts
+        assert not counts["Softmax"]
+
+    @pytest.mark.parametrize("component", COMPONENTS)
+    def test_decomposed(self, decomposed_bundle: Bundle, component: str):
+        model = structure(decomposed_bundle, component)
+        counts = Counter(node.op_type for node in model.graph.node)
+        assert model.opset_import[0].version == decomposed_bundle.graph(component).opset == 20
+        for operator in ("Attention", "RMSNormalization", "RotaryEmbedding"):
+            assert not counts[operator]
+        assert counts["Softmax"] == self.EXPECTED[component].get("Attention", 0)
+
+    def test_both_give_the_same_picture(self, kontext: Kontext, decomposed_bundle: Bundle, picture):
+        with Kontext.open(decomposed_bundle) as other:
+            one, two = (session.edit(picture(96, 192), "x", steps=3, seed=0) for session in (kontext, other))
+        np.testing.assert_allclose(one.outputs[0].latents, two.outputs[0].latents, atol=2e-5)
+
+    def test_last_block_computes_target_tokens_only(self, bundle: Bundle):
+        """The output projection of the last block sees n tokens, that of the block before all of them."""
+        model = onnx.shape_inference.infer_shapes(structure(bundle, "denoiser"))
+        shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
+        lengths = []
+        for block in (0, 1):
+            weight = f"single_transformer_blocks.{block}.proj_out.weight"
+            (transpose,) = [node for node in model.graph.node if weight in node.input]
+            (product,) = [node for node in model.graph.node if transpose.output[0] in node.input]
+            lengths.append(shapes[product.output[0]][1])
+        assert lengths[1].dim_param == "n"
+        assert lengths[0].dim_param != "n"
+
+
+class TestViews:
+    def test_weights_are_the_checkpoints_own_bytes(self, checkpoint_path: Path, bundle: Bundle):
+        inodes = {file.stat().st_ino for file in checkpoint_path.rglob("*.safetensors")}
+        for record in bundle.manifest.weights:
+            assert record.origin == "hardlink"
+            assert (bundle.path / record.path).stat().st_ino in inodes
+
+    def test_split_halves_and_shared_weights_are_stored_once(self, bundle: Bundle):
+        """One file serves conditioner and denoiser, x_embedder included; norm_out's halves are rows of one tensor."""
+        places = {}
+        for component in ("conditioner", "denoiser"):
+            for tensor in structure(bundle, component).graph.initializer:
+                if tensor.external_data:
+                    fields = {entry.key: entry.value for entry in tensor.external_data}
+                    places[component, tensor.name] = (fields["location"], int(fields["offset"]), int(fields["length"]))
+        assert places["conditioner", "x_embedder.weight"] == places["denoiser", "x_embedder.weight"]
+        scale, shift = (places["conditioner", f"norm_out.{name}.weight"] for name in ("scale", "shift"))
+        assert scale[1] + scale[2] == shift[1]
+
+    def test_nothing_but_structure_is_written(self, bundle: Bundle):
+        """T5's graph has two constant tables of relative positions, 512 x 512, whatever its size; the rest is small."""
+        sizes = {record.path: record.size_bytes for record in bundle.manifest.files}
+        assert sizes.pop("graphs/t5.onnx") < 4_500_000
+        assert sum(sizes.values()) < 400_000
+        assert bundle.graph("denoiser").weight_bytes == 4 * bundle.graph("denoiser").num_parameters
+
+    def test_hub_caches_symbolic_links_are_followed(self, checkpoint_copy: Path, tmp_path: Path):
+        """A hub cache is a tree of symbolic links into a folder of blobs."""
+        blobs = tmp_path / "blobs"
+        blobs.mkdir()
+        for i, file in enumerate(checkpoint_copy.rglob("*.safetensors")):
+            file.rename(blobs / str(i))
+            file.symlink_to(blobs / str(i))
+        made = export_bundle(open_checkpoint(checkpoint_copy), tmp_path / "bundle")
+        for record in made.manifest.weights:
+            assert not (made.path / record.path).is_symlink()
+        onnxruntime.InferenceSession(made.graph_path("clip"))
+
+    def test_bundle_outlives_the_checkpoints_names(self, checkpoint_copy: Path, tmp_path: Path):
+        made = export_bundle(open_checkpoint(checkpoint_copy), tmp_path / "bundle")
+        for file in checkpoint_copy.rglob("*.safetensors"):
+            file.unlink()
+        assert Bundle.open(made.path).verify() == []
+
+
+class TestPrecisions:
+    def test_stored_type_is_kept_and_nothing_converted(self, bf16_checkpoint: Path, tmp_path: Path):
+        made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle")
+        assert {graph.precision for graph in made.manifest.graphs.values()} == {Precision.BF16}
+        assert {record.origin for record in made.manifest.weights} == {"hardlink"}
+        model = structure(made, "denoiser")
+        types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+        assert types["latents"] == types["next_latents"] == types["cos"] == onnx.TensorProto.FLOAT
+        assert types["modulation"] == types["text_tokens"] == onnx.TensorProto.BFLOAT16
+
+    def test_fp16_picture_is_near(self, kontext: Kontext, checkpoint_path: Path, picture, tmp_path: Path):
+        options = ExportOptions(precision=Precision.FP16)
+        made = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle", options)
+        assert {record.origin for record in made.manifest.weights} == {"converted"}
+        with Kontext.open(made) as other:
+            one, two = (session.edit(picture(128, 128), "x", steps=3, seed=0) for session in (kontext, other))
+        error = np.asarray(one.image, float) - np.asarray(two.image, float)
+        assert 20 * np.log10(255 / np.sqrt(np.mean(error**2))) > 45
+
+    def test_bf16_widened_to_fp32_is_diffusers_in_fp32(self, bf16_checkpoint: Path, picture, tmp_path: Path):
+        from diffusers import FluxKontextPipeline
+
+        options = ExportOptions(precision=Precision.FP32)
+        made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle", options)
+        pipeline = FluxKontextPipeline.from_pretrained(bf16_checkpoint, torch_dtype=torch.float32)
+        pipeline.set_progress_bar_config(disable=True)
+        noise = np.random.default_rng(0).standard_normal((1, 64, 64)).astype(np.float32)
+        with Kontext.open(made) as kontext:
+            ours = kontext.edit(picture(128, 128), "x", steps=2, seed=0, noise=noise).outputs[0].latents
+        theirs = pipeline(
+            image=picture(128, 128),
+            prompt="x",
+            latents=torch.from_numpy(noise),
+            width=128,
+            height=128,
+            max_area=128 * 128,
+            num_inference_steps=2,
+            guidance_scale=2.5,
+            output_type="latent",
+            _auto_resize=False,
+        ).images[0]
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-5)
+
+    @pytest.mark.parametrize("precision", list(Precision))
+    def test_converted_file_is_safetensors_and_rounds_as_torch(
+        self, precision: Precision, bundle: Bundle, tmp_path: Path
+    ):
+        views = open_checkpoint(Path(bundle.manifest.source)).clip.weights.views
+        write_converted(views, precision, tmp_path / "out.safetensors")
+        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision.value]
+        with safe_open(tmp_path / "out.safetensors", "pt") as file:
+            assert set(file.keys()) == set(views)
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                assert torch.equal(file.get_tensor(name), views[name].read().to(dtype))
+
+    def test_chunks_cover_a_tensor_of_any_size(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("kontext_trt.export.checkpoint.views.CHUNK_ITEMS", 7)
+        values = np.arange(23, dtype=np.float32)
+        values.tofile(tmp_path / "data")
+        view = View(path=tmp_path / "data", dtype="F32", shape=(23,), offset=0)
+        assert [len(chunk) for chunk in view.chunks()] == [7, 7, 7, 2]
+        assert view.read().tolist() == values.tolist()
+
+    def test_overflow_in_fp16_names_the_tensor(self, tmp_path: Path):
+        np.array([1.0, 70_000.0], np.float32).tofile(tmp_path / "data")
+        views = {"big.weight": View(path=tmp_path / "data", dtype="F32", shape=(2,), offset=0)}
+        with pytest.raises(ExportError, match=r"tensor big\.weight has values beyond float16's 65504"):
+            write_converted(views, Precision.FP16, tmp_path / "out.safetensors")
+        assert [file.name for file in tmp_path.iterdir()] == ["data"]
+
+
+class TestWriting:
+    def test_failed_export_leaves_nothing(self, checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def fail(*_: object) -> None:
+            raise ExportError("tracing t5 failed: on purpose")
+
+        monkeypatch.setattr(export_module, "trace", fail)
+        with pytest.raises(ExportError, match="on purpose"):
+            export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_failed_overwrite_leaves_the_old_bundle(
+        self, checkpoint_path: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def fail(*_: object) -> None:
+            raise ExportError("on purpose")
+
+        monkeypatch.setattr(export_module, "trace", fail)
+        before = Bundle.open(bundle_copy).fingerprint
+        with pytest.raises(ExportError, match="on purpose"):
+            export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))
+        assert Bundle.open(bundle_copy).fingerprint == before
+        assert [path.name for path in bundle_copy.parent.iterdir()] == ["copy"]
+
+    def test_taken_name_is_refused(self, checkpoint_path: Path, tmp_path: Path):
+        checkpoint = open_checkpoint(checkpoint_path)
+        with pytest.raises(ExportError, match="exists; choose another name or export with --overwrite"):
+            export_bundle(checkpoint, tmp_path)
+        (tmp_path / "thesis.tex").touch()
+        with pytest.raises(ExportError, match="is not a bundle; it will not be overwritten"):
+            export_bundle(checkpoint, tmp_path, ExportOptions(overwrite=True))
+
+    def test_same_checkpoint_same_graphs(self, checkpoint_path: Path, bundle: Bundle, tmp_path: Path):
+        again = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle")
+        assert again.fingerprint == bundle.fingerprint

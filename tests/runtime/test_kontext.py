@@ -1,0 +1,225 @@
+"""The session: what it gives back, batches, caches, cancelling, refusals."""
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kontext_trt import (
+    Cancelled,
+    ExecutorError,
+    ImageError,
+    Kontext,
+    KontextError,
+    NotFiniteError,
+    RequestError,
+    Result,
+)
+from kontext_trt.engine.bundle import Bundle
+from kontext_trt.runtime.executor import Executor
+from kontext_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, dtype=np.int16)
+
+
+def test_output_has_the_references_trained_size(kontext: Kontext, picture):
+    result = kontext.edit(picture(640, 512), "make it blue", steps=1, seed=0)
+    assert result.size == result.image.size == (144, 112)
+    assert result.reference is not None
+    assert result.reference.describe() == "640x512 -> 144x112 (resize), stretched by 3 %"
+
+
+def test_named_size_is_kept_exactly(kontext: Kontext, picture):
+    assert kontext.edit(picture(64, 64), "x", steps=1, seed=0, size=(48, 80)).image.size == (48, 80)
+    assert kontext.generate("x", steps=1, seed=0).image.size == (128, 128)
+
+
+def test_batch_equals_one_by_one(kontext: Kontext, picture):
+    image, prompts, seeds = picture(128, 128), ["make it blue", "remove the tree"], [3, 4]
+    batch = kontext.edit(image, prompts, steps=3, seed=seeds)
+    assert [(output.prompt, output.seed) for output in batch.outputs] == [(p, s) for p in prompts for s in seeds]
+    for output in batch.outputs:
+        alone = kontext.edit(image, output.prompt, steps=3, seed=output.seed)
+        np.testing.assert_allclose(output.latents, alone.outputs[0].latents, atol=2e-5)
+        assert np.abs(pixels(output.image) - pixels(alone.image)).max() <= 1
+
+
+def test_same_seed_same_picture_and_another_seed_another(kontext: Kontext, picture):
+    first, again, other = (kontext.edit(picture(96, 192), "x", steps=2, seed=seed).image for seed in (5, 5, 6))
+    assert pixels(first).tolist() == pixels(again).tolist()
+    assert np.abs(pixels(first) - pixels(other)).max() > 10
+
+
+def test_drawn_seed_is_reported_and_repeats(kontext: Kontext):
+    first = kontext.generate("x", steps=1, size=(32, 32))
+    again = kontext.generate("x", steps=1, size=(32, 32), seed=first.seed)
+    assert pixels(first.image).tolist() == pixels(again.image).tolist()
+
+
+def test_caches_spare_the_encoders(bundle: Bundle, picture):
+    with Kontext.open(bundle) as kontext:
+        first = kontext.edit(picture(128, 128), "make it blue", steps=1, seed=0)
+        second = kontext.edit(picture(128, 128), "make it blue", steps=1, seed=0)
+        third = kontext.edit(picture(128, 128, seed=1), "make it blue", steps=1, seed=0)
+    assert {"tokenize", "text", "encode"} <= first.milliseconds.keys()
+    assert not {"tokenize", "text", "encode"} & second.milliseconds.keys()
+    assert "encode" in third.milliseconds
+    assert "text" not in third.milliseconds
+    assert pixels(first.image).tolist() == pixels(second.image).tolist()
+
+
+def test_stages_and_steps_are_timed(kontext: Kontext):
+    result = kontext.generate("x", steps=3, seed=0, size=(32, 32))
+    assert len(result.step_milliseconds) == 3
+    assert sum(result.step_milliseconds) <= result.milliseconds["denoise"]
+    stages = sum(value for name, value in result.milliseconds.items() if name != "total")
+    assert 0 < stages <= result.milliseconds["total"]
+
+
+def test_progress_is_told_after_each_step(kontext: Kontext):
+    told: list[tuple[int, int]] = []
+    kontext.generate("x", steps=3, seed=0, size=(32, 32), on_step=lambda done, of: told.append((done, of)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_cancel_between_steps_leaves_the_session_usable(kontext: Kontext):
+    cancel = threading.Event()
+    with pytest.raises(Cancelled, match="cancelled after step 2 of 5"):
+        kontext.generate(
+            "x", steps=5, seed=0, size=(32, 32), cancel=cancel, on_step=lambda done, of: done == 2 and cancel.set()
+        )
+    assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).image.size == (32, 32)
+
+
+def test_threads_take_turns(kontext: Kontext):
+    results: dict[int, Result] = {}
+
+    def work(seed: int) -> None:
+        results[seed] = kontext.generate("x", steps=2, seed=seed, size=(32, 32))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(4):
+        alone = kontext.generate("x", steps=2, seed=seed, size=(32, 32))
+        assert pixels(results[seed].image).tolist() == pixels(alone.image).tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"seed": -1}, "a seed must be a whole number from 0"),
+        ({"seed": 2**64}, "a seed must be a whole number from 0"),
+        ({"seed": []}, "a prompt and a seed at least, not 1 and 0"),
+        ({"guidance": float("nan")}, "guidance must be a number of at least 0"),
+        ({"guidance": -1}, "guidance must be a number of at least 0"),
+        ({"size": (100, 100)}, "size 100x100 is not possible"),
+        ({"prompt": ""}, "a prompt must be a text"),
+        ({"prompt": []}, "a prompt and a seed at least, not 0 and 1"),
+        (
+            {"noise": np.zeros((1, 5, 64), np.float32)},
+            r"noise of 1 pictures of 64 tokens is needed, this is \(1, 5, 64\)",
+        ),
+    ],
+)
+def test_arguments_out_of_range_are_refused(kontext: Kontext, options: dict, message: str):
+    with pytest.raises(RequestError, match=message):
+        kontext.generate(**{"prompt": "x", "seed": 0, **options})
+
+
+def test_unknown_fit_is_refused(kontext: Kontext, picture):
+    with pytest.raises(RequestError, match="fit must be one of resize, pad, crop, not 'stretch'"):
+        kontext.edit(picture(64, 64), "x", fit="stretch")
+
+
+def test_unusable_picture_is_refused(kontext: Kontext):
+    with pytest.raises(ImageError, match="is empty"):
+        kontext.edit(b"", "x")
+
+
+def test_closed_session_refuses(bundle: Bundle):
+    kontext = Kontext.open(bundle)
+    kontext.close()
+    kontext.close()
+    with pytest.raises(KontextError, match="is closed"):
+        kontext.generate("x")
+
+
+class Poisoned:
+    """An executor whose chosen output turns into NaN."""
+
+    def __init__(self, executor: Executor, component: str, output: str) -> None:
+        self._executor, self._component, self._output = executor, component, output
+        self.name = executor.name
+        self.row, self.load, self.close = executor.row, executor.load, executor.close
+        self._poisoned: list[object] = []
+
+    def run(self, component, inputs):
+        outputs = self._executor.run(component, inputs)
+        if component == self._component:
+            self._poisoned.append(outputs[self._output])
+        return outputs
+
+    def fetch(self, value):
+        array = self._executor.fetch(value)
+        return np.full_like(array, np.nan) if any(value is item for item in self._poisoned) else array
+
+
+@pytest.mark.parametrize(
+    ("component", "output", "where"),
+    [("clip", "pooled", "clip"), ("t5", "text", "t5"), ("vae_encoder", "reference", "vae_encoder"),
+     ("denoiser", "next_latents", "denoiser, step 1 of 3")],
+)  # fmt: skip
+def test_nan_is_named_and_ends_the_request(bundle: Bundle, picture, component: str, output: str, where: str):
+    executor = Poisoned(OnnxRuntimeExecutor(bundle), component, output)
+    with Kontext(bundle, executor) as kontext, pytest.raises(NotFiniteError, match=f"{where}: .* are NaN or infinite"):
+        kontext.edit(picture(128, 128), "x", steps=3, seed=0)
+
+
+def test_failure_names_component_and_shapes(bundle: Bundle):
+    executor = OnnxRuntimeExecutor(bundle)
+    with pytest.raises(ExecutorError, match=r"t5 failed in ONNX Runtime for input_ids \[1, 5\]"):
+        executor.run("t5", {"input_ids": np.zeros((1, 5), np.int32)})
+
+
+def test_png_carries_request_and_fingerprint(kontext: Kontext, picture, tmp_path: Path):
+    result = kontext.edit(picture(96, 192), "mach es blau, größer", steps=1, seed=9)
+    (path,) = result.save(tmp_path / "new" / "out.png")
+    with Image.open(path) as image:
+        image.load()
+        request = json.loads(image.text["kontext-trt"])
+        assert pixels(image).tolist() == pixels(result.image).tolist()
+    assert request["prompt"] == "mach es blau, größer"
+    assert (request["seed"], request["steps"], request["guidance"]) == (9, 1, 2.5)
+    assert (request["width"], request["height"]) == (96, 192)
+    assert request["bundle"] == kontext.bundle.fingerprint
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_other_formats_carry_it_in_exif(kontext: Kontext, tmp_path: Path, suffix: str):
+    (path,) = kontext.generate("x", steps=1, seed=1, size=(32, 32)).save(tmp_path / f"out{suffix}")
+    with Image.open(path) as image:
+        assert json.loads(image.getexif()[0x010E])["seed"] == 1
+
+
+def test_several_pictures_are_numbered(kontext: Kontext, tmp_path: Path):
+    result = kontext.generate("x", steps=1, seed=[1, 2], size=(32, 32))
+    assert [path.name for path in result.save(tmp_path / "out.png")] == ["out-1.png", "out-2.png"]
+    with pytest.raises(RequestError, match="made 2 pictures"):
+        _ = result.image
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out"])
+def test_unknown_format_is_refused_and_nothing_written(kontext: Kontext, tmp_path: Path, name: str):
+    with pytest.raises(RequestError, match="no picture format has the suffix"):
+        kontext.generate("x", steps=1, seed=1, size=(32, 32)).save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,123 @@
+"""The command line: what a person types, sees, and gets as an exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+LINKS = str(Path(__file__).parent.parent / ".links")
+
+
+def run(*arguments: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": LINKS, "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "kontext_trt", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.fixture
+def image_path(tmp_path: Path, picture) -> Path:
+    path = tmp_path / "in.png"
+    picture(300, 200).save(path)
+    return path
+
+
+def test_edit(bundle_path: Path, image_path: Path, tmp_path: Path):
+    out = tmp_path / "out.png"
+    done = run("edit", bundle_path, "-i", image_path, "-p", "make it blue", "-o", out, "--steps", 2, "-s", 5)
+    assert done.stdout.strip().endswith("out.png  144x112  seed 5")
+    assert "reference 300x200 -> 144x112 (resize), stretched by 17 %" in done.stderr
+    assert "onnxruntime (cpu)" in done.stderr
+    assert size_of(out) == (144, 112)
+
+
+def test_edit_prints_json_for_programs(bundle_path: Path, image_path: Path, tmp_path: Path):
+    done = run(
+        "edit", bundle_path, "-i", image_path, "-p", "a", "-p", "b", "-s", 1, "--steps", 1, "--size", "64x48",
+        "-o", tmp_path / "out.png", "--json",
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert [(item["prompt"], item["seed"], item["width"], item["height"]) for item in report["pictures"]] == [
+        ("a", 1, 64, 48),
+        ("b", 1, 64, 48),
+    ]
+    assert all(Path(item["path"]).is_file() for item in report["pictures"])
+    assert report["milliseconds"]["total"] > 0
+
+
+def test_generate(bundle_path: Path, tmp_path: Path):
+    run("generate", bundle_path, "-p", "a cat", "-o", tmp_path / "cat.webp", "--steps", 1, "--size", "64x32")
+    assert size_of(tmp_path / "cat.webp") == (64, 32)
+
+
+def test_export_edit_inspect(checkpoint_path: Path, tmp_path: Path):
+    done = run("export", checkpoint_path, tmp_path / "bundle", "--json")
+    assert json.loads(done.stdout)["added_bytes"] < 5_000_000
+    table = run("inspect", tmp_path / "bundle", "--verify", "--full").stdout
+    assert "denoiser" in table
+    assert "verified: nothing is missing or altered" in table
+    report = json.loads(run("inspect", tmp_path / "bundle", "--json").stdout)
+    assert report["manifest"]["graphs"]["denoiser"]["precision"] == "fp32"
+    assert report["problems"] == []
+    refused = run("export", checkpoint_path, tmp_path / "bundle", code=1)
+    assert "exists; choose another name or export with --overwrite" in refused.stderr
+
+
+def test_doctor():
+    report = json.loads(run("doctor", "--json").stdout)
+    parts = {part["name"]: part for part in report["parts"]}
+    assert parts["export checkpoints"]["usable"]
+    assert parts["export checkpoints"]["packages"]["torch"]
+    text = run("doctor").stdout
+    for part in report["parts"]:
+        assert part["usable"] or part["command"] in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "100x100"], "error: size 100x100 is not possible: both sides must be positive multiples of 16"),
+        (["--size", "big"], "error: a size is WIDTHxHEIGHT, such as 1024x1024, not 'big'"),
+        (["--steps", "0"], "error: steps must be a whole number of at least 1, not 0"),
+        (["-o", "out.xyz"], "error: out.xyz: no picture format has the suffix '.xyz'"),
+        (["--image", "missing.png"], "error: picture missing.png cannot be read: No such file or directory"),
+        (["--prompt", ""], "error: a prompt must be a text that says what to do, not ''"),
+    ],
+)
+def test_refusals(bundle_path: Path, image_path: Path, tmp_path: Path, arguments: list[str], message: str):
+    work = tmp_path / "work"
+    work.mkdir()
+    defaults = ["--image", str(image_path)] if "--image" not in arguments else []
+    if "--prompt" not in arguments:
+        defaults += ["--prompt", "x"]
+    done = run("edit", bundle_path, "--steps", "1", *defaults, *arguments, code=1, cwd=work)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(work.iterdir()) == []
+
+
+def test_usage_errors_exit_with_2(bundle_path: Path):
+    assert "No such option" in run("edit", bundle_path, "--nonsense", code=2).stderr
+    assert "Missing option" in run("edit", bundle_path, code=2).stderr
+
+
+def test_missing_bundle_names_the_command(tmp_path: Path):
+    done = run("inspect", tmp_path / "gone", code=1)
+    assert "make it with: kontext-trt export CHECKPOINT" in done.stderr
+
+
+def test_demo(tmp_path: Path):
+    done = run("demo", tmp_path / "demo", "--steps", 2)
+    assert "edited.png  144x112  seed 0" in done.stdout
+    assert size_of(tmp_path / "demo/edited.png") == (144, 112)
+    assert "kontext-trt edit BUNDLE --image" in done.stderr

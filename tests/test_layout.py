@@ -1,0 +1,96 @@
+"""The shape of the repository: what is installed, which way imports run, how long files are, what importing costs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tomllib
+
+ROOT = Path(__file__).parent.parent
+CODE = ("engine", "runtime", "export", "benchmarks")
+HEAVY = ("torch", "diffusers", "transformers", "onnx", "tensorrt", "tensorrt_rtx", "modelopt")
+
+
+def sources() -> Iterator[Path]:
+    yield from sorted(ROOT.glob("*.py"))
+    for folder in (*CODE, "tests"):
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Absolute dotted names of what a file imports, in or out of functions."""
+    package = ["kontext_trt", *file.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            yield stem
+            yield from (f"{stem}.{alias.name}" for alias in node.names)
+
+
+def test_root_modules_are_few():
+    """Every root module lands in the wheel."""
+    assert {file.name for file in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "cli.py"}
+
+
+def test_every_package_is_listed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {"kontext_trt"} | {
+        ".".join(["kontext_trt", *file.parent.relative_to(ROOT).parts])
+        for folder in CODE
+        for file in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(listed) == found
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_imports_run_one_way(folder: str):
+    """benchmarks -> export -> runtime -> engine."""
+    later = CODE[CODE.index(folder) + 1 :]
+    for file in (ROOT / folder).rglob("*.py"):
+        for name in imported(file):
+            assert not name.startswith(tuple(f"kontext_trt.{other}" for other in later)), f"{file} imports {name}"
+
+
+def test_runtime_imports_nothing_heavy():
+    for file in (ROOT / "runtime").rglob("*.py"):
+        for name in imported(file):
+            assert name.split(".")[0] not in HEAVY, f"{file} imports {name}"
+
+
+def test_files_are_short():
+    long = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in sources()}
+    assert {name: lines for name, lines in long.items() if lines > 300 and not name.startswith("tests/")} == {}
+
+
+def test_opening_needs_neither_torch_nor_time(bundle_path: Path):
+    """A fresh interpreter, so that nothing that another test imported counts. The limit is for a cold, busy machine."""
+    code = (
+        "import sys, time\nstart = time.perf_counter()\n"
+        f"from kontext_trt import Kontext\nkontext = Kontext.open({str(bundle_path)!r})\n"
+        "print(time.perf_counter() - start)\n"
+        f"assert not [name for name in {HEAVY!r} if name in sys.modules]"
+    )
+    times = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": str(ROOT / ".links")},
+        )
+        times.append(float(done.stdout))
+    assert min(times) < 1.0, times
+
+
+def test_public_names_exist_and_are_documented():
+    import kontext_trt
+
+    for name in kontext_trt.__all__:
+        assert getattr(kontext_trt, name).__doc__, name
