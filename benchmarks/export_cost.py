@@ -1,4 +1,4 @@
-"""What exporting costs: seconds, peak anonymous memory, bytes of disk; beside torch.onnx.export on a model that fits it.
+"""What exporting costs in seconds, peak anonymous memory and disk, beside torch.onnx.export on a model that fits it.
 
     python -m kontext_trt.benchmarks.export_cost [--blocks 2 4] [--json]
 
