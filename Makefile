@@ -30,7 +30,7 @@ lint: $(SETUP)
 	$(BIN)/ruff format --check .
 
 types: $(SETUP)
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 wheel: $(SETUP)
 	$(BIN)/python -m build --wheel --outdir dist

@@ -112,7 +112,11 @@ class OnnxRuntimeExecutor:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": str(self._device_id)}))
         path = self._bundle.graph_path(component)
         try:
-            session = self._ort.InferenceSession(path, options, providers=providers)
+            # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime first
+            # writes a transposed copy of every weight to memory. What is worth folding was folded at export.
+            session = self._ort.InferenceSession(
+                path, options, providers=providers, disabled_optimizers=["ConstantFolding"]
+            )
         except Exception as error:  # ONNX Runtime has an exception type a status code
             raise ExecutorError(f"ONNX Runtime cannot load {component} ({path}): {error}") from error
         if self._device is Device.CUDA and "CUDAExecutionProvider" not in session.get_providers():
