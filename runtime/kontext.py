@@ -72,6 +72,11 @@ class Kontext:
             for name in COMPONENTS:
                 self.executor.load(name)
 
+    def forget(self) -> None:
+        """Empty the caches of prompts and references, so that the next request encodes its own."""
+        with self._lock:
+            self._encoders.clear()
+
     @property
     def sizes(self) -> tuple[Size, ...]:
         """The (width, height) that the model was trained at."""

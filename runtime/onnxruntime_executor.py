@@ -112,8 +112,8 @@ class OnnxRuntimeExecutor:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": str(self._device_id)}))
         path = self._bundle.graph_path(component)
         try:
-            # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime first
-            # writes a transposed copy of every weight to memory. What is worth folding was folded at export.
+            # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime
+            # first writes a transposed copy of every weight. What is worth folding was folded at export.
             session = self._ort.InferenceSession(
                 path, options, providers=providers, disabled_optimizers=["ConstantFolding"]
             )

@@ -1,0 +1,92 @@
+"""How long one edit takes, stage by stage, on whatever runs the bundle.
+
+    python -m kontext_trt.benchmarks.edit_latency BUNDLE [--device cuda] [--steps 28] [--repeat 3] [--seed 0]
+
+Prints one JSON line: seconds to open and load, the first request's stages, medians of the repeated ones with the caches
+cleared between them, and the device memory that the process holds. Every picture of a seed must be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import numpy as np
+from PIL import Image
+
+from ..engine.doctor import diagnose
+from ..runtime.kontext import Kontext
+from ..runtime.onnxruntime_executor import Device, OnnxRuntimeOptions
+from ..runtime.result import Result
+
+
+def picture(size: tuple[int, int]) -> Image.Image:
+    """A smooth colourful picture."""
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def device_bytes_used() -> int:
+    """Used memory of the CUDA device, everybody's; 0 without one."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        return 0
+    status, free, total = runtime.cudaMemGetInfo()
+    return int(total - free) if status == runtime.cudaError_t.cudaSuccess else 0
+
+
+def stages(results: list[Result]) -> dict[str, float]:
+    names = results[0].milliseconds
+    medians = {name: statistics.median(result.milliseconds[name] for result in results) for name in names}
+    steps = [step for result in results for step in result.step_milliseconds]
+    return {name: round(value, 2) for name, value in {**medians, "step": statistics.median(steps)}.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How long one edit takes, stage by stage.")
+    parser.add_argument("bundle")
+    parser.add_argument("--device", type=Device, default=Device.AUTO)
+    parser.add_argument("--steps", type=int, default=28)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    with Kontext.open(arguments.bundle, executor=OnnxRuntimeOptions(device=arguments.device)) as kontext:
+        opened = time.perf_counter()
+        kontext.load()
+        loaded = time.perf_counter()
+        squarest = min(kontext.sizes, key=lambda size: abs(size[0] - size[1]))
+        image = picture(squarest)
+
+        def edit() -> Result:
+            kontext.forget()
+            return kontext.edit(image, "make it blue", steps=arguments.steps, seed=arguments.seed)
+
+        first = edit()
+        results = [edit() for _ in range(arguments.repeat)]
+        same = all(np.array_equal(first.outputs[0].latents, result.outputs[0].latents) for result in results)
+        report = diagnose()
+        print(
+            json.dumps(
+                {
+                    "date": time.strftime("%Y-%m-%d"),
+                    "executor": kontext.executor.name,
+                    "gpus": [gpu.name for gpu in report.gpus],
+                    "size": squarest,
+                    "steps": arguments.steps,
+                    "open_s": round(opened - start, 2),
+                    "load_s": round(loaded - opened, 2),
+                    "first_ms": stages([first]),
+                    "median_ms": stages(results),
+                    "device_GB_used": round(device_bytes_used() / 1e9, 2),
+                    "same_picture_every_time": same,
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
