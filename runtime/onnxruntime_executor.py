@@ -82,7 +82,7 @@ class OnnxRuntimeExecutor:
         self._ort = onnxruntime
         self._bundle = bundle
         self._options = options
-        self._device = self._choose_device(options.device)
+        self._device = self._choose_device(Device(options.device))
         self._device_id = options.device_id if self._device is Device.CUDA else 0
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self.name = f"onnxruntime ({self._device.value})"

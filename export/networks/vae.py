@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.upsampling import Upsample2D
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -31,6 +33,18 @@ def autoencoder(config: VaeConfig) -> AutoencoderKL:
         "use_post_quant_conv": False,
     }
     return AutoencoderKL(**arguments)
+
+
+class Upsample(nn.Module):
+    """Twice the height and width by repeating pixels, then a convolution. Pixels are repeated in float32, for which every
+    runtime has a kernel: ONNX Runtime on CUDA has none for bfloat16."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, *_: object) -> Tensor:
+        return self.conv(F.interpolate(x.to(torch.float32), scale_factor=2.0, mode="nearest").to(x.dtype))
 
 
 class VaeEncoder(nn.Module):
@@ -56,6 +70,9 @@ class VaeDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.decoder = autoencoder(config).decoder
+        for name, module in list(self.decoder.named_modules()):
+            if isinstance(module, Upsample2D):
+                self.decoder.set_submodule(name, Upsample(module.conv))
 
     def forward(self, latents: Tensor) -> Tensor:
         unpacked = rearrange(latents, "b h w (c p q) -> b c (h p) (w q)", p=2, q=2)
