@@ -36,12 +36,13 @@ def autoencoder(config: VaeConfig) -> AutoencoderKL:
 
 
 class Upsample(nn.Module):
-    """Twice the height and width by repeating pixels, then a convolution. Pixels are repeated in float32, for which every
-    runtime has a kernel: ONNX Runtime on CUDA has none for bfloat16."""
+    """Twice the height and width by repeating pixels, then a convolution. Pixels are repeated in float32, for which
+    every runtime has a kernel: ONNX Runtime on CUDA has none for bfloat16."""
 
-    def __init__(self, conv: nn.Module) -> None:
+    def __init__(self, original: Upsample2D) -> None:
         super().__init__()
-        self.conv = conv
+        assert original.conv is not None
+        self.conv = original.conv
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         return self.conv(F.interpolate(x.to(torch.float32), scale_factor=2.0, mode="nearest").to(x.dtype))
@@ -72,7 +73,7 @@ class VaeDecoder(nn.Module):
         self.decoder = autoencoder(config).decoder
         for name, module in list(self.decoder.named_modules()):
             if isinstance(module, Upsample2D):
-                self.decoder.set_submodule(name, Upsample(module.conv))
+                self.decoder.set_submodule(name, Upsample(module))
 
     def forward(self, latents: Tensor) -> Tensor:
         unpacked = rearrange(latents, "b h w (c p q) -> b c (h p) (w q)", p=2, q=2)
