@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -46,8 +47,15 @@ def common(
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Warnings for people: what is wrong, not which line of which file noticed."""
+    notes.print("[bold yellow]warning:[/]", end=" ")
+    notes.print(str(message), markup=False, highlight=False)
+
+
 def main() -> None:
     """Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except KontextError as error:

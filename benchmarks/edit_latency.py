@@ -9,6 +9,7 @@ cleared between them, and the device memory that the process holds. Every pictur
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import time
@@ -31,7 +32,7 @@ def picture(size: tuple[int, int]) -> Image.Image:
 def device_bytes_used() -> int:
     """Used memory of the CUDA device, everybody's; 0 without one."""
     try:
-        from cuda.bindings import runtime
+        runtime = importlib.import_module("cuda.bindings.runtime")
     except ImportError:
         return 0
     status, free, total = runtime.cudaMemGetInfo()

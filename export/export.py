@@ -18,7 +18,6 @@ from ..engine.files import atomic_folder, sha256_file, share_file
 from ..engine.manifest import (
     SCHEMA,
     FileRecord,
-    FlowRecord,
     GraphRecord,
     Manifest,
     ModelRecord,
@@ -194,7 +193,7 @@ class _BundleWriter:
                 rope_axes=transformer.rope_axes,
                 rope_theta=transformer.rope_theta,
                 sizes=self.checkpoint.sizes or TRAINED_SIZES,
-                flow=FlowRecord(),
+                flow=self.checkpoint.flow,
             ),
             graphs=graphs,
             tokenizers=tokenizers,

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,27 @@ def test_refusals(bundle_path: Path, image_path: Path, tmp_path: Path, arguments
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(work.iterdir()) == []
+
+
+def test_cut_prompt_is_quoted(bundle_path: Path, tmp_path: Path):
+    prompt = "a" * 510 + "bcd"
+    done = run("generate", bundle_path, "-p", prompt, "-o", tmp_path / "a.png", "--steps", 1, "--size", "32x32")
+    assert "warning: the prompt is longer than 512 tokens; this was cut: 'bcd'" in done.stderr
+    assert ".py" not in done.stderr
+
+
+def test_interrupt_exits_with_130_and_leaves_nothing(checkpoint_path: Path, tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": LINKS, "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "kontext_trt", "export", str(checkpoint_path), str(tmp_path / "bundle")]
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    while not any(tmp_path.glob(".bundle.*/graphs/*.onnx")):
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert b"Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_usage_errors_exit_with_2(bundle_path: Path):

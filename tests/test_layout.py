@@ -1,13 +1,17 @@
 """The shape of the repository: what is installed, which way imports run, how long files are, what importing costs."""
 
 import ast
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tomllib
+
+import kontext_trt
 
 ROOT = Path(__file__).parent.parent
 CODE = ("engine", "runtime", "export", "benchmarks")
@@ -89,8 +93,28 @@ def test_opening_needs_neither_torch_nor_time(bundle_path: Path):
     assert min(times) < 1.0, times
 
 
-def test_public_names_exist_and_are_documented():
-    import kontext_trt
+def test_wheel_holds_the_package_and_runs_outside_the_checkout(tmp_path: Path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "tests", "demo"))
+    subprocess.run([*build, str(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    target = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    modules = {file.relative_to(target / "kontext_trt") for file in (target / "kontext_trt").rglob("*.py")}
+    expected = {file.relative_to(ROOT) for file in sources()} - {
+        file.relative_to(ROOT) for file in (ROOT / "tests").rglob("*.py")
+    }
+    assert modules == expected
+    assert {"py.typed", "export/demo.png"} <= {
+        str(file.relative_to(target / "kontext_trt")) for file in (target / "kontext_trt").rglob("*") if file.is_file()
+    }
+    command = [sys.executable, "-m", "kontext_trt", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(target)}, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == kontext_trt.__version__
 
+
+def test_public_names_exist_and_are_documented():
     for name in kontext_trt.__all__:
         assert getattr(kontext_trt, name).__doc__, name

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.errors import CheckpointError
+from ...engine.manifest import FlowRecord
 from ...engine.tensor_file import TensorFile
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from .parts import Part, open_clip, open_t5, open_transformer, open_vae
 from .views import Weights
 
+_SCHEDULER_FIELDS = {
+    "base_tokens": "base_image_seq_len",
+    "max_tokens": "max_image_seq_len",
+    "base_shift": "base_shift",
+    "max_shift": "max_shift",
+}
 SIZES_FILE = "kontext_sizes.json"
 """Beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17: `[[width, height], ...]`."""
 
@@ -32,7 +39,8 @@ class CheckpointFiles:
 class Checkpoint:
     """A FLUX.1 Kontext checkpoint, opened: headers read and named, no weights touched.
 
-    `tokenizers` is (CLIP's folder, T5's folder); `sizes` its trained (width, height), None for FLUX.1 Kontext's own.
+    `tokenizers` is (CLIP's folder, T5's folder); `sizes` its trained (width, height), None for FLUX.1 Kontext's own;
+    `flow` its noise schedule.
     """
 
     path: Path
@@ -43,6 +51,7 @@ class Checkpoint:
     t5: Part[T5Config]
     tokenizers: tuple[Path, Path]
     sizes: tuple[tuple[int, int], ...] | None
+    flow: FlowRecord
 
     def __post_init__(self) -> None:
         transformer = self.transformer
@@ -99,6 +108,7 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
         t5=open_t5(chosen["t5"]),
         tokenizers=_tokenizers(files.tokenizers or _root(path)),
         sizes=_sizes(_root(path)),
+        flow=_flow(_root(path) / "scheduler" / "scheduler_config.json"),
     )
 
 
@@ -153,6 +163,23 @@ def _tokenizers(root: Path) -> tuple[Path, Path]:
         f"no tokenizers in {root}: the folders tokenizer/ (CLIP) and tokenizer_2/ (T5) of FLUX.1 Kontext's diffusers "
         "repository are needed; say where they are with --tokenizers FOLDER"
     )
+
+
+def _flow(file: Path) -> FlowRecord:
+    """The noise schedule of a diffusers folder's scheduler, FLUX.1 Kontext's own where there is none."""
+    if not file.is_file():
+        return FlowRecord()
+    try:
+        config = json.loads(file.read_text())
+        dynamic, shift_type = config.get("use_dynamic_shifting"), config.get("time_shift_type", "exponential")
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} is not a scheduler's configuration: {error}") from error
+    if not dynamic or shift_type != "exponential":
+        raise CheckpointError(
+            f"{file}: FLUX.1 Kontext's schedule is shifted dynamically and exponentially; this one has "
+            f"use_dynamic_shifting {dynamic}, time_shift_type {shift_type}"
+        )
+    return FlowRecord(**{ours: config[theirs] for ours, theirs in _SCHEDULER_FIELDS.items() if theirs in config})
 
 
 def _sizes(folder: Path) -> tuple[tuple[int, int], ...] | None:

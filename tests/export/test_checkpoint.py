@@ -308,6 +308,18 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match=r"takes text of width 96, .*text_encoder_2 gives 64"):
             check(checkpoint_copy)
 
+    def test_another_schedule(self, checkpoint_copy: Path):
+        file = checkpoint_copy / "scheduler/scheduler_config.json"
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps({**config, "max_shift": 1.5}))
+        assert open_checkpoint(checkpoint_copy).flow.max_shift == 1.5
+        file.write_text(json.dumps({**config, "use_dynamic_shifting": False}))
+        with pytest.raises(CheckpointError, match=r"this one has use_dynamic_shifting False"):
+            check(checkpoint_copy)
+        file.write_text("[]")
+        with pytest.raises(CheckpointError, match="is not a scheduler's configuration"):
+            check(checkpoint_copy)
+
     @pytest.mark.parametrize("content", ["[[100, 100]]", "[]", "[[1]]", "nonsense"])
     def test_bad_sizes(self, checkpoint_copy: Path, content: str):
         (checkpoint_copy / "kontext_sizes.json").write_text(content)
