@@ -19,7 +19,7 @@ from .runtime import commands as runtime_commands
 
 app = typer.Typer(
     name="kontext-trt",
-    help="FLUX.1 Kontext [dev]: from a checkpoint to an edited picture.",
+    help="FLUX.1 Kontext \\[dev]: from a checkpoint to an edited picture.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
