@@ -1,0 +1,260 @@
+"""From a bundle's graphs to plans in its store: what is missing is built, one component after another."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__
+from .attempts import Attempt, Compile, compile_with_retries
+from .build_options import BuildOptions, check_options
+from .bundle import Bundle
+from .caches import TIMING, cache_path
+from .census import Census, shortfalls, take_census
+from .compile import CompileJob
+from .compile_process import run_compilation
+from .components import COMPONENTS
+from .coverage import Coverage
+from .engine_layers import layers_from_inspector, layers_from_log, memory_from_log
+from .errors import BuildError, BundleError
+from .failures import advice
+from .flavour import Flavour
+from .gpus import Gpu
+from .graph_file import GraphFile
+from .plan_manifest import SCHEMA, BuildReport, Ingredients, PlanManifest, WeightsFingerprint
+from .plan_store import PlanStore
+from .preflight import estimate, lacks, measure
+from .profiles import io_bytes, profile_of
+from .progress import Progress, Silent
+from .targets import Target, capability_of, check_formats
+from .tensor_file import TensorFile
+
+logger = logging.getLogger(__name__)
+
+FUSED_ATTENTION = frozenset({"denoiser"})
+"""Attention that must have a dedicated kernel in 16 bits: unfused, it writes a matrix of all tokens by all tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPolicy:
+    """How a build goes about it. None of this changes a plan's key.
+
+    Args:
+        rebuild: build even if the store has the plan.
+        allow_fallback: keep an engine that is not in the precision asked for; its manifest says what it lacks.
+        preflight: refuse to start where memory or disk will probably not suffice.
+        timing_cache: use and extend the bundle's timing cache (TensorRT only).
+        timeout_s: end a compilation after so many seconds.
+    """
+
+    rebuild: bool = False
+    allow_fallback: bool = False
+    preflight: bool = True
+    timing_cache: bool = True
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A plan in the store. `reused` if it was there already."""
+
+    path: Path
+    manifest: PlanManifest
+    reused: bool
+
+
+def plan_ingredients(
+    bundle: Bundle, component: str, target: Target, coverage: Coverage, options: BuildOptions | None = None
+) -> Ingredients:
+    """What a component's plan would be made of, from the bundle's manifest alone."""
+    manifest, graph = bundle.manifest, bundle.graph(component)
+    hashes = {record.path: record.sha256 for record in manifest.files}
+    weights = [record for record in manifest.weights if record.path in graph.weights]
+    return Ingredients(
+        component=component,
+        precision=graph.precision,
+        graph_sha256=hashes[graph.path],
+        weights=tuple(
+            WeightsFingerprint(size_bytes=record.size_bytes, sample_sha256=record.sample_sha256) for record in weights
+        ),
+        target=target,
+        coverage=coverage,
+        profile=profile_of(COMPONENTS[component], coverage, manifest.model),
+        options=options or BuildOptions(),
+    )
+
+
+class Builder:
+    """Builds plans of one bundle for one target. `gpus` are this machine's."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        flavour: Flavour,
+        target: Target,
+        *,
+        gpus: Sequence[Gpu] = (),
+        policy: BuildPolicy | None = None,
+        progress: Progress | None = None,
+        compile_plan: Compile = run_compilation,
+    ) -> None:
+        self.bundle, self.flavour, self.target = bundle, flavour, target
+        self.policy, self.progress, self.compile_plan = policy or BuildPolicy(), progress or Silent(), compile_plan
+        self.has_driver = bool(gpus)
+        self.gpu = next((gpu for gpu in gpus if capability_of(gpu) == target.capability), None)
+        self.store = PlanStore.of(bundle.path)
+
+    def build(self, component: str, coverage: Coverage, options: BuildOptions | None = None) -> Built:
+        """The component's plan: the stored one if it is sound, else a new one.
+
+        Raises TargetError if the GPU lacks a number type, BuildError if memory or disk will not suffice, the compiler
+        fails, or the engine is not in the precision asked for; BundleError if the weights are not those exported.
+        """
+        ingredients = plan_ingredients(self.bundle, component, self.target, coverage, options)
+        check_options(ingredients.options, self.flavour, has_driver=self.has_driver)
+
+        def waiting() -> None:
+            logger.warning("%s %s is being built by another process; waiting for it", component, ingredients.key)
+
+        with self.store.lock(ingredients.key, waiting):
+            found = None if self.policy.rebuild else self.store.find(component, ingredients.key)
+            if found is not None:
+                return Built(path=self.store.path(component, found.key), manifest=found, reused=True)
+            return self._make(ingredients)
+
+    def _make(self, ingredients: Ingredients) -> Built:
+        graph = GraphFile.read(self.bundle.graph_path(ingredients.component))
+        formats = (ingredients.precision.value, graph.quantized)
+        check_formats(self.target.capability, filter(None, formats))
+        self._check_weights(ingredients.component)
+        if self.policy.preflight:
+            self._preflight(ingredients)
+        with self._workplace(ingredients) as (plan, log):
+            attempt = self._compile(ingredients, plan, log)
+            census = self._census(ingredients, graph, attempt)
+            warnings = self._shortfalls(ingredients, graph, census, attempt.log)
+            manifest = self._manifest(ingredients, attempt, census, warnings)
+            return Built(path=self.store.add(plan, manifest), manifest=manifest, reused=False)
+
+    def _check_weights(self, component: str) -> None:
+        used = self.bundle.graph(component).weights
+        for record in self.bundle.manifest.weights:
+            if record.path in used:
+                found = TensorFile.open(self.bundle.path / record.path).sample_sha256()
+                if found != record.sample_sha256:
+                    raise BundleError(f"{record.path} holds other weights than were exported; export the bundle again")
+
+    def _preflight(self, ingredients: Ingredients) -> None:
+        weight_bytes = self.bundle.graph(ingredients.component).weight_bytes
+        needed = estimate(weight_bytes, self.flavour, ingredients.options.workspace_bytes)
+        missing = list(lacks(needed, measure(self.store.folder, self.flavour, self.gpu)))
+        if missing:
+            raise BuildError(
+                f"{ingredients.component} will probably not build here: {'; '.join(missing)}. Try all the same with "
+                "--no-preflight"
+            )
+
+    @contextmanager
+    def _workplace(self, ingredients: Ingredients) -> Iterator[tuple[Path, Path]]:
+        """A temporary plan file in the store's file system, gone when the block ends, and a log file that is kept."""
+        component, key = ingredients.component, ingredients.key
+        folder = self.store.path(component, key).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        self.store.logs.mkdir(exist_ok=True)
+        for left in folder.glob(f".{key}.*"):  # by a build that was ended; the key's lock is ours
+            if left.is_dir():
+                shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{key}.") as temporary:
+            yield Path(temporary) / "plan", self.store.logs / f"{component}.{key}.log"
+
+    def _compile(self, ingredients: Ingredients, plan: Path, log: Path) -> Attempt:
+        timed = self.flavour.times_tactics and self.policy.timing_cache
+        job = CompileJob(
+            component=ingredients.component,
+            graph=self.bundle.graph_path(ingredients.component),
+            plan=plan,
+            log=log,
+            target=self.target,
+            profile=ingredients.profile,
+            options=ingredients.options,
+            timing_cache=cache_path(self.bundle.path, TIMING, self.target) if timed else None,
+        )
+        attempt = compile_with_retries(
+            job,
+            self.progress,
+            timeout_s=self.policy.timeout_s,
+            gpu_bytes=self.gpu.memory_bytes if self.gpu and not self.flavour.ahead_of_time else None,
+            compile_plan=self.compile_plan,
+        )
+        if attempt.failure is not None:
+            raise BuildError(
+                f"{ingredients.component} for {self.target} could not be built ({attempt.failure.kind.value}): "
+                f"{attempt.failure.words}{advice(attempt.failure, ingredients.coverage)}. The log is {attempt.log}"
+            )
+        return attempt
+
+    def _census(self, ingredients: Ingredients, graph: GraphFile, attempt: Attempt) -> Census:
+        assert attempt.compiled is not None
+        lines = attempt.log.read_text(errors="replace").splitlines()
+        listing = attempt.compiled.layers
+        layers = layers_from_inspector(listing) if listing else layers_from_log(lines)
+        if not layers:
+            raise BuildError(
+                f"the compiler listed no layers, so {ingredients.component} cannot be checked. The log is {attempt.log}"
+            )
+        memory = memory_from_log(lines)
+        component, model = COMPONENTS[ingredients.component], self.bundle.manifest.model
+        return take_census(
+            layers,
+            attention_asked=graph.num_attention,
+            weight_bytes=memory["weights"],
+            activation_bytes=memory["activation"],
+            io_bytes=io_bytes(component, ingredients.coverage, model, ingredients.precision),
+        )
+
+    def _shortfalls(self, ingredients: Ingredients, graph: GraphFile, census: Census, log: Path) -> tuple[str, ...]:
+        """What the engine does not do as asked. Raises BuildError unless the policy allows it."""
+        found = tuple(
+            shortfalls(
+                census,
+                precision=ingredients.precision.value,
+                quantized=graph.quantized,
+                fused_attention=ingredients.component in FUSED_ATTENTION and ingredients.precision.item_bytes == 2,
+            )
+        )
+        if found and not self.policy.allow_fallback:
+            raise BuildError(
+                f"{ingredients.component} for {self.target} was built, but not as asked: {'; '.join(found)}. Take it all "
+                f"the same with --allow-fallback. The log is {log}"
+            )
+        for words in found:
+            logger.warning("%s for %s: %s", ingredients.component, self.target, words)
+        return found
+
+    def _manifest(
+        self, ingredients: Ingredients, attempt: Attempt, census: Census, warnings: tuple[str, ...]
+    ) -> PlanManifest:
+        assert attempt.compiled is not None
+        return PlanManifest(
+            schema=SCHEMA,
+            key=ingredients.key,
+            ingredients=ingredients,
+            size_bytes=attempt.compiled.size_bytes,
+            chunked_sha256=attempt.compiled.chunked_sha256,
+            producer=f"kontext-trt {__version__}",
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            build=BuildReport(
+                options=attempt.options,
+                seconds=round(attempt.seconds, 3),
+                weight_bytes=self.bundle.graph(ingredients.component).weight_bytes,
+                peak_bytes=attempt.peak_bytes,
+            ),
+            census=census,
+            warnings=warnings,
+        )

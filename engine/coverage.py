@@ -1,0 +1,83 @@
+"""What plans must be able to run: picture sizes, tasks, batch, steps. Build profiles come from it, the runtime obeys it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from .components import PIXELS_PER_TOKEN
+from .errors import RequestError
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+class Task(str, Enum):
+    """EDIT has a reference picture; GENERATE, text to image, has none."""
+
+    EDIT = "edit"
+    GENERATE = "generate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Plans are fastest at `common`, one of `sizes`. References are brought to one of `sizes`, too."""
+
+    sizes: tuple[Size, ...]
+    tasks: tuple[Task, ...] = (Task.EDIT, Task.GENERATE)
+    batch: int = 1
+    max_steps: int = 50
+
+    def __post_init__(self) -> None:
+        if not self.sizes or not self.tasks:
+            raise RequestError("at least one size and one task must be covered")
+        for width, height in self.sizes:
+            if min(width, height) <= 0 or width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
+                raise RequestError(
+                    f"size {width}x{height} is not possible: both sides must be positive multiples of {PIXELS_PER_TOKEN}"
+                )
+        for what, value in (("batch", self.batch), ("max_steps", self.max_steps)):
+            if value < 1:
+                raise RequestError(f"{what} must be at least 1, not {value}")
+
+    @property
+    def common(self) -> Size:
+        """The squarest size; among equals the largest."""
+        return min(self.sizes, key=lambda size: (max(size) / min(size), -size[0] * size[1]))
+
+    def describe(self) -> str:
+        """In words: "17 sizes, 672x1568 to 1568x672, best at 1024x1024; edit and generate; batch 1; up to 50 steps"."""
+        first, last = self.sizes[0], self.sizes[-1]
+        span = f"{first[0]}x{first[1]}"
+        if len(self.sizes) > 1:
+            span = f"{len(self.sizes)} sizes, {span} to {last[0]}x{last[1]}, best at {self.common[0]}x{self.common[1]}"
+        batch = f"batch 1 to {self.batch}" if self.batch > 1 else "batch 1"
+        return f"{span}; {' and '.join(task.value for task in self.tasks)}; {batch}; up to {self.max_steps} steps"
+
+    def check(self, size: Size, *, reference: Size | None = None, batch: int = 1, steps: int = 1) -> None:
+        """Raise RequestError, naming the build command, unless plans of this coverage can serve a request."""
+        for wanted in (size, reference):
+            if wanted is not None and wanted not in self.sizes:
+                text = f"{wanted[0]}x{wanted[1]}"
+                raise RequestError(f"no profile for {text}: these plans cover {self.describe()}; build with --size {text}")
+        task = Task.GENERATE if reference is None else Task.EDIT
+        if task not in self.tasks:
+            raise RequestError(f"these plans cover {self.describe()}; build with --task {task.value}")
+        if batch > self.batch:
+            raise RequestError(f"a batch of {batch} is too large: these plans cover {self.describe()}; build with "
+                               f"--batch {batch}")  # fmt: skip
+        if steps > self.max_steps:
+            raise RequestError(f"{steps} steps are too many: these plans cover {self.describe()}; build with "
+                               f"--max-steps {steps}")  # fmt: skip
+
+
+def parse_sizes(texts: Sequence[str]) -> tuple[Size, ...]:
+    """["1024x1024", "1568x672"] to sizes, from the narrowest to the widest. Raises RequestError."""
+    sizes: set[Size] = set()
+    for text in texts:
+        width, cross, height = text.lower().partition("x")
+        if not (cross and width.isdecimal() and height.isdecimal()):
+            raise RequestError(f"a size is WIDTHxHEIGHT, for example 1024x1024, not {text!r}")
+        sizes.add((int(width), int(height)))
+    return tuple(sorted(sizes, key=lambda size: (size[0] / size[1], size)))

@@ -1,0 +1,38 @@
+"""TensorRT 10.12 to 11.x: builds and times kernels on the GPU that the plan is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorrt
+
+from .attention import mark_decomposable
+
+
+class TensorRt:
+    """See `Flavour`."""
+
+    name = "tensorrt"
+    ahead_of_time = False
+    times_tactics = True
+    needs_driver = ()  # everything does
+    capabilities = None
+
+    def __init__(self) -> None:
+        self.trt: Any = tensorrt
+        self.version: str = self.trt.__version__
+
+    @property
+    def weights_by_pointer(self) -> bool:
+        return hasattr(self.trt.OnnxParser, "load_initializer")  # since 10.13
+
+    def set_capability(self, config: Any, capability: str) -> None:
+        """Nothing to set: it compiles for the GPU that it runs on."""
+
+    def allow_decomposed_attention(self, network: Any) -> int:
+        return mark_decomposable(self.trt, network)
+
+    def compatibility_flags(self) -> Mapping[str, Any]:
+        levels = self.trt.HardwareCompatibilityLevel
+        return {"same_capability": levels.SAME_COMPUTE_CAPABILITY, "ampere_plus": levels.AMPERE_PLUS}

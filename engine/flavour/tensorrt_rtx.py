@@ -1,0 +1,46 @@
+"""TensorRT-RTX 1.7: compiles ahead of time, for a list of GPU generations, and finishes on the GPU at first run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import tensorrt_rtx
+
+from ..errors import TargetError
+from .attention import mark_decomposable
+
+
+class TensorRtRtx:
+    """See `Flavour`."""
+
+    name = "tensorrt_rtx"
+    ahead_of_time = True
+    times_tactics = False
+    needs_driver = ("refit", "strip")  # both compile on the device (1.7: "graph_jit.cpp CHECK(status == CUDA_SUCCESS)")
+    weights_by_pointer = True
+
+    def __init__(self) -> None:
+        self.trt: Any = tensorrt_rtx
+        self.version: str = self.trt.__version__
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What the ComputeCapability enumeration names."""
+        found = (re.fullmatch(r"SM(\d+)", name) for name in self.trt.ComputeCapability.__members__)
+        return tuple(f"sm_{match[1]}" for match in found if match)
+
+    def set_capability(self, config: Any, capability: str) -> None:
+        if capability == "portable":
+            return  # none set: 8.0, 8.6, 8.9, 12.0 and later
+        config.num_compute_capabilities = 1
+        member = getattr(self.trt.ComputeCapability, capability.replace("sm_", "SM"))
+        if not config.set_compute_capability(member, 0):
+            raise TargetError(f"TensorRT-RTX {self.version} did not accept {capability}, which it lists")
+
+    def allow_decomposed_attention(self, network: Any) -> int:
+        return mark_decomposable(self.trt, network)
+
+    def compatibility_flags(self) -> Mapping[str, Any]:
+        return {}
