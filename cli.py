@@ -10,6 +10,7 @@ import typer
 from rich.logging import RichHandler
 
 from . import __version__
+from .engine import build_commands
 from .engine import commands as engine_commands
 from .engine.errors import KontextError
 from .engine.terminal import notes, screen
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for command in (
     export_commands.export,
+    build_commands.build,
     runtime_commands.edit,
     runtime_commands.generate,
     engine_commands.inspect,
@@ -32,6 +34,7 @@ for command in (
     export_commands.demo,
 ):
     app.command()(command)
+app.add_typer(build_commands.plans, name="plans")
 
 
 @app.callback(invoke_without_command=True)

@@ -74,9 +74,7 @@ def run_compilation(
     failure = None
     if watch.compiled is None or code != 0:
         failure = _failure(job.log, code, watch, timeout_s if timed_out else None, oom_kills() > kills_before)
-    return ProcessResult(
-        compiled=None if failure else watch.compiled, failure=failure, peak_bytes=watch.peak_bytes
-    )
+    return ProcessResult(compiled=None if failure else watch.compiled, failure=failure, peak_bytes=watch.peak_bytes)
 
 
 class _Watch:

@@ -60,7 +60,9 @@ class Coverage:
         for wanted in (size, reference):
             if wanted is not None and wanted not in self.sizes:
                 text = f"{wanted[0]}x{wanted[1]}"
-                raise RequestError(f"no profile for {text}: these plans cover {self.describe()}; build with --size {text}")
+                raise RequestError(
+                    f"no profile for {text}: these plans cover {self.describe()}; build with --size {text}"
+                )
         task = Task.GENERATE if reference is None else Task.EDIT
         if task not in self.tasks:
             raise RequestError(f"these plans cover {self.describe()}; build with --task {task.value}")

@@ -121,7 +121,7 @@ def _inspected(tensors: Iterable[Mapping[str, Any]]) -> Iterator[Tensor]:
 
 
 def _format(kind: str) -> str:
-    """"BFloat16", or "Row major linear FP16 format", as a number format."""
+    """ "BFloat16", or "Row major linear FP16 format", as a number format."""
     words = kind.lower().split()
     known = [_FORMATS[word] for word in words if word in _FORMATS]
     return known[0] if known else kind.lower()

@@ -18,7 +18,9 @@ def available_bytes() -> int:
     free = _field(Path("/proc/meminfo"), r"MemAvailable:\s+(\d+) kB") * 1024
     limit = _field(_CGROUP / "memory.max", r"(\d+)") or _field(_CGROUP / "memory/memory.limit_in_bytes", r"(\d+)")
     if limit:
-        used = _field(_CGROUP / "memory.current", r"(\d+)") or _field(_CGROUP / "memory/memory.usage_in_bytes", r"(\d+)")
+        used = _field(_CGROUP / "memory.current", r"(\d+)") or _field(
+            _CGROUP / "memory/memory.usage_in_bytes", r"(\d+)"
+        )
         statistics = _CGROUP / "memory.stat"
         if not statistics.exists():
             statistics = _CGROUP / "memory/memory.stat"

@@ -102,5 +102,7 @@ def parse_plan_manifest(data: bytes, where: str) -> PlanManifest:
     if manifest.to_json() != data:
         raise PlanError(f"{where} was altered: its checksum does not fit it; build the plan again")
     if manifest.ingredients.key != manifest.key:
-        raise PlanError(f"{where} has key {manifest.key}, but its fields give {manifest.ingredients.key}; build it again")
+        raise PlanError(
+            f"{where} has key {manifest.key}, but its fields give {manifest.ingredients.key}; build it again"
+        )
     return manifest

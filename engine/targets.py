@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .errors import TargetError
-from .flavour import Flavour
+from .errors import RequestError, TargetError
+from .flavour import Flavour, FlavourName, installed_flavours
 from .gpus import Gpu
 
 PORTABLE = "portable"
@@ -55,7 +55,9 @@ def parse_gpu(text: str, gpus: Sequence[Gpu]) -> str:
         return PORTABLE
     if asked == "current":
         if not gpus:
-            raise TargetError('no GPU was found on this machine; name one, for example --gpu sm_120 or --gpu "rtx 4090"')
+            raise TargetError(
+                'no GPU was found on this machine; name one, for example --gpu sm_120 or --gpu "rtx 4090"'
+            )
         return capability_of(gpus[0])
     if match := re.fullmatch(r"(?:sm_?|compute_?)?(\d{1,2})\.?(\d)", asked):
         return f"sm_{match[1]}{match[2]}"
@@ -66,6 +68,20 @@ def parse_gpu(text: str, gpus: Sequence[Gpu]) -> str:
         f"{text!r} is no GPU known by name; give its compute capability, for example --gpu sm_89, or --gpu current on "
         "the machine that has it"
     )
+
+
+def choose_flavour(asked: str, capability: str, gpus: Sequence[Gpu]) -> FlavourName:
+    """`asked` by name, or for "auto": TensorRT on the GPU itself if it is installed, else TensorRT-RTX."""
+    if asked != "auto":
+        try:
+            return FlavourName(asked)
+        except ValueError:
+            allowed = ", ".join(("auto", *(name.value for name in FlavourName)))
+            raise RequestError(f"flavour must be one of {allowed}, not {asked!r}") from None
+    here, installed = any(capability_of(gpu) == capability for gpu in gpus), installed_flavours()
+    if here and (FlavourName.TENSORRT in installed or not installed):
+        return FlavourName.TENSORRT
+    return FlavourName.TENSORRT_RTX
 
 
 def make_target(flavour: Flavour, capability: str, gpus: Sequence[Gpu]) -> Target:
