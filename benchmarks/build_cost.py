@@ -16,9 +16,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from diffusers import FluxTransformer2DModel
 
-from ..engine.build import BuildPolicy, Builder
+from ..engine.build import Builder, BuildPolicy
 from ..engine.bundle import Bundle
 from ..engine.coverage import Coverage
 from ..engine.flavour import FlavourName, load_flavour
@@ -43,7 +42,7 @@ def full_width_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
         "num_single_layers": singles,
         "num_attention_heads": 24,
     }
-    pipeline.transformer = FluxTransformer2DModel.from_config(config)
+    pipeline.transformer = type(pipeline.transformer).from_config(config)
     for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
         torch.nn.Module.to(part, dtype=torch.bfloat16)
     torch.set_default_dtype(torch.float32)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .build_options import BuildOptions, Compatibility, Refit
-from .chunked_hash import ChunkedHash
+from .compiler_callbacks import BuildProgress, OnFraction, make_logger, make_monitor, make_writer
 from .errors import BuildError
 from .flavour import Flavour, FlavourName, load_flavour
 from .graph_file import GraphFile, map_weights
 from .profiles import Profile, ShapeRange
 from .targets import Target
 from .timing_cache import attach_timings, merge_timings
-
-OnFraction = Callable[[float], None]
-"""Told what part of the build is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +48,7 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
     flavour = load_flavour(FlavourName(job.target.flavour))
     trt = flavour.trt
     with job.log.open("a", buffering=1) as log, job.plan.open("wb") as plan:
-        words = _make_logger(trt, log)
+        words = make_logger(trt, log)
         builder = trt.Builder(words)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, words)
@@ -60,9 +57,10 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
         flavour.allow_decomposed_attention(network)
         config = _configure(flavour, builder, job, words)
         _add_profile(builder, config, network, job.profile)
-        config.progress_monitor = _make_monitor(trt, on_fraction)
+        progress = BuildProgress(sum(place.size_bytes for place in graph.weights.values()), on_fraction)
+        config.progress_monitor = make_monitor(trt, progress)
         timings = attach_timings(config, job.timing_cache) if job.timing_cache else None
-        writer = _make_writer(trt, plan)
+        writer = make_writer(trt, plan, progress)
         built = builder.build_serialized_network_to_stream(network, config, writer)
         if writer.error is not None:
             raise BuildError(f"writing the plan failed: {writer.error}")
@@ -137,72 +135,3 @@ def _inspect(trt: Any, plan: Path) -> str:
     if engine is None:
         raise BuildError("the finished plan could not be opened for inspection")
     return engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-
-
-def _make_logger(trt: Any, log: Any) -> Any:
-    class BuildLog(trt.ILogger):
-        """Writes everything to the log file, and remembers errors."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.lists_layers = False
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-            self.lists_layers |= ", LayerType: " in message
-            log.write(f"{message}\n")
-
-    return BuildLog()
-
-
-def _make_writer(trt: Any, file: BinaryIO) -> Any:
-    class PlanWriter(trt.IStreamWriter):
-        """Takes the plan as it is serialized. A short return makes the compiler stop."""
-
-        def __init__(self) -> None:
-            trt.IStreamWriter.__init__(self)
-            self.digest = ChunkedHash()
-            self.error: OSError | None = None
-
-        def write(self, data: bytes) -> int:
-            try:
-                file.write(data)
-            except OSError as error:  # a full disk; an exception must not cross into the compiler
-                self.error = error
-                return 0
-            self.digest.update(data)
-            return len(data)
-
-    return PlanWriter()
-
-
-def _make_monitor(trt: Any, on_fraction: OnFraction) -> Any:
-    class Monitor(trt.IProgressMonitor):
-        """Nested phases of so many steps each, as one fraction."""
-
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.phases: dict[str, list[int]] = {}  # in the order in which they nest: name -> [done, of]
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.phases[phase_name] = [0, max(num_steps, 1)]
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self.phases:
-                self.phases[phase_name][0] = step + 1
-            on_fraction(self.fraction())
-            return True
-
-        def phase_finish(self, phase_name: str) -> None:
-            self.phases.pop(phase_name, None)
-
-        def fraction(self) -> float:
-            done, share = 0.0, 1.0
-            for finished, total in self.phases.values():
-                done += share * min(finished / total, 1.0)
-                share /= total
-            return min(done, 1.0)
-
-    return Monitor()

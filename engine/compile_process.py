@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from .compile import Compiled, CompileJob, OnFraction
+from .compile import Compiled, CompileJob
 from .compile_child import Message
+from .compiler_callbacks import OnFraction
 from .failures import Failure, FailureKind, explain
 from .memory import anonymous_bytes, oom_kills
 

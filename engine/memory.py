@@ -14,7 +14,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def available_bytes() -> int:
-    """What a new process may take: what the kernel calls available, or what the control group leaves if that is less."""
+    """What a new process may take: what the kernel calls available, or less if the control group leaves less."""
     free = _field(Path("/proc/meminfo"), r"MemAvailable:\s+(\d+) kB") * 1024
     limit = _field(_CGROUP / "memory.max", r"(\d+)") or _field(_CGROUP / "memory/memory.limit_in_bytes", r"(\d+)")
     if limit:

@@ -1,4 +1,4 @@
-"""The readable manifest beside each plan: what it is, what it was built from and for, and what the compiler made of it."""
+"""The readable manifest beside each plan: what it was built from and for, and what the compiler made of it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class BuildReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanManifest:
-    """Written after the plan, so a plan without one was never finished. `warnings` are what --allow-fallback let pass."""
+    """Written after the plan: one without it was never finished. `warnings` are what --allow-fallback let pass."""
 
     schema: int
     key: str

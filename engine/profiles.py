@@ -108,6 +108,6 @@ def check_shapes(component: str, profile: Profile, shapes: Mapping[str, Sequence
         allowed = profile[name]
         if not allowed.contains(shape):
             raise RequestError(
-                f"{component}: {name} {list(shape)} is outside its profile, {list(allowed.min)} to {list(allowed.max)}; "
-                "build with --size, --batch or --max-steps that cover it"
+                f"{component}: {name} {list(shape)} is outside its profile, {list(allowed.min)} to {list(allowed.max)}"
+                "; build with --size, --batch or --max-steps that cover it"
             )

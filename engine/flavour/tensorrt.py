@@ -16,7 +16,7 @@ class TensorRt:
     name = "tensorrt"
     ahead_of_time = False
     times_tactics = True
-    needs_driver = ()  # everything does
+    needs_driver: tuple[str, ...] = ()  # a machine without one cannot build at all
     capabilities = None
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ class TensorRtRtx:
     name = "tensorrt_rtx"
     ahead_of_time = True
     times_tactics = False
-    needs_driver = ("refit", "strip")  # both compile on the device (1.7: "graph_jit.cpp CHECK(status == CUDA_SUCCESS)")
+    needs_driver: tuple[str, ...] = ("refit", "strip")  # both finish kernels on the device
     weights_by_pointer = True
 
     def __init__(self) -> None:
