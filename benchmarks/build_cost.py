@@ -82,17 +82,15 @@ def main(
     rows = [measure(one, gpu, work) for one in blocks]
     for row in rows:
         print(
-            f"{row['blocks']:>6}  {row['weight_gb']:.2f} GB of weights  {row['seconds']:.1f} s  peak {row['peak_gb']:.2f} GB"
-            f" ({row['peak_per_weight_byte']:.2f} x weights)  {row['census']}"
+            f"{row['blocks']:>6}  {row['weight_gb']:.2f} GB of weights  {row['seconds']:.1f} s  "
+            f"peak {row['peak_gb']:.2f} GB ({row['peak_per_weight_byte']:.2f} x weights)  {row['census']}"
         )
     if len(rows) > 1:
         weights = [row["weight_gb"] for row in rows]
         for what, unit in (("seconds", "s"), ("peak_gb", "GB")):
             slope, base = np.polyfit(weights, [row[what] for row in rows], 1)
             whole = base + slope * WHOLE_BYTES / 1e9
-            print(
-                f"{what} = {base:.2f} + {slope:.2f} per GB; 19+38 blocks ({WHOLE_BYTES / 1e9:.2f} GB): {whole:.0f} {unit}"
-            )
+            print(f"{what} = {base:.2f} + {slope:.2f} per GB; 19+38 blocks: {whole:.0f} {unit}")
     print(json.dumps(rows))
 
 

@@ -230,8 +230,8 @@ class Builder:
         )
         if found and not self.policy.allow_fallback:
             raise BuildError(
-                f"{ingredients.component} for {self.target} was built, but not as asked: {'; '.join(found)}. Take it all "
-                f"the same with --allow-fallback. The log is {log}"
+                f"{ingredients.component} for {self.target} was built, but not as asked: {'; '.join(found)}. Take it "
+                f"all the same with --allow-fallback. The log is {log}"
             )
         for words in found:
             logger.warning("%s for %s: %s", ingredients.component, self.target, words)

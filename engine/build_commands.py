@@ -167,7 +167,7 @@ def show_plans(entries: list[Entry]) -> None:
             f"{human_bytes(plan.size_bytes)}, key {plan.key}",
             f"    covers {plan.ingredients.coverage.describe()}; {plan.ingredients.options.describe()}",
             f"    {census.describe()}; {memory}, inputs and outputs {human_bytes(census.io_bytes)}",
-            f"    built in {plan.build.seconds:.1f} s with {human_bytes(plan.build.peak_bytes)} of memory, {plan.created}",
+            f"    built in {plan.build.seconds:.1f} s with {human_bytes(plan.build.peak_bytes)}, {plan.created}",
             *(f"    warning: {warning}" for warning in plan.warnings),
         ):
             screen.print(line, highlight=False, markup=False)
@@ -177,8 +177,8 @@ def _say(plan: Built, json: bool) -> None:
     manifest = plan.manifest
     how = "already built" if plan.reused else f"{manifest.build.seconds:.1f} s"
     (notes if json else screen).print(
-        f"{manifest.ingredients.component} for {manifest.ingredients.target}: {human_bytes(manifest.size_bytes)}, {how}; "
-        f"{manifest.census.describe()}",
+        f"{manifest.ingredients.component} for {manifest.ingredients.target}: {human_bytes(manifest.size_bytes)}, "
+        f"{how}; {manifest.census.describe()}",
         highlight=False,
         markup=False,
     )

@@ -11,7 +11,7 @@ from .flavour import Flavour
 
 
 class Refit(str, Enum):
-    """Whether weights can be exchanged in a finished plan. IDENTICAL costs no speed and allows only the same weights."""
+    """Whether weights can be exchanged in a finished plan. IDENTICAL costs no speed, but takes only the same weights."""
 
     NONE = "none"
     FULL = "full"
@@ -59,7 +59,7 @@ class BuildOptions:
             raise RequestError("a stripped plan gets its weights by refitting; add --refit full or --refit identical")
 
     def describe(self) -> str:
-        """What differs from the defaults, in words: "optimization_level 5, strip"; "default options" if nothing does."""
+        """What differs from the defaults: "optimization_level 5, strip"; "default options" if nothing does."""
         return ", ".join(self._changes()) or "default options"
 
     def _changes(self) -> Iterator[str]:
@@ -76,8 +76,8 @@ def check_options(options: BuildOptions, flavour: Flavour, *, has_driver: bool) 
         flavour.compatibility_flags()
     ):
         raise BuildError(
-            f"{flavour.name} has no hardware compatibility levels; build for several GPUs with --gpu sm_89 --gpu sm_120, "
-            "or for all with --gpu portable"
+            f"{flavour.name} has no hardware compatibility levels; build for several GPUs with --gpu sm_89 "
+            "--gpu sm_120, or for all with --gpu portable"
         )
     asked = {"refit": options.refit is not Refit.NONE, "strip": options.strip}
     missing = [name for name in flavour.needs_driver if asked.get(name)]

@@ -30,8 +30,8 @@ class Census:
 
     def describe(self) -> str:
         """One line: "23 GEMMs bf16, 4 of 4 attention fused, 2 copies"."""
-        parts = [f"{count} {what} {name}" for what, counts in (("GEMMs", self.gemms), ("convolutions", self.convolutions))
-                 for name, count in sorted(counts.items())]  # fmt: skip
+        kinds = (("GEMMs", self.gemms), ("convolutions", self.convolutions))
+        parts = [f"{count} {what} {name}" for what, counts in kinds for name, count in sorted(counts.items())]
         if self.attention_asked:
             parts.append(f"{sum(self.attention.values())} of {self.attention_asked} attention fused")
         return ", ".join([*parts, f"{self.copies} copies"])

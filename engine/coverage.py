@@ -1,4 +1,4 @@
-"""What plans must be able to run: picture sizes, tasks, batch, steps. Build profiles come from it, the runtime obeys it."""
+"""What plans must be able to run: sizes, tasks, batch, steps. Profiles come from it, and the runtime obeys it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Coverage:
         for width, height in self.sizes:
             if min(width, height) <= 0 or width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
                 raise RequestError(
-                    f"size {width}x{height} is not possible: both sides must be positive multiples of {PIXELS_PER_TOKEN}"
+                    f"size {width}x{height} is not possible: sides must be positive multiples of {PIXELS_PER_TOKEN}"
                 )
         for what, value in (("batch", self.batch), ("max_steps", self.max_steps)):
             if value < 1:
@@ -67,11 +67,9 @@ class Coverage:
         if task not in self.tasks:
             raise RequestError(f"these plans cover {self.describe()}; build with --task {task.value}")
         if batch > self.batch:
-            raise RequestError(f"a batch of {batch} is too large: these plans cover {self.describe()}; build with "
-                               f"--batch {batch}")  # fmt: skip
+            raise RequestError(f"these plans cover {self.describe()}; build with --batch {batch}")
         if steps > self.max_steps:
-            raise RequestError(f"{steps} steps are too many: these plans cover {self.describe()}; build with "
-                               f"--max-steps {steps}")  # fmt: skip
+            raise RequestError(f"these plans cover {self.describe()}; build with --max-steps {steps}")
 
 
 def parse_sizes(texts: Sequence[str]) -> tuple[Size, ...]:

@@ -47,8 +47,8 @@ _CAUSES = (
         "the GPU's memory did not suffice",
     ),
     (
-        r"HW-specific datatypes|GEMM is not supported|does not support (?:UINT8|BF16|FP8|FP4)|must have same input types"
-        r"|has type \w+ but must have type",
+        r"HW-specific datatypes|GEMM is not supported|does not support (?:UINT8|BF16|FP8|FP4)"
+        r"|must have same input types|has type \w+ but must have type",
         FailureKind.NUMBER_TYPE,
         "the GPU or the library has no such number type",
     ),

@@ -23,7 +23,7 @@ class Flavour(Protocol):
 
     @property
     def capabilities(self) -> tuple[str, ...] | None:
-        """The compute capabilities that it compiles for ("sm_89"), by the library's own word. None: those of its GPU."""
+        """The compute capabilities that it compiles for ("sm_89"), by the library's own word. None: its GPU's."""
         ...
 
     @property
