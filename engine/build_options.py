@@ -11,7 +11,7 @@ from .flavour import Flavour
 
 
 class Refit(str, Enum):
-    """Whether weights can be exchanged in a finished plan. IDENTICAL costs no speed, but takes only the same weights."""
+    """Whether weights can be exchanged in a finished plan. IDENTICAL costs no speed and takes only equal weights."""
 
     NONE = "none"
     FULL = "full"
