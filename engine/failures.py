@@ -79,7 +79,7 @@ _CAUSES = (
 def explain(words: str) -> Failure:
     """The compiler's last words, with what they mean where that is known."""
     for pattern, kind, meaning in _CAUSES:
-        if re.search(pattern, words):
+        if re.search(pattern, words, re.IGNORECASE):
             return Failure(kind=kind, words=f"{meaning}. The compiler says: {_shorten(words)}")
     return Failure(kind=FailureKind.COMPILER, words=_shorten(words))
 

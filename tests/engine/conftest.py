@@ -83,5 +83,3 @@ def builder(wide_bundle: Bundle, rtx: Flavour, ada: Target) -> Callable[..., Bui
         return Builder(wide_bundle, rtx, ada, policy=BuildPolicy(**policy), **extra)  # pyright: ignore[reportArgumentType]
 
     return make
-
-

@@ -76,14 +76,14 @@ def test_attention_of_the_real_head_size_has_a_dedicated_kernel(
 def test_one_task_alone_builds(builder: Callable[..., Builder], tasks: tuple[Task, ...]) -> None:
     coverage = replace(COVERAGE, tasks=tasks)
     manifest = builder().build("denoiser", coverage).manifest
-    shortest, longest = (manifest.ingredients.profile["reference_tokens"].__getattribute__(end) for end in ("min", "max"))
+    shortest, longest = (
+        manifest.ingredients.profile["reference_tokens"].__getattribute__(end) for end in ("min", "max")
+    )
     assert (shortest[1] > 0, longest[1] > 0) == ((True, True) if Task.EDIT in tasks else (False, False))
 
 
 def test_options_reach_the_compiler(builder: Callable[..., Builder]) -> None:
-    options = BuildOptions(
-        workspace_bytes=1 << 28, optimization_level=1, max_aux_streams=0, weight_streaming=True
-    )
+    options = BuildOptions(workspace_bytes=1 << 28, optimization_level=1, max_aux_streams=0, weight_streaming=True)
     manifest = builder().build("conditioner", replace(COVERAGE, batch=2), options).manifest
     assert manifest.build.options == options
     assert manifest.ingredients.options == options
@@ -284,5 +284,3 @@ def _wait_for(look: Callable[[], object], seconds: float = 20) -> object:
             return found
         time.sleep(0.01)
     raise AssertionError("it did not happen in time")
-
-

@@ -32,9 +32,7 @@ def test_the_key_is_the_same_wherever_the_bundle_lies(denoiser: Ingredients, wid
     assert len(denoiser.key) == 32
 
 
-def test_the_key_ignores_who_wrote_the_bundle_and_when(
-    denoiser: Ingredients, wide_bundle: Bundle, ada: Target
-) -> None:
+def test_the_key_ignores_who_wrote_the_bundle_and_when(denoiser: Ingredients, wide_bundle: Bundle, ada: Target) -> None:
     renamed = replace(wide_bundle.manifest, created="1999", producer="another", source="elsewhere")
     moved = Bundle(path=Path("/nowhere"), manifest=renamed)
     assert plan_ingredients(moved, "denoiser", ada, COVERAGE).key == denoiser.key
@@ -144,5 +142,3 @@ def test_a_key_that_is_not_its_ingredients_is_refused(clip_plan: Built) -> None:
     forged = replace(clip_plan.manifest, key="0" * 32).to_json()
     with pytest.raises(PlanError, match=f"has key {'0' * 32}, but its fields give {clip_plan.manifest.key}"):
         parse_plan_manifest(forged, "plan.json")
-
-

@@ -61,7 +61,9 @@ def test_what_can_be_built_ahead_of_time_is_the_librarys_word(rtx: Flavour) -> N
 
 
 def test_tensorrt_rtx_refuses_hopper_and_names_tensorrt(rtx: Flavour) -> None:
-    with pytest.raises(TargetError, match=r"has no sm_90; it builds for .*sm_120.*--flavour tensorrt on the GPU itself"):
+    with pytest.raises(
+        TargetError, match=r"has no sm_90; it builds for .*sm_120.*--flavour tensorrt on the GPU itself"
+    ):
         make_target(rtx, "sm_90", ())
 
 
