@@ -78,10 +78,17 @@ _CAUSES = (
 
 def explain(words: str) -> Failure:
     """The compiler's last words, with what they mean where that is known."""
+    words = _without_noise(words)
     for pattern, kind, meaning in _CAUSES:
         if re.search(pattern, words, re.IGNORECASE):
             return Failure(kind=kind, words=f"{meaning}. The compiler says: {_shorten(words)}")
     return Failure(kind=FailureKind.COMPILER, words=_shorten(words))
+
+
+def _without_noise(words: str) -> str:
+    """TensorRT-RTX adds to any error, on a machine without a GPU, that there is none."""
+    lines = [line for line in words.splitlines() if "cudaError 35" not in line]
+    return "\n".join(lines) or words
 
 
 def _shorten(words: str, limit: int = 600) -> str:

@@ -100,8 +100,12 @@ class PlanStore:
         return path
 
     @contextmanager
-    def open(self, component: str, key: str, machine: Machine) -> Iterator[OpenPlan]:
-        """A plan's bytes, after every check: trust, manifest, machine, and then the hash of all bytes.
+    def open(
+        self, component: str, key: str, machine: Machine, refusal: Callable[[memoryview], str] | None = None
+    ) -> Iterator[OpenPlan]:
+        """A plan's bytes, after every check: trust, manifest, machine, the hash of all bytes, and then `refusal`.
+
+        `refusal` is the library's own check (`Flavour.refusal`), which sees the bytes only if they are as we wrote them.
 
         Raises PlanError, naming what is wrong and the command that mends it.
         """
@@ -113,6 +117,8 @@ class PlanStore:
             raise PlanError(f"{path} was not built for this machine: {'; '.join(found)}. {self._build_command()}")
         with self._mapped(path) as data:
             _check_bytes(path, manifest, data)
+            if refusal is not None and (reason := refusal(data)):
+                raise PlanError(f"{machine.flavour} will not open {path}: {reason}. {self._build_command()}")
             yield OpenPlan(manifest=manifest, data=data)
 
     def problems(self, entry: Entry, on_bytes: Callable[[int], None] | None = None) -> Iterator[str]:

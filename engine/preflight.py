@@ -11,8 +11,8 @@ from .flavour import Flavour
 from .gpus import Gpu
 from .memory import available_bytes
 
-MEMORY_PER_WEIGHT_BYTE = 2.8
-"""Anonymous memory that the compiler was seen to hold (benchmarks/build_cost.py)."""
+MEMORY_PER_WEIGHT_BYTE = 2.0
+"""A little above the anonymous memory that the compiler was seen to hold (benchmarks/build_cost.py)."""
 BASE_MEMORY_BYTES = 1 << 30
 PLAN_PER_WEIGHT_BYTE = 1.05
 BASE_PLAN_BYTES = 64 << 20

@@ -42,6 +42,10 @@ class Flavour(Protocol):
         """
         ...
 
+    def refusal(self, plan: memoryview) -> str:
+        """Why the library itself would not open a plan here; "" if it would, or cannot tell beforehand."""
+        ...
+
     def compatibility_flags(self) -> Mapping[str, Any]:
         """Hardware compatibility levels by the names that build options use; empty where the flavour has none."""
         ...

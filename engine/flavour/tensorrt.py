@@ -33,6 +33,9 @@ class TensorRt:
     def allow_decomposed_attention(self, network: Any) -> int:
         return mark_decomposable(self.trt, network)
 
+    def refusal(self, plan: memoryview) -> str:
+        return ""  # it only tells by trying
+
     def compatibility_flags(self) -> Mapping[str, Any]:
         levels = self.trt.HardwareCompatibilityLevel
         return {"same_capability": levels.SAME_COMPUTE_CAPABILITY, "ampere_plus": levels.AMPERE_PLUS}

@@ -42,5 +42,13 @@ class TensorRtRtx:
     def allow_decomposed_attention(self, network: Any) -> int:
         return mark_decomposable(self.trt, network)
 
+    def refusal(self, plan: memoryview) -> str:
+        trt = self.trt
+        validity, found = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR)).get_engine_validity(plan)
+        if validity != trt.EngineValidity.INVALID:
+            return ""
+        reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if found & int(flag)]
+        return ", ".join(reasons).lower().replace("_", " ") or "it says no more, as it does where there is no GPU"
+
     def compatibility_flags(self) -> Mapping[str, Any]:
         return {}

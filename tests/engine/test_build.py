@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from kontext_trt.engine.build import Builder, BuildPolicy, Built, plan_ingredients
+from kontext_trt.engine.build import Builder, Built, plan_ingredients
 from kontext_trt.engine.build_options import BuildOptions, Refit
 from kontext_trt.engine.bundle import Bundle
+from kontext_trt.engine.compile_process import ProcessResult
 from kontext_trt.engine.components import COMPONENTS, Precision
-from kontext_trt.engine.coverage import Coverage, Task
+from kontext_trt.engine.coverage import Task
 from kontext_trt.engine.errors import BuildError, BundleError, PlanError, TargetError
 from kontext_trt.engine.failures import Failure, FailureKind
 from kontext_trt.engine.flavour import Flavour
@@ -76,10 +78,8 @@ def test_attention_of_the_real_head_size_has_a_dedicated_kernel(
 def test_one_task_alone_builds(builder: Callable[..., Builder], tasks: tuple[Task, ...]) -> None:
     coverage = replace(COVERAGE, tasks=tasks)
     manifest = builder().build("denoiser", coverage).manifest
-    shortest, longest = (
-        manifest.ingredients.profile["reference_tokens"].__getattribute__(end) for end in ("min", "max")
-    )
-    assert (shortest[1] > 0, longest[1] > 0) == ((True, True) if Task.EDIT in tasks else (False, False))
+    reference = manifest.ingredients.profile["reference_tokens"]
+    assert (reference.min[1] > 0) is (reference.max[1] > 0) is (Task.EDIT in tasks)
 
 
 def test_options_reach_the_compiler(builder: Callable[..., Builder]) -> None:
@@ -145,7 +145,7 @@ def test_too_little_memory_is_said_before_the_compiler_runs(
     assert builder(preflight=False).build("clip", COVERAGE).path.is_file()
 
 
-def _never(*_: object, **__: object) -> None:
+def _never(*_: object, **__: object) -> NoReturn:
     raise AssertionError("the compiler was started")
 
 
@@ -168,9 +168,7 @@ def test_an_engine_wider_than_asked_fails_unless_it_is_allowed(
 def test_a_failure_names_kind_words_advice_and_log(builder: Callable[..., Builder]) -> None:
     failure = Failure(kind=FailureKind.SHAPES, words="the shape range does not fit the graph")
 
-    def fail(*_: object, **__: object) -> object:
-        from kontext_trt.engine.compile_process import ProcessResult
-
+    def fail(*_: object, **__: object) -> ProcessResult:
         return ProcessResult(compiled=None, failure=failure, peak_bytes=0)
 
     with pytest.raises(BuildError) as error:
@@ -185,6 +183,7 @@ def test_a_failure_names_kind_words_advice_and_log(builder: Callable[..., Builde
 CHILD = """
 import sys, logging
 from pathlib import Path
+from typing import NoReturn
 from kontext_trt.engine.build import Builder
 from kontext_trt.engine.bundle import Bundle
 from kontext_trt.engine.coverage import Coverage
@@ -250,7 +249,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_opens(wide_bundle: Bun
         for entry in store.entries():
             assert entry.manifest == found, "what is listed is what is sound"
         if found is None:
-            with pytest.raises(PlanError, match="cannot be read|was not finished"):  # noqa: SIM117
+            with pytest.raises(PlanError, match=r"cannot be read|was not finished"):  # noqa: SIM117
                 with store.open("conditioner", key, machine):
                     raise AssertionError("an unfinished plan was opened")
         else:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
 from kontext_trt.engine.build import plan_ingredients
@@ -16,6 +18,7 @@ from kontext_trt.engine.compile import CompileJob
 from kontext_trt.engine.compile_process import ProcessResult, run_compilation
 from kontext_trt.engine.components import Precision
 from kontext_trt.engine.failures import FailureKind
+from kontext_trt.engine.profiles import ShapeRange
 from kontext_trt.engine.targets import Target
 
 from .conftest import COVERAGE
@@ -59,11 +62,36 @@ def test_progress_rises_to_the_end_and_memory_is_seen(job: CompileJob) -> None:
 def test_the_compilers_refusal_arrives_in_words(job: CompileJob, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\xff" * 100)
-    from dataclasses import replace
-
     result = run_compilation(replace(job, graph=broken), _silent)
     assert result.failure is not None
     assert "broken.onnx is not an ONNX graph" in result.failure.words
+
+
+def test_the_compilers_own_error_is_explained(job: CompileJob, tmp_path: Path) -> None:
+    """TensorRT moves uint8 pictures only into a cast."""
+    node = onnx.helper.make_node("Transpose", ["image"], ["turned"])
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, [4, 4]) for name in ("image", "turned")]
+    graph = onnx.helper.make_graph([node], "turn", ports[:1], ports[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "turn.onnx")
+    result = run_compilation(replace(job, graph=tmp_path / "turn.onnx"), _silent)
+    assert result.failure is not None
+    assert result.failure.kind is FailureKind.NUMBER_TYPE
+    assert "has type UInt8 but must have type" in result.failure.words
+    assert "cudaError 35" not in result.failure.words
+
+
+def test_a_range_that_the_graph_cannot_have_is_refused(job: CompileJob) -> None:
+    backwards = ShapeRange(min=(2, 512), opt=(2, 512), max=(1, 512))
+    result = run_compilation(replace(job, profile={"input_ids": backwards}), _silent)
+    assert result.failure is not None
+    assert result.failure.kind is FailureKind.SHAPES
+    assert "input_ids [2, 512] to [1, 512]" in result.failure.words
+
+
+def test_a_full_disk_is_named(job: CompileJob) -> None:
+    result = run_compilation(replace(job, plan=Path("/dev/full")), _silent)
+    assert result.failure is not None
+    assert result.failure.kind is FailureKind.DISK
 
 
 def test_a_signal_is_named(job: CompileJob) -> None:

@@ -13,7 +13,8 @@ import pytest
 from kontext_trt.engine.build import Built
 from kontext_trt.engine.build_options import Compatibility
 from kontext_trt.engine.errors import PlanError
-from kontext_trt.engine.gpus import Gpu
+from kontext_trt.engine.flavour import Flavour
+from kontext_trt.engine.gpus import Gpu, find_gpus
 from kontext_trt.engine.machine import Machine, mismatches
 from kontext_trt.engine.plan_manifest import PlanManifest
 from kontext_trt.engine.plan_store import PlanStore, remove_unused, sidecar
@@ -212,6 +213,37 @@ def test_a_plan_in_use_is_not_removed(store: PlanStore, ada_machine: Machine) ->
     assert remove_unused(path)
     assert not path.exists()
     assert not sidecar(path).exists()
+
+
+def test_the_library_is_asked_last_and_its_reason_is_told(store: PlanStore, ada_machine: Machine) -> None:
+    key, asked = keys(store)[0], list[int]()
+
+    def refusal(plan: memoryview) -> str:
+        asked.append(len(plan))
+        return "old cuda driver"
+
+    with (
+        pytest.raises(PlanError, match=r"tensorrt_rtx will not open .*: old cuda driver\. Build it with"),
+        store.open("clip", key, ada_machine, refusal),
+    ):
+        raise AssertionError("it was opened")
+    with (
+        pytest.raises(PlanError, match="library version"),
+        store.open("clip", key, replace(ada_machine, version="2.0"), refusal),
+    ):
+        raise AssertionError("it was opened")
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(bool(find_gpus()[0]), reason="there is a GPU, which may be able to run the plan")
+def test_tensorrt_rtx_itself_refuses_plans_where_there_is_no_gpu(
+    store: PlanStore, ada_machine: Machine, rtx: Flavour
+) -> None:
+    with (
+        pytest.raises(PlanError, match=r"tensorrt_rtx will not open .* where there is no GPU"),
+        store.open("clip", keys(store)[0], ada_machine, rtx.refusal),
+    ):
+        raise AssertionError("it was opened")
 
 
 def test_verify_names_each_problem(store: PlanStore, make_worse: Callable[[Path], None]) -> None:

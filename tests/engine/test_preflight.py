@@ -32,8 +32,8 @@ def test_each_lack_is_told_with_both_numbers() -> None:
 
 def test_this_machine_is_measured(rtx: Flavour, tmp_path: Path) -> None:
     there = measure(tmp_path / "not" / "yet", rtx, ADA)
-    assert 0 < there.memory
-    assert 0 < there.disk
+    assert there.memory > 0
+    assert there.disk > 0
     assert there.gpu is None, "ahead of time no GPU is needed"
     assert measure(tmp_path, TIMED, ADA).gpu == ADA.memory_bytes
 

@@ -71,7 +71,7 @@ def test_tensorrt_builds_only_for_the_gpu_at_hand() -> None:
     assert make_target(TIMED, "sm_90", [HOPPER]).gpu == "NVIDIA H200"
     with pytest.raises(TargetError, match=r"sm_89 was asked for and this machine has NVIDIA H200 \(sm_90\)"):
         make_target(TIMED, "sm_89", [HOPPER])
-    with pytest.raises(TargetError, match="this machine has no GPU.*--flavour tensorrt_rtx"):
+    with pytest.raises(TargetError, match=r"this machine has no GPU.*--flavour tensorrt_rtx"):
         make_target(TIMED, "sm_89", ())
 
 
