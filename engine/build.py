@@ -29,7 +29,7 @@ from .gpus import Gpu
 from .graph_file import GraphFile
 from .plan_manifest import SCHEMA, BuildReport, Ingredients, PlanManifest, WeightsFingerprint
 from .plan_store import PlanStore
-from .preflight import estimate, lacks, measure
+from .preflight import estimate, lacks, measure, together
 from .profiles import io_bytes, profile_of
 from .progress import Progress, Silent
 from .targets import Target, capability_of, check_formats
@@ -110,6 +110,19 @@ class Builder:
         self.gpu = next((gpu for gpu in gpus if capability_of(gpu) == target.capability), None)
         self.store = PlanStore.of(bundle.path)
 
+    def build_all(
+        self, components: Sequence[str], coverage: Coverage, options: BuildOptions | None = None
+    ) -> Iterator[Built]:
+        """Plans of several components, one after another; the first is built only if there is room for all.
+
+        Raises as `build` does.
+        """
+        wanted = [plan_ingredients(self.bundle, name, self.target, coverage, options) for name in components]
+        if self.policy.preflight:
+            self._preflight([one for one in wanted if not self.store.path(one.component, one.key).is_file()])
+        for name in components:
+            yield self.build(name, coverage, options)
+
     def build(self, component: str, coverage: Coverage, options: BuildOptions | None = None) -> Built:
         """The component's plan: the stored one if it is sound, else a new one.
 
@@ -134,7 +147,7 @@ class Builder:
         check_formats(self.target.capability, filter(None, formats))
         self._check_weights(ingredients.component)
         if self.policy.preflight:
-            self._preflight(ingredients)
+            self._preflight([ingredients])
         with self._workplace(ingredients) as (plan, log):
             attempt = self._compile(ingredients, plan, log)
             census = self._census(ingredients, graph, attempt)
@@ -150,14 +163,18 @@ class Builder:
                 if found != record.sample_sha256:
                     raise BundleError(f"{record.path} holds other weights than were exported; export the bundle again")
 
-    def _preflight(self, ingredients: Ingredients) -> None:
-        weight_bytes = self.bundle.graph(ingredients.component).weight_bytes
-        needed = estimate(weight_bytes, self.flavour, ingredients.options.workspace_bytes)
+    def _preflight(self, wanted: Sequence[Ingredients]) -> None:
+        needed = together(
+            [
+                estimate(self.bundle.graph(one.component).weight_bytes, self.flavour, one.options.workspace_bytes)
+                for one in wanted
+            ]
+        )
         missing = list(lacks(needed, measure(self.store.folder, self.flavour, self.gpu)))
         if missing:
+            names = ", ".join(one.component for one in wanted)
             raise BuildError(
-                f"{ingredients.component} will probably not build here: {'; '.join(missing)}. Try all the same with "
-                "--no-preflight"
+                f"{names} will probably not build here: {'; '.join(missing)}. Try all the same with --no-preflight"
             )
 
     @contextmanager

@@ -90,9 +90,9 @@ def build(
             library = load_flavour(choose_flavour(flavour, capability, gpus))
             target = make_target(library, capability, gpus)
             builder = Builder(opened, library, target, gpus=gpus, policy=policy, progress=bars)
-            for name in component or COMPONENTS:
-                built.append(builder.build(name, coverage, options))
-                _say(built[-1], json)
+            for plan in builder.build_all(component or list(COMPONENTS), coverage, options):
+                built.append(plan)
+                _say(plan, json)
     if json:
         print_json([{"path": plan.path, "reused": plan.reused, "manifest": plan.manifest} for plan in built])
 

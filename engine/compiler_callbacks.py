@@ -13,6 +13,9 @@ from .chunked_hash import ChunkedHash
 COMPILING_SHARE = 0.6
 """Of a build's time; the rest goes into writing the plan (full-width blocks on two cores)."""
 
+LISTING = ", LayerType: "
+"""What a layer's line in the log has."""
+
 OnFraction = Callable[[float], None]
 """Told what part of the build is done, 0 to 1."""
 
@@ -29,26 +32,31 @@ def make_logger(trt: Any, log: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
-            self.lists_layers |= ", LayerType: " in message
+            self.lists_layers |= LISTING in message
             log.write(f"{message}\n")
 
     return BuildLog()
 
 
 class BuildProgress:
-    """One fraction out of the compiler's phases and of what is written: a plan is about as large as its weights."""
+    """One fraction, which only grows, out of the compiler's phases and of what is written.
+
+    The compiler writes when it has compiled, though its last phases end later; a plan is about as large as its weights.
+    """
 
     def __init__(self, weight_bytes: int, on_fraction: OnFraction) -> None:
-        self._weight_bytes, self._on_fraction = max(weight_bytes, 1), on_fraction
-        self._compiled = 0.0
+        self._weight_bytes, self._on_fraction, self._done = max(weight_bytes, 1), on_fraction, 0.0
 
     def compiled(self, fraction: float) -> None:
-        self._compiled = fraction
-        self._on_fraction(COMPILING_SHARE * fraction)
+        self._reach(COMPILING_SHARE * fraction)
 
     def written(self, size_bytes: int) -> None:
-        rest = (1 - COMPILING_SHARE) * min(size_bytes / self._weight_bytes, 1.0)
-        self._on_fraction(COMPILING_SHARE * self._compiled + rest)
+        self._reach(COMPILING_SHARE + (1 - COMPILING_SHARE) * min(size_bytes / self._weight_bytes, 1.0))
+
+    def _reach(self, fraction: float) -> None:
+        if fraction > self._done:
+            self._done = fraction
+            self._on_fraction(fraction)
 
 
 def make_writer(trt: Any, file: BinaryIO, progress: BuildProgress) -> Any:

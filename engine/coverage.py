@@ -22,7 +22,10 @@ class Task(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """Plans are fastest at `common`, one of `sizes`. References are brought to one of `sizes`, too."""
+    """Plans are fastest at `common`, one of `sizes`. References are brought to one of `sizes`, too.
+
+    Sizes are kept from the narrowest to the widest and once each, so that the same coverage has one form.
+    """
 
     sizes: tuple[Size, ...]
     tasks: tuple[Task, ...] = (Task.EDIT, Task.GENERATE)
@@ -37,6 +40,8 @@ class Coverage:
                 raise RequestError(
                     f"size {width}x{height} is not possible: sides must be positive multiples of {PIXELS_PER_TOKEN}"
                 )
+        object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes), key=lambda size: (size[0] / size[1], size))))
+        object.__setattr__(self, "tasks", tuple(task for task in Task if task in self.tasks))
         for what, value in (("batch", self.batch), ("max_steps", self.max_steps)):
             if value < 1:
                 raise RequestError(f"{what} must be at least 1, not {value}")
@@ -73,11 +78,11 @@ class Coverage:
 
 
 def parse_sizes(texts: Sequence[str]) -> tuple[Size, ...]:
-    """["1024x1024", "1568x672"] to sizes, from the narrowest to the widest. Raises RequestError."""
-    sizes: set[Size] = set()
+    """["1024x1024", "1568x672"] to sizes. Raises RequestError."""
+    sizes: list[Size] = []
     for text in texts:
         width, cross, height = text.lower().partition("x")
         if not (cross and width.isdecimal() and height.isdecimal()):
             raise RequestError(f"a size is WIDTHxHEIGHT, for example 1024x1024, not {text!r}")
-        sizes.add((int(width), int(height)))
-    return tuple(sorted(sizes, key=lambda size: (size[0] / size[1], size)))
+        sizes.append((int(width), int(height)))
+    return tuple(sizes)

@@ -105,7 +105,7 @@ class PlanStore:
     ) -> Iterator[OpenPlan]:
         """A plan's bytes, after every check: trust, manifest, machine, the hash of all bytes, and then `refusal`.
 
-        `refusal` is the library's own check (`Flavour.refusal`), which sees the bytes only if they are as we wrote them.
+        `refusal` is the library's own check (`Flavour.refusal`); it sees only bytes that are as we wrote them.
 
         Raises PlanError, naming what is wrong and the command that mends it.
         """

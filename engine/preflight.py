@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +37,20 @@ class Resources:
 
 
 def estimate(weight_bytes: int, flavour: Flavour, workspace_bytes: int | None) -> Estimate:
-    """For one component; components are built one after another, and each gives its memory back."""
+    """For one component."""
     return Estimate(
         memory=int(BASE_MEMORY_BYTES + MEMORY_PER_WEIGHT_BYTE * weight_bytes),
         disk=int(BASE_PLAN_BYTES + PLAN_PER_WEIGHT_BYTE * weight_bytes),
         gpu=0 if flavour.ahead_of_time else weight_bytes + (workspace_bytes or 0),
+    )
+
+
+def together(estimates: Sequence[Estimate]) -> Estimate:
+    """For several components, one after another: plans add up, memory does not."""
+    return Estimate(
+        memory=max((one.memory for one in estimates), default=0),
+        disk=sum(one.disk for one in estimates),
+        gpu=max((one.gpu for one in estimates), default=0),
     )
 
 

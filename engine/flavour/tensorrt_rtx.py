@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorrt_rtx
 
-from ..errors import TargetError
+from ..errors import BuildError
 from .attention import mark_decomposable
 
 
@@ -37,7 +37,7 @@ class TensorRtRtx:
         config.num_compute_capabilities = 1
         member = getattr(self.trt.ComputeCapability, capability.replace("sm_", "SM"))
         if not config.set_compute_capability(member, 0):
-            raise TargetError(f"TensorRT-RTX {self.version} did not accept {capability}, which it lists")
+            raise BuildError(f"TensorRT-RTX {self.version} did not accept {capability}, which it lists")
 
     def allow_decomposed_attention(self, network: Any) -> int:
         return mark_decomposable(self.trt, network)

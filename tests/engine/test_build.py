@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -145,6 +146,18 @@ def test_too_little_memory_is_said_before_the_compiler_runs(
     assert builder(preflight=False).build("clip", COVERAGE).path.is_file()
 
 
+def test_room_for_all_components_is_checked_before_the_first(
+    builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each plan alone would fit on the disk."""
+    usage = SimpleNamespace(free=100 << 20)
+    monkeypatch.setattr("kontext_trt.engine.preflight.shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(BuildError, match=r"clip, t5 will probably not build here: disk: about 0\.1 GiB needed"):
+        list(builder(_never).build_all(["clip", "t5"], COVERAGE))
+    assert builder().build("clip", COVERAGE).path.is_file()
+    assert len(list(builder().build_all(["clip", "t5"], COVERAGE))) == 2
+
+
 def _never(*_: object, **__: object) -> NoReturn:
     raise AssertionError("the compiler was started")
 
@@ -183,6 +196,7 @@ def test_a_failure_names_kind_words_advice_and_log(builder: Callable[..., Builde
 CHILD = """
 import sys, logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 from kontext_trt.engine.build import Builder
 from kontext_trt.engine.bundle import Bundle

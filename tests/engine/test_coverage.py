@@ -64,7 +64,13 @@ def test_nonsense_is_refused(fields: dict[str, Any], message: str) -> None:
         Coverage(**fields)
 
 
-def test_sizes_are_read_sorted_and_once() -> None:
-    assert parse_sizes(["1568x672", "1024X1024", "672x1568", "1024x1024"]) == ((672, 1568), (1024, 1024), (1568, 672))
+def test_the_same_coverage_has_one_form() -> None:
+    wide = Coverage(sizes=((1568, 672), (1024, 1024), (672, 1568), (1024, 1024)), tasks=(Task.GENERATE, Task.EDIT))
+    assert wide == Coverage(sizes=((672, 1568), (1024, 1024), (1568, 672)))
+    assert wide.sizes == ((672, 1568), (1024, 1024), (1568, 672))
+
+
+def test_sizes_are_read() -> None:
+    assert parse_sizes(["1568x672", "1024X1024"]) == ((1568, 672), (1024, 1024))
     with pytest.raises(RequestError, match="WIDTHxHEIGHT, for example 1024x1024, not '1024'"):
         parse_sizes(["1024"])
