@@ -96,6 +96,9 @@ def _shorten(words: str, limit: int = 600) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+SMALLEST_WORKSPACE_BYTES = 1 << 28
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
     """One retry: the options to try, and what changes, in words."""
@@ -105,18 +108,19 @@ class Rung:
 
 
 def ladder(failure: Failure, options: BuildOptions, gpu_bytes: int | None) -> Iterator[Rung]:
-    """What may help against a lack of memory, each rung on top of the last; nothing for other failures.
+    """What may help against a lack of GPU memory, each rung on top of the last; nothing for other failures.
 
+    What a build holds in host memory are the weights and the plan, which no option makes smaller.
     `gpu_bytes` is the GPU's memory where the build runs on one.
     """
-    if failure.kind not in (FailureKind.GPU_MEMORY, FailureKind.HOST_MEMORY):
+    if failure.kind is not FailureKind.GPU_MEMORY:
         return
-    if gpu_bytes is not None and failure.kind is FailureKind.GPU_MEMORY:
-        workspace = min(options.workspace_bytes or gpu_bytes, gpu_bytes)
-        for share in (4, 16):
-            options = replace(options, workspace_bytes=max(workspace // share, 1 << 28))
-            assert options.workspace_bytes is not None
-            yield Rung(words=f"workspace of at most {options.workspace_bytes >> 20} MiB", options=options)
+    if gpu_bytes is not None:
+        limit = min(options.workspace_bytes or gpu_bytes, gpu_bytes)
+        for workspace in (limit // 4, limit // 16):
+            if workspace >= SMALLEST_WORKSPACE_BYTES:
+                options = replace(options, workspace_bytes=workspace)
+                yield Rung(words=f"workspace of at most {workspace >> 20} MiB", options=options)
     if options.max_aux_streams != 0:
         options = replace(options, max_aux_streams=0)
         yield Rung(words="no auxiliary streams", options=options)

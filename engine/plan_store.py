@@ -79,10 +79,12 @@ class PlanStore:
 
     def find(self, component: str, key: str) -> PlanManifest | None:
         """The manifest of a sound plan under a key; None if there is none, or it must be built again."""
+        path = self.path(component, key)
         try:
-            manifest = read_manifest(self.path(component, key), component)
-            with self._mapped(self.path(component, key)) as data:
-                _check_bytes(self.path(component, key), manifest, data)
+            self._check_trust(path)
+            manifest = read_manifest(path, component)
+            with self._mapped(path) as data:
+                _check_bytes(path, manifest, data)
         except PlanError:
             return None
         return manifest

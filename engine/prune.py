@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .build import plan_ingredients
 from .bundle import Bundle
 from .components import COMPONENTS
 from .locks import unused
-from .plan_store import LOCKS, Entry, PlanStore, remove_unused
+from .plan_choice import outdated
+from .plan_store import LOCKS, PlanStore, remove_unused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,23 +28,10 @@ def prune_store(store: PlanStore, bundle: Bundle, *, everything: bool = False, d
     """Remove unfinished, damaged and outdated plans; with `everything` the sound ones, too."""
     removals = list(_unfinished(store, dry_run))
     for entry in store.entries():
-        reason = _reason(entry, bundle) or ("asked for" if everything else "")
+        reason = outdated(entry, bundle) or ("asked for" if everything else "")
         if reason:
             removals.append(_remove(entry.path, reason, dry_run))
     return removals
-
-
-def _reason(entry: Entry, bundle: Bundle) -> str:
-    """Why a plan is of no more use; "" if it is."""
-    if entry.manifest is None:
-        return entry.problem
-    had = entry.manifest.ingredients
-    now = plan_ingredients(bundle, entry.component, had.target, had.coverage, had.options)
-    if now.graph_sha256 != had.graph_sha256:
-        return "the bundle has another graph now"
-    if now.weights != had.weights:
-        return "the bundle has other weights now"
-    return "" if now.key == had.key else "this version builds such plans otherwise"
 
 
 def _remove(path: Path, reason: str, dry_run: bool) -> Removal:
