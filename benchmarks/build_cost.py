@@ -3,6 +3,11 @@
 Full-width blocks (hidden 3072, 24 heads of 128) of random weights, as many as asked for, built by TensorRT-RTX; no GPU
 is needed. A line through the measurements is drawn out to the 19 + 38 blocks of FLUX.1.
 
+What sets the peak (seen by sampling the compiler's process): it grows by about the size of the weights before the
+first byte of the plan is handed out, and falls only at the end, so the finished plan lies in memory as a whole; the
+rest is what the compiler lays out anew. The weights themselves are mapped from their file and do not count. Streaming
+the plan takes 64 MiB more.
+
     python -m kontext_trt.benchmarks.build_cost --blocks 1+1 --blocks 2+2
 """
 

@@ -16,29 +16,25 @@ from .attempts import Attempt, Compile, compile_with_retries
 from .build_options import BuildOptions, check_options
 from .bundle import Bundle
 from .caches import TIMING, cache_path
-from .census import Census, shortfalls, take_census
+from .census import Census
 from .compile import CompileJob
 from .compile_process import run_compilation
-from .components import COMPONENTS
 from .coverage import Coverage
-from .engine_layers import layers_from_inspector, layers_from_log, memory_from_log
 from .errors import BuildError, BundleError
 from .failures import advice
 from .flavour import Flavour
 from .gpus import Gpu
 from .graph_file import GraphFile
-from .plan_manifest import SCHEMA, BuildReport, Ingredients, PlanManifest, WeightsFingerprint
+from .ingredients import Ingredients, plan_ingredients
+from .inspection import inspect_build, not_as_asked
+from .plan_manifest import SCHEMA, BuildReport, PlanManifest
 from .plan_store import PlanStore
 from .preflight import estimate, lacks, measure, together
-from .profiles import io_bytes, profile_of
 from .progress import Progress, Silent
 from .targets import Target, capability_of, check_formats
 from .tensor_file import TensorFile
 
 logger = logging.getLogger(__name__)
-
-FUSED_ATTENTION = frozenset({"denoiser"})
-"""Attention that must have a dedicated kernel in 16 bits: unfused, it writes a matrix of all tokens by all tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,27 +63,6 @@ class Built:
     path: Path
     manifest: PlanManifest
     reused: bool
-
-
-def plan_ingredients(
-    bundle: Bundle, component: str, target: Target, coverage: Coverage, options: BuildOptions | None = None
-) -> Ingredients:
-    """What a component's plan would be made of, from the bundle's manifest alone."""
-    manifest, graph = bundle.manifest, bundle.graph(component)
-    hashes = {record.path: record.sha256 for record in manifest.files}
-    weights = [record for record in manifest.weights if record.path in graph.weights]
-    return Ingredients(
-        component=component,
-        precision=graph.precision,
-        graph_sha256=hashes[graph.path],
-        weights=tuple(
-            WeightsFingerprint(size_bytes=record.size_bytes, sample_sha256=record.sample_sha256) for record in weights
-        ),
-        target=target,
-        coverage=coverage,
-        profile=profile_of(COMPONENTS[component], coverage, manifest.model),
-        options=options or BuildOptions(),
-    )
 
 
 class Builder:
@@ -150,8 +125,9 @@ class Builder:
             self._preflight([ingredients])
         with self._workplace(ingredients) as (plan, log):
             attempt = self._compile(ingredients, plan, log)
-            census = self._census(ingredients, graph, attempt)
-            warnings = self._shortfalls(ingredients, graph, census, attempt.log)
+            census = inspect_build(ingredients, graph, self.bundle.manifest.model, attempt)
+            warnings = not_as_asked(ingredients, graph, census)
+            self._accept(ingredients, warnings, attempt.log)
             manifest = self._manifest(ingredients, attempt, census, warnings)
             return Built(path=self.store.add(plan, manifest), manifest=manifest, reused=False)
 
@@ -216,35 +192,8 @@ class Builder:
             )
         return attempt
 
-    def _census(self, ingredients: Ingredients, graph: GraphFile, attempt: Attempt) -> Census:
-        assert attempt.compiled is not None
-        lines = attempt.log.read_text(errors="replace").splitlines()
-        listing = attempt.compiled.layers
-        layers = layers_from_inspector(listing) if listing else layers_from_log(lines)
-        if not layers:
-            raise BuildError(
-                f"the compiler listed no layers, so {ingredients.component} cannot be checked. The log is {attempt.log}"
-            )
-        memory = memory_from_log(lines)
-        component, model = COMPONENTS[ingredients.component], self.bundle.manifest.model
-        return take_census(
-            layers,
-            attention_asked=graph.num_attention,
-            weight_bytes=memory["weights"],
-            activation_bytes=memory["activation"],
-            io_bytes=io_bytes(component, ingredients.coverage, model, ingredients.precision),
-        )
-
-    def _shortfalls(self, ingredients: Ingredients, graph: GraphFile, census: Census, log: Path) -> tuple[str, ...]:
-        """What the engine does not do as asked. Raises BuildError unless the policy allows it."""
-        found = tuple(
-            shortfalls(
-                census,
-                precision=ingredients.precision.value,
-                quantized=graph.quantized,
-                fused_attention=ingredients.component in FUSED_ATTENTION and ingredients.precision.item_bytes == 2,
-            )
-        )
+    def _accept(self, ingredients: Ingredients, found: tuple[str, ...], log: Path) -> None:
+        """Raise BuildError for what an engine does not do as asked, or only say it if the policy allows it."""
         if found and not self.policy.allow_fallback:
             raise BuildError(
                 f"{ingredients.component} for {self.target} was built, but not as asked: {'; '.join(found)}. Take it "
@@ -252,7 +201,6 @@ class Builder:
             )
         for words in found:
             logger.warning("%s for %s: %s", ingredients.component, self.target, words)
-        return found
 
     def _manifest(
         self, ingredients: Ingredients, attempt: Attempt, census: Census, warnings: tuple[str, ...]

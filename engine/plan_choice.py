@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .build import plan_ingredients
 from .bundle import Bundle
 from .errors import PlanError
+from .ingredients import plan_ingredients
 from .machine import Machine, mismatches
 from .plan_manifest import PlanManifest
 from .plan_store import Entry, PlanStore

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,44 +10,10 @@ import msgspec
 
 from .build_options import BuildOptions
 from .census import Census
-from .components import Precision
-from .coverage import Coverage
 from .errors import PlanError
-from .profiles import ShapeRange
-from .targets import Target
+from .ingredients import Ingredients
 
 SCHEMA = 1
-REVISION = 1
-"""Counts changes of our own that make a plan of the same ingredients another one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsFingerprint:
-    """A weights file by its size and by its header and the first KiB of each tensor (`WeightsRecord.sample_sha256`)."""
-
-    size_bytes: int
-    sample_sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ingredients:
-    """Everything that decides what a plan is. Its key is the hash of these."""
-
-    component: str
-    precision: Precision
-    graph_sha256: str
-    weights: tuple[WeightsFingerprint, ...]
-    target: Target
-    coverage: Coverage
-    profile: Mapping[str, ShapeRange]
-    options: BuildOptions
-    revision: int = REVISION
-
-    @property
-    def key(self) -> str:
-        """32 hex digits of SHA-256."""
-        canonical = msgspec.json.encode(self, order="deterministic")
-        return hashlib.sha256(canonical).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

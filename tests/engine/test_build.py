@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import pytest
 
-from kontext_trt.engine.build import Builder, Built, plan_ingredients
+from kontext_trt.engine.build import Builder, Built
 from kontext_trt.engine.build_options import BuildOptions, Refit
 from kontext_trt.engine.bundle import Bundle
 from kontext_trt.engine.compile_process import ProcessResult
@@ -26,6 +26,7 @@ from kontext_trt.engine.coverage import Task
 from kontext_trt.engine.errors import BuildError, BundleError, PlanError, TargetError
 from kontext_trt.engine.failures import Failure, FailureKind
 from kontext_trt.engine.flavour import Flavour
+from kontext_trt.engine.ingredients import plan_ingredients
 from kontext_trt.engine.machine import Machine
 from kontext_trt.engine.plan_store import PlanStore
 from kontext_trt.engine.targets import Target, make_target

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from kontext_trt.engine.build import plan_ingredients
 from kontext_trt.engine.build_options import BuildOptions
 from kontext_trt.engine.bundle import Bundle
 from kontext_trt.engine.chunked_hash import hash_buffer
@@ -21,6 +20,7 @@ from kontext_trt.engine.engine_layers import layers_from_log
 from kontext_trt.engine.errors import BuildError
 from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.flavour.tensorrt_rtx import TensorRtRtx
+from kontext_trt.engine.ingredients import plan_ingredients
 from kontext_trt.engine.targets import Target
 
 from .conftest import COVERAGE

@@ -11,13 +11,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from kontext_trt.engine.build import plan_ingredients
 from kontext_trt.engine.build_options import BuildOptions
 from kontext_trt.engine.bundle import Bundle
 from kontext_trt.engine.compile import CompileJob
 from kontext_trt.engine.compile_process import ProcessResult, run_compilation
 from kontext_trt.engine.components import Precision
 from kontext_trt.engine.failures import FailureKind
+from kontext_trt.engine.ingredients import plan_ingredients
 from kontext_trt.engine.profiles import ShapeRange
 from kontext_trt.engine.targets import Target
 

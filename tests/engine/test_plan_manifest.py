@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kontext_trt.engine.build import Built, plan_ingredients
+from kontext_trt.engine.build import Built
 from kontext_trt.engine.build_options import BuildOptions, Compatibility, Refit
 from kontext_trt.engine.bundle import Bundle
 from kontext_trt.engine.components import COMPONENTS, Precision
 from kontext_trt.engine.coverage import Task
 from kontext_trt.engine.errors import PlanError
-from kontext_trt.engine.plan_manifest import Ingredients, parse_plan_manifest
+from kontext_trt.engine.ingredients import Ingredients, plan_ingredients
+from kontext_trt.engine.plan_manifest import parse_plan_manifest
 from kontext_trt.engine.targets import Target
 
 from .conftest import COVERAGE
