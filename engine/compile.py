@@ -60,8 +60,8 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
         progress = BuildProgress(sum(place.size_bytes for place in graph.weights.values()), on_fraction)
         config.progress_monitor = make_monitor(trt, progress)
         timings = attach_timings(config, job.timing_cache) if job.timing_cache else None
-        writer = make_writer(trt, plan, progress)
-        built = builder.build_serialized_network_to_stream(network, config, writer)
+        writer = make_writer(flavour.stream_writer, plan, progress)
+        built = flavour.serialize(builder, network, config, writer)
         if writer.error is not None:
             raise BuildError(f"writing the plan failed: {writer.error}")
         _require(built, "building", words)

@@ -59,16 +59,16 @@ class BuildProgress:
             self._on_fraction(fraction)
 
 
-def make_writer(trt: Any, file: BinaryIO, progress: BuildProgress) -> Any:
-    class PlanWriter(trt.IStreamWriter):
+def make_writer(base: Any, file: BinaryIO, progress: BuildProgress) -> Any:
+    class PlanWriter(base):
         """Takes the plan as it is serialized. A short return makes the compiler stop."""
 
         def __init__(self) -> None:
-            trt.IStreamWriter.__init__(self)
+            base.__init__(self)
             self.digest = ChunkedHash()
             self.error: OSError | None = None
 
-        def write(self, data: bytes) -> int:
+        def write(self, data: bytes | memoryview) -> int:
             try:
                 file.write(data)
             except OSError as error:  # a full disk; an exception must not cross into the compiler

@@ -31,6 +31,15 @@ class Flavour(Protocol):
         """The parser takes weights where they lie, so that they need not be read into memory first."""
         ...
 
+    @property
+    def stream_writer(self) -> type:
+        """The base class of what plans are written to."""
+        ...
+
+    def serialize(self, builder: Any, network: Any, config: Any, writer: Any) -> bool:
+        """Build, and give the plan to `writer.write`: in pieces where the library can. False if that failed."""
+        ...
+
     def set_capability(self, config: Any, capability: str) -> None:
         """Compile for "sm_89", or, for "portable", for the library's own default."""
         ...

@@ -27,6 +27,20 @@ class TensorRt:
     def weights_by_pointer(self) -> bool:
         return hasattr(self.trt.OnnxParser, "load_initializer")  # since 10.13
 
+    @property
+    def streams_plans(self) -> bool:
+        return hasattr(self.trt.Builder, "build_serialized_network_to_stream")  # in 10.13; unknown before
+
+    @property
+    def stream_writer(self) -> type:
+        return self.trt.IStreamWriter if self.streams_plans else object
+
+    def serialize(self, builder: Any, network: Any, config: Any, writer: Any) -> bool:
+        if self.streams_plans:
+            return builder.build_serialized_network_to_stream(network, config, writer)
+        plan = builder.build_serialized_network(network, config)
+        return plan is not None and writer.write(memoryview(plan)) == plan.nbytes
+
     def set_capability(self, config: Any, capability: str) -> None:
         """Nothing to set: it compiles for the GPU that it runs on."""
 

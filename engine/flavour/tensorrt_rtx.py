@@ -31,6 +31,13 @@ class TensorRtRtx:
         found = (re.fullmatch(r"SM(\d+)", name) for name in self.trt.ComputeCapability.__members__)
         return tuple(f"sm_{match[1]}" for match in found if match)
 
+    @property
+    def stream_writer(self) -> type:
+        return self.trt.IStreamWriter
+
+    def serialize(self, builder: Any, network: Any, config: Any, writer: Any) -> bool:
+        return builder.build_serialized_network_to_stream(network, config, writer)
+
     def set_capability(self, config: Any, capability: str) -> None:
         if capability == "portable":
             return  # none set: 8.0, 8.6, 8.9, 12.0 and later

@@ -52,12 +52,13 @@ def _tensorrt(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_tensorrt")
-@pytest.mark.parametrize("by_pointer", [True, False])
-def test_tensorrts_road_leads_to_a_plan(job: CompileJob, monkeypatch: pytest.MonkeyPatch, by_pointer: bool) -> None:
-    """Also as before 10.13, when the parser could only read weights from files."""
+@pytest.mark.parametrize("recent", [True, False])
+def test_tensorrts_road_leads_to_a_plan(job: CompileJob, monkeypatch: pytest.MonkeyPatch, recent: bool) -> None:
+    """Also as before 10.13: the parser reads weights from files, and the plan comes in one piece."""
     from kontext_trt.engine.flavour.tensorrt import TensorRt
 
-    monkeypatch.setattr(TensorRt, "weights_by_pointer", by_pointer)
+    monkeypatch.setattr(TensorRt, "weights_by_pointer", recent)
+    monkeypatch.setattr(TensorRt, "streams_plans", recent)
     seen: list[float] = []
     compiled = compile_plan(job, seen.append)
     data = job.plan.read_bytes()
