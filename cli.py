@@ -11,6 +11,7 @@ import typer
 from rich.logging import RichHandler
 
 from . import __version__
+from .engine import build_commands
 from .engine import commands as engine_commands
 from .engine.errors import KontextError
 from .engine.terminal import notes, screen
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for command in (
     export_commands.export,
+    build_commands.build,
     runtime_commands.edit,
     runtime_commands.generate,
     engine_commands.inspect,
@@ -33,6 +35,7 @@ for command in (
     export_commands.demo,
 ):
     app.command()(command)
+app.add_typer(build_commands.plans, name="plans")
 
 
 @app.callback(invoke_without_command=True)

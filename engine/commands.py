@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from .build_commands import show_plans
 from .bundle import Bundle
 from .doctor import diagnose
 from .errors import BundleError
+from .plan_store import PlanStore
 from .terminal import human_bytes, notes, print_json, progress_bars, screen
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -22,9 +24,9 @@ def inspect(
     full: Annotated[bool, typer.Option(help="Also read every byte of weights exported with --hash-weights.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show what a bundle holds: components, precisions, sizes, parameters, bytes."""
+    """Show what a bundle holds: components, precisions, sizes, parameters, bytes, plans."""
     opened = Bundle.open(bundle)
-    manifest = opened.manifest
+    manifest, plans = opened.manifest, list(PlanStore.of(opened.path).entries())
     problems: list[str] = []
     if verify or full:
         with progress_bars() as bars:
@@ -34,9 +36,10 @@ def inspect(
                 )
             problems = opened.verify(whole=full, on_bytes=bars.advance)
     if json:
-        print_json({"fingerprint": opened.fingerprint, "problems": problems, "manifest": manifest})
+        print_json({"fingerprint": opened.fingerprint, "problems": problems, "manifest": manifest, "plans": plans})
     else:
         _show(opened)
+        show_plans(plans)
         if verify or full:
             unhashed = [record.path for record in manifest.weights if record.sha256 is None]
             if full and unhashed:

@@ -39,8 +39,14 @@ _PARTS = (
         True,
         "pip install 'kontext-trt[gpu]'",
     ),
-    ("build and run TensorRT plans", ("tensorrt", "cuda-python"), False, True, "pip install 'kontext-trt[tensorrt]'"),
-    ("build TensorRT-RTX plans", ("tensorrt-rtx",), False, False, "pip install 'kontext-trt[rtx]'"),
+    (
+        "build and run TensorRT plans",
+        ("tensorrt", "cuda-python", "onnx"),
+        False,
+        True,
+        "pip install 'kontext-trt[tensorrt]'",
+    ),
+    ("build TensorRT-RTX plans", ("tensorrt-rtx", "onnx"), False, False, "pip install 'kontext-trt[rtx]'"),
     (
         "export checkpoints",
         ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript", "safetensors"),

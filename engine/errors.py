@@ -41,3 +41,15 @@ class Cancelled(KontextError):
 
 class MissingDependencyError(KontextError, ImportError):
     """A package that an optional part needs; the message holds the command that installs it."""
+
+
+class TargetError(KontextError):
+    """A GPU that cannot be built for, or cannot compute what a graph asks for."""
+
+
+class BuildError(KontextError):
+    """A plan that could not be built."""
+
+
+class PlanError(KontextError):
+    """A plan that must not be opened: missing, altered, foreign, or made for another machine."""

@@ -57,7 +57,8 @@ class VaeEncoder(nn.Module):
         self.encoder = autoencoder(config).encoder
 
     def forward(self, image: Tensor) -> Tensor:
-        pixels = rearrange(image, "b h w c -> b c h w").to(torch.float32) / 255
+        # cast first: TensorRT takes uint8 at a network's border only, and there into a cast
+        pixels = rearrange(image.to(torch.float32), "b h w c -> b c h w") / 255
         moments = self.encoder((2 * pixels - 1).to(self.encoder.conv_in.weight.dtype))
         mean = moments[:, : self.config.latent_channels]
         latents = (mean - self.config.shift) * self.config.scaling
@@ -79,4 +80,4 @@ class VaeDecoder(nn.Module):
         unpacked = rearrange(latents, "b h w (c p q) -> b c (h p) (w q)", p=2, q=2)
         scaled = unpacked.to(self.decoder.conv_in.weight.dtype) / self.config.scaling + self.config.shift
         pixels = (self.decoder(scaled).to(torch.float32) / 2 + 0.5).clamp(0, 1)
-        return rearrange((pixels * 255).round().to(torch.uint8), "b c h w -> b h w c")
+        return rearrange((pixels * 255).round(), "b c h w -> b h w c").to(torch.uint8)

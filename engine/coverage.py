@@ -1,0 +1,88 @@
+"""What plans must be able to run: sizes, tasks, batch, steps. Profiles come from it, and the runtime obeys it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from .components import PIXELS_PER_TOKEN
+from .errors import RequestError
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+class Task(str, Enum):
+    """EDIT has a reference picture; GENERATE, text to image, has none."""
+
+    EDIT = "edit"
+    GENERATE = "generate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Plans are fastest at `common`, one of `sizes`. References are brought to one of `sizes`, too.
+
+    Sizes are kept from the narrowest to the widest and once each, so that the same coverage has one form.
+    """
+
+    sizes: tuple[Size, ...]
+    tasks: tuple[Task, ...] = (Task.EDIT, Task.GENERATE)
+    batch: int = 1
+    max_steps: int = 50
+
+    def __post_init__(self) -> None:
+        if not self.sizes or not self.tasks:
+            raise RequestError("at least one size and one task must be covered")
+        for width, height in self.sizes:
+            if min(width, height) <= 0 or width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
+                raise RequestError(
+                    f"size {width}x{height} is not possible: sides must be positive multiples of {PIXELS_PER_TOKEN}"
+                )
+        object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes), key=lambda size: (size[0] / size[1], size))))
+        object.__setattr__(self, "tasks", tuple(task for task in Task if task in self.tasks))
+        for what, value in (("batch", self.batch), ("max_steps", self.max_steps)):
+            if value < 1:
+                raise RequestError(f"{what} must be at least 1, not {value}")
+
+    @property
+    def common(self) -> Size:
+        """The squarest size; among equals the largest."""
+        return min(self.sizes, key=lambda size: (max(size) / min(size), -size[0] * size[1]))
+
+    def describe(self) -> str:
+        """In words: "17 sizes, 672x1568 to 1568x672, best at 1024x1024; edit and generate; batch 1; up to 50 steps"."""
+        first, last = self.sizes[0], self.sizes[-1]
+        span = f"{first[0]}x{first[1]}"
+        if len(self.sizes) > 1:
+            span = f"{len(self.sizes)} sizes, {span} to {last[0]}x{last[1]}, best at {self.common[0]}x{self.common[1]}"
+        batch = f"batch 1 to {self.batch}" if self.batch > 1 else "batch 1"
+        return f"{span}; {' and '.join(task.value for task in self.tasks)}; {batch}; up to {self.max_steps} steps"
+
+    def check(self, size: Size, *, reference: Size | None = None, batch: int = 1, steps: int = 1) -> None:
+        """Raise RequestError, naming the build command, unless plans of this coverage can serve a request."""
+        for wanted in (size, reference):
+            if wanted is not None and wanted not in self.sizes:
+                text = f"{wanted[0]}x{wanted[1]}"
+                raise RequestError(
+                    f"no profile for {text}: these plans cover {self.describe()}; build with --size {text}"
+                )
+        task = Task.GENERATE if reference is None else Task.EDIT
+        if task not in self.tasks:
+            raise RequestError(f"these plans cover {self.describe()}; build with --task {task.value}")
+        if batch > self.batch:
+            raise RequestError(f"these plans cover {self.describe()}; build with --batch {batch}")
+        if steps > self.max_steps:
+            raise RequestError(f"these plans cover {self.describe()}; build with --max-steps {steps}")
+
+
+def parse_sizes(texts: Sequence[str]) -> tuple[Size, ...]:
+    """["1024x1024", "1568x672"] to sizes. Raises RequestError."""
+    sizes: list[Size] = []
+    for text in texts:
+        width, cross, height = text.lower().partition("x")
+        if not (cross and width.isdecimal() and height.isdecimal()):
+            raise RequestError(f"a size is WIDTHxHEIGHT, for example 1024x1024, not {text!r}")
+        sizes.append((int(width), int(height)))
+    return tuple(sizes)

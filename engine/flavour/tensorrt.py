@@ -1,0 +1,55 @@
+"""TensorRT 10.12 to 11.x: builds and times kernels on the GPU that the plan is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorrt
+
+from .attention import mark_decomposable
+
+
+class TensorRt:
+    """See `Flavour`."""
+
+    name = "tensorrt"
+    ahead_of_time = False
+    times_tactics = True
+    needs_driver: tuple[str, ...] = ()  # a machine without one cannot build at all
+    capabilities = None
+
+    def __init__(self) -> None:
+        self.trt: Any = tensorrt
+        self.version: str = self.trt.__version__
+
+    @property
+    def weights_by_pointer(self) -> bool:
+        return hasattr(self.trt.OnnxParser, "load_initializer")  # since 10.13
+
+    @property
+    def streams_plans(self) -> bool:
+        return hasattr(self.trt.Builder, "build_serialized_network_to_stream")  # in 10.13; unknown before
+
+    @property
+    def stream_writer(self) -> type:
+        return self.trt.IStreamWriter if self.streams_plans else object
+
+    def serialize(self, builder: Any, network: Any, config: Any, writer: Any) -> bool:
+        if self.streams_plans:
+            return builder.build_serialized_network_to_stream(network, config, writer)
+        plan = builder.build_serialized_network(network, config)
+        return plan is not None and writer.write(memoryview(plan)) == plan.nbytes
+
+    def set_capability(self, config: Any, capability: str) -> None:
+        """Nothing to set: it compiles for the GPU that it runs on."""
+
+    def allow_decomposed_attention(self, network: Any) -> int:
+        return mark_decomposable(self.trt, network)
+
+    def refusal(self, plan: memoryview) -> str:
+        return ""  # it only tells by trying
+
+    def compatibility_flags(self) -> Mapping[str, Any]:
+        levels = self.trt.HardwareCompatibilityLevel
+        return {"same_capability": levels.SAME_COMPUTE_CAPABILITY, "ampere_plus": levels.AMPERE_PLUS}

@@ -1,0 +1,61 @@
+"""TensorRT-RTX 1.7: compiles ahead of time, for a list of GPU generations, and finishes on the GPU at first run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import tensorrt_rtx
+
+from ..errors import BuildError
+from .attention import mark_decomposable
+
+
+class TensorRtRtx:
+    """See `Flavour`."""
+
+    name = "tensorrt_rtx"
+    ahead_of_time = True
+    times_tactics = False
+    needs_driver: tuple[str, ...] = ("refit", "strip")  # both finish kernels on the device
+    weights_by_pointer = True
+
+    def __init__(self) -> None:
+        self.trt: Any = tensorrt_rtx
+        self.version: str = self.trt.__version__
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What the ComputeCapability enumeration names."""
+        found = (re.fullmatch(r"SM(\d+)", name) for name in self.trt.ComputeCapability.__members__)
+        return tuple(f"sm_{match[1]}" for match in found if match)
+
+    @property
+    def stream_writer(self) -> type:
+        return self.trt.IStreamWriter
+
+    def serialize(self, builder: Any, network: Any, config: Any, writer: Any) -> bool:
+        return builder.build_serialized_network_to_stream(network, config, writer)
+
+    def set_capability(self, config: Any, capability: str) -> None:
+        if capability == "portable":
+            return  # none set: 8.0, 8.6, 8.9, 12.0 and later
+        config.num_compute_capabilities = 1
+        member = getattr(self.trt.ComputeCapability, capability.replace("sm_", "SM"))
+        if not config.set_compute_capability(member, 0):
+            raise BuildError(f"TensorRT-RTX {self.version} did not accept {capability}, which it lists")
+
+    def allow_decomposed_attention(self, network: Any) -> int:
+        return mark_decomposable(self.trt, network)
+
+    def refusal(self, plan: memoryview) -> str:
+        trt = self.trt
+        validity, found = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR)).get_engine_validity(plan)
+        if validity != trt.EngineValidity.INVALID:
+            return ""
+        reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if found & int(flag)]
+        return ", ".join(reasons).lower().replace("_", " ") or "it says no more, as it does where there is no GPU"
+
+    def compatibility_flags(self) -> Mapping[str, Any]:
+        return {}

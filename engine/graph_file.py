@@ -1,0 +1,88 @@
+"""Reading a component's ONNX graph for the compiler: where its weights lie, and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BundleError, MissingDependencyError
+
+_QUANTIZED = {"FLOAT8E4M3FN": "fp8", "FLOAT4E2M1": "nvfp4"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightPlace:
+    """Where an initializer's bytes lie."""
+
+    file: Path
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A parsed graph without its external weights. `data` are the file's bytes."""
+
+    path: Path
+    data: bytes
+    proto: Any
+
+    @classmethod
+    def read(cls, path: Path) -> GraphFile:
+        """Raises MissingDependencyError without the onnx package, BundleError for a file that is no ONNX graph."""
+        try:
+            import onnx
+            from google.protobuf.message import DecodeError
+        except ImportError as error:
+            raise MissingDependencyError("building plans needs onnx; install it with: pip install onnx") from error
+        data = path.read_bytes()
+        try:
+            return cls(path=path, data=data, proto=onnx.load_from_string(data))
+        except DecodeError as error:
+            raise BundleError(f"{path} is not an ONNX graph ({error}); export the bundle again") from error
+
+    @cached_property
+    def weights(self) -> Mapping[str, WeightPlace]:
+        """The place of each initializer that is external data."""
+        places: dict[str, WeightPlace] = {}
+        for tensor in self.proto.graph.initializer:
+            if tensor.external_data:
+                fields = {entry.key: entry.value for entry in tensor.external_data}
+                places[tensor.name] = WeightPlace(
+                    file=self.path.parent / fields["location"],
+                    offset=int(fields.get("offset", 0)),
+                    size_bytes=int(fields["length"]),
+                )
+        return places
+
+    @property
+    def num_attention(self) -> int:
+        """Attention operators, or, in a graph where they are decomposed, softmaxes."""
+        kinds = [node.op_type for node in self.proto.graph.node]
+        return kinds.count("Attention") or kinds.count("Softmax")
+
+    @property
+    def quantized(self) -> str | None:
+        """fp8 or nvfp4 if the graph has initializers of that type; nvfp4 if both, whose block scales are fp8."""
+        import onnx
+
+        names = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in self.proto.graph.initializer}
+        found = {_QUANTIZED[name] for name in names if name in _QUANTIZED}
+        return max(found) if found else None
+
+
+def map_weights(graph: GraphFile) -> dict[str, NDArray[np.uint8]]:
+    """Each external initializer's bytes, mapped from its file: nothing is read before it is used."""
+    files: dict[Path, NDArray[np.uint8]] = {}
+    mapped: dict[str, NDArray[np.uint8]] = {}
+    for name, place in graph.weights.items():
+        if place.file not in files:
+            files[place.file] = np.memmap(place.file, dtype=np.uint8, mode="r")
+        mapped[name] = files[place.file][place.offset : place.offset + place.size_bytes]
+    return mapped

@@ -1,0 +1,58 @@
+"""Removing plans that nobody can or need open, and what interrupted builds left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .bundle import Bundle
+from .components import COMPONENTS
+from .locks import unused
+from .plan_choice import outdated
+from .plan_store import LOCKS, PlanStore, remove_unused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """A plan, or an unfinished one's folder, and why it goes; `in_use` if a process has it and it stays."""
+
+    path: Path
+    reason: str
+    size_bytes: int
+    in_use: bool
+
+
+def prune_store(store: PlanStore, bundle: Bundle, *, everything: bool = False, dry_run: bool = False) -> list[Removal]:
+    """Remove unfinished, damaged and outdated plans; with `everything` the sound ones, too."""
+    removals = list(_unfinished(store, dry_run))
+    for entry in store.entries():
+        reason = outdated(entry, bundle) or ("asked for" if everything else "")
+        if reason:
+            removals.append(_remove(entry.path, reason, dry_run))
+    return removals
+
+
+def _remove(path: Path, reason: str, dry_run: bool) -> Removal:
+    size = path.stat().st_size
+    if dry_run:
+        with unused(path) as free:
+            in_use = not free
+    else:
+        in_use = not remove_unused(path)
+    return Removal(path=path, reason=reason, size_bytes=size, in_use=in_use)
+
+
+def _unfinished(store: PlanStore, dry_run: bool) -> Iterator[Removal]:
+    """Temporary folders of builds, unless their key's lock says that they are under way."""
+    for component in COMPONENTS:
+        for folder in sorted((store.folder / component).glob(".*")):
+            lock = store.folder / LOCKS / f"{folder.name.split('.')[1]}.lock"
+            if not folder.is_dir() or not lock.is_file():
+                continue
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            with unused(lock) as free:
+                if free and not dry_run:
+                    shutil.rmtree(folder)
+            yield Removal(path=folder, reason="its build was ended", size_bytes=size, in_use=not free)

@@ -1,0 +1,85 @@
+"""Tiny bundles with the real head size, and plans of them, made once for the whole run by the real compiler."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kontext_trt.engine.build import Builder, BuildPolicy, Built
+from kontext_trt.engine.bundle import Bundle
+from kontext_trt.engine.components import Precision
+from kontext_trt.engine.coverage import Coverage
+from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
+from kontext_trt.engine.gpus import Gpu
+from kontext_trt.engine.machine import Machine
+from kontext_trt.engine.targets import Target, make_target
+from kontext_trt.export.checkpoint import open_checkpoint
+from kontext_trt.export.commands import quiet_libraries
+from kontext_trt.export.export import ExportOptions, export_bundle
+from kontext_trt.export.tiny import tiny_pipeline
+
+COVERAGE = Coverage(sizes=((96, 192), (112, 144), (128, 128), (144, 112), (192, 96)), max_steps=8)
+ADA = Gpu(index=0, name="NVIDIA GeForce RTX 4090", major=8, minor=9, memory_bytes=24 << 30)
+
+
+@pytest.fixture(scope="session")
+def wide_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precision], Bundle]:
+    """By precision: the tiny checkpoint with heads of 128, as in FLUX.1. Not to be altered."""
+    folder = tmp_path_factory.mktemp("wide")
+    made: dict[Precision, Bundle] = {}
+
+    def bundle(precision: Precision) -> Bundle:
+        checkpoint = folder / "checkpoint"
+        if not checkpoint.exists():
+            quiet_libraries()
+            tiny_pipeline(head_width=128).save_pretrained(checkpoint)
+        if precision not in made:
+            opened, options = open_checkpoint(checkpoint), ExportOptions(precision=precision)
+            made[precision] = export_bundle(opened, folder / precision.value, options)
+        return made[precision]
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def rtx() -> Flavour:
+    return load_flavour(FlavourName.TENSORRT_RTX)
+
+
+@pytest.fixture(scope="session")
+def ada(rtx: Flavour) -> Target:
+    return make_target(rtx, "sm_89", ())
+
+
+@pytest.fixture
+def ada_machine(rtx: Flavour) -> Machine:
+    """A machine that can open plans for sm_89, as far as we can tell before the library does."""
+    return Machine(flavour=rtx.name, version=rtx.version, gpu=ADA)
+
+
+@pytest.fixture
+def wide_bundle(wide_bundles: Callable[[Precision], Bundle], tmp_path: Path) -> Bundle:
+    """A bf16 bundle of one's own, without plans."""
+    shared = wide_bundles(Precision.BF16)
+    copy = shutil.copytree(shared.path, tmp_path / "bundle", ignore=shutil.ignore_patterns("plans"))
+    return Bundle.open(Path(copy))
+
+
+@pytest.fixture(scope="session")
+def clip_plan(wide_bundles: Callable[[Precision], Bundle], rtx: Flavour, ada: Target) -> Built:
+    """The smallest plan, in the shared bf16 bundle's store."""
+    return Builder(wide_bundles(Precision.BF16), rtx, ada).build("clip", COVERAGE)
+
+
+@pytest.fixture
+def builder(wide_bundle: Bundle, rtx: Flavour, ada: Target) -> Callable[..., Builder]:
+    """Builders for sm_89 over a bundle of one's own; arguments are `BuildPolicy`'s, and `compile_plan`."""
+
+    def make(compile_plan: Callable[..., object] | None = None, **policy: object) -> Builder:
+        extra = {} if compile_plan is None else {"compile_plan": compile_plan}
+        return Builder(wide_bundle, rtx, ada, policy=BuildPolicy(**policy), **extra)  # pyright: ignore[reportArgumentType]
+
+    return make

@@ -1,0 +1,76 @@
+"""What plans must cover, in words, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kontext_trt.engine.coverage import Coverage, Task, parse_sizes
+from kontext_trt.engine.errors import RequestError
+from kontext_trt.engine.sizes import TRAINED_SIZES
+
+ALL = Coverage(sizes=TRAINED_SIZES)
+SQUARE = Coverage(sizes=((1024, 1024),), tasks=(Task.EDIT,), batch=2, max_steps=28)
+
+
+def test_the_range_is_told_in_words() -> None:
+    assert ALL.describe() == (
+        "17 sizes, 672x1568 to 1568x672, best at 1024x1024; edit and generate; batch 1; up to 50 steps"
+    )
+    assert SQUARE.describe() == "1024x1024; edit; batch 1 to 2; up to 28 steps"
+
+
+def test_the_common_size_is_the_squarest() -> None:
+    assert ALL.common == (1024, 1024)
+    assert Coverage(sizes=((832, 1248), (944, 1104))).common == (944, 1104)
+    assert Coverage(sizes=((512, 512), (1024, 1024))).common == (1024, 1024)
+
+
+def test_what_is_covered_passes() -> None:
+    ALL.check((1568, 672), reference=(672, 1568), steps=50)
+    ALL.check((1024, 1024))
+    SQUARE.check((1024, 1024), reference=(1024, 1024), batch=2, steps=28)
+
+
+@pytest.mark.parametrize(
+    ("request_", "advice"),
+    [
+        ({"size": (1504, 688), "reference": (1024, 1024)}, "no profile for 1504x688.*build with --size 1504x688"),
+        ({"size": (1024, 1024), "reference": (688, 1504)}, "no profile for 688x1504"),
+        ({"size": (1024, 1024)}, "cover 1024x1024; edit; .*build with --task generate"),
+        ({"size": (1024, 1024), "reference": (1024, 1024), "batch": 3}, "build with --batch 3"),
+        ({"size": (1024, 1024), "reference": (1024, 1024), "steps": 29}, "build with --max-steps 29"),
+    ],
+)
+def test_what_is_not_covered_is_refused_with_the_command(request_: dict[str, Any], advice: str) -> None:
+    with pytest.raises(RequestError, match=advice):
+        SQUARE.check(request_.pop("size"), **request_)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sizes": ()}, "at least one size"),
+        ({"sizes": ((1000, 1024),)}, "size 1000x1024 is not possible: sides must be positive multiples of 16"),
+        ({"sizes": ((1024, 0),)}, "size 1024x0"),
+        ({"sizes": ((1024, 1024),), "batch": 0}, "batch must be at least 1, not 0"),
+        ({"sizes": ((1024, 1024),), "max_steps": 0}, "max_steps must be at least 1"),
+        ({"sizes": ((1024, 1024),), "tasks": ()}, "one task"),
+    ],
+)
+def test_nonsense_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Coverage(**fields)
+
+
+def test_the_same_coverage_has_one_form() -> None:
+    wide = Coverage(sizes=((1568, 672), (1024, 1024), (672, 1568), (1024, 1024)), tasks=(Task.GENERATE, Task.EDIT))
+    assert wide == Coverage(sizes=((672, 1568), (1024, 1024), (1568, 672)))
+    assert wide.sizes == ((672, 1568), (1024, 1024), (1568, 672))
+
+
+def test_sizes_are_read() -> None:
+    assert parse_sizes(["1568x672", "1024X1024"]) == ((1568, 672), (1024, 1024))
+    with pytest.raises(RequestError, match="WIDTHxHEIGHT, for example 1024x1024, not '1024'"):
+        parse_sizes(["1024"])

@@ -1,0 +1,67 @@
+"""What a build needs against what there is, and where the numbers come from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from kontext_trt.engine import memory
+from kontext_trt.engine.flavour import Flavour
+from kontext_trt.engine.preflight import Resources, estimate, lacks, measure
+
+from .conftest import ADA
+
+GIB = 1 << 30
+TIMED: Any = SimpleNamespace(ahead_of_time=False)
+
+
+def test_what_suffices_passes(rtx: Flavour) -> None:
+    needed = estimate(16 * GIB, rtx, None)
+    assert needed.gpu == 0
+    assert list(lacks(needed, Resources(memory=128 * GIB, disk=64 * GIB, gpu=None))) == []
+
+
+def test_each_lack_is_told_with_both_numbers() -> None:
+    needed = estimate(16 * GIB, TIMED, 2 * GIB)
+    told = list(lacks(needed, Resources(memory=8 * GIB, disk=4 * GIB, gpu=12 * GIB)))
+    assert [words.partition(":")[0] for words in told] == ["memory", "disk", "GPU memory"]
+    assert told[2] == "GPU memory: about 18.0 GiB needed, 12.0 GiB free"
+
+
+def test_this_machine_is_measured(rtx: Flavour, tmp_path: Path) -> None:
+    there = measure(tmp_path / "not" / "yet", rtx, ADA)
+    assert there.memory > 0
+    assert there.disk > 0
+    assert there.gpu is None, "ahead of time no GPU is needed"
+    assert measure(tmp_path, TIMED, ADA).gpu == ADA.memory_bytes
+
+
+def test_anonymous_memory_grows_with_what_a_process_holds() -> None:
+    before = memory.anonymous_bytes(os.getpid())
+    held = bytearray(os.urandom(1 << 20) * 64)
+    assert memory.anonymous_bytes(os.getpid()) - before > 32 << 20
+    assert held
+
+
+def test_a_process_that_has_ended_holds_nothing() -> None:
+    assert memory.anonymous_bytes(2**22 + 1) == 0
+
+
+def test_a_control_groups_limit_counts(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    free = memory.available_bytes()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert abs(memory.available_bytes() - free) < 1 << 30
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("2500000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000000\ninactive_file 100000\nactive_file 50000\n")
+    assert memory.available_bytes() == 3000000 - 2500000 + 150000
+
+
+def test_kills_for_want_of_memory_are_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    before = memory.oom_kills()
+    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    assert memory.oom_kills() == before + 2
