@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -13,16 +12,16 @@ from .build import Builder, BuildPolicy, Built
 from .build_options import BuildOptions, Compatibility, Refit
 from .bundle import Bundle
 from .components import COMPONENTS
-from .coverage import Coverage, Task, parse_sizes
+from .coverage import Coverage, Task
 from .errors import PlanError, RequestError
 from .flavour import load_flavour
 from .gpus import find_gpus
 from .plan_store import Entry, PlanStore
 from .prune import prune_store
+from .sizes import parse_size
 from .targets import choose_flavour, make_target, parse_gpu
 from .terminal import human_bytes, notes, print_json, progress_bars, screen
 
-Choice = TypeVar("Choice", bound=Enum)
 plans = typer.Typer(help="List, check and remove a bundle's plans.", no_args_is_help=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 StoreOption = Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")]
@@ -37,16 +36,18 @@ def build(
     flavour: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt_rtx.")] = "auto",
     component: Annotated[list[str] | None, typer.Option(help="Only this component; several times for several.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="Only this WIDTHxHEIGHT; several times for several.")] = None,
-    task: Annotated[str, typer.Option(help="all, edit or generate.")] = "all",
+    task: Annotated[Task | None, typer.Option(help="Only this task. Default: both.")] = None,
     batch: Annotated[int, typer.Option(help="The largest batch.")] = 1,
     max_steps: Annotated[int, typer.Option(help="The most steps of a request.")] = 50,
     workspace: Annotated[str | None, typer.Option(help="GPU memory a kernel may use beside activations: 2GiB.")] = None,
     optimization_level: Annotated[int | None, typer.Option(help="0 (fast build) to 5 (fast plan).")] = None,
     max_aux_streams: Annotated[int | None, typer.Option(help="Streams beside the caller's.")] = None,
-    refit: Annotated[str, typer.Option(help="none, full or identical.")] = "none",
+    refit: Annotated[Refit, typer.Option(help="Whether weights can be exchanged in the plan.")] = Refit.NONE,
     strip: Annotated[bool, typer.Option(help="Leave weights out; needs --refit.")] = False,
     weight_streaming: Annotated[bool, typer.Option(help="Weights may stay in host memory.")] = False,
-    compatibility: Annotated[str, typer.Option(help="none, same_capability or ampere_plus (TensorRT).")] = "none",
+    compatibility: Annotated[
+        Compatibility, typer.Option(help="Which other GPUs may run the plan (TensorRT).")
+    ] = Compatibility.NONE,
     rebuild: Annotated[bool, typer.Option(help="Build even what is there.")] = False,
     allow_fallback: Annotated[bool, typer.Option(help="Keep engines that are not in the precision asked for.")] = False,
     preflight: Annotated[bool, typer.Option(help="Refuse if memory or disk will not suffice.")] = True,
@@ -57,8 +58,8 @@ def build(
     """Build a bundle's plans for one GPU or several. What is there already is kept."""
     opened = Bundle.open(bundle)
     coverage = Coverage(
-        sizes=parse_sizes(size) if size else opened.manifest.model.sizes,
-        tasks=_tasks(task),
+        sizes=tuple(map(parse_size, size)) if size else opened.manifest.model.sizes,
+        tasks=tuple(Task) if task is None else (task,),
         batch=batch,
         max_steps=max_steps,
     )
@@ -66,10 +67,10 @@ def build(
         workspace_bytes=_parse_bytes(workspace) if workspace else None,
         optimization_level=optimization_level,
         max_aux_streams=max_aux_streams,
-        refit=_choice("refit", refit, Refit),
+        refit=refit,
         strip=strip,
         weight_streaming=weight_streaming,
-        compatibility=_choice("compatibility", compatibility, Compatibility),
+        compatibility=compatibility,
     )
     policy = BuildPolicy(
         rebuild=rebuild,
@@ -187,18 +188,6 @@ def _say(plan: Built, json: bool) -> None:
 def _store(bundle: Path, folder: Path | None, *, trust: bool = False) -> PlanStore:
     path = Bundle.open(bundle).path
     return PlanStore.of(path) if folder is None else PlanStore(bundle=path, folder=folder, trust=trust)
-
-
-def _tasks(text: str) -> tuple[Task, ...]:
-    return tuple(Task) if text == "all" else (_choice("task", text, Task),)
-
-
-def _choice(what: str, text: str, kind: type[Choice]) -> Choice:
-    try:
-        return kind(text)
-    except ValueError:
-        allowed = ", ".join(str(member.value) for member in kind)
-        raise RequestError(f"{what} must be one of {allowed}, not {text!r}") from None
 
 
 def _parse_bytes(text: str) -> int:

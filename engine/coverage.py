@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from .components import PIXELS_PER_TOKEN
 from .errors import RequestError
-
-Size = tuple[int, int]
-"""(width, height) in pixels."""
+from .sizes import Size, check_size
 
 
 class Task(str, Enum):
@@ -35,11 +31,8 @@ class Coverage:
     def __post_init__(self) -> None:
         if not self.sizes or not self.tasks:
             raise RequestError("at least one size and one task must be covered")
-        for width, height in self.sizes:
-            if min(width, height) <= 0 or width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
-                raise RequestError(
-                    f"size {width}x{height} is not possible: sides must be positive multiples of {PIXELS_PER_TOKEN}"
-                )
+        for size in self.sizes:
+            check_size(size)
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes), key=lambda size: (size[0] / size[1], size))))
         object.__setattr__(self, "tasks", tuple(task for task in Task if task in self.tasks))
         for what, value in (("batch", self.batch), ("max_steps", self.max_steps)):
@@ -75,14 +68,3 @@ class Coverage:
             raise RequestError(f"these plans cover {self.describe()}; build with --batch {batch}")
         if steps > self.max_steps:
             raise RequestError(f"these plans cover {self.describe()}; build with --max-steps {steps}")
-
-
-def parse_sizes(texts: Sequence[str]) -> tuple[Size, ...]:
-    """["1024x1024", "1568x672"] to sizes. Raises RequestError."""
-    sizes: list[Size] = []
-    for text in texts:
-        width, cross, height = text.lower().partition("x")
-        if not (cross and width.isdecimal() and height.isdecimal()):
-            raise RequestError(f"a size is WIDTHxHEIGHT, for example 1024x1024, not {text!r}")
-        sizes.append((int(width), int(height)))
-    return tuple(sizes)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from .components import PIXELS_PER_TOKEN, Component, ElementType, Precision
+from .components import Component, ElementType, Precision
 from .coverage import Coverage, Task
 from .errors import RequestError
 from .manifest import ModelRecord
+from .sizes import token_grid
 
 BATCHED = frozenset({"conditioner", "denoiser"})
 """The others run once a prompt or a picture, whose results are cached, so a batch never reaches them."""
@@ -54,7 +55,7 @@ Profile = Mapping[str, ShapeRange]
 
 def dynamic_ranges(coverage: Coverage, model: ModelRecord) -> dict[str, Range]:
     """The range of each dynamic dimension, as `components.DYNAMIC_DIMS` names them."""
-    grids = {size: (size[1] // PIXELS_PER_TOKEN, size[0] // PIXELS_PER_TOKEN) for size in coverage.sizes}
+    grids = {size: token_grid(size) for size in coverage.sizes}
     rows, columns = [grid[0] for grid in grids.values()], [grid[1] for grid in grids.values()]
     tokens = [height * width for height, width in grids.values()]
     best = grids[coverage.common]

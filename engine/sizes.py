@@ -1,6 +1,14 @@
-"""The picture sizes that FLUX.1 Kontext [dev] was trained at."""
+"""Picture sizes: those that FLUX.1 Kontext [dev] was trained at, which are possible, how they are written."""
 
 from __future__ import annotations
+
+from .components import PIXELS_PER_TOKEN
+from .errors import RequestError
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+Grid = tuple[int, int]
+"""(height, width) in tokens."""
 
 _PORTRAIT = (
     (672, 1568),
@@ -12,9 +20,34 @@ _PORTRAIT = (
     (880, 1184),
     (944, 1104),
 )
-TRAINED_SIZES: tuple[tuple[int, int], ...] = (
+TRAINED_SIZES: tuple[Size, ...] = (
     *_PORTRAIT,
     (1024, 1024),
     *((height, width) for width, height in reversed(_PORTRAIT)),
 )
 """(width, height) in pixels, from the narrowest to the widest."""
+
+
+def check_size(size: Size) -> Size:
+    """Raise RequestError unless both sides are positive multiples of 16."""
+    width, height = size
+    if width <= 0 or height <= 0 or width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
+        rounded = tuple(max(PIXELS_PER_TOKEN, round(side / PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN) for side in size)
+        raise RequestError(
+            f"size {width}x{height} is not possible: both sides must be positive multiples of {PIXELS_PER_TOKEN}; "
+            f"the nearest is {rounded[0]}x{rounded[1]}"
+        )
+    return size
+
+
+def parse_size(text: str) -> Size:
+    """Read "1024x768" as (1024, 768). Raises RequestError for anything else, or a size that is not possible."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.strip().isdecimal() and height.strip().isdecimal()):
+        raise RequestError(f"a size is WIDTHxHEIGHT, such as 1024x1024, not {text!r}")
+    return check_size((int(width), int(height)))
+
+
+def token_grid(size: Size) -> Grid:
+    """(width, height) in pixels to (height, width) in tokens."""
+    return size[1] // PIXELS_PER_TOKEN, size[0] // PIXELS_PER_TOKEN

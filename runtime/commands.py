@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from ..engine.bundle import Bundle
-from ..engine.errors import RequestError
+from ..engine.sizes import parse_size
 from ..engine.terminal import notes, print_json, progress_bars, screen
 from .kontext import Kontext
 from .onnxruntime_executor import Device, OnnxRuntimeOptions
 from .result import Result
-from .sizes import Fit, Size
+from .sizes import Fit
 
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle, as `export` makes it.", show_default=False)]
 PromptOption = Annotated[
@@ -44,7 +44,7 @@ def edit(
     json: JsonOption = False,
 ) -> None:
     """Edit a picture as the prompt says."""
-    chosen = parse_size(size)
+    chosen = None if size is None else parse_size(size)
     with _open(bundle, device) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.edit(
@@ -65,7 +65,7 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Make a picture from a prompt alone."""
-    chosen = parse_size(size)
+    chosen = None if size is None else parse_size(size)
     with _open(bundle, device) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.generate(
@@ -88,16 +88,6 @@ class _StepBar:
         if done == 1:
             self._bars.start("denoising", of)
         self._bars.advance(1)
-
-
-def parse_size(text: str | None) -> Size | None:
-    """ "1024x768" to (1024, 768). Raises RequestError for anything else."""
-    if text is None:
-        return None
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.strip().isdigit() and height.strip().isdigit()):
-        raise RequestError(f"a size is WIDTHxHEIGHT, such as 1024x1024, not {text!r}")
-    return int(width), int(height)
 
 
 def _report(result: Result, paths: tuple[Path, ...], *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from ..engine.bundle import Bundle
 from ..engine.components import COMPONENTS
 from ..engine.errors import KontextError, RequestError
+from ..engine.sizes import Size
 from .clock import Clock
 from .encoders import Encoders
 from .executor import Executor
@@ -24,7 +25,7 @@ from .onnxruntime_executor import OnnxRuntimeExecutor, OnnxRuntimeOptions
 from .pictures import Picture, read_picture
 from .request import Reference, Request, make_request
 from .result import Output, Result
-from .sizes import Fit, Size, nearest_size, place
+from .sizes import Fit, nearest_size, place
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 
 from ..engine.components import Precision
-from .rope import Grid
+from ..engine.sizes import Grid
 
 BLOCK = 16
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ..engine.errors import RequestError
 from ..engine.manifest import FlowRecord
+from ..engine.sizes import Grid, Size, check_size, token_grid
 from .prompts import check_prompt
-from .rope import Grid
-from .sizes import Placement, Size, check_size, token_grid
+from .sizes import Placement
 
 MAX_SEED = 2**64 - 1
 

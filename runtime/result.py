@@ -15,7 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..engine.errors import RequestError
 from ..engine.files import atomic_file
-from .sizes import Placement, Size
+from ..engine.sizes import Size
+from .sizes import Placement
 
 METADATA_KEY = "kontext-trt"
 EXIF_IMAGE_DESCRIPTION = 0x010E

@@ -10,8 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Grid = tuple[int, int]
-"""(height, width) in tokens."""
+from ..engine.sizes import Grid
 
 
 def position_ids(text_length: int, target: Grid, reference: Grid | None) -> NDArray[np.float64]:

@@ -9,12 +9,7 @@ from enum import Enum
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..engine.components import PIXELS_PER_TOKEN
-from ..engine.errors import RequestError
-from .rope import Grid
-
-Size = tuple[int, int]
-"""(width, height) in pixels."""
+from ..engine.sizes import Size
 
 
 class Fit(str, Enum):
@@ -55,23 +50,6 @@ def nearest_size(original: Size, sizes: Sequence[Size]) -> Size:
     """The trained size whose aspect ratio is nearest; ties go to the narrower (BFL `kontext_model.py`, diffusers)."""
     aspect = original[0] / original[1]
     return min((abs(aspect - width / height), width, height) for width, height in sizes)[1:]
-
-
-def check_size(size: Size) -> Size:
-    """Raise RequestError unless both sides are positive multiples of 16."""
-    width, height = size
-    if width <= 0 or height <= 0 or width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
-        rounded = tuple(max(PIXELS_PER_TOKEN, round(side / PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN) for side in size)
-        raise RequestError(
-            f"size {width}x{height} is not possible: both sides must be positive multiples of {PIXELS_PER_TOKEN}; "
-            f"the nearest is {rounded[0]}x{rounded[1]}"
-        )
-    return size
-
-
-def token_grid(size: Size) -> Grid:
-    """(width, height) in pixels to (height, width) in tokens."""
-    return size[1] // PIXELS_PER_TOKEN, size[0] // PIXELS_PER_TOKEN
 
 
 def place(image: Image.Image, size: Size, fit: Fit) -> tuple[Image.Image, Placement]:

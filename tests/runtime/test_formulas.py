@@ -11,11 +11,11 @@ from PIL import Image
 from kontext_trt.engine.components import Precision
 from kontext_trt.engine.errors import RequestError
 from kontext_trt.engine.manifest import FlowRecord
-from kontext_trt.engine.sizes import TRAINED_SIZES
+from kontext_trt.engine.sizes import TRAINED_SIZES, check_size, parse_size, token_grid
 from kontext_trt.runtime.noise import rounded, standard_normal, starting_noise
 from kontext_trt.runtime.rope import position_ids, rope_tables
 from kontext_trt.runtime.schedule import noise_levels, shift_for
-from kontext_trt.runtime.sizes import Fit, check_size, nearest_size, place, token_grid
+from kontext_trt.runtime.sizes import Fit, nearest_size, place
 
 FLOW = FlowRecord()
 
@@ -124,6 +124,13 @@ def test_nearest_size_by_hand(original: tuple[int, int], expected: tuple[int, in
 def test_size_off_the_grid_is_refused(size: tuple[int, int]):
     with pytest.raises(RequestError, match="multiples of 16; the nearest is"):
         check_size(size)
+
+
+def test_sizes_are_read():
+    assert [parse_size(text) for text in ("1568x672", "1024X1024")] == [(1568, 672), (1024, 1024)]
+    for text in ("1024", "x", "1024x", "12.5x16", "axb"):
+        with pytest.raises(RequestError, match="a size is WIDTHxHEIGHT, such as 1024x1024"):
+            parse_size(text)
 
 
 def halves() -> Image.Image:
