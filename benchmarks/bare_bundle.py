@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 import torch
 
 from ..engine.bundle import MANIFEST, Bundle
-from ..engine.manifest import parse_manifest
+from ..engine.manifest import WeightsRecord, parse_manifest
 from ..engine.tensor_file import TensorEntry, TensorFile
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -37,9 +38,10 @@ def strip(bundle: Bundle, target: Path) -> None:
 
 
 def fill(target: Path) -> None:
-    """Write random weights behind every header."""
+    """Write random weights behind every header, and note in the manifest that they are others."""
     manifest = parse_manifest((target / MANIFEST).read_bytes(), str(target))
     torch.manual_seed(0)
+    records: list[WeightsRecord] = []
     for weights in manifest.weights:
         path = target / weights.path
         header = Path(f"{path}.header").read_bytes()
@@ -51,6 +53,9 @@ def fill(target: Path) -> None:
             for name, entry in entries:
                 file.seek(entry.offset)
                 file.write(random_tensor(name, entry).view(torch.uint8).cpu().numpy().tobytes())
+        sample = TensorFile.open(path).sample_sha256()
+        records.append(replace(weights, sample_sha256=sample, sha256=None, origin="random"))
+    (target / MANIFEST).write_bytes(replace(manifest, weights=tuple(records)).to_json())
 
 
 def random_tensor(name: str, entry: TensorEntry) -> torch.Tensor:

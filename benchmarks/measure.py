@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..engine.memory import anonymous_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
@@ -19,17 +21,6 @@ class Cost:
     seconds: float
     peak_anonymous_bytes: int
     report: dict[str, float]
-
-
-def anonymous_bytes(pid: int) -> int:
-    """RssAnon of a process: memory that no file backs. 0 once it has ended. Linux."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
 
 
 def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> Cost:
