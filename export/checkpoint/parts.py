@@ -17,13 +17,14 @@ from .views import View, Weights
 
 Config = TypeVar("Config", TransformerConfig, VaeConfig, ClipConfig, T5Config)
 
-# what no graph needs: ComfyUI's markers and activation scales, tied or constant copies, CLIP's projection
+# what no graph needs: ComfyUI's markers, activation scales and tokenizer, tied or constant copies, CLIP's projection
 IGNORED = (
     "scaled_fp8",
     ".scale_input",
     ".input_scale",
     ".comfy_quant",
     "encoder.embed_tokens.weight",
+    "spiece_model",
     "embeddings.position_ids",
     "text_projection.weight",
     "logit_scale",

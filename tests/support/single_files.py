@@ -131,6 +131,7 @@ def write_models_folder(checkpoint: Path, models: Path, *, fp8: bool = False) ->
     save_file(transformer, models / f"diffusion_models/flux1-dev-kontext{suffix}.safetensors")
     save_file(bfl_vae(read["vae"]), models / "vae/ae.safetensors")
     clip = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in read["clip"].items()}
+    t5 = {**t5, "spiece_model": torch.zeros(7, dtype=torch.uint8)}
     clip |= {"text_projection.weight": torch.zeros(4, 4), "logit_scale": torch.zeros(())}
     save_file(clip, models / "text_encoders/clip_l.safetensors")
     save_file(t5, models / f"text_encoders/t5xxl_{'fp8_e4m3fn_scaled' if fp8 else 'fp16'}.safetensors")
