@@ -8,7 +8,7 @@ SETUP := $(VENV)/.ready
 
 setup: $(SETUP)
 
-# torch first: on machines without a GPU its CPU build is wanted, which later requirements then accept
+# torch first and pinned: what comes after accepts it, and a find-links folder can offer its CPU build
 $(SETUP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 from .engine.bundle import Bundle
 from .engine.errors import (
+    BuildError,
     BundleError,
     Cancelled,
     CheckpointError,
@@ -19,7 +20,9 @@ from .engine.errors import (
     KontextError,
     MissingDependencyError,
     NotFiniteError,
+    PlanError,
     RequestError,
+    TargetError,
 )
 from .runtime.kontext import Kontext
 from .runtime.onnxruntime_executor import Device, OnnxRuntimeOptions
@@ -38,6 +41,7 @@ __all__ = [
     "Result",
     "PromptCutWarning",
     "KontextError",
+    "BuildError",
     "BundleError",
     "Cancelled",
     "CheckpointError",
@@ -46,5 +50,7 @@ __all__ = [
     "ImageError",
     "MissingDependencyError",
     "NotFiniteError",
+    "PlanError",
     "RequestError",
+    "TargetError",
 ]

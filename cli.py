@@ -52,8 +52,8 @@ def common(
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     """Warnings for people: what is wrong, not which line of which file noticed."""
-    notes.print("[bold yellow]warning:[/]", end=" ")
-    notes.print(str(message), markup=False, highlight=False)
+    notes.print("warning:", style="bold yellow", end=" ")
+    notes.print(str(message))
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         app()
-    except KontextError as error:
-        notes.print("[bold red]error:[/]", end=" ")
-        notes.print(str(error), markup=False, highlight=False)
+    except (KontextError, OSError) as error:  # a full disk or a missing permission needs no stack, either
+        notes.print("error:", style="bold red", end=" ")
+        notes.print(str(error))
         sys.exit(1)

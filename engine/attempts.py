@@ -40,14 +40,18 @@ def compile_with_retries(
     gpu_bytes: int | None = None,
     compile_plan: Compile = run_compilation,
 ) -> Attempt:
-    """Walk the ladder of `failures.ladder`; each rung is logged as a warning, and has a log file of its own."""
-    first_log, rungs, number = job.log, None, 0
+    """Walk the ladder of `failures.ladder` while the failure stays of its kind.
+
+    Each rung is logged as a warning and has a log file of its own.
+    """
+    first_log, rungs, first_kind, number = job.log, None, None, 0
     while True:
         attempt = _compile_once(job, progress, timeout_s, compile_plan)
         if attempt.failure is None:
             return attempt
         rungs = rungs or ladder(attempt.failure, job.options, gpu_bytes)
-        rung = next(rungs, None)
+        first_kind = first_kind or attempt.failure.kind
+        rung = next(rungs, None) if attempt.failure.kind is first_kind else None
         if rung is None:
             return attempt
         number += 1

@@ -177,6 +177,7 @@ class Builder:
             profile=ingredients.profile,
             options=ingredients.options,
             timing_cache=cache_path(self.bundle.path, TIMING, self.target) if timed else None,
+            device=self.gpu.index if self.gpu and not self.flavour.ahead_of_time else None,
         )
         attempt = compile_with_retries(
             job,

@@ -187,6 +187,8 @@ def _say(plan: Built, json: bool) -> None:
 
 def _store(bundle: Path, folder: Path | None, *, trust: bool = False) -> PlanStore:
     path = Bundle.open(bundle).path
+    if folder is not None and not folder.is_dir():
+        raise PlanError(f"there is no store at {folder}")
     return PlanStore.of(path) if folder is None else PlanStore(bundle=path, folder=folder, trust=trust)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +18,15 @@ from .profiles import Profile, ShapeRange
 from .targets import Target
 from .timing_cache import attach_timings, merge_timings
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileJob:
-    """`plan` is the file to write; `log` gets everything that the compiler says."""
+    """`plan` is the file to write; `log` gets everything that the compiler says.
+
+    `device` is the number of the GPU to build on, None if the flavour needs none.
+    """
 
     component: str
     graph: Path
@@ -30,6 +36,7 @@ class CompileJob:
     profile: Mapping[str, ShapeRange]
     options: BuildOptions
     timing_cache: Path | None = None
+    device: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +73,21 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
             raise BuildError(f"writing the plan failed: {writer.error}")
         _require(built, "building", words)
         if job.timing_cache:
-            merge_timings(config, job.timing_cache)
+            _keep_timings(config, job.timing_cache)
         del held, timings
         listed = words.lists_layers
         digest = writer.digest.hexdigest()
         size = writer.digest.size_bytes
     layers = "" if listed or flavour.ahead_of_time else _inspect(trt, job.plan)
     return Compiled(size_bytes=size, chunked_sha256=digest, seconds=time.perf_counter() - start, layers=layers)
+
+
+def _keep_timings(config: Any, path: Path) -> None:
+    """A cache that cannot be written costs the next build time, not this one its plan."""
+    try:
+        merge_timings(config, path)
+    except OSError as error:
+        logger.warning("the timing cache %s could not be kept: %s", path, error)
 
 
 def _require(ok: Any, what: str, words: Any) -> None:

@@ -34,7 +34,15 @@ class ProcessResult:
 
 
 def child_command() -> tuple[str, ...]:
-    return (sys.executable, "-m", f"{__package__}.compile_child")
+    """Without the working directory on the child's path: a module that lies there must not be imported."""
+    code = f"import sys; sys.path[:] = filter(None, sys.path); from {__package__}.compile_child import main; main()"
+    return (sys.executable, "-c", code)
+
+
+def visible_device(index: int) -> str:
+    """What CUDA_VISIBLE_DEVICES must be for a child to see this process's device `index` alone."""
+    shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return shown[index] if index < len(shown) else str(index)
 
 
 def run_compilation(
@@ -47,6 +55,8 @@ def run_compilation(
     kills_before, deadline = oom_kills(), time.monotonic() + timeout_s if timeout_s else None
     reader, writer = os.pipe()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    if job.device is not None:  # kernels are timed on the one GPU that the plan is for
+        environment |= {"CUDA_VISIBLE_DEVICES": visible_device(job.device)}
     with job.log.open("ab") as log:
         child = subprocess.Popen(
             [*(command or child_command()), str(writer), str(os.getpid())],

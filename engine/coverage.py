@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .errors import RequestError
-from .sizes import Size, check_size
+from .sizes import Size, check_size, squarest
 
 
 class Task(str, Enum):
@@ -42,7 +42,7 @@ class Coverage:
     @property
     def common(self) -> Size:
         """The squarest size; among equals the largest."""
-        return min(self.sizes, key=lambda size: (max(size) / min(size), -size[0] * size[1]))
+        return squarest(self.sizes)
 
     def describe(self) -> str:
         """In words: "17 sizes, 672x1568 to 1568x672, best at 1024x1024; edit and generate; batch 1; up to 50 steps"."""

@@ -34,13 +34,13 @@ _PARTS = (
     ("run on the CPU", ("onnxruntime", "onnxruntime-gpu"), True, False, "pip install 'kontext-trt[cpu]'"),
     (
         "run on CUDA with ONNX Runtime",
-        ("onnxruntime-gpu", "cuda-python"),
+        ("onnxruntime-gpu",),
         False,
         True,
         "pip install 'kontext-trt[gpu]'",
     ),
     (
-        "build and run TensorRT plans",
+        "build TensorRT plans",
         ("tensorrt", "cuda-python", "onnx"),
         False,
         True,
@@ -54,7 +54,6 @@ _PARTS = (
         False,
         "pip install 'kontext-trt[export]'",
     ),
-    ("quantize to FP8 and NVFP4", ("torch", "nvidia-modelopt"), False, False, "pip install 'kontext-trt[quantize]'"),
 )
 
 

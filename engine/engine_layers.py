@@ -109,7 +109,7 @@ def layers_from_inspector(text: str) -> list[Layer]:
             inputs=tuple(_inspected(layer.get("Inputs", ()))),
             constants=tuple(_inspected(layer.get("Constants", ()))),
         )
-        for layer in json.loads(text)["Layers"]
+        for layer in json.loads(text, strict=False)["Layers"]  # layer names may hold line breaks
         if isinstance(layer, dict)
     ]
 

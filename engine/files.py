@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -11,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 << 20
 FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
@@ -54,8 +58,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder filled under a temporary name, which takes the place of `path` and all in it on a clean exit."""
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder filled under a temporary name, which appears at `path` on a clean exit.
+
+    With `replace` it takes the place of what is there; without, FileExistsError if something is there by then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     retired: Path | None = None
@@ -63,6 +70,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
+            if not replace:
+                raise FileExistsError(f"{path} was made by somebody else meanwhile")
             retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old.")) / path.name
             path.rename(retired)
         temporary.rename(path)
@@ -78,9 +87,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    """Read, not set and set back: other threads create files, too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o022
 
 
 def share_file(source: Path, target: Path) -> str:
@@ -94,7 +105,11 @@ def share_file(source: Path, target: Path) -> str:
         return "reflink"
     try:
         os.link(source, target)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        # EPERM: a file of somebody else's, where the kernel protects hard links
+        logger.warning("%s is copied, %d MB: %s", source, source.stat().st_size // 1_000_000, error.strerror)
         shutil.copyfile(source, target)
         return "copy"
     return "hardlink"

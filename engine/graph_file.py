@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,9 @@ class GraphFile:
         for tensor in self.proto.graph.initializer:
             if tensor.external_data:
                 fields = {entry.key: entry.value for entry in tensor.external_data}
+                location = PurePosixPath(fields["location"])
+                if location.is_absolute() or ".." in location.parts:
+                    raise BundleError(f"{self.path}: {tensor.name} lies outside the bundle, at {location}")
                 places[tensor.name] = WeightPlace(
                     file=self.path.parent / fields["location"],
                     offset=int(fields.get("offset", 0)),
@@ -85,4 +88,6 @@ def map_weights(graph: GraphFile) -> dict[str, NDArray[np.uint8]]:
         if place.file not in files:
             files[place.file] = np.memmap(place.file, dtype=np.uint8, mode="r")
         mapped[name] = files[place.file][place.offset : place.offset + place.size_bytes]
+        if mapped[name].nbytes != place.size_bytes:
+            raise BundleError(f"{place.file} ends before {name}; export the bundle again")
     return mapped

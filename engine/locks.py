@@ -24,6 +24,17 @@ def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator
         os.close(descriptor)
 
 
+@contextmanager
+def exclusive_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock file `path` alone if nobody has it; says whether it is held."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield _try(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
+
+
 def hold_shared(descriptor: int) -> bool:
     """Mark an open file as in use until it is closed. False if someone is about to delete it."""
     return _try(descriptor, fcntl.LOCK_SH)

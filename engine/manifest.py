@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -120,6 +121,25 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             f"up to {SCHEMA}: upgrade with pip install --upgrade kontext-trt"
         )
     try:
-        return msgspec.convert(raw, Manifest, strict=False)
+        manifest = msgspec.convert(raw, Manifest, strict=False)
     except msgspec.ValidationError as error:
         raise BundleError(f"{where} is damaged: {error}; export the bundle again") from error
+    _check_paths(manifest, where)
+    return manifest
+
+
+def _check_paths(manifest: Manifest, where: str) -> None:
+    """Every file must be listed, and lie in the bundle: a manifest may come from anywhere."""
+    files = {record.path for record in manifest.files}
+    weights = {record.path for record in manifest.weights}
+    for path in files | weights:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise BundleError(f"{where} lists {path}, which is outside the bundle; do not use this bundle")
+    for name in ("clip", "t5"):
+        if name not in manifest.tokenizers:
+            raise BundleError(f"{where} is damaged: it lists no tokenizer for {name}; export the bundle again")
+    used = [record.path for record in (*manifest.graphs.values(), *manifest.tokenizers.values())]
+    unlisted = [path for path in used if path not in files]
+    unlisted += [path for graph in manifest.graphs.values() for path in graph.weights if path not in weights]
+    if unlisted:
+        raise BundleError(f"{where} is damaged: {unlisted[0]} is used and not listed; export the bundle again")

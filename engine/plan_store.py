@@ -66,16 +66,27 @@ class PlanStore:
 
     def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """Held while a key is built, by one process at a time."""
-        return exclusive(self.folder / LOCKS / f"{key}.lock", on_wait)
+        return exclusive(self.lock_path(key), on_wait)
+
+    def lock_path(self, key: str) -> Path:
+        return self.folder / LOCKS / f"{key}.lock"
 
     def entries(self) -> Iterator[Entry]:
         """Every finished plan, by component and key; manifests are checked, plans are not read."""
         for component in COMPONENTS:
             for path in sorted((self.folder / component).glob("*.plan")):
-                try:
-                    yield Entry(component=component, path=path, manifest=read_manifest(path, component))
-                except PlanError as error:
-                    yield Entry(component=component, path=path, manifest=None, problem=str(error))
+                entry = self.entry(component, path)
+                if entry is not None:
+                    yield entry
+
+    def entry(self, component: str, path: Path) -> Entry | None:
+        """A plan as it is now; None if it is gone."""
+        if not path.is_file():
+            return None
+        try:
+            return Entry(component=component, path=path, manifest=read_manifest(path, component))
+        except PlanError as error:
+            return Entry(component=component, path=path, manifest=None, problem=str(error))
 
     def find(self, component: str, key: str) -> PlanManifest | None:
         """The manifest of a sound plan under a key; None if there is none, or it must be built again."""
@@ -164,8 +175,8 @@ class PlanStore:
             status = path.stat()
             if status.st_uid not in (os.getuid(), 0):
                 raise PlanError(f"{path} belongs to another user (uid {status.st_uid}): {advice}")
-            if status.st_mode & stat.S_IWOTH:
-                raise PlanError(f"{path} can be written by everyone: {advice}, or chmod o-w it")
+            if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
+                raise PlanError(f"{path} can be written by others than its owner: {advice}, or chmod go-w it")
 
     def _build_command(self) -> str:
         return f"Build it with: kontext-trt build {self.bundle} --gpu current"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from .bundle import Bundle
 from .components import COMPONENTS
-from .locks import unused
+from .locks import exclusive_if_free, unused
 from .plan_choice import outdated
-from .plan_store import LOCKS, PlanStore, remove_unused
+from .plan_store import PlanStore, remove_unused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +27,22 @@ class Removal:
 def prune_store(store: PlanStore, bundle: Bundle, *, everything: bool = False, dry_run: bool = False) -> list[Removal]:
     """Remove unfinished, damaged and outdated plans; with `everything` the sound ones, too."""
     removals = list(_unfinished(store, dry_run))
-    for entry in store.entries():
-        reason = outdated(entry, bundle) or ("asked for" if everything else "")
-        if reason:
-            removals.append(_remove(entry.path, reason, dry_run))
+    for entry in list(store.entries()):
+        with exclusive_if_free(store.lock_path(entry.path.stem)) as free:  # else it is being built
+            current = store.entry(entry.component, entry.path) if free else entry
+            if current is None:
+                continue
+            reason = outdated(current, bundle) or ("asked for" if everything else "")
+            if reason:
+                removals.append(_remove(current.path, reason, dry_run, building=not free))
     return removals
 
 
-def _remove(path: Path, reason: str, dry_run: bool) -> Removal:
+def _remove(path: Path, reason: str, dry_run: bool, *, building: bool) -> Removal:
     size = path.stat().st_size
-    if dry_run:
+    if building:
+        in_use = True
+    elif dry_run:
         with unused(path) as free:
             in_use = not free
     else:
@@ -48,7 +54,7 @@ def _unfinished(store: PlanStore, dry_run: bool) -> Iterator[Removal]:
     """Temporary folders of builds, unless their key's lock says that they are under way."""
     for component in COMPONENTS:
         for folder in sorted((store.folder / component).glob(".*")):
-            lock = store.folder / LOCKS / f"{folder.name.split('.')[1]}.lock"
+            lock = store.lock_path(folder.name.split(".")[1])
             if not folder.is_dir() or not lock.is_file():
                 continue
             size = sum(file.stat().st_size for file in folder.iterdir())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+
 from .components import PIXELS_PER_TOKEN
 from .errors import RequestError
 
@@ -28,9 +31,17 @@ TRAINED_SIZES: tuple[Size, ...] = (
 """(width, height) in pixels, from the narrowest to the widest."""
 
 
+def squarest(sizes: Sequence[Size]) -> Size:
+    """The size nearest to a square; among equals the largest. What plans are best at, and generation's default."""
+    return min(sizes, key=lambda size: (max(size) / min(size), -size[0] * size[1]))
+
+
 def check_size(size: Size) -> Size:
     """Raise RequestError unless both sides are positive multiples of 16."""
-    width, height = size
+    try:
+        width, height = (operator.index(side) for side in size)
+    except (TypeError, ValueError):
+        raise RequestError(f"a size is two whole numbers, (width, height), not {size!r}") from None
     if width <= 0 or height <= 0 or width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
         rounded = tuple(max(PIXELS_PER_TOKEN, round(side / PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN) for side in size)
         raise RequestError(

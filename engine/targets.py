@@ -50,7 +50,9 @@ def parse_gpu(text: str, gpus: Sequence[Gpu]) -> str:
 
     Raises TargetError for a name that is not known, and for "current" where there is no GPU.
     """
-    asked = re.sub(r"\s+", " ", re.sub(r"nvidia|geforce|laptop gpu|laptop|[-_](?!\d+$)", " ", text.lower())).strip()
+    asked = re.sub(
+        r"\s+", " ", re.sub(r"nvidia|geforce|tesla|generation|laptop gpu|laptop|[-_](?!\d+$)", " ", text.lower())
+    ).strip()
     if asked == PORTABLE:
         return PORTABLE
     if asked == "current":
@@ -62,7 +64,9 @@ def parse_gpu(text: str, gpus: Sequence[Gpu]) -> str:
     if match := re.fullmatch(r"(?:sm_?|compute_?)?(\d{1,2})\.?(\d)", asked):
         return f"sm_{match[1]}{match[2]}"
     for pattern, capability in _GPU_NAMES:
-        if re.fullmatch(f"({pattern})(?: ?(ti|super|ti super|d|max q|sxm\\d?|pcie|blackwell.*|\\d+ ?gb))*", asked):
+        if re.fullmatch(
+            f"({pattern})(?: ?(ti|super|ti super|d|max q|sxm\\d?|pcie|blackwell.*|hbm\\d\\w?|\\d+ ?gb))*", asked
+        ):
             return capability
     raise TargetError(
         f"{text!r} is no GPU known by name; give its compute capability, for example --gpu sm_89, or --gpu current on "

@@ -11,9 +11,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-screen = Console(soft_wrap=True)
+screen = Console(soft_wrap=True, markup=False, highlight=False)
 """Results."""
-notes = Console(stderr=True, soft_wrap=True)
+notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 """Progress, warnings, errors."""
 
 
@@ -47,7 +47,7 @@ class Bars:
 def progress_bars() -> Iterator[Bars]:
     """Bars on standard error while the block runs."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),

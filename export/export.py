@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -11,7 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from .. import __version__
-from ..engine.bundle import GRAPHS, MANIFEST, TOKENIZERS, WEIGHTS, Bundle
+from ..engine.bundle import BUILT, GRAPHS, MANIFEST, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.components import COMPONENTS, Component, Operators, Precision
 from ..engine.errors import ExportError
 from ..engine.files import atomic_folder, sha256_file, share_file
@@ -64,8 +66,11 @@ def export_bundle(
     )
     tensors = {name: expected_tensors(name, config) for name in COMPONENTS}
     check_tensors(checkpoint, tensors)
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, replace=options.overwrite) as folder:
         _BundleWriter(checkpoint, config, options, progress, folder, tensors).write()
+        for name in BUILT:  # by content, so what still fits the new graphs is used, and `plans prune` removes the rest
+            if (path / name).is_dir():
+                shutil.copytree(path / name, folder / name, copy_function=os.link)
     return Bundle.open(path)
 
 

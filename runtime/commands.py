@@ -12,7 +12,7 @@ from ..engine.sizes import parse_size
 from ..engine.terminal import notes, print_json, progress_bars, screen
 from .kontext import Kontext
 from .onnxruntime_executor import Device, OnnxRuntimeOptions
-from .result import Result
+from .result import Result, check_output
 from .sizes import Fit
 
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle, as `export` makes it.", show_default=False)]
@@ -45,6 +45,7 @@ def edit(
 ) -> None:
     """Edit a picture as the prompt says."""
     chosen = None if size is None else parse_size(size)
+    check_output(out)
     with _open(bundle, device) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.edit(
@@ -66,6 +67,7 @@ def generate(
 ) -> None:
     """Make a picture from a prompt alone."""
     chosen = None if size is None else parse_size(size)
+    check_output(out)
     with _open(bundle, device) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.generate(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +16,7 @@ from PIL import Image
 from ..engine.bundle import Bundle
 from ..engine.components import COMPONENTS
 from ..engine.errors import KontextError, RequestError
-from ..engine.sizes import Size
+from ..engine.sizes import Size, squarest
 from .clock import Clock
 from .encoders import Encoders
 from .executor import Executor
@@ -41,6 +42,7 @@ class Kontext:
         self._fingerprint = bundle.fingerprint
         self._encoders = Encoders(bundle, executor)
         self._lock = threading.Lock()
+        self._owner: int | None = None  # the thread whose turn it is
         self._closed = False
 
     @classmethod
@@ -62,20 +64,34 @@ class Kontext:
 
     def close(self) -> None:
         """Release what the executor holds. Closing twice is allowed."""
-        with self._lock:
+        with self._turn(closing=True):
             self._closed = True
             self.executor.close()
             self._encoders.clear()
 
+    @contextmanager
+    def _turn(self, *, closing: bool = False) -> Iterator[None]:
+        """One thread at a time. Raises KontextError on a closed session, or from within a request's own callback."""
+        if self._owner == threading.get_ident():
+            raise KontextError("a request's on_step must not call the Kontext that is serving it")
+        with self._lock:
+            if self._closed and not closing:
+                raise KontextError("this Kontext is closed; open the bundle again")
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._owner = None
+
     def load(self) -> None:
         """Load every network now, so that the first request does not wait for it."""
-        with self._lock:
+        with self._turn():
             for name in COMPONENTS:
                 self.executor.load(name)
 
     def forget(self) -> None:
         """Empty the caches of prompts and references, so that the next request encodes its own."""
-        with self._lock:
+        with self._turn():
             self._encoders.clear()
 
     @property
@@ -119,7 +135,7 @@ class Kontext:
         placed, placement = place(original, target, _fit(fit))
         logger.info("reference %s", placement.describe())
         request = make_request(
-            self.bundle.manifest.model.flow,
+            self.bundle.manifest.model,
             prompt,
             seed=seed,
             steps=steps,
@@ -144,12 +160,12 @@ class Kontext:
     ) -> Result:
         """Make a picture from a prompt alone. As `edit`, but the default size is the squarest trained one."""
         request = make_request(
-            self.bundle.manifest.model.flow,
+            self.bundle.manifest.model,
             prompt,
             seed=seed,
             steps=steps,
             guidance=guidance,
-            size=size or nearest_size((1, 1), self.sizes),
+            size=size or squarest(self.sizes),
             reference=None,
             noise=noise,
         )
@@ -163,9 +179,7 @@ class Kontext:
             if on_step is not None:
                 on_step(done, of)
 
-        with self._lock, clock.stage("total"):
-            if self._closed:
-                raise KontextError("this Kontext is closed; open the bundle again")
+        with self._turn(), clock.stage("total"):
             conditions = self._encoders.conditions(request, clock)
             with clock.stage("condition"):
                 conditioned = condition(self.executor, conditions)
@@ -176,7 +190,12 @@ class Kontext:
                 pictures = self._decode(latents, request)
         return Result(
             outputs=tuple(
-                Output(image=Image.fromarray(picture), latents=final, prompt=prompt, seed=seed)
+                Output(
+                    image=Image.fromarray(picture),
+                    latents=final,
+                    prompt=prompt,
+                    seed=None if request.noise is not None else seed,
+                )
                 for picture, final, (prompt, seed) in zip(pictures, latents, request.jobs, strict=True)
             ),
             size=request.size,

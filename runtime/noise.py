@@ -21,7 +21,7 @@ def standard_normal(seed: int, count: int) -> NDArray[np.float32]:
     """`torch.randn(count, generator=torch.Generator("cpu").manual_seed(seed))` for a count that is a multiple of 16."""
     if count % BLOCK:
         raise ValueError(f"{count} values asked for, a multiple of {BLOCK} is needed")
-    generator = np.random.RandomState(seed & 0xFFFFFFFF)._bit_generator  # seeded as torch seeds its twister
+    generator = np.random.RandomState(int(seed) & 0xFFFFFFFF)._bit_generator  # seeded as torch seeds its twister
     bits = generator.random_raw(count).astype(np.uint32) & np.uint32(0xFFFFFF)
     uniform = (bits.astype(np.float32) * np.float32(2.0**-24)).reshape(-1, BLOCK)
     radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - uniform[:, : BLOCK // 2]))

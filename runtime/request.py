@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.errors import RequestError
-from ..engine.manifest import FlowRecord
+from ..engine.manifest import ModelRecord
 from ..engine.sizes import Grid, Size, check_size, token_grid
 from .prompts import check_prompt
 from .sizes import Placement
@@ -44,6 +45,7 @@ class Request:
     steps: int
     guidance: float
     reference: Reference | None
+    channels: int
     noise: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
@@ -54,18 +56,17 @@ class Request:
         for prompt in self.prompts:
             check_prompt(prompt)
         for seed in self.seeds:
-            if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
                 raise RequestError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed!r}")
-        if not isinstance(self.steps, int) or self.steps < 1:
+        if not is_whole(self.steps) or self.steps < 1:
             raise RequestError(f"steps must be a whole number of at least 1, not {self.steps!r}")
-        if not math.isfinite(self.guidance) or self.guidance < 0:
-            raise RequestError(f"guidance must be a number of at least 0, not {self.guidance}")
+        if not isinstance(self.guidance, numbers.Real) or not math.isfinite(self.guidance) or self.guidance < 0:
+            raise RequestError(f"guidance must be a number of at least 0, not {self.guidance!r}")
         check_size(self.size)
         height, width = self.grid
-        if self.noise is not None and self.noise.shape[:2] != (len(self.jobs), height * width):
-            raise RequestError(
-                f"noise of {len(self.jobs)} pictures of {height * width} tokens is needed, this is {self.noise.shape}"
-            )
+        wanted = (len(self.jobs), height * width, self.channels)
+        if self.noise is not None and self.noise.shape != wanted:
+            raise RequestError(f"noise must be of shape {wanted}, this is {self.noise.shape}")
 
     @property
     def jobs(self) -> tuple[tuple[str, int], ...]:
@@ -77,8 +78,13 @@ class Request:
         return token_grid(self.size)
 
 
+def is_whole(value: object) -> bool:
+    """A whole number of Python's or NumPy's, not a bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def make_request(
-    flow: FlowRecord,
+    model: ModelRecord,
     prompt: str | Sequence[str],
     *,
     seed: int | Sequence[int] | None,
@@ -91,11 +97,12 @@ def make_request(
     """Fill in the bundle's defaults, and draw a seed if none is given."""
     seeds = secrets.randbits(32) if seed is None else seed
     return Request(
-        prompts=(prompt,) if isinstance(prompt, str) else tuple(prompt),
-        seeds=(seeds,) if isinstance(seeds, int) else tuple(seeds),
+        prompts=tuple(prompt) if isinstance(prompt, Sequence) and not isinstance(prompt, str) else (prompt,),
+        seeds=tuple(seeds) if isinstance(seeds, (Sequence, np.ndarray)) else (seeds,),
         size=size,
-        steps=flow.steps if steps is None else steps,
-        guidance=flow.guidance if guidance is None else float(guidance),
+        steps=model.flow.steps if steps is None else steps,
+        guidance=model.flow.guidance if guidance is None else guidance,
         reference=reference,
+        channels=model.dims.channels,
         noise=noise,
     )

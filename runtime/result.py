@@ -22,14 +22,25 @@ METADATA_KEY = "kontext-trt"
 EXIF_IMAGE_DESCRIPTION = 0x010E
 
 
+def check_output(path: Path) -> str:
+    """Pillow's name of the format that a suffix chooses. Raises RequestError if there is none that it writes."""
+    name = Image.registered_extensions().get(path.suffix.lower())
+    if name is None or name not in Image.SAVE:
+        raise RequestError(f"{path}: no picture format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
+    return name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """One picture of a request, and the prompt and seed that made it. `latents` (n, channels) float32, packed."""
+    """One picture of a request, and what made it. `seed` is None if the noise was given.
+
+    `latents` (n, channels) float32, packed.
+    """
 
     image: Image.Image
     latents: NDArray[np.float32]
     prompt: str
-    seed: int
+    seed: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +68,8 @@ class Result:
         return self._only().image
 
     @property
-    def seed(self) -> int:
-        """The seed of a request that asked for one picture."""
+    def seed(self) -> int | None:
+        """The seed of a request that asked for one picture, None if its noise was given."""
         return self._only().seed
 
     def _only(self) -> Output:
@@ -87,28 +98,25 @@ class Result:
         image description, as JSON. Raises RequestError for a suffix that Pillow does not write.
         """
         path = Path(path)
-        if path.suffix.lower() not in (extensions := Image.registered_extensions()) or (
-            extensions[path.suffix.lower()] not in Image.SAVE
-        ):
-            raise RequestError(f"{path}: no picture format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
+        file_format = check_output(path)
         if len(self.outputs) == 1:
             paths = (path,)
         else:
             paths = tuple(path.with_stem(f"{path.stem}-{i}") for i in range(1, len(self.outputs) + 1))
         for output, file in zip(self.outputs, paths, strict=True):
-            self._write(output, file, extensions[path.suffix.lower()])
+            self._write(output, file, file_format)
         return paths
 
     def _write(self, output: Output, path: Path, file_format: str) -> None:
-        metadata = json.dumps(self.request(output), ensure_ascii=False)
+        request = self.request(output)
         options: dict[str, Any] = {}
         if file_format == "PNG":
             info = PngInfo()
-            info.add_itxt(METADATA_KEY, metadata)
+            info.add_itxt(METADATA_KEY, json.dumps(request, ensure_ascii=False))
             options["pnginfo"] = info
         elif file_format in ("JPEG", "WEBP", "TIFF"):
             exif = Image.Exif()
-            exif[EXIF_IMAGE_DESCRIPTION] = metadata
+            exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(request)  # in ASCII: Pillow writes nothing else there
             options |= {"exif": exif, "quality": 95} if file_format != "TIFF" else {"exif": exif}
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:

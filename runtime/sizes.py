@@ -58,7 +58,9 @@ def place(image: Image.Image, size: Size, fit: Fit) -> tuple[Image.Image, Placem
     if original == size:
         return image, Placement(original=original, size=size, fit=fit)
     if fit is Fit.PAD:
-        inner = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
+        scale = min(size[0] / original[0], size[1] / original[1])
+        fitted = tuple(max(1, min(full, round(side * scale))) for side, full in zip(original, size, strict=True))
+        inner = image.resize((fitted[0], fitted[1]), Image.Resampling.LANCZOS)
         left, top = (size[0] - inner.width) // 2, (size[1] - inner.height) // 2
         borders = ((top, size[1] - inner.height - top), (left, size[0] - inner.width - left), (0, 0))
         padded = Image.fromarray(np.pad(np.asarray(inner), borders, mode="edge"))

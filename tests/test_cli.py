@@ -103,9 +103,24 @@ def test_refusals(bundle_path: Path, image_path: Path, tmp_path: Path, arguments
     if "--prompt" not in arguments:
         defaults += ["--prompt", "x"]
     done = run("edit", bundle_path, "--steps", "1", *defaults, *arguments, code=1, cwd=work)
+    assert "denoising" not in done.stderr  # refused before any work
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(work.iterdir()) == []
+
+
+def test_brackets_in_names_are_kept(bundle_path: Path, tmp_path: Path):
+    out = tmp_path / "[dev] out[x].png"
+    done = run("generate", bundle_path, "-p", "x", "-o", out, "--steps", 1, "--size", "32x32")
+    assert "[dev] out[x].png  32x32" in done.stdout
+
+
+def test_unwritable_place_is_an_error_in_words(bundle_path: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    arguments = ("-p", "x", "-o", tmp_path / "file/out.png", "--steps", 1, "--size", "32x32")
+    done = run("generate", bundle_path, *arguments, code=1)
+    assert "error:" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_cut_prompt_is_quoted(bundle_path: Path, tmp_path: Path):

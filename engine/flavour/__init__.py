@@ -6,7 +6,7 @@ names outside this folder exist in both.
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.util
 from enum import Enum
 
 from ..errors import MissingDependencyError
@@ -28,15 +28,7 @@ class FlavourName(str, Enum):
 
 def installed_flavours() -> tuple[FlavourName, ...]:
     """Which packages are installed, without importing them."""
-    return tuple(name for name in FlavourName if _is_installed(name.value))
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return tuple(name for name in FlavourName if importlib.util.find_spec(name.value) is not None)
 
 
 def load_flavour(name: FlavourName) -> Flavour:

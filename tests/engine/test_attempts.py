@@ -80,3 +80,17 @@ def test_what_retrying_cannot_cure_is_not_retried(job: CompileJob) -> None:
     compiler = Compiler(100, FailureKind.OPERATOR)
     assert compile_with_retries(job, Silent(), compile_plan=compiler).failure is not None
     assert len(compiler.jobs) == 1
+
+
+def test_a_failure_of_another_kind_ends_the_ladder(job: CompileJob) -> None:
+    class Changing(Compiler):
+        def __call__(self, job: CompileJob, on_fraction: object, *, timeout_s: float | None) -> ProcessResult:
+            result = super().__call__(job, on_fraction, timeout_s=timeout_s)
+            self.kind = FailureKind.TIMEOUT
+            return result
+
+    compiler = Changing(9, FailureKind.GPU_MEMORY)
+    attempt = compile_with_retries(job, Silent(), gpu_bytes=16 << 30, compile_plan=compiler)
+    assert attempt.failure is not None
+    assert attempt.failure.kind is FailureKind.TIMEOUT
+    assert len(compiler.jobs) == 2

@@ -139,6 +139,24 @@ def test_manifest_without_a_component(bundle_copy: Path):
         Bundle.open(bundle_copy)
 
 
+@pytest.mark.parametrize("path", ["/etc/passwd", "../other/file", "graphs/../../file"])
+def test_manifest_that_reaches_out_of_the_bundle(bundle_copy: Path, path: str):
+    files = json.loads((bundle_copy / "manifest.json").read_text())["files"]
+    edit_manifest(bundle_copy, files=[*files, {"path": path, "size_bytes": 1, "sha256": ""}])
+    with pytest.raises(BundleError, match="which is outside the bundle; do not use this bundle"):
+        Bundle.open(bundle_copy)
+
+
+def test_manifest_that_uses_what_it_does_not_list(bundle_copy: Path):
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    edit_manifest(bundle_copy, files=[record for record in manifest["files"] if record["path"] != GRAPH])
+    with pytest.raises(BundleError, match=rf"{GRAPH} is used and not listed"):
+        Bundle.open(bundle_copy)
+    edit_manifest(bundle_copy, files=manifest["files"], tokenizers={})
+    with pytest.raises(BundleError, match="lists no tokenizer for clip"):
+        Bundle.open(bundle_copy)
+
+
 def test_fingerprint_is_of_the_content(bundle_path: Path, bundle_copy: Path):
     edit_manifest(bundle_copy, created="yesterday")
     assert Bundle.open(bundle_copy).fingerprint == Bundle.open(bundle_path).fingerprint

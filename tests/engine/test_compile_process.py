@@ -155,3 +155,23 @@ def test_an_interrupt_ends_the_child(job: CompileJob, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_compilation(job, interrupt, command=_script(f"{tell}; time.sleep(60)"))
     assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
+def test_modules_in_the_working_directory_are_not_imported(
+    job: CompileJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('hijacked')")
+    monkeypatch.chdir(tmp_path)
+    result = run_compilation(job, _silent)
+    assert result.failure is None
+    assert "hijacked" not in job.log.read_text()
+
+
+@pytest.mark.parametrize(("shown", "index", "expected"), [("", 1, "1"), ("3,5", 1, "5"), ("GPU-ab", 0, "GPU-ab")])
+def test_the_child_sees_one_device(
+    job: CompileJob, monkeypatch: pytest.MonkeyPatch, shown: str, index: int, expected: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    command = _script("print('sees', os.environ['CUDA_VISIBLE_DEVICES'])")
+    run_compilation(replace(job, device=index), _silent, command=command)
+    assert f"sees {expected}\n" in job.log.read_text()

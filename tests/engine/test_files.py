@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -40,12 +41,14 @@ def test_modes_follow_the_umask(tmp_path: Path):
 def test_folder_takes_the_place_of_the_old_one(tmp_path: Path):
     path = tmp_path / "bundle"
     for content in ("one", "two"):
-        with atomic_folder(path) as folder:
+        with atomic_folder(path, replace=True) as folder:
             (folder / content).touch()
     assert [entry.name for entry in path.iterdir()] == ["two"]
-    with pytest.raises(RuntimeError), atomic_folder(path) as folder:
+    with pytest.raises(RuntimeError), atomic_folder(path, replace=True) as folder:
         (folder / "three").touch()
         raise RuntimeError
+    with pytest.raises(FileExistsError, match="made by somebody else"), atomic_folder(path) as folder:
+        (folder / "four").touch()
     assert [entry.name for entry in path.iterdir()] == ["two"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
 
@@ -72,7 +75,7 @@ def test_sharing_links_or_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "linked").is_symlink()
 
     def refuse(*_: object) -> None:
-        raise OSError("another file system")
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr("kontext_trt.engine.files.os.link", refuse)
     monkeypatch.setattr("kontext_trt.engine.files._reflink", lambda *_: False)

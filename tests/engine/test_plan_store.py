@@ -193,7 +193,7 @@ def test_a_link_out_of_the_store_needs_trust(store: PlanStore, ada_machine: Mach
 def test_a_plan_that_everyone_can_write_needs_trust(store: PlanStore, ada_machine: Machine) -> None:
     key = keys(store)[0]
     store.path("clip", key).chmod(0o666)
-    with pytest.raises(PlanError, match="can be written by everyone"):
+    with pytest.raises(PlanError, match="can be written by others than its owner"):
         opened(store, key, ada_machine)
 
 

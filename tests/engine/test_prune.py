@@ -84,3 +84,12 @@ def test_what_a_killed_build_left_goes_unless_it_is_under_way(
     assert (removal.in_use, removal.size_bytes, removal.reason) == (False, 100, "its build was ended")
     assert not left.exists()
     assert built.path.is_file()
+
+
+def test_a_plan_that_is_being_built_stays(store: PlanStore, wide_bundle: Bundle, built: Built) -> None:
+    """A builder has put its plan in place and not yet its manifest: to others it looks unfinished."""
+    built.path.with_suffix(".json").unlink()
+    with store.lock(built.manifest.key):
+        (removal,) = prune_store(store, wide_bundle)
+    assert removal.in_use
+    assert built.path.is_file()

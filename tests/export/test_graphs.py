@@ -1,5 +1,6 @@
 """Graphs: sound for every tool, views of the checkpoint, exact, in every precision and both forms of operators."""
 
+import errno
 from collections import Counter
 from pathlib import Path
 from typing import ClassVar
@@ -33,7 +34,7 @@ def copied_bundle(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch:
 
         def refuse(*_: object) -> None:
-            raise OSError("another file system")
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
 
         patch.setattr("kontext_trt.engine.files.os.link", refuse)
         patch.setattr("kontext_trt.engine.files._reflink", lambda *_: False)
@@ -200,7 +201,7 @@ class TestPrecisions:
 
         options = ExportOptions(precision=Precision.FP32)
         made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle", options)
-        pipeline = FluxKontextPipeline.from_pretrained(bf16_checkpoint, torch_dtype=torch.float32)
+        pipeline = FluxKontextPipeline.from_pretrained(bf16_checkpoint, dtype=torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         noise = np.random.default_rng(0).standard_normal((1, 64, 64)).astype(np.float32)
         with Kontext.open(made) as kontext:
@@ -268,6 +269,16 @@ class TestWriting:
         with pytest.raises(ExportError, match="on purpose"):
             export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))
         assert Bundle.open(bundle_copy).fingerprint == before
+        assert [path.name for path in bundle_copy.parent.iterdir()] == ["copy"]
+
+    def test_overwriting_keeps_what_was_built(self, checkpoint_path: Path, bundle_copy: Path):
+        plan = bundle_copy / "plans/clip/0123.plan"
+        plan.parent.mkdir(parents=True)
+        plan.write_text("hours of work")
+        before = Bundle.open(bundle_copy).fingerprint
+        again = export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))
+        assert plan.read_text() == "hours of work"
+        assert again.fingerprint == before
         assert [path.name for path in bundle_copy.parent.iterdir()] == ["copy"]
 
     def test_taken_name_is_refused(self, checkpoint_path: Path, tmp_path: Path):

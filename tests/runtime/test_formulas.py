@@ -155,6 +155,12 @@ def test_fit_pad_keeps_everything_and_repeats_the_edge():
     assert pixels[63, 63].tolist() == [0, 0, 255]
 
 
+def test_fit_pad_keeps_a_hairline():
+    image, _ = place(Image.new("RGB", (8000, 2), "red"), (1568, 672), Fit.PAD)
+    assert image.size == (1568, 672)
+    assert image.getpixel((10, 600)) == (255, 0, 0)
+
+
 def test_fit_crop_cuts_the_middle_out_and_says_so():
     image, placement = place(halves(), (64, 64), Fit.CROP)
     pixels = np.asarray(image)

@@ -125,10 +125,14 @@ def test_threads_take_turns(kontext: Kontext):
         ({"size": (100, 100)}, "size 100x100 is not possible"),
         ({"prompt": ""}, "a prompt must be a text"),
         ({"prompt": []}, "a prompt and a seed at least, not 0 and 1"),
-        (
-            {"noise": np.zeros((1, 5, 64), np.float32)},
-            r"noise of 1 pictures of 64 tokens is needed, this is \(1, 5, 64\)",
-        ),
+        ({"noise": np.zeros((1, 5, 64), np.float32)}, r"noise must be of shape \(1, 64, 64\), this is \(1, 5, 64\)"),
+        ({"noise": np.zeros((1, 64, 3), np.float32)}, r"noise must be of shape \(1, 64, 64\), this is \(1, 64, 3\)"),
+        ({"seed": 3.0}, "a seed must be a whole number"),
+        ({"seed": True}, "a seed must be a whole number"),
+        ({"guidance": "a"}, "guidance must be a number of at least 0, not 'a'"),
+        ({"size": (1024,)}, r"a size is two whole numbers, \(width, height\), not \(1024,\)"),
+        ({"size": (64.0, 64.0)}, "a size is two whole numbers"),
+        ({"prompt": 3}, "a prompt must be a text"),
     ],
 )
 def test_arguments_out_of_range_are_refused(kontext: Kontext, options: dict, message: str):
@@ -152,6 +156,31 @@ def test_closed_session_refuses(bundle: Bundle):
     kontext.close()
     with pytest.raises(KontextError, match="is closed"):
         kontext.generate("x")
+
+
+def test_closed_session_does_not_load(bundle: Bundle):
+    kontext = Kontext.open(bundle)
+    kontext.close()
+    with pytest.raises(KontextError, match="is closed"):
+        kontext.load()
+
+
+def test_callback_into_the_same_session_is_refused(kontext: Kontext):
+    with pytest.raises(KontextError, match="on_step must not call the Kontext that is serving it"):
+        kontext.generate("x", steps=1, seed=0, size=(32, 32), on_step=lambda done, of: kontext.forget())
+    assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).size == (32, 32)
+
+
+def test_numpy_numbers_are_numbers(kontext: Kontext):
+    one = kontext.generate("x", steps=np.int64(1), seed=np.int64(3), guidance=np.float32(2.5), size=(32, 32))
+    two = kontext.generate("x", steps=1, seed=np.array([3]), size=(np.int32(32), 32))
+    assert pixels(one.image).tolist() == pixels(two.image).tolist()
+
+
+def test_given_noise_is_not_said_to_come_from_a_seed(kontext: Kontext):
+    result = kontext.generate("x", steps=1, size=(32, 32), noise=np.ones((1, 4, 64), np.float32))
+    assert result.seed is None
+    assert result.request(result.outputs[0])["seed"] is None
 
 
 class Poisoned:
@@ -206,9 +235,10 @@ def test_png_carries_request_and_fingerprint(kontext: Kontext, picture, tmp_path
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_other_formats_carry_it_in_exif(kontext: Kontext, tmp_path: Path, suffix: str):
-    (path,) = kontext.generate("x", steps=1, seed=1, size=(32, 32)).save(tmp_path / f"out{suffix}")
+    (path,) = kontext.generate("größer, 猫", steps=1, seed=1, size=(32, 32)).save(tmp_path / f"out{suffix}")
     with Image.open(path) as image:
-        assert json.loads(image.getexif()[0x010E])["seed"] == 1
+        request = json.loads(image.getexif()[0x010E])
+    assert (request["prompt"], request["seed"]) == ("größer, 猫", 1)
 
 
 def test_several_pictures_are_numbered(kontext: Kontext, tmp_path: Path):
