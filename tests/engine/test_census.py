@@ -120,3 +120,9 @@ def test_attention_without_a_kernel_counts_only_where_it_must_have_one() -> None
     counted = census(layers_from_log(LOG), attention=3)
     assert _shortfalls(counted, "bf16") == ["2 of 3 attention layers have no dedicated kernel"]
     assert _shortfalls(counted, "bf16", fused=False) == []
+
+
+def test_layer_names_may_hold_line_breaks() -> None:
+    """TensorRT's inspector writes the names of fused layers with raw line breaks in its JSON."""
+    (layer,) = layers_from_inspector('{"Layers": [{"Name": "conv\nadd", "LayerType": "Convolution"}]}')
+    assert layer.name == "conv\nadd"
