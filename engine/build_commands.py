@@ -168,7 +168,8 @@ def show_plans(entries: list[Entry]) -> None:
             f"{human_bytes(plan.size_bytes)}, key {plan.key}",
             f"    covers {plan.ingredients.coverage.describe()}; {plan.ingredients.options.describe()}",
             f"    {census.describe()}; {memory}, inputs and outputs {human_bytes(census.io_bytes)}",
-            f"    built in {plan.build.seconds:.1f} s with {human_bytes(plan.build.peak_bytes)}, {plan.created}",
+            f"    built in {plan.build.seconds:.1f} s with {human_bytes(plan.build.peak_bytes)}, {plan.created}"
+            + ("" if plan.build.options == plan.ingredients.options else f"; with {plan.build.options.describe()}"),
             *(f"    warning: {warning}" for warning in plan.warnings),
         ):
             screen.print(line, highlight=False, markup=False)

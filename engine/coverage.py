@@ -53,6 +53,15 @@ class Coverage:
         batch = f"batch 1 to {self.batch}" if self.batch > 1 else "batch 1"
         return f"{span}; {' and '.join(task.value for task in self.tasks)}; {batch}; up to {self.max_steps} steps"
 
+    def contains(self, other: Coverage) -> bool:
+        """Whether plans of this coverage can serve all that `other` asks for."""
+        return (
+            set(other.sizes) <= set(self.sizes)
+            and set(other.tasks) <= set(self.tasks)
+            and other.batch <= self.batch
+            and other.max_steps <= self.max_steps
+        )
+
     def check(self, size: Size, *, reference: Size | None = None, batch: int = 1, steps: int = 1) -> None:
         """Raise RequestError, naming the build command, unless plans of this coverage can serve a request."""
         for wanted in (size, reference):

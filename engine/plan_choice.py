@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .bundle import Bundle
+from .coverage import Coverage
 from .errors import PlanError
 from .ingredients import plan_ingredients
 from .machine import Machine, mismatches
@@ -13,8 +14,12 @@ from .plan_store import Entry, PlanStore
 from .targets import PORTABLE
 
 
-def choose_plan(store: PlanStore, bundle: Bundle, component: str, machine: Machine) -> PlanManifest:
+def choose_plan(
+    store: PlanStore, bundle: Bundle, component: str, machine: Machine, needed: Coverage | None = None
+) -> PlanManifest:
     """The plan for a machine: one for its very capability before a portable one, then the latest.
+
+    Only plans that cover what is `needed` count, so that the plans of all components can be chosen to fit together.
 
     Raises PlanError if there is none, saying of each plan of the component why it is not the one.
     """
@@ -22,7 +27,7 @@ def choose_plan(store: PlanStore, bundle: Bundle, component: str, machine: Machi
     others: list[str] = []
     for entry in store.entries():
         if entry.component == component:
-            reasons = list(_reasons(entry, bundle, machine))
+            reasons = list(_reasons(entry, bundle, machine, needed))
             if entry.manifest is not None and not reasons:
                 fitting.append(entry.manifest)
             others.append(f"{entry.path.name}: {'; '.join(reasons)}")
@@ -35,11 +40,14 @@ def choose_plan(store: PlanStore, bundle: Bundle, component: str, machine: Machi
     return max(fitting, key=lambda plan: (plan.ingredients.target.capability != PORTABLE, plan.created))
 
 
-def _reasons(entry: Entry, bundle: Bundle, machine: Machine) -> Iterator[str]:
+def _reasons(entry: Entry, bundle: Bundle, machine: Machine, needed: Coverage | None) -> Iterator[str]:
     if reason := outdated(entry, bundle):
         yield reason
     elif entry.manifest is not None:
         yield from map(str, mismatches(entry.manifest, machine))
+        covered = entry.manifest.ingredients.coverage
+        if needed is not None and not covered.contains(needed):
+            yield f"covers {covered.describe()}, not {needed.describe()}"
 
 
 def outdated(entry: Entry, bundle: Bundle) -> str:

@@ -68,3 +68,11 @@ def test_the_same_coverage_has_one_form() -> None:
     wide = Coverage(sizes=((1568, 672), (1024, 1024), (672, 1568), (1024, 1024)), tasks=(Task.GENERATE, Task.EDIT))
     assert wide == Coverage(sizes=((672, 1568), (1024, 1024), (1568, 672)))
     assert wide.sizes == ((672, 1568), (1024, 1024), (1568, 672))
+
+
+def test_what_contains_what() -> None:
+    assert ALL.contains(Coverage(sizes=((1024, 1024),), tasks=(Task.EDIT,), max_steps=28))
+    assert not ALL.contains(SQUARE)  # batch 2
+    assert not SQUARE.contains(Coverage(sizes=((1024, 1024),), max_steps=1))  # generate, too
+    assert not ALL.contains(Coverage(sizes=((512, 512),)))
+    assert not ALL.contains(Coverage(sizes=TRAINED_SIZES, max_steps=51))

@@ -62,3 +62,13 @@ def test_a_plan_of_another_graph_is_not_chosen(wide_bundle: Bundle, build: Build
     exported_again = Bundle(path=wide_bundle.path, manifest=replace(wide_bundle.manifest, files=files))
     with pytest.raises(PlanError, match="the bundle has another graph now"):
         _chosen(exported_again, ada_machine)
+
+
+def test_only_plans_that_cover_what_is_needed_count(wide_bundle: Bundle, build: Build, ada_machine: Machine) -> None:
+    wide = build("sm_89", max_steps=8)
+    build("sm_89", max_steps=4)  # the latest
+    store = PlanStore.of(wide_bundle.path)
+    needed = replace(COVERAGE, max_steps=8)
+    assert choose_plan(store, wide_bundle, "clip", ada_machine, needed).key == wide
+    with pytest.raises(PlanError, match="up to 8 steps, not .* up to 9 steps"):
+        choose_plan(store, wide_bundle, "clip", ada_machine, replace(COVERAGE, max_steps=9))
