@@ -70,5 +70,5 @@ def test_only_plans_that_cover_what_is_needed_count(wide_bundle: Bundle, build: 
     store = PlanStore.of(wide_bundle.path)
     needed = replace(COVERAGE, max_steps=8)
     assert choose_plan(store, wide_bundle, "clip", ada_machine, needed).key == wide
-    with pytest.raises(PlanError, match="up to 8 steps, not .* up to 9 steps"):
+    with pytest.raises(PlanError, match=r"up to 8 steps, not .* up to 9 steps"):
         choose_plan(store, wide_bundle, "clip", ada_machine, replace(COVERAGE, max_steps=9))
