@@ -11,6 +11,7 @@ import json
 import struct
 import sys
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 from ..engine.components import COMPONENTS
@@ -27,7 +28,7 @@ def write_sparse_file(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
     end = 0
     for name, shape in shapes.items():
         begin = end
-        end += 2 * _count(shape)
+        end += 2 * prod(shape)
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +36,6 @@ def write_sparse_file(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         file.truncate(8 + len(encoded) + end)
     return path.stat().st_size
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for extent in shape:
-        count *= extent
-    return count
 
 
 def _stored(part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

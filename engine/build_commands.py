@@ -20,10 +20,9 @@ from .plan_store import Entry, PlanStore
 from .prune import prune_store
 from .sizes import parse_size
 from .targets import choose_flavour, make_target, parse_gpu
-from .terminal import human_bytes, notes, print_json, progress_bars, screen
+from .terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
 
 plans = typer.Typer(help="List, check and remove a bundle's plans.", no_args_is_help=True)
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 StoreOption = Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")]
 TrustOption = Annotated[bool, typer.Option(help="Open plans that are not the bundle's own; they are executable code.")]
 

@@ -13,9 +13,8 @@ from .bundle import Bundle
 from .doctor import diagnose
 from .errors import BundleError
 from .plan_store import PlanStore
-from .terminal import human_bytes, notes, print_json, progress_bars, screen
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+from .targets import capability_of
+from .terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
 
 
 def inspect(
@@ -85,7 +84,7 @@ def doctor(json: JsonOption = False) -> None:
     screen.print(f"Python {report.python} on {report.platform}", highlight=False)
     for gpu in report.gpus:
         screen.print(
-            f"GPU {gpu.index}: {gpu.name}, {human_bytes(gpu.memory_bytes)}, sm_{gpu.major}{gpu.minor}", highlight=False
+            f"GPU {gpu.index}: {gpu.name}, {human_bytes(gpu.memory_bytes)}, {capability_of(gpu)}", highlight=False
         )
     if not report.gpus:
         screen.print(f"no GPU: {report.no_gpu_reason}", highlight=False)

@@ -54,6 +54,11 @@ class ElementType(str, Enum):
     ACTIVATION = "activation"
     """The type that the component computes in."""
 
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element of a concrete type."""
+        return {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "uint8": 1}[self.value]
+
     def resolve(self, precision: Precision) -> ElementType:
         """The concrete type in a graph of this precision."""
         if self is not ElementType.ACTIVATION:

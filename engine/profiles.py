@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from .components import Component, ElementType, Precision
+from .components import Component, Precision
 from .coverage import Coverage, Task
 from .errors import RequestError
 from .manifest import ModelRecord
@@ -14,14 +14,6 @@ from .sizes import token_grid
 
 BATCHED = frozenset({"conditioner", "denoiser"})
 """The others run once a prompt or a picture, whose results are cached, so a batch never reaches them."""
-
-_ITEM_BYTES = {
-    ElementType.FLOAT32: 4,
-    ElementType.FLOAT16: 2,
-    ElementType.BFLOAT16: 2,
-    ElementType.INT32: 4,
-    ElementType.UINT8: 1,
-}
 
 Shape = tuple[int, ...]
 
@@ -98,7 +90,7 @@ def io_bytes(component: Component, coverage: Coverage, model: ModelRecord, preci
     largest = {name: extent.max for name, extent in _ranges_of(component, coverage, model).items()}
     return sum(
         prod(int(extent) for extent in model.dims.resolve(port.dims, **largest))
-        * _ITEM_BYTES[port.element_type.resolve(precision)]
+        * port.element_type.resolve(precision).item_bytes
         for port in component.ports
     )
 

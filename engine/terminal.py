@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 screen = Console(soft_wrap=True, markup=False, highlight=False)
 """Results."""

@@ -11,7 +11,7 @@ import typer
 
 from ..engine.components import Operators, Precision
 from ..engine.errors import MissingDependencyError
-from ..engine.terminal import human_bytes, notes, print_json, progress_bars, screen
+from ..engine.terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
 
 PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
 
@@ -35,7 +35,7 @@ def export(
     tokenizers: Annotated[Path | None, typer.Option(help="A folder with tokenizer/ and tokenizer_2/.")] = None,
     hash_weights: Annotated[bool, typer.Option(help="Record the SHA-256 of all weights (reads every byte).")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace BUNDLE if it is a bundle.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Trace a checkpoint's networks to ONNX and put them in a bundle. The weights stay where they are."""
     require_export()

@@ -9,7 +9,7 @@ import typer
 
 from ..engine.bundle import Bundle
 from ..engine.sizes import parse_size
-from ..engine.terminal import notes, print_json, progress_bars, screen
+from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
 from .kontext import Kontext
 from .onnxruntime_executor import Device, OnnxRuntimeOptions
 from .result import Result, check_output
@@ -27,7 +27,6 @@ StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Defaul
 GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
 SizeOption = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where ONNX Runtime computes.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def edit(

@@ -82,10 +82,6 @@ class Weights:
     files: tuple[TensorFile, ...]
     views: Mapping[str, View]
 
-    @property
-    def float_types(self) -> frozenset[str]:
-        return frozenset(view.dtype for view in self.views.values())
-
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Raise CheckpointError unless these are exactly the expected tensors, of the expected shapes."""
         missing = [name for name in expected if name not in self.views]
