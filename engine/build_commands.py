@@ -83,7 +83,7 @@ def build(
             raise RequestError(f"component must be one of {', '.join(COMPONENTS)}, not {name!r}")
     gpus = find_gpus()[0]
     capabilities = list(dict.fromkeys(parse_gpu(text, gpus) for text in gpu or ["current"]))
-    notes.print(f"covers {coverage.describe()}; {options.describe()}", highlight=False)
+    notes.print(f"covers {coverage.describe()}; {options.describe()}")
     built: list[Built] = []
     with progress_bars() as bars:
         for capability in capabilities:
@@ -147,7 +147,7 @@ def prune(
         return
     for removal in done:
         verb = "kept, in use:" if removal.in_use else "would remove" if dry_run else "removed"
-        screen.print(f"{verb} {removal.path} ({removal.reason})", highlight=False, markup=False)
+        screen.print(f"{verb} {removal.path} ({removal.reason})")
     freed = sum(removal.size_bytes for removal in done if not removal.in_use)
     screen.print(f"{human_bytes(freed)} {'would be ' if dry_run else ''}freed")
 
@@ -158,7 +158,7 @@ def show_plans(entries: list[Entry]) -> None:
         screen.print("no plans; build them with: kontext-trt build BUNDLE --gpu current")
     for entry in entries:
         if entry.manifest is None:
-            screen.print(f"{entry.component}: {entry.problem}", highlight=False, markup=False)
+            screen.print(f"{entry.component}: {entry.problem}")
             continue
         plan, census = entry.manifest, entry.manifest.census
         memory = f"weights {human_bytes(census.weight_bytes)}, activations {human_bytes(census.activation_bytes)}"
@@ -171,7 +171,7 @@ def show_plans(entries: list[Entry]) -> None:
             + ("" if plan.build.options == plan.ingredients.options else f"; with {plan.build.options.describe()}"),
             *(f"    warning: {warning}" for warning in plan.warnings),
         ):
-            screen.print(line, highlight=False, markup=False)
+            screen.print(line)
 
 
 def _say(plan: Built, json: bool) -> None:
@@ -180,8 +180,6 @@ def _say(plan: Built, json: bool) -> None:
     (notes if json else screen).print(
         f"{manifest.ingredients.component} for {manifest.ingredients.target}: {human_bytes(manifest.size_bytes)}, "
         f"{how}; {manifest.census.describe()}",
-        highlight=False,
-        markup=False,
     )
 
 

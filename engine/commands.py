@@ -65,14 +65,14 @@ def _show(bundle: Bundle) -> None:
     screen.print(table)
     model = manifest.model
     for record in manifest.weights:
-        screen.print(f"{record.path}  {human_bytes(record.size_bytes)}  {record.origin}", highlight=False)
+        screen.print(f"{record.path}  {human_bytes(record.size_bytes)}  {record.origin}")
     sizes_text = " ".join(f"{width}x{height}" for width, height in model.sizes)
     screen.print(
         f"{model.num_double_blocks} double and {model.num_single_blocks} single blocks, hidden {model.dims.hidden}"
     )
-    screen.print(f"sizes {sizes_text}", highlight=False)
-    screen.print(f"from {manifest.source} by {manifest.producer}, {manifest.created}", highlight=False, markup=False)
-    screen.print(f"fingerprint {bundle.fingerprint}", highlight=False)
+    screen.print(f"sizes {sizes_text}")
+    screen.print(f"from {manifest.source} by {manifest.producer}, {manifest.created}")
+    screen.print(f"fingerprint {bundle.fingerprint}")
 
 
 def doctor(json: JsonOption = False) -> None:
@@ -81,16 +81,14 @@ def doctor(json: JsonOption = False) -> None:
     if json:
         print_json(report)
         return
-    screen.print(f"Python {report.python} on {report.platform}", highlight=False)
+    screen.print(f"Python {report.python} on {report.platform}")
     for gpu in report.gpus:
-        screen.print(
-            f"GPU {gpu.index}: {gpu.name}, {human_bytes(gpu.memory_bytes)}, {capability_of(gpu)}", highlight=False
-        )
+        screen.print(f"GPU {gpu.index}: {gpu.name}, {human_bytes(gpu.memory_bytes)}, {capability_of(gpu)}")
     if not report.gpus:
-        screen.print(f"no GPU: {report.no_gpu_reason}", highlight=False)
+        screen.print(f"no GPU: {report.no_gpu_reason}")
     for part in report.parts:
         mark = "yes" if part.usable else "no "
         packages = ", ".join(f"{name} {version or 'missing'}" for name, version in part.packages.items())
-        screen.print(f"{mark} {part.name}: {packages}", highlight=False, markup=False)
+        screen.print(f"{mark} {part.name}: {packages}")
         if not part.usable:
-            screen.print(f"    {part.command}", highlight=False, markup=False)
+            screen.print(f"    {part.command}")

@@ -54,16 +54,18 @@ class TensorFile:
         try:
             size = path.stat().st_size
             with path.open("rb") as file:
-                raw, start = _read_header(file.read(8), size, file.read, path)
+                prefix = file.read(8)
+                data = file.read(_header_length(prefix, size, path))
         except OSError as error:
             raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raw, start = _parse_header(data, path), len(prefix) + len(data)
         tensors = {
             name: _entry(name, fields, start, size, path) for name, fields in raw.items() if name != "__metadata__"
         }
         return cls(
             path=path,
             size_bytes=size,
-            header_sha256=_hash_header(path, start),
+            header_sha256=hashlib.sha256(prefix + data).hexdigest(),
             tensors=tensors,
             metadata=raw.get("__metadata__") or {},
         )
@@ -84,15 +86,11 @@ def read_header_sha256(path: Path) -> str:
         prefix = file.read(8)
         if len(prefix) < 8:
             return ""
-        return _hash_header(path, 8 + min(struct.unpack("<Q", prefix)[0], MAX_HEADER_BYTES))
+        data = file.read(min(struct.unpack("<Q", prefix)[0], MAX_HEADER_BYTES))
+        return hashlib.sha256(prefix + data).hexdigest()
 
 
-def _hash_header(path: Path, start: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read(start)).hexdigest()
-
-
-def _read_header(prefix: bytes, size: int, read: Any, path: Path) -> tuple[dict[str, Any], int]:
+def _header_length(prefix: bytes, size: int, path: Path) -> int:
     if size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes); download it again")
     length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER_BYTES + 1
@@ -100,13 +98,17 @@ def _read_header(prefix: bytes, size: int, read: Any, path: Path) -> tuple[dict[
         raise CheckpointError(f"{path} is not a safetensors file: its first 8 bytes are not a header length")
     if 8 + length > size:
         raise CheckpointError(f"{path} is cut short: its header needs {8 + length:,} bytes, the file has {size:,}")
+    return length
+
+
+def _parse_header(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        header = json.loads(read(length))
+        header = json.loads(data)
     except ValueError as error:
         raise CheckpointError(f"{path} is not a safetensors file: its header is not JSON ({error})") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
-    return header, 8 + length
+    return header
 
 
 def _entry(name: str, fields: Any, start: int, size: int, path: Path) -> TensorEntry:

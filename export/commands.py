@@ -58,10 +58,8 @@ def export(
     shared = sum(record.size_bytes for record in manifest.weights if record.origin in ("hardlink", "reflink"))
     screen.print(
         f"{bundle}: six graphs over {human_bytes(shared)} of the checkpoint's own files, {human_bytes(added)} written",
-        highlight=False,
-        markup=False,
     )
-    notes.print(f"edit a picture with: kontext-trt edit {bundle} --image IMAGE --prompt PROMPT", highlight=False)
+    notes.print(f"edit a picture with: kontext-trt edit {bundle} --image IMAGE --prompt PROMPT")
 
 
 def demo(

@@ -28,14 +28,12 @@ def run_demo(folder: Path, steps: int) -> None:
         bars.start("denoising", steps)
         result = kontext.edit(PICTURE, PROMPT, steps=steps, seed=0, on_step=lambda done, of: bars.advance(1))
     assert result.reference is not None
-    notes.print(f"reference {result.reference.describe()}", highlight=False)
+    notes.print(f"reference {result.reference.describe()}")
     (path,) = result.save(folder / "edited.png")
     notes.print(
         "The demo's checkpoint is random: it has every layer of FLUX.1 Kontext and none of its knowledge, so the "
         "picture is a pattern. A real checkpoint takes the same two commands:\n"
         f"  kontext-trt export CHECKPOINT BUNDLE\n"
         f'  kontext-trt edit BUNDLE --image {PICTURE} --prompt "{PROMPT}"',
-        highlight=False,
-        markup=False,
     )
-    screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {result.seed}", highlight=False)
+    screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {result.seed}")

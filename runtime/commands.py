@@ -105,8 +105,8 @@ def _report(result: Result, paths: tuple[Path, ...], *, as_json: bool) -> None:
         )
         return
     if result.reference is not None:
-        notes.print(f"reference {result.reference.describe()}", highlight=False)
+        notes.print(f"reference {result.reference.describe()}")
     stages = ", ".join(f"{name} {value:,.0f}" for name, value in result.milliseconds.items() if name != "total")
-    notes.print(f"{result.milliseconds['total']:,.0f} ms on {result.executor} ({stages})", highlight=False)
+    notes.print(f"{result.milliseconds['total']:,.0f} ms on {result.executor} ({stages})")
     for path, output in zip(paths, result.outputs, strict=True):
-        screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {output.seed}", highlight=False, markup=False)
+        screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {output.seed}")
