@@ -21,7 +21,7 @@ from PIL import Image
 from ..engine.doctor import diagnose
 from ..engine.sizes import squarest
 from ..runtime.kontext import Kontext
-from ..runtime.onnxruntime_executor import Device, OnnxRuntimeOptions
+from ..runtime.options import Device, OnnxRuntimeOptions
 from ..runtime.result import Result
 
 

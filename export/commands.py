@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ..engine.byte_sizes import human_bytes
 from ..engine.components import Operators, Precision
 from ..engine.errors import MissingDependencyError
-from ..engine.terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
+from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
 
 PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
 

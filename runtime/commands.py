@@ -11,7 +11,7 @@ from ..engine.bundle import Bundle
 from ..engine.sizes import parse_size
 from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
 from .kontext import Kontext
-from .onnxruntime_executor import Device, OnnxRuntimeOptions
+from .options import Device, OnnxRuntimeOptions
 from .result import Result, check_output
 from .sizes import Fit
 
