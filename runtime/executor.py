@@ -17,13 +17,13 @@ Array = NDArray[Any]
 
 
 class Tensor(Protocol):
-    """A contiguous tensor where its executor keeps it, on the host or a GPU. NumPy arrays are such tensors."""
+    """A tensor where its executor keeps it, on the host or a GPU. NumPy arrays are such tensors."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, index: Any) -> Any:
-        """One row, or a slice of rows, without a copy."""
+        """A row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept, without a copy."""
         ...
 
     def reshape(self, shape: Any) -> Any:

@@ -36,16 +36,33 @@ class RequestShape:
         return 0 if self.reference is None else prod(self.reference)
 
 
+ALIGNMENT = 256
+"""Bytes. TensorRT asks it of every input and output (NvInferRuntime.h, setTensorAddress)."""
+
+
+def aligned(size_bytes: int) -> int:
+    """The next multiple of the alignment; what is empty gets a place, too."""
+    return max(1, -(-size_bytes // ALIGNMENT)) * ALIGNMENT
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """A shape and a concrete element type."""
+    """A shape and a concrete element type. Rows that are inputs or outputs by themselves begin at aligned addresses
+    on a device (`rows_apart`); the others are contiguous."""
 
     shape: tuple[int, ...]
     element_type: ElementType
+    rows_apart: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        """From one row to the next."""
+        contiguous = prod(self.shape[1:]) * self.element_type.item_bytes
+        return aligned(contiguous) if self.rows_apart else contiguous
 
     @property
     def size_bytes(self) -> int:
-        return prod(self.shape) * self.element_type.item_bytes
+        return self.shape[0] * self.row_bytes
 
 
 def latents_before(step: int) -> str:
@@ -66,20 +83,22 @@ def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precisio
     dims, sizes = model.dims, {"b": b, "n": n, "m": m, "N": steps, "h": rows, "w": columns}
     sizes["s"] = dims.text_length + n + m
 
-    def port(component: str, name: str, **other: int) -> TensorSpec:
+    def port(component: str, name: str, *, rows_apart: bool = False, **other: int) -> TensorSpec:
         """The shape and type that the component table gives."""
         found = next(port for port in COMPONENTS[component].ports if port.name == name)
         extents = dims.resolve(found.dims, **(sizes | other))
         return TensorSpec(
-            shape=tuple(int(extent) for extent in extents), element_type=found.element_type.resolve(precision)
+            shape=tuple(int(extent) for extent in extents),
+            element_type=found.element_type.resolve(precision),
+            rows_apart=rows_apart,
         )
 
     latents = port("denoiser", "latents")
     tensors = {
-        "clip_ids": port("clip", "input_ids", b=p),
-        "t5_ids": port("t5", "input_ids", b=p),
-        "prompt_pooled": port("clip", "pooled", b=p),
-        "prompt_text": port("t5", "text", b=p),
+        "clip_ids": port("clip", "input_ids", rows_apart=True, b=p),
+        "t5_ids": port("t5", "input_ids", rows_apart=True, b=p),
+        "prompt_pooled": port("clip", "pooled", rows_apart=True, b=p),
+        "prompt_text": port("t5", "text", rows_apart=True, b=p),
         "timesteps": port("conditioner", "timesteps"),
         "guidance": port("conditioner", "guidance"),
         "pooled": port("conditioner", "pooled"),
@@ -90,12 +109,12 @@ def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precisio
         "reference_tokens": port("conditioner", "reference_tokens"),
         "cos": port("denoiser", "cos"),
         "sin": port("denoiser", "sin"),
-        "step_sizes": TensorSpec(shape=(steps, 1), element_type=ElementType.FLOAT32),
+        "step_sizes": TensorSpec(shape=(steps, 1), element_type=ElementType.FLOAT32, rows_apart=True),
         "latents_even": latents,
         "latents_odd": latents,
         "first_latents": latents,
-        "pictures": port("vae_decoder", "image"),
-        "picture_means": port("vae_decoder", "mean"),
+        "pictures": port("vae_decoder", "image", rows_apart=True),
+        "picture_means": port("vae_decoder", "mean", rows_apart=True),
     }
     if shape.reference is not None:
         height, width = shape.reference

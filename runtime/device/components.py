@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 class Components:
     """Hands out engines, loading them when they are first needed.
 
-    `before_release` is called with a component before its engine goes: whatever refers to it must be let go there.
+    `before_release` is called with a component before its engine goes: whatever refers to it must be let go there, and
+    the device be done with it.
     """
 
     def __init__(

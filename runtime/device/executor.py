@@ -152,6 +152,7 @@ class DeviceExecutor:
             workspace.forget_graphs()
 
     def _forget_engine(self, component: str) -> None:
+        self._cuda.synchronize(self._stream)
         for workspace in self._workspaces.values():
             workspace.forget_engine(component)
 

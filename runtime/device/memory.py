@@ -4,52 +4,46 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...engine.components import ElementType
 from ..executor import Array
 from ..host_workspace import NUMPY_TYPES
-from ..tensors import TensorSpec
+from ..tensors import TensorSpec, aligned
 from .cuda import Cuda, Handle
-
-ALIGNMENT = 256
-"""Bytes. TensorRT asks it of every input and output (NvInferRuntime.h, setTensorAddress)."""
-
-
-def aligned(size_bytes: int) -> int:
-    """The next multiple of the alignment; what is empty gets a place, too."""
-    return max(1, -(-size_bytes // ALIGNMENT)) * ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTensor:
-    """A contiguous tensor at an address of the device. It owns nothing: its block must outlive it."""
+    """A tensor at an address of the device, contiguous but for what may lie between rows. It owns nothing: its block
+    must outlive it."""
 
     address: int
-    shape: tuple[int, ...]
-    element_type: ElementType
+    spec: TensorSpec
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.spec.shape
 
     @property
     def size_bytes(self) -> int:
-        return prod(self.shape) * self.element_type.item_bytes
+        return self.spec.size_bytes
 
     def __getitem__(self, index: int | slice) -> DeviceTensor:
-        start, shape = (index, self.shape[1:]) if isinstance(index, int) else self._rows(index)
-        assert 0 <= start <= self.shape[0]
-        row_bytes = prod(self.shape[1:]) * self.element_type.item_bytes
-        return replace(self, address=self.address + start * row_bytes, shape=shape)
-
-    def _rows(self, index: slice) -> tuple[int, tuple[int, ...]]:
-        start, stop, step = index.indices(self.shape[0])
-        assert step == 1
-        return start, (stop - start, *self.shape[1:])
+        """A row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept."""
+        start = index if isinstance(index, int) else index.start
+        assert isinstance(index, int) or index.stop == start + 1
+        assert 0 <= start < self.shape[0]
+        shape = self.shape[1:] if isinstance(index, int) else (1, *self.shape[1:])
+        spec = TensorSpec(shape=shape, element_type=self.spec.element_type)
+        return DeviceTensor(address=self.address + start * self.spec.row_bytes, spec=spec)
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceTensor:
         assert prod(shape) == prod(self.shape)
-        return replace(self, shape=shape)
+        return DeviceTensor(address=self.address, spec=TensorSpec(shape=shape, element_type=self.spec.element_type))
 
 
 def layout(tensors: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:
@@ -69,8 +63,7 @@ class DeviceBlock:
         offsets, self.size_bytes = layout(tensors)
         self._address = cuda.malloc(self.size_bytes)
         self.tensors = {
-            name: DeviceTensor(address=self._address + offsets[name], shape=spec.shape, element_type=spec.element_type)
-            for name, spec in tensors.items()
+            name: DeviceTensor(address=self._address + offsets[name], spec=spec) for name, spec in tensors.items()
         }
 
     def close(self) -> None:
@@ -90,16 +83,22 @@ class Staging:
         self._address = cuda.malloc_host(size)
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self._address))
         self.addresses = {name: self._address + offset for name, offset in offsets.items()}
-        self.arrays: dict[str, Array] = {
-            name: memory[offsets[name] :][: spec.size_bytes].view(NUMPY_TYPES[spec.element_type]).reshape(spec.shape)
-            for name, spec in tensors.items()
-        }
+        self.arrays: dict[str, Array] = {name: _array(memory[offsets[name] :], spec) for name, spec in tensors.items()}
 
     def close(self) -> None:
         if self._address:
             self._cuda.free_host(self._address)
             self._address = 0
             self.arrays, self.addresses = {}, {}
+
+
+def _array(memory: NDArray[np.uint8], spec: TensorSpec) -> Array:
+    """A view of a tensor's bytes, as they lie on the device."""
+    rows = memory[: spec.size_bytes].reshape(spec.shape[0], spec.row_bytes)
+    contiguous = prod(spec.shape[1:]) * spec.element_type.item_bytes
+    array = rows[:, :contiguous].view(NUMPY_TYPES[spec.element_type]).reshape(spec.shape)
+    assert np.shares_memory(array, memory) or not array.size
+    return array
 
 
 class Arena:

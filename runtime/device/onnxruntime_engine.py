@@ -89,7 +89,7 @@ class OnnxRuntimeEngine:
             raise _as_memory_error(failed(self._component, shapes, error)) from error
 
     def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
-        bind(name, "cuda", self._device, ONNX_TYPES[tensor.element_type], list(tensor.shape), tensor.address)
+        bind(name, "cuda", self._device, ONNX_TYPES[tensor.spec.element_type], list(tensor.shape), tensor.address)
 
     def close(self) -> None:
         del self._session

@@ -49,8 +49,8 @@ class Job:
 
 
 class DeviceWorkspace:
-    """See `Workspace`. A job that comes a second time is recorded as a CUDA graph, and launched with one call from then
-    on; one that cannot be is enqueued call by call."""
+    """See `Workspace`. A job of stages that have run before is recorded as a CUDA graph, and launched with one call
+    from then on; one that cannot be recorded is enqueued call by call."""
 
     def __init__(self, shape: RequestShape, tensors: Mapping[str, TensorSpec], machine: Machine) -> None:
         self.shape = shape
@@ -63,7 +63,7 @@ class DeviceWorkspace:
             raise
         self._bound: dict[str, Bound] = {}
         self._graphs: dict[Job, RecordedGraph] = {}
-        self._warm: set[Job] = set()
+        self._warm: set[Stage] = set()
         self._unrecordable: set[Job] = set()
 
     @property
@@ -105,28 +105,24 @@ class DeviceWorkspace:
     def _perform(self, jobs: Sequence[Job]) -> tuple[float, ...]:
         """Milliseconds of each stage. The stream is idle afterwards, however it ends."""
         milliseconds: list[float] = []
-        try:
-            for job in jobs:
-                graph = self._graph(job)
+        for job in jobs:
+            graph = self._graph(job)
+            timeline = graph.timeline if graph is not None else Timeline(self._machine.cuda, len(job.stages))
+            try:
                 if graph is not None:
                     graph.launch(self._machine.stream)
-                    milliseconds += self._finish(graph.timeline)
-                    continue
-                timeline = Timeline(self._machine.cuda, len(job.stages))
-                try:
+                else:
                     self._enqueue(job, timeline.events)
-                    milliseconds += self._finish(timeline)
-                finally:
+                self._machine.cuda.synchronize(self._machine.stream)
+                milliseconds += timeline.milliseconds()
+            except BaseException:
+                self._settle()
+                raise
+            finally:
+                if graph is None:
                     timeline.close()
-                self._warm.add(job)
-        except ExecutorError:
-            self._settle()
-            raise
+            self._warm.update(job.stages)
         return tuple(milliseconds)
-
-    def _finish(self, timeline: Timeline) -> tuple[float, ...]:
-        self._machine.cuda.synchronize(self._machine.stream)
-        return timeline.milliseconds()
 
     def _jobs(self, stages: Sequence[Stage], inputs: Iterable[str], outputs: Iterable[str]) -> list[Job]:
         """One job if a graph can record all of it, else the longest runs of stages of which it can, and the rest."""
@@ -144,8 +140,8 @@ class DeviceWorkspace:
         return all(self._machine.components.stays(component) for component in stage.components)
 
     def _graph(self, job: Job) -> RecordedGraph | None:
-        """Its graph, recorded now if the job ran before; None if it is to be enqueued call by call."""
-        if job not in self._graphs and job in self._warm and self._recordable(job):
+        """Its graph, recorded now if its stages ran before; None if it is to be enqueued call by call."""
+        if job not in self._graphs and self._warm.issuperset(job.stages) and self._recordable(job):
             self._record(job)
         return self._graphs.get(job)
 
@@ -183,7 +179,7 @@ class DeviceWorkspace:
             logger.warning(
                 "%s cannot be recorded as a CUDA graph (%s); it is enqueued call by call",
                 " ".join(dict.fromkeys(stage.name for stage in job.stages)),
-                error,
+                str(error),
             )
 
     def _trim(self) -> None:
