@@ -6,24 +6,19 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 from PIL import Image
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.export.commands import quiet_libraries
 
-quiet_libraries()
+if TYPE_CHECKING:
+    from diffusers import FluxKontextPipeline
 
-from diffusers import FluxKontextPipeline
-
-from kontext_trt.export.checkpoint import open_checkpoint
-from kontext_trt.export.export import ExportOptions, export_bundle
-from kontext_trt.export.tiny import write_tiny_checkpoint
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# torch and what needs it are imported where they are used: GPU tests also run where they are not installed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,6 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny diffusers folder in float32, saved by diffusers."""
+    from kontext_trt.export.commands import quiet_libraries
+    from kontext_trt.export.tiny import write_tiny_checkpoint
+
+    quiet_libraries()
     path = tmp_path_factory.mktemp("tiny") / "checkpoint"
     write_tiny_checkpoint(path)
     return path
@@ -48,6 +47,9 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle_path(checkpoint_path: Path) -> Path:
     """The tiny checkpoint's bundle. Not to be altered: `bundle_copy` is for that."""
+    from kontext_trt.export.checkpoint import open_checkpoint
+    from kontext_trt.export.export import ExportOptions, export_bundle
+
     path = checkpoint_path.parent / "bundle"
     export_bundle(open_checkpoint(checkpoint_path), path, ExportOptions(hash_weights=True))
     return path
@@ -79,6 +81,8 @@ def kontext(bundle_path: Path) -> Iterator[Kontext]:
 @pytest.fixture(scope="session")
 def pipeline(checkpoint_path: Path) -> FluxKontextPipeline:
     """diffusers' pipeline of the checkpoint, on the CPU in float32."""
+    from diffusers import FluxKontextPipeline
+
     opened = FluxKontextPipeline.from_pretrained(checkpoint_path)
     opened.set_progress_bar_config(disable=True)
     return opened
