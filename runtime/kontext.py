@@ -109,6 +109,12 @@ class Kontext:
             self._server.encodings.clear()
 
     @property
+    def residency(self) -> list[str]:
+        """What lies in the GPU's memory, or will when it is needed: a line a network and the sum. Empty on the CPU."""
+        plan = getattr(self.executor, "residency", None)
+        return [] if plan is None else plan.describe()
+
+    @property
     def sizes(self) -> tuple[Size, ...]:
         """The (width, height) that the model was trained at."""
         return self.bundle.manifest.model.sizes

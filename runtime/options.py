@@ -65,3 +65,22 @@ class TensorRtOptions:
 
 
 ExecutorOptions = OnnxRuntimeOptions | TensorRtOptions
+
+
+class ExecutorName(str, Enum):
+    """Executors as the command line names them. AUTO leaves the choice to `open_executor`."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+    def options(self, vram_bytes: int | None = None, *, graphs: bool = True) -> ExecutorOptions | None:
+        """None only if all is left to choose."""
+        if self in (ExecutorName.TENSORRT, ExecutorName.TENSORRT_RTX):
+            flavour = FlavourName(self.value.replace("-", "_"))
+            return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs)
+        if self is ExecutorName.AUTO and vram_bytes is None and graphs:
+            return None
+        return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs)

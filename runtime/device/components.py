@@ -39,6 +39,13 @@ class Components:
             logger.info("%s loaded in %.2f s", component, time.perf_counter() - start)
         return self._loaded[component]
 
+    @property
+    def allocates(self) -> bool:
+        return self._engines.allocates
+
+    def forget_failure(self) -> None:
+        self._engines.forget_failure()
+
     def stays(self, component: str) -> bool:
         """Whether an engine, once loaded, remains where it is, so that a graph may record it."""
         engine = self._loaded.get(component)

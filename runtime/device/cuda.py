@@ -102,8 +102,11 @@ class Cuda(Protocol):
 
     def milliseconds(self, start: Handle, end: Handle) -> float: ...
     def destroy_event(self, event: Handle) -> None: ...
-    def begin_capture(self, stream: Handle) -> None:
-        """Record what this thread enqueues instead of running it."""
+    def begin_capture(self, stream: Handle, *, relaxed: bool) -> None:
+        """Record what is enqueued on a stream instead of running it.
+
+        Calls of this thread that could disturb a capture, such as allocations, fail unless it is `relaxed`.
+        """
         ...
 
     def end_capture(self, stream: Handle) -> Handle:
@@ -205,8 +208,9 @@ class CudaPython:
     def destroy_event(self, event: Handle) -> None:
         self._release("cudaEventDestroy", event)
 
-    def begin_capture(self, stream: Handle) -> None:
-        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+    def begin_capture(self, stream: Handle, *, relaxed: bool) -> None:
+        modes = self._runtime.cudaStreamCaptureMode
+        mode = modes.cudaStreamCaptureModeRelaxed if relaxed else modes.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: Handle) -> Handle:

@@ -59,12 +59,21 @@ class Engines(Protocol):
         """Library and version, for people."""
         ...
 
+    @property
+    def allocates(self) -> bool:
+        """Executions may allocate device memory, also when they are recorded."""
+        ...
+
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> Engine:
         """Load a component's weights. Those beyond a budget in bytes stay on the host and stream in when they are
         needed; None keeps all on the device.
 
         Raises PlanError, BundleError or ExecutorError.
         """
+        ...
+
+    def forget_failure(self) -> None:
+        """After a recording that failed: forget the error that the library's own CUDA runtime remembers."""
         ...
 
     def close(self) -> None: ...

@@ -70,6 +70,11 @@ class DeviceExecutor:
         self._workspaces[shape] = self._with_room(lambda: DeviceWorkspace(shape, tensors, self._machine))
         return self._workspaces[shape]
 
+    def free_bytes(self) -> int:
+        """Memory of the device that nobody has."""
+        self._enter()
+        return self._cuda.memory()[0]
+
     def load(self, component: str) -> None:
         self._enter()
         if self._components.stays(component):

@@ -47,13 +47,22 @@ class RecordedGraph:
 
     @classmethod
     def record(
-        cls, cuda: Cuda, stream: Handle, enqueue: Callable[[Sequence[Handle]], None], num_stages: int
+        cls,
+        cuda: Cuda,
+        stream: Handle,
+        enqueue: Callable[[Sequence[Handle]], None],
+        num_stages: int,
+        *,
+        relaxed: bool = False,
     ) -> RecordedGraph:
-        """`enqueue` is given the events to record. Raises what it raises, or CudaError; nothing is left behind."""
+        """`enqueue` is given the events to record, and may allocate memory if `relaxed`.
+
+        Raises what it raises, or CudaError; nothing is left behind.
+        """
         timeline = Timeline(cuda, num_stages)
         try:
-            cuda.begin_capture(stream)
             try:
+                cuda.begin_capture(stream, relaxed=relaxed)
                 enqueue(timeline.events)
             except BaseException:
                 _abandon(cuda, stream)

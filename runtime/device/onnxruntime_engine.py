@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle import Bundle
@@ -23,11 +26,15 @@ PER_PIXEL_BYTES = 1024
 PER_TOKEN_BYTES = 16
 """Times the bytes of the tokens at one layer."""
 
+_CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
+"""Those that ONNX Runtime is linked to; cuda-python has one of its own."""
 _NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
 
 
 class OnnxRuntimeEngines:
     """See `Engines`."""
+
+    allocates = True
 
     def __init__(self, bundle: Bundle, cuda: Cuda) -> None:
         self._bundle, self._cuda = bundle, cuda
@@ -54,6 +61,12 @@ class OnnxRuntimeEngines:
         if "CUDAExecutionProvider" not in session.get_providers():
             raise ExecutorError(f"ONNX Runtime could not use the CUDA device for {component}; see its log above")
         return OnnxRuntimeEngine(self._bundle, component, session, self._ort, self._cuda.device)
+
+    def forget_failure(self) -> None:
+        """Its kernels ask for the last error after each launch, and would take an old one for their own."""
+        for name in _CUDA_RUNTIMES:
+            with suppress(OSError):
+                ctypes.CDLL(name, mode=os.RTLD_NOLOAD).cudaGetLastError()
 
     def close(self) -> None:
         """Engines are closed one by one; there is nothing else."""

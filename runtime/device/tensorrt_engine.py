@@ -24,6 +24,8 @@ from .memory import DeviceTensor
 class TensorRtEngines:
     """See `Engines`. `plans` are the chosen ones, by component."""
 
+    allocates = False
+
     def __init__(
         self,
         bundle: Bundle,
@@ -92,6 +94,9 @@ class TensorRtEngines:
             if name not in wanted or name not in found or not _agrees(wanted[name], found[name]):
                 has, should = found.get(name, "nothing"), wanted.get(name, "nothing")
                 raise PlanError(f"{component}: the plan has {name} as {has}, not {should}; build it again")
+
+    def forget_failure(self) -> None:
+        """It remembers none: what failed, answered with False."""
 
     def close(self) -> None:
         self._contexts.close()

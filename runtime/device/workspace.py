@@ -170,11 +170,16 @@ class DeviceWorkspace:
         machine = self._machine
         try:
             self._graphs[job] = RecordedGraph.record(
-                machine.cuda, machine.stream, lambda events: self._enqueue(job, events), len(job.stages)
+                machine.cuda,
+                machine.stream,
+                lambda events: self._enqueue(job, events),
+                len(job.stages),
+                relaxed=machine.components.allocates,
             )
         except ExecutorError as error:
             if isinstance(error, CudaError) and error.sticky:
                 raise
+            machine.components.forget_failure()
             self._unrecordable.add(job)
             logger.warning(
                 "%s cannot be recorded as a CUDA graph (%s); it is enqueued call by call",

@@ -177,7 +177,7 @@ class SimulatedCuda:
         event.alive = False
         self.open_handles -= 1
 
-    def begin_capture(self, stream: Stream) -> None:
+    def begin_capture(self, stream: Stream, *, relaxed: bool) -> None:
         self._count("begin_capture")
         stream.capture, stream.broken = [], False
 
