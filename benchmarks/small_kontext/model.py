@@ -57,7 +57,7 @@ def model_config(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer) -> ModelCon
             pooled_width=scale.clip_width,
             rope_axes=(scale.head_width - 2 * height_axis, height_axis, height_axis),
         ),
-        vae=VaeConfig(block_channels=scale.vae_channels, layers_per_block=1, norm_groups=16),
+        vae=VaeConfig(block_channels=scale.vae_channels, layers_per_block=1, norm_groups=8),
         clip=ClipConfig(
             vocabulary=len(clip),
             width=scale.clip_width,
@@ -94,6 +94,8 @@ def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) 
     for last in (pipeline.transformer.norm_out.linear, pipeline.transformer.proj_out):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+    for part in (pipeline.vae, *text_networks(pipeline)):
+        part.eval()  # T5's dropout would be the only one
     return pipeline
 
 

@@ -185,7 +185,7 @@ class Pool:
         """Append along the first dimension; every value has the same length, or none."""
         count = max(len(value) for value in values.values())
         if bucket not in self.rings:
-            room = max(int(self.capacity * bucket.share), count)
+            room = max(round(self.capacity * bucket.share), count)
             self.rings[bucket] = {
                 name: torch.empty((room if len(value) else 0, *value.shape[1:]), dtype=value.dtype, device=self.device)
                 for name, value in values.items()

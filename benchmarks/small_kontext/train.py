@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ...engine.errors import KontextError
 from .model import device_of
-from .trainer import Options, Trainer
+from .options import Options
+from .trainer import Trainer
 
 
 def main() -> None:

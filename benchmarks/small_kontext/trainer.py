@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -16,6 +16,7 @@ from ...engine.errors import CheckpointError
 from .flow_training import Networks, flow_loss, rope
 from .model import SMALL, SMOKE, new_pipeline, new_tokenizers, num_parameters, text_networks
 from .optimizer import FlatAdam
+from .options import Options, learning_rate
 from .state import Progress, load_state, save_state
 from .stream import SQUARE, Bucket, Chunk, Chunks, Pool, Stream, Texts
 from .vae_training import KL_WEIGHT, autoencoder_losses, decode, encode, latent_statistics, psnr, to_network
@@ -24,42 +25,6 @@ from .vocabulary import read_tokenizers
 
 SAVE_SECONDS = 120.0
 LOG_SECONDS = 15.0
-WARM_UP = 0.02
-"""Of a stage, in which the learning rate rises."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Of one training; see `train.py`. `chunk` is the samples that a worker draws at once, `pictures` and `latents` how
-    many samples are kept on the device in the first and second stage, `per_task` the validation's."""
-
-    minutes: float
-    vae_share: float = 0.25
-    batch: int = 512
-    vae_batch: int = 128
-    learning_rate: float = 1e-3
-    vae_learning_rate: float = 1e-3
-    workers: int = 14
-    device: str = "cuda"
-    seed: int = 0
-    compile: bool = True
-    smoke: bool = False
-    chunk: int = 128
-    pictures: int = 160_000
-    latents: int = 400_000
-    per_task: int = 24
-
-    def __post_init__(self) -> None:
-        if self.minutes <= 0 or not 0 < self.vae_share < 1 or min(self.batch, self.vae_batch, self.chunk) < 1:
-            raise ValueError("a training needs time, a share for each stage, and batches of at least one sample")
-
-    def scaled(self) -> Options:
-        """As they are used: smoke tests are small."""
-        if not self.smoke:
-            return self
-        return replace(
-            self, batch=8, vae_batch=4, workers=0, chunk=8, pictures=64, latents=256, per_task=1, compile=False
-        )
 
 
 class Trainer:
@@ -69,6 +34,7 @@ class Trainer:
     def __init__(self, run: Path, options: Options, *, resume: bool) -> None:
         self.run, self.options = run, options.scaled()
         self.device = torch.device(options.device)
+        torch.backends.cudnn.benchmark = True
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         run.mkdir(parents=True, exist_ok=True)
         found = (run / "state").exists()
@@ -180,7 +146,7 @@ class Trainer:
             compute = compiled if bucket.size == SQUARE else losses
             error, divergence = compute(self.vae, to_network(pictures, self.dtype))
             (error + KL_WEIGHT * divergence).backward()
-            rate = _learning_rate((self.seconds() - start) / (limit - start), begun)
+            rate = learning_rate((self.seconds() - start) / (limit - start), begun)
             self.vae_adam.step(self.options.vae_learning_rate * rate)
             self.progress = replace(self.progress, vae_steps=self.progress.vae_steps + 1)
             total += torch.stack([error.detach(), divergence.detach()])
@@ -231,12 +197,17 @@ class Trainer:
             chunk = stream.ready()
             if chunk is not None:
                 self._add_encoded(chunk, pool)
-            bucket = pool.choose(self.rng)
+            # the most frequent shape first: the compiler makes one kernel for the first, and one for all others
+            bucket = (
+                pool.choose(self.rng)
+                if self.progress.flow_steps > begun
+                else max(pool.ready(), key=lambda one: one.share)
+            )
             if bucket not in rotaries:
                 rotaries[bucket] = rope(self.networks.transformer, bucket.size, bucket.edits)
             loss = flow_loss(self.networks, pool.draw(bucket, self.options.batch), rotaries[bucket])
             loss.backward()
-            rate = _learning_rate((self.seconds() - start) / (limit - start), begun)
+            rate = learning_rate((self.seconds() - start) / (limit - start), begun)
             norm = self.flow_adam.step(self.options.learning_rate * rate)
             self.progress = replace(self.progress, flow_steps=self.progress.flow_steps + 1)
             total += loss.detach()
@@ -306,9 +277,3 @@ class Trainer:
 def _values(chunk: Chunk, device: torch.device) -> dict[str, Tensor]:
     tensors = {"target": chunk.target, "reference": chunk.reference, "clip": chunk.clip, "t5": chunk.t5}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-
-
-def _learning_rate(share: float, resumed: int) -> float:
-    """Part of the peak after `share` of a stage: a short rise, then a cosine to 2 %."""
-    rise = 1.0 if resumed else min(share / WARM_UP, 1.0)
-    return max(rise, 0.01) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
