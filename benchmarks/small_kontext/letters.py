@@ -39,13 +39,13 @@ ALPHABET = "".join(_ROWS)
 
 
 @lru_cache(maxsize=64)
-def _letter(letter: str) -> NDArray[np.float32]:
+def _letter(letter: str) -> NDArray[np.floating]:
     """(7, 6) of 0 and 1: a letter and the gap after it."""
     dots = [[float(dot) for dot in row] + [0.0] for row in _ROWS[letter].split()]
     return np.array(dots, np.float32)
 
 
-def word_coverage(word: str, scale: int) -> NDArray[np.float32]:
+def word_coverage(word: str, scale: int) -> NDArray[np.floating]:
     """(7 scale, (6 len(word) - 1) scale) float32 in 0..1: ink of a word of capitals, its edges half a pixel soft."""
     dots = np.concatenate([_letter(letter) for letter in word], axis=1)[:, :-1]
     ink = np.pad(np.repeat(np.repeat(dots, scale, axis=0), scale, axis=1), 1)

@@ -14,6 +14,8 @@ from ...export.tiny import random_pipeline
 from .vocabulary import CLIP_LENGTH, T5_LENGTH, corpus, train_clip_tokenizer, train_t5_tokenizer
 
 CORPUS_SENTENCES = 6000
+FIRST_LOG_VARIANCE = -3.0
+"""Of the autoencoder's latents before training: less noise than signal, so that it learns from the first step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,8 @@ def new_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
 
 
 def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) -> FluxKontextPipeline:
-    """Untrained networks in float32. Blocks begin as identities: their modulation and the last layer are zero."""
+    """Untrained networks in float32. Blocks begin as identities: their modulation and the last layer
+    are zero."""
     pipeline = random_pipeline(model_config(scale, clip, t5), clip, t5, seed=seed)
     transformer: nn.Module = pipeline.transformer
     for name, module in transformer.named_modules():
@@ -94,6 +97,8 @@ def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) 
     for last in (pipeline.transformer.norm_out.linear, pipeline.transformer.proj_out):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+    encoded = pipeline.vae.encoder.conv_out.bias.shape[0] // 2
+    nn.init.constant_(pipeline.vae.encoder.conv_out.bias[encoded:].detach(), FIRST_LOG_VARIANCE)
     for part in (pipeline.vae, *text_networks(pipeline)):
         part.eval()  # T5's dropout would be the only one
     return pipeline

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from .letters import word_coverage
 from .scene import COLOURS, LETTER_SCALE, SIGN_MARGIN, Backdrop, Part, Scene, Size, creature_parts, thing_part
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
+"""float32 wherever it is stored."""
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom), right and bottom outside."""

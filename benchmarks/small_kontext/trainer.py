@@ -35,6 +35,7 @@ class Trainer:
         self.run, self.options = run, options.scaled()
         self.device = torch.device(options.device)
         torch.backends.cudnn.benchmark = True
+        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         run.mkdir(parents=True, exist_ok=True)
         found = (run / "state").exists()
@@ -151,7 +152,7 @@ class Trainer:
             self.progress = replace(self.progress, vae_steps=self.progress.vae_steps + 1)
             total += torch.stack([error.detach(), divergence.detach()])
             num_logged += 1
-            if self._due(LOG_SECONDS, "last_log") or num_logged == 1:
+            if self._due(LOG_SECONDS, "last_log") or self.progress.vae_steps == begun + 1:
                 error_mean, kl_mean = (total / num_logged).tolist()
                 self.log(
                     f"vae: step {self.progress.vae_steps:,}, squared error {error_mean:.5f} "
@@ -270,7 +271,6 @@ class Trainer:
     def _compiled(self, function: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
         if not self.options.compile:
             return function
-        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
         return torch.compile(function)
 
 
