@@ -59,7 +59,7 @@ def model_config(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer) -> ModelCon
             pooled_width=scale.clip_width,
             rope_axes=(scale.head_width - 2 * height_axis, height_axis, height_axis),
         ),
-        vae=VaeConfig(block_channels=scale.vae_channels, layers_per_block=1, norm_groups=8),
+        vae=VaeConfig(block_channels=scale.vae_channels, layers_per_block=1, norm_groups=4),
         clip=ClipConfig(
             vocabulary=len(clip),
             width=scale.clip_width,

@@ -15,11 +15,11 @@ class Options:
     many samples are kept on the device in the first and second stage, `per_task` the validation's."""
 
     minutes: float
-    vae_share: float = 0.25
+    vae_share: float = 0.33
     batch: int = 512
-    vae_batch: int = 128
+    vae_batch: int = 64
     learning_rate: float = 1e-3
-    vae_learning_rate: float = 1e-3
+    vae_learning_rate: float = 5e-4
     workers: int = 14
     device: str = "cuda"
     seed: int = 0

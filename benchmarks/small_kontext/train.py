@@ -1,6 +1,6 @@
 """Train the small Kontext: autoencoder first, then transformer and text encoders together.
 
-    python -m kontext_trt.benchmarks.small_kontext.train RUN [--minutes 14] [--resume] [--device auto] [--smoke]
+    python -m kontext_trt.benchmarks.small_kontext.train RUN [--minutes 16] [--resume] [--device auto] [--smoke]
 
 RUN gets `log.txt`, `samples.png` and `state/` (files of at most 16 MB, rewritten every two minutes). `--minutes` counts
 the training's own time over all resumptions; the learning rate follows it, so the end must be known at the start.
@@ -22,8 +22,8 @@ from .trainer import Trainer
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the small Kontext.")
     parser.add_argument("run", type=Path, help="the folder of this training")
-    parser.add_argument("--minutes", type=float, default=14.0, help="of training in all, resumed parts included")
-    parser.add_argument("--vae-share", type=float, default=0.25, help="of that time, for the autoencoder")
+    parser.add_argument("--minutes", type=float, default=16.0, help="of training in all, resumed parts included")
+    parser.add_argument("--vae-share", type=float, default=0.33, help="of that time, for the autoencoder")
     parser.add_argument("--batch", type=int, default=512, help="samples a step of the second stage")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the second stage, at its peak")
     parser.add_argument("--workers", type=int, default=14, help="processes that draw samples")

@@ -25,6 +25,10 @@ from .vocabulary import read_tokenizers
 
 SAVE_SECONDS = 120.0
 LOG_SECONDS = 15.0
+CROP = 64
+"""Pixels along the side of what the autoencoder learns from at first: many cheap steps before few whole pictures."""
+CROPS_SHARE = 0.75
+"""Of its time."""
 
 
 class Trainer:
@@ -140,14 +144,13 @@ class Trainer:
             chunk = stream.ready() if pool.ready() else stream.next()
             if chunk is not None:
                 pool.add(chunk.bucket, _values(chunk, self.device))
-            bucket = pool.choose(self.rng)
-            sample = pool.draw(bucket, self.options.vae_batch)
-            half = self.options.vae_batch // 2 if bucket.edits else 0
-            pictures = torch.cat([sample["target"][half:], sample["reference"][:half]])
-            compute = compiled if bucket.size == SQUARE else losses
+            share = (self.seconds() - start) / (limit - start)
+            crop = share < CROPS_SHARE
+            pictures = self._vae_batch(pool, crop=crop)
+            compute = compiled if crop else losses  # whole pictures have many shapes and little time
             error, divergence = compute(self.vae, to_network(pictures, self.dtype))
             (error + KL_WEIGHT * divergence).backward()
-            rate = learning_rate((self.seconds() - start) / (limit - start), begun)
+            rate = learning_rate(share, begun)
             self.vae_adam.step(self.options.vae_learning_rate * rate)
             self.progress = replace(self.progress, vae_steps=self.progress.vae_steps + 1)
             total += torch.stack([error.detach(), divergence.detach()])
@@ -163,6 +166,19 @@ class Trainer:
                 num_logged = 0
             if self._due(SAVE_SECONDS, "last_save"):
                 self.save()
+
+    def _vae_batch(self, pool: Pool, *, crop: bool) -> Tensor:
+        """uint8 (b, H, W, 3), half of it references where there are some: pictures, or four times as many crops that
+        begin on multiples of the autoencoder's 8 pixels."""
+        bucket = pool.choose(self.rng)
+        count = self.options.vae_batch * (4 if crop else 1)
+        sample = pool.draw(bucket, count)
+        half = count // 2 if bucket.edits else 0
+        pictures = torch.cat([sample["target"][half:], sample["reference"][:half]])
+        if crop:
+            left, top = (8 * self.rng.randint(0, (side - CROP) // 8) for side in bucket.size)
+            pictures = pictures[:, top : top + CROP, left : left + CROP]
+        return pictures
 
     def _finish_vae(self) -> None:
         """Fix the normalisation of latents, and measure what encoding and decoding costs held-out pictures."""
@@ -271,7 +287,7 @@ class Trainer:
     def _compiled(self, function: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
         if not self.options.compile:
             return function
-        return torch.compile(function)
+        return torch.compile(function, dynamic=False)
 
 
 def _values(chunk: Chunk, device: torch.device) -> dict[str, Tensor]:
