@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 SESSION_BYTES = 128 << 20
 PER_TOKEN_VALUE = 40
-PER_PIXEL_VALUE = 1024
+ENCODER_PER_PIXEL_VALUE = 480
+DECODER_PER_PIXEL_VALUE = 1024
 """What a session takes beside its weights: a fixed amount, and so much for each value of the tokens between two layers,
 or of the picture. Measured at full size (docs/measurements)."""
 _CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
@@ -55,9 +56,8 @@ class OnnxRuntimeEngines:
         if self._bundle.graph(component).precision is Precision.FP32:
             provider["use_tf32"] = "0"  # elsewhere it would also keep convolutions from the tensor cores
         try:
-            session = open_session(
-                self._bundle, component, [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
-            )
+            providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
+            session = open_session(self._bundle, component, providers, memory_patterns=False)
         except ExecutorError as error:
             raise _as_memory_error(error) from error
         if "CUDAExecutionProvider" not in session.get_providers():
@@ -142,9 +142,9 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
     tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
     tokens = prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape)
     values = {
-        "vae_encoder": PER_PIXEL_VALUE * prod(tensors["image"].shape),
+        "vae_encoder": ENCODER_PER_PIXEL_VALUE * prod(tensors["image"].shape),
         "denoiser": PER_TOKEN_VALUE * tokens,
-        "vae_decoder": PER_PIXEL_VALUE * prod(tensors["pictures"].shape),
+        "vae_decoder": DECODER_PER_PIXEL_VALUE * prod(tensors["pictures"].shape),
     }
     runs = {"denoiser": shape.num_steps}
     return {

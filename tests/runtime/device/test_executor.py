@@ -281,6 +281,20 @@ def test_capture_that_fails_is_said_once_and_done_without(simulate, caplog):
     assert len([record for record in caplog.records if "cannot be recorded" in record.message]) == 1
 
 
+def test_stage_that_cannot_be_recorded_stays_out_of_graphs(simulate, caplog):
+    simulation = simulate()
+    (stream,) = simulation.cuda.streams
+    simulation.library.faults["enqueue"] = lambda component: component == "clip" and stream.capture is not None
+    first = simulation.latents(prompt="x")
+    for prompt in "yzx":
+        simulation.kontext.forget()
+        simulation.latents(prompt=prompt)
+    assert simulation.latents(prompt="x") == first
+    jobs = [job for w in simulation.executor._workspaces.values() for job in w._graphs]
+    assert next([stage.name for stage in job.stages] for job in jobs) == ["condition", *["denoise"] * 3, "decode"]
+    assert [record.message.split(" cannot")[0] for record in caplog.records] == ["text"]
+
+
 def test_nan_is_found_whatever_runs_it(simulate, picture):
     simulation = simulate()
     compute = simulation.library.compute
