@@ -126,7 +126,7 @@ class Builder:
         with self._workplace(ingredients) as (plan, log):
             attempt = self._compile(ingredients, plan, log)
             census = inspect_build(ingredients, graph, self.bundle.manifest.model, attempt)
-            warnings = not_as_asked(ingredients, graph, census)
+            warnings = not_as_asked(ingredients, census)
             self._accept(ingredients, warnings, attempt.log)
             manifest = self._manifest(ingredients, attempt, census, warnings)
             return Built(path=self.store.add(plan, manifest), manifest=manifest, reused=False)

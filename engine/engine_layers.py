@@ -30,12 +30,13 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One kernel, or group of kernels, of an engine."""
+    """One kernel, or group of kernels, of an engine. `nodes` are the graph's nodes that it came from."""
 
     name: str
     kind: str
     inputs: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
+    nodes: tuple[str, ...] = ()
 
     @property
     def is_attention(self) -> bool:
@@ -91,7 +92,12 @@ def _layer_from_line(line: str) -> Layer:
         kind=head[2],
         inputs=tuple(_tensors(line, "Inputs", "Constants")),
         constants=tuple(_tensors(line, "Constants", "Outputs")),
+        nodes=_nodes(line.rpartition(", Metadata: ")[2]),
     )
+
+
+def _nodes(metadata: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\[ONNX Layer: (.*?)\]", metadata))
 
 
 def _tensors(line: str, start: str, end: str) -> Iterator[Tensor]:
@@ -108,6 +114,7 @@ def layers_from_inspector(text: str) -> list[Layer]:
             kind=layer.get("LayerType", ""),
             inputs=tuple(_inspected(layer.get("Inputs", ()))),
             constants=tuple(_inspected(layer.get("Constants", ()))),
+            nodes=_nodes(layer.get("Metadata", "")),
         )
         for layer in json.loads(text, strict=False)["Layers"]  # layer names may hold line breaks
         if isinstance(layer, dict)

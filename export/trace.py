@@ -87,7 +87,7 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
     dims, tensors = model_dims(config), expected_tensors(component.name, config)
     dtype = TORCH_TYPES[ElementType.ACTIVATION.resolve(options.precision)]
     with FakeTensorMode(), _quiet():
-        with _default_dtype(dtype):
+        with default_dtype(dtype):
             module = build_module(component.name, config, operators=options.operators)
         inputs = tuple(
             _example(port.element_type.resolve(options.precision), dims.resolve(port.dims, **EXAMPLE_DIMS))
@@ -176,7 +176,8 @@ def _simplify(model: ir.Model) -> None:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Floating-point parameters that are made meanwhile have this type."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
