@@ -21,6 +21,7 @@ from .engine.errors import (
     MissingDependencyError,
     NotFiniteError,
     PlanError,
+    QuantizationError,
     RequestError,
     TargetError,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "MissingDependencyError",
     "NotFiniteError",
     "PlanError",
+    "QuantizationError",
     "RequestError",
     "TargetError",
 ]

@@ -52,9 +52,15 @@ class TorchExecutor:
     def load(self, component: str) -> None:
         self.module(component)
 
-    @torch.no_grad()
     def run(self, component: str, inputs: Mapping[str, Tensor | NDArray[Any]]) -> dict[str, Tensor]:
-        module, ports = self.module(component), COMPONENTS[component]
+        return self.run_module(self.module(component), component, inputs)
+
+    @torch.no_grad()
+    def run_module(
+        self, module: nn.Module, component: str, inputs: Mapping[str, Tensor | NDArray[Any]]
+    ) -> dict[str, Tensor]:
+        """As `run`, by a module that stands in for the component's own."""
+        ports = COMPONENTS[component]
         arguments = [self._to_device(inputs[port.name]) for port in ports.inputs]
         try:
             outputs = module(*arguments)
@@ -64,7 +70,7 @@ class TorchExecutor:
         return {port.name: value for port, value in zip(ports.outputs, listed, strict=True)}
 
     def _to_device(self, value: Tensor | NDArray[Any]) -> Tensor:
-        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.require(value, requirements=["C", "W"]))
         return tensor.to(self._device)
 
     def row(self, value: Tensor, index: int) -> Tensor:

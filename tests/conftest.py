@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from PIL import Image
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.export.commands import quiet_libraries
+from kontext_trt.export.environment import quiet_libraries
 
 quiet_libraries()
 

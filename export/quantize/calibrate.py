@@ -16,7 +16,7 @@ from ...runtime.kontext import Kontext
 from ..torch_executor import TorchDevice, TorchExecutor
 from .calibration import Calibration, Done, Observation
 from .observer import Magnitudes, observe
-from .recipes import Recipe, make_recipe
+from .recipes import make_recipe
 from .samples import Sample, read_samples
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def model_sha256(bundle: Bundle) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def calibrate(
+def calibrate_bundle(
     bundle: Bundle,
     folder: Path,
     artefact: Path,
@@ -117,10 +117,9 @@ def _serve(kontext: Kontext, sample: Sample, seed: int, steps: int, on_step: OnS
         kontext.edit(sample.picture, sample.instruction, seed=seed, steps=steps, on_step=on_step)
 
 
-def usable_ranges(calibration: Calibration, bundle: Bundle, recipe: Recipe) -> dict[str, float]:
-    """The ranges for a recipe; warns if the calibration is unfinished or of another model."""
+def check_calibration(calibration: Calibration, bundle: Bundle) -> None:
+    """Warn if a calibration is unfinished, or of other weights than a bundle's."""
     if not calibration.complete:
         logger.warning("the calibration was interrupted after %d samples", len(calibration.samples))
     if calibration.model_sha256 != model_sha256(bundle):
         logger.warning("the calibration was made with other weights than this bundle's; ranges may not fit")
-    return calibration.ranges(recipe.percentile)

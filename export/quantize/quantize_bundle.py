@@ -17,7 +17,7 @@ from ...engine.bundle import MANIFEST, WEIGHTS, Bundle
 from ...engine.errors import QuantizationError
 from ...engine.files import atomic_folder, share_file
 from ...engine.graph_file import GraphFile
-from ...engine.manifest import GraphRecord, QuantizationRecord
+from ...engine.manifest import GraphRecord, QuantizationRecord, WeightsRecord
 from ...engine.progress import Progress, Silent
 from ..checkpoint.views import View
 from ..export import attach_weights, file_record, weights_record
@@ -81,7 +81,7 @@ class _Writer:
         unchanged = [record for record in manifest.files if record.path not in self._changed_graphs]
         for record in unchanged:
             self._share(record.path)
-        origins = {record.path: self._share(record.path) for record in manifest.weights}
+        origins = {record.path: self._share_weights(record) for record in manifest.weights}
         for component in self.recipe.components:
             graphs[component], written = self._component(component)
             origins[f"{WEIGHTS}/{written.name}"] = "quantized"
@@ -107,6 +107,10 @@ class _Writer:
     def _share(self, path: str) -> str:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
         return share_file(self.bundle.path / path, self.folder / path)
+
+    def _share_weights(self, record: WeightsRecord) -> str:
+        how = self._share(record.path)
+        return record.origin if record.origin == "converted" else how
 
     def _component(self, component: str) -> tuple[GraphRecord, Path]:
         record = self.bundle.graph(component)

@@ -17,7 +17,7 @@ from kontext_trt.engine.gpus import Gpu
 from kontext_trt.engine.machine import Machine
 from kontext_trt.engine.targets import Target, make_target
 from kontext_trt.export.checkpoint import open_checkpoint
-from kontext_trt.export.commands import quiet_libraries
+from kontext_trt.export.environment import quiet_libraries
 from kontext_trt.export.export import ExportOptions, export_bundle
 from kontext_trt.export.tiny import tiny_pipeline
 
