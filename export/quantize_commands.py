@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from rich.table import Table
 
 from ..engine.bundle import Bundle
-from ..engine.errors import MissingDependencyError, QuantizationError
+from ..engine.errors import MissingDependencyError, QuantizationError, RequestError
 from ..engine.progress import Progress
 from ..engine.sizes import parse_size
 from ..engine.terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
@@ -184,8 +183,8 @@ def report_quantized(made: Bundle, recipe: Recipe, *, json: bool) -> None:
         products = ", ".join(f"{count} in {what}" for what, count in graph.quantization.products.items())
         screen.print(f"{made.path}: {name} {human_bytes(graph.weight_bytes)}, products: {products}")
     notes.print(
-        f"see what it costs with: kontext-trt compare BUNDLE {made.path}; compile it with: kontext-trt build {made.path} "
-        '--gpu "rtx 5090"'
+        f"see what it costs with: kontext-trt compare BUNDLE {made.path}\n"
+        f'compile it with: kontext-trt build {made.path} --gpu "rtx 5090"'
     )
 
 
@@ -233,11 +232,9 @@ def compare(
 
 def _pairs(images: Sequence[Path | None], prompts: Sequence[str]) -> list[tuple[Path | None, str]]:
     if 1 not in (len(images), len(prompts)) and len(images) != len(prompts):
-        raise QuantizationError(f"{len(images)} pictures and {len(prompts)} prompts: give one for all, or one for each")
+        raise RequestError(f"{len(images)} pictures and {len(prompts)} prompts: give one for all, or one for each")
     count = max(len(images), len(prompts))
-    return list(
-        zip(itertools.islice(itertools.cycle(images), count), itertools.islice(itertools.cycle(prompts), count))
-    )
+    return [(images[index % len(images)], prompts[index % len(prompts)]) for index in range(count)]
 
 
 @calibration.command()

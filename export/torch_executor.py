@@ -61,7 +61,7 @@ class TorchExecutor:
     ) -> dict[str, Tensor]:
         """As `run`, by a module that stands in for the component's own."""
         ports = COMPONENTS[component]
-        arguments = [self._to_device(inputs[port.name]) for port in ports.inputs]
+        arguments = [self.to_device(inputs[port.name]) for port in ports.inputs]
         try:
             outputs = module(*arguments)
         except (RuntimeError, ValueError) as error:
@@ -69,7 +69,8 @@ class TorchExecutor:
         listed = (outputs,) if isinstance(outputs, Tensor) else outputs
         return {port.name: value for port, value in zip(ports.outputs, listed, strict=True)}
 
-    def _to_device(self, value: Tensor | NDArray[Any]) -> Tensor:
+    def to_device(self, value: Tensor | NDArray[Any]) -> Tensor:
+        """A value of this executor, or a host array, as a tensor where the modules are."""
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.require(value, requirements=["C", "W"]))
         return tensor.to(self._device)
 

@@ -21,9 +21,10 @@ quiet_libraries()
 
 from diffusers import FluxKontextPipeline
 
+from kontext_trt.engine.components import Precision
 from kontext_trt.export.checkpoint import open_checkpoint
 from kontext_trt.export.export import ExportOptions, export_bundle
-from kontext_trt.export.tiny import write_tiny_checkpoint
+from kontext_trt.export.tiny import tiny_pipeline, write_tiny_checkpoint
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,6 +75,24 @@ def checkpoint_copy(checkpoint_path: Path, tmp_path: Path) -> Path:
 def kontext(bundle_path: Path) -> Iterator[Kontext]:
     with Kontext.open(bundle_path) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def wide_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precision], Bundle]:
+    """By precision: the tiny checkpoint with heads of 128, as in FLUX.1. Not to be altered."""
+    folder = tmp_path_factory.mktemp("wide")
+    made: dict[Precision, Bundle] = {}
+
+    def bundle(precision: Precision) -> Bundle:
+        checkpoint = folder / "checkpoint"
+        if not checkpoint.exists():
+            tiny_pipeline(head_width=128).save_pretrained(checkpoint)
+        if precision not in made:
+            opened, options = open_checkpoint(checkpoint), ExportOptions(precision=precision)
+            made[precision] = export_bundle(opened, folder / precision.value, options)
+        return made[precision]
+
+    return bundle
 
 
 @pytest.fixture(scope="session")

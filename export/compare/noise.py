@@ -48,7 +48,7 @@ class DenoiserPair:
         self._reference, self._quantized = reference.module("denoiser"), quantized.module("denoiser")
         self._executor, self._steps = reference, tuple(steps)
         self._wanted = [self._run(self._reference, inputs) for inputs in self._steps]
-        changes = (wanted - torch.as_tensor(inputs["latents"]).to(wanted) for inputs, wanted in self._pairs())
+        changes = (wanted - inputs["latents"] for inputs, wanted in self._pairs())
         self._signal = sum(energy(change) for change in changes)
         self.layers = tuple(
             name

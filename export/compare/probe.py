@@ -16,7 +16,7 @@ from ...runtime.pictures import Picture
 from ...runtime.result import Result
 from ..torch_executor import TorchDevice, TorchExecutor
 
-Inputs = Mapping[str, "Tensor | NDArray[Any]"]
+Inputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +37,10 @@ class WitnessExecutor(TorchExecutor):
         self.steps: list[Inputs] = []
         self.latents: list[NDArray[np.float32]] = []
 
-    def run(self, component: str, inputs: Inputs) -> dict[str, Tensor]:
+    def run(self, component: str, inputs: Mapping[str, Tensor | NDArray[Any]]) -> dict[str, Tensor]:
         outputs = super().run(component, inputs)
         if component == "denoiser":
-            self.steps.append(dict(inputs))
+            self.steps.append({name: self.to_device(value) for name, value in inputs.items()})
             self.latents.append(self.fetch(outputs["next_latents"]))
         return outputs
 

@@ -8,6 +8,8 @@ continued.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -99,8 +101,11 @@ class QuantAttend(Attend):
         return super().forward(self.q_quantizer(q), self.k_quantizer(k), self.v_quantizer(v))
 
 
-def quantizer_config(denoiser: nn.Module, recipe: Recipe, cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """ModelOpt's configuration that enables the quantizers of exactly the activations that a recipe quantizes."""
+def quantizer_config(
+    denoiser: nn.Module, recipe: Recipe, cfg: Mapping[str, Any], weights: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """ModelOpt's configuration that enables the quantizers of exactly the activations that a recipe quantizes, and,
+    with `weights`, those of the weights that they are multiplied with."""
     wanted: list[str] = []
     for name, module in denoiser.named_modules():
         if isinstance(module, nn.Linear) and recipe.format_of("denoiser", name) is not None:
@@ -109,19 +114,27 @@ def quantizer_config(denoiser: nn.Module, recipe: Recipe, cfg: Mapping[str, Any]
             wanted += [f"{name}.{part}_quantizer" for part in "qkv"]
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     entries += [{"quantizer_name": name, "cfg": dict(cfg)} for name in wanted]
+    if weights is not None:
+        names = [name.replace(".input_", ".weight_") for name in wanted if name.endswith(".input_quantizer")]
+        entries += [{"quantizer_name": name, "cfg": dict(weights)} for name in names]
     return {"quant_cfg": entries, "algorithm": "max"}
 
 
 def place_quantizers(
-    denoiser: nn.Module, recipe: Recipe, cfg: Mapping[str, Any], forward: Callable[[nn.Module], None]
+    denoiser: nn.Module,
+    recipe: Recipe,
+    cfg: Mapping[str, Any],
+    forward: Callable[[nn.Module], None],
+    *,
+    weights: Mapping[str, Any] | None = None,
 ) -> None:
     """Put ModelOpt's quantizers into `denoiser`, in place, and calibrate them by `forward`."""
     if Attend not in _registered():
         register: Callable[..., None] = mtq.register  # its own types say modules where it wants classes
         register(original_cls=Attend, quantized_cls=QuantAttend)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # ModelOpt prints what it inserted
         warnings.simplefilter("ignore")
-        mtq.quantize(denoiser, quantizer_config(denoiser, recipe, cfg), forward_loop=forward)
+        mtq.quantize(denoiser, quantizer_config(denoiser, recipe, cfg, weights), forward_loop=forward)
 
 
 def _registered() -> Any:
@@ -131,9 +144,11 @@ def _registered() -> Any:
 
 
 def quantizers(denoiser: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
-    """The enabled ones, by the name that calibrations have for what they see: a layer's, or `NAME.attend.q`."""
+    """Those of activations that are enabled, by the name that calibrations have for what they see: a layer's, or
+    `NAME.attend.q`."""
     for name, module in denoiser.named_modules():
-        if isinstance(module, TensorQuantizer) and module.is_enabled:
+        is_activation = not name.endswith("weight_quantizer")
+        if isinstance(module, TensorQuantizer) and module.is_enabled and is_activation:
             yield name.removesuffix("_quantizer").removesuffix(".input"), module
 
 
