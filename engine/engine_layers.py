@@ -70,13 +70,18 @@ class Layer:
         if weight is None or len(weight.dims) < 2:
             operands = self.inputs[:2]
         else:
+            # a residual may be as wide as the operand; in a strongly typed network it is not the narrower of the two
             fitting = [tensor for tensor in self.inputs if tensor.dims[-1:] == weight.dims[-2:-1]]
-            operands = (*(fitting or self.inputs)[:1], weight)
+            operands = (*sorted(fitting or self.inputs[:1], key=_bits)[:1], weight)
         return max((tensor.number_format for tensor in operands), key=lambda text: FORMAT_BITS.get(text, 0), default="")
 
 
 def _size(tensor: Tensor) -> int:
     return prod(tensor.dims)
+
+
+def _bits(tensor: Tensor) -> int:
+    return FORMAT_BITS.get(tensor.number_format, 64)
 
 
 def layers_from_log(lines: Iterable[str]) -> list[Layer]:

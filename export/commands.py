@@ -60,6 +60,7 @@ def export(
     calibration: CalibrationOption = None,
     keep: KeepOption = None,
     t5_fp8: T5Option = False,
+    steps: Annotated[int | None, typer.Option(help="Steps of a calibration sample. Default: the model's, 28.")] = None,
     device: Annotated[DeviceName, typer.Option(help="Where torch calibrates.")] = DeviceName.AUTO,
     operators: Annotated[
         Operators, typer.Option(help="Attention and norms as single operators, or decomposed for old TensorRT.")
@@ -106,7 +107,7 @@ def export(
                 chosen,
                 calibration,
                 artefact=default_artefact(bundle),
-                steps=None,
+                steps=steps,
                 device=device,
                 overwrite=overwrite,
                 progress=bars,

@@ -155,7 +155,7 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         rope = Rope(cos=cos, sin=sin, single_operator=self.single_operators)
         vectors = modulation.split(1, dim=1)
-        image = torch.cat([self.x_embedder(latents.to(self.x_embedder.weight.dtype)), reference_tokens], dim=1)
+        image = torch.cat([self.x_embedder(latents.to(self.x_embedder.bias.dtype)), reference_tokens], dim=1)
         text = text_tokens
         for double in self.transformer_blocks:
             text, image = double(text, image, vectors[:DOUBLE_VECTORS], rope)

@@ -18,6 +18,7 @@ from .calibration import Calibration, Done, Observation
 from .observer import Magnitudes, observe
 from .recipes import make_recipe
 from .samples import Sample, read_samples
+from .stored_fp8 import AS_STORED
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def calibrate_bundle(
     the layer, if an activation is NaN or infinite.
     """
     options, progress = options or CalibrationOptions(), progress or Silent()
-    if bundle.graph("denoiser").quantization is not None:
+    quantization = bundle.graph("denoiser").quantization
+    if quantization is not None and quantization.recipe != AS_STORED:
         raise QuantizationError(f"{bundle.path} is quantized already; calibrate the bundle that it was made from")
     samples, skipped = read_samples(folder)
     if options.limit is not None:

@@ -26,7 +26,8 @@ class QuantizedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, rest: dict[str, Tensor], input_format: str) -> None:
         super().__init__()
-        self.weight = nn.Buffer(weight)
+        self.codes = nn.Buffer(weight)
+        self.weight = None  # transformers' T5 casts its activations to the type of a layer's weight, if that is one
         self.bias = None if bias is None else nn.Buffer(bias)
         self._names = {name: name.replace(".", "_") for name in rest}
         for name, tensor in rest.items():
@@ -39,11 +40,11 @@ class QuantizedLinear(nn.Module):
     def full_weight(self, dtype: torch.dtype) -> Tensor:
         """(outputs, inputs), dequantized; without the low-rank branch."""
         scale = self._part(SCALE)
-        if self.weight.dtype == torch.uint8:
-            codes, tensor_scale = unpack(self.weight), self._part(TENSOR_SCALE)
+        if self.codes.dtype == torch.uint8:
+            codes, tensor_scale = unpack(self.codes), self._part(TENSOR_SCALE)
             return Nvfp4Tensor(codes=codes, scales=scale, scale=tensor_scale).values().to(dtype)
         steps = scale.to(torch.float32)
-        return (self.weight.to(torch.float32) * (steps[:, None] if steps.ndim else steps)).to(dtype)
+        return (self.codes.to(torch.float32) * (steps[:, None] if steps.ndim else steps)).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         result = F.linear(self._rounded(x), self.full_weight(x.dtype), self.bias)

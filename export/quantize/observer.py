@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...engine.errors import MissingDependencyError, NotFiniteError
 from ..networks.layers import Attend
 from .calibration import BIN_SHIFT, Observation
+from .emulation import QuantizedLinear
 from .recipes import Recipe
 
 try:
@@ -28,7 +29,7 @@ try:
         warnings.simplefilter("ignore")  # of torch's jit, and of transformers' version, which is not used here
         import modelopt.torch.quantization as mtq
         from modelopt.torch.quantization.calib.calibrator import _Calibrator
-        from modelopt.torch.quantization.nn import TensorQuantizer
+        from modelopt.torch.quantization.nn import QuantModuleRegistry, TensorQuantizer
 except ImportError as error:
     raise MissingDependencyError(
         "calibrating needs nvidia-modelopt; install it with: pip install 'kontext-trt[quantize]'"
@@ -101,6 +102,18 @@ class QuantAttend(Attend):
         return super().forward(self.q_quantizer(q), self.k_quantizer(k), self.v_quantizer(v))
 
 
+class ObservedLinear(QuantizedLinear):
+    """A layer whose weight is quantized already, with a quantizer before it."""
+
+    input_quantizer: TensorQuantizer
+
+    def _setup(self) -> None:
+        self.input_quantizer = TensorQuantizer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.input_quantizer(x))
+
+
 def quantizer_config(
     denoiser: nn.Module, recipe: Recipe, cfg: Mapping[str, Any], weights: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -108,7 +121,7 @@ def quantizer_config(
     with `weights`, those of the weights that they are multiplied with."""
     wanted: list[str] = []
     for name, module in denoiser.named_modules():
-        if isinstance(module, nn.Linear) and recipe.format_of("denoiser", name) is not None:
+        if isinstance(module, (nn.Linear, QuantizedLinear)) and recipe.format_of("denoiser", name) is not None:
             wanted.append(f"{name}.input_quantizer")
         elif isinstance(module, Attend) and recipe.attention_is_fp8("denoiser", name):
             wanted += [f"{name}.{part}_quantizer" for part in "qkv"]
@@ -129,18 +142,13 @@ def place_quantizers(
     weights: Mapping[str, Any] | None = None,
 ) -> None:
     """Put ModelOpt's quantizers into `denoiser`, in place, and calibrate them by `forward`."""
-    if Attend not in _registered():
-        register: Callable[..., None] = mtq.register  # its own types say modules where it wants classes
-        register(original_cls=Attend, quantized_cls=QuantAttend)
+    register: Callable[..., None] = mtq.register  # its own types say modules where it wants classes
+    for original, observed in ((Attend, QuantAttend), (QuantizedLinear, ObservedLinear)):
+        if original not in QuantModuleRegistry:
+            register(original_cls=original, quantized_cls=observed)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # ModelOpt prints what it inserted
         warnings.simplefilter("ignore")
         mtq.quantize(denoiser, quantizer_config(denoiser, recipe, cfg, weights), forward_loop=forward)
-
-
-def _registered() -> Any:
-    from modelopt.torch.quantization.nn import QuantModuleRegistry
-
-    return QuantModuleRegistry
 
 
 def quantizers(denoiser: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:

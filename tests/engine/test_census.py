@@ -66,6 +66,8 @@ def test_unfused_attention_shows_as_softmax() -> None:
         # a residual in fp32 comes before the operand, whose last dimension is the weight's second to last
         ([("fp32", (1, 8, 256)), ("fp8", (1, 8, 64))], [("fp8", (1, 64, 256))], "fp8"),
         ([("bf16", (1, 8, 64))], [("nvfp4", (1, 64, 256))], "bf16"),
+        # or is as wide as the operand, where a model has as many channels as features
+        ([("fp32", (1, 8, 64)), ("bf16", (1, 8, 64))], [("bf16", (1, 64, 64))], "bf16"),
         ([("fp16", (8, 8)), ("fp32", (8, 8))], [("fp32", (1,))], "fp32"),
     ],
 )

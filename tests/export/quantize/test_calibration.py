@@ -19,7 +19,7 @@ from kontext_trt.export.quantize.calibration import Calibration, Done, Observati
 from kontext_trt.export.quantize.observer import Magnitudes
 from kontext_trt.export.quantize.samples import read_samples
 
-from .conftest import QUICK, MakePicture
+from ..conftest import QUICK, MakePicture
 
 
 def observe(*tensors: torch.Tensor) -> Observation:

@@ -96,7 +96,7 @@ def test_emulation_is_modelopts_fake_quantization(
 
 
 BOUNDS_DB = {"fp8": 34.0, "fp8-attention": 34.0, "nvfp4": 22.0, "nvfp4-svd": 22.0}
-"""E4M3 rounds with a relative error of at most 1/16, uniform over a binade: about 31.5 dB for a tensor of one magnitude.
+"""E4M3 rounds with a relative error of at most 1/16, uniform over a binade: about 31.5 dB for a tensor.
 A product of two such has 28.5 dB, and in a block it is added, gated, to a residual that is at least as large and exact,
 which gives 6 dB or more of it back. NVFP4 has 2 significant bits, not 4: 12 dB less."""
 
