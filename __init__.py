@@ -10,12 +10,15 @@ __version__ = "0.1.0"
 
 from .engine.bundle import Bundle
 from .engine.errors import (
+    BudgetError,
     BuildError,
     BundleError,
+    BusyError,
     Cancelled,
     CheckpointError,
     ExecutorError,
     ExportError,
+    GpuMemoryError,
     ImageError,
     KontextError,
     MissingDependencyError,
@@ -26,7 +29,7 @@ from .engine.errors import (
     TargetError,
 )
 from .runtime.kontext import Kontext
-from .runtime.onnxruntime_executor import Device, OnnxRuntimeOptions
+from .runtime.options import Device, OnnxRuntimeOptions, TensorRtOptions, WhenBusy
 from .runtime.prompts import PromptCutWarning
 from .runtime.result import Output, Result
 from .runtime.sizes import Fit, Placement
@@ -40,14 +43,19 @@ __all__ = [
     "Output",
     "Placement",
     "Result",
+    "TensorRtOptions",
+    "WhenBusy",
     "PromptCutWarning",
     "KontextError",
+    "BudgetError",
     "BuildError",
     "BundleError",
+    "BusyError",
     "Cancelled",
     "CheckpointError",
     "ExecutorError",
     "ExportError",
+    "GpuMemoryError",
     "ImageError",
     "MissingDependencyError",
     "NotFiniteError",

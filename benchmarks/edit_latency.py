@@ -1,6 +1,6 @@
 """How long one edit takes, stage by stage, on whatever runs the bundle.
 
-    python -m kontext_trt.benchmarks.edit_latency BUNDLE [--device cuda] [--steps 28] [--repeat 3] [--seed 0]
+    python -m kontext_trt.benchmarks.edit_latency BUNDLE [--executor cuda] [--steps 28] [--repeat 3] [--no-graphs]
 
 Prints one JSON line: seconds to open and load, the first request's stages, medians of the repeated ones with the caches
 cleared between them, and the device memory in use by everybody. Exits with 1 if a seed's pictures are not all the same.
@@ -21,7 +21,7 @@ from PIL import Image
 from ..engine.doctor import diagnose
 from ..engine.sizes import squarest
 from ..runtime.kontext import Kontext
-from ..runtime.onnxruntime_executor import Device, OnnxRuntimeOptions
+from ..runtime.options import Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
 from ..runtime.result import Result
 
 
@@ -41,6 +41,13 @@ def device_bytes_used() -> int | None:
     return int(total - free) if status == runtime.cudaError_t.cudaSuccess else None
 
 
+def executor_options(name: str, graphs: bool) -> ExecutorOptions:
+    """`cpu` and `cuda` are ONNX Runtime's."""
+    if name == "tensorrt":
+        return TensorRtOptions(graphs=graphs)
+    return OnnxRuntimeOptions(device=Device(name), graphs=graphs)
+
+
 def stages(results: list[Result]) -> dict[str, float]:
     names = results[0].milliseconds
     medians = {name: statistics.median(result.milliseconds[name] for result in results) for name in names}
@@ -51,13 +58,16 @@ def stages(results: list[Result]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="How long one edit takes, stage by stage.")
     parser.add_argument("bundle")
-    parser.add_argument("--device", type=Device, default=Device.AUTO)
+    parser.add_argument("--executor", choices=("cpu", "cuda", "tensorrt"), default="cpu")
+    parser.add_argument("--no-graphs", action="store_true", help="enqueue call by call")
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start = time.perf_counter()
-    with Kontext.open(arguments.bundle, executor=OnnxRuntimeOptions(device=arguments.device)) as kontext:
+    with Kontext.open(
+        arguments.bundle, executor=executor_options(arguments.executor, not arguments.no_graphs)
+    ) as kontext:
         opened = time.perf_counter()
         kontext.load()
         loaded = time.perf_counter()
@@ -77,6 +87,7 @@ def main() -> None:
                 {
                     "date": time.strftime("%Y-%m-%d"),
                     "executor": kontext.executor.name,
+                    "graphs": not arguments.no_graphs,
                     "gpus": [gpu.name for gpu in report.gpus],
                     "size": size,
                     "steps": arguments.steps,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from .build import Builder, BuildPolicy, Built
 from .build_options import BuildOptions, Compatibility, Refit
 from .bundle import Bundle
+from .byte_sizes import human_bytes, parse_bytes
 from .components import COMPONENTS
 from .coverage import Coverage, Task
 from .errors import PlanError, RequestError
@@ -20,7 +20,7 @@ from .plan_store import Entry, PlanStore
 from .prune import prune_store
 from .sizes import parse_size
 from .targets import choose_flavour, make_target, parse_gpu
-from .terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
+from .terminal import JsonOption, notes, print_json, progress_bars, screen
 
 plans = typer.Typer(help="List, check and remove a bundle's plans.", no_args_is_help=True)
 StoreOption = Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")]
@@ -63,7 +63,7 @@ def build(
         max_steps=max_steps,
     )
     options = BuildOptions(
-        workspace_bytes=_parse_bytes(workspace) if workspace else None,
+        workspace_bytes=parse_bytes(workspace) if workspace else None,
         optimization_level=optimization_level,
         max_aux_streams=max_aux_streams,
         refit=refit,
@@ -188,10 +188,3 @@ def _store(bundle: Path, folder: Path | None, *, trust: bool = False) -> PlanSto
     if folder is not None and not folder.is_dir():
         raise PlanError(f"there is no store at {folder}")
     return PlanStore.of(path) if folder is None else PlanStore(bundle=path, folder=folder, trust=trust)
-
-
-def _parse_bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG])i?B?", text, re.IGNORECASE)
-    if match is None:
-        raise RequestError(f"a size in memory is written like 512MiB or 2GiB, not {text!r}")
-    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper()))

@@ -10,11 +10,12 @@ from rich.table import Table
 
 from .build_commands import show_plans
 from .bundle import Bundle
+from .byte_sizes import human_bytes
 from .doctor import diagnose
 from .errors import BundleError
 from .plan_store import PlanStore
 from .targets import capability_of
-from .terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
+from .terminal import JsonOption, notes, print_json, progress_bars, screen
 
 
 def inspect(

@@ -41,12 +41,14 @@ class CompileJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """`layers` is an engine inspector's JSON, where the log does not list the layers ("" where it does)."""
+    """`layers` is an engine inspector's JSON and `activation_bytes` what the engine needs beside its weights, where the
+    log does not say it ("" and 0 where it does)."""
 
     size_bytes: int
     chunked_sha256: str
     seconds: float
     layers: str = ""
+    activation_bytes: int = 0
 
 
 def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
@@ -78,8 +80,11 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
         listed = words.lists_layers
         digest = writer.digest.hexdigest()
         size = writer.digest.size_bytes
-    layers = "" if listed or flavour.ahead_of_time else _inspect(trt, job.plan)
-    return Compiled(size_bytes=size, chunked_sha256=digest, seconds=time.perf_counter() - start, layers=layers)
+    layers, activations = ("", 0) if listed or flavour.ahead_of_time else _inspect(trt, job.plan)
+    seconds = time.perf_counter() - start
+    return Compiled(
+        size_bytes=size, chunked_sha256=digest, seconds=seconds, layers=layers, activation_bytes=activations
+    )
 
 
 def _keep_timings(config: Any, path: Path) -> None:
@@ -143,10 +148,11 @@ def _add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> N
         raise BuildError(f"the compiler did not accept the shape range {ranges}")
 
 
-def _inspect(trt: Any, plan: Path) -> str:
-    """The finished engine's own account of its layers. Needs the GPU."""
+def _inspect(trt: Any, plan: Path) -> tuple[str, int]:
+    """The finished engine's own account of its layers, and the bytes of its activations. Needs the GPU."""
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise BuildError("the finished plan could not be opened for inspection")
-    return engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return layers, int(engine.device_memory_size_v2)

@@ -152,7 +152,7 @@ COMPONENTS: Mapping[str, Component] = {
             "vae_decoder",
             "vae",
             _ports(_FLOAT, latents="b h w channels"),
-            _ports(_BYTE, image="b 16*h 16*w rgb"),
+            _ports(_BYTE, image="b 16*h 16*w rgb") + _ports(_FLOAT, mean="b"),
         ),
     )
 }

@@ -27,6 +27,18 @@ class ImageError(KontextError):
     """A picture that cannot be read or used."""
 
 
+class GpuMemoryError(ExecutorError):
+    """GPU memory that could not be had."""
+
+
+class BudgetError(ExecutorError):
+    """A budget of GPU memory that is too small for a bundle."""
+
+
+class BusyError(KontextError):
+    """A session that is serving another thread, and was opened to refuse rather than to wait."""
+
+
 class RequestError(KontextError, ValueError):
     """An argument of a request that is out of range."""
 

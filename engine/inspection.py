@@ -32,7 +32,7 @@ def inspect_build(ingredients: Ingredients, graph: GraphFile, model: ModelRecord
         layers,
         attention_asked=graph.num_attention,
         weight_bytes=memory["weights"],
-        activation_bytes=memory["activation"],
+        activation_bytes=memory["activation"] or attempt.compiled.activation_bytes,
         io_bytes=io_bytes(component, ingredients.coverage, model, ingredients.precision),
         quantized_products=graph.quantized_products,
     )

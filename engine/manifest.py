@@ -12,7 +12,8 @@ import msgspec
 from .components import ModelDims, Precision
 from .errors import BundleError
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: vae_decoder has a second output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class Manifest:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Raises BundleError if the manifest is malformed or of a schema that this version does not know."""
+    """Raises BundleError if the manifest is malformed or of another schema than this version's."""
     try:
         raw: Any = msgspec.json.decode(data)
         schema = raw["schema"]
@@ -134,7 +135,12 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if schema > SCHEMA:
         raise BundleError(
             f"{where} has schema {schema}, written by {raw.get('producer', 'a newer version')}; this version reads "
-            f"up to {SCHEMA}: upgrade with pip install --upgrade kontext-trt"
+            f"{SCHEMA}: upgrade with pip install --upgrade kontext-trt"
+        )
+    if schema < SCHEMA:
+        raise BundleError(
+            f"{where} has schema {schema}, written by {raw.get('producer', 'an older version')}; this version reads "
+            f"{SCHEMA}: export the bundle again"
         )
     try:
         manifest = msgspec.convert(raw, Manifest, strict=False)

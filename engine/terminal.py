@@ -60,12 +60,3 @@ def progress_bars() -> Iterator[Bars]:
         bars = Bars(progress)
         yield bars
         bars._finish()
-
-
-def human_bytes(count: float) -> str:
-    """1536 -> "1.5 KiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ..engine.byte_sizes import human_bytes
 from ..engine.components import Operators, Precision
 from ..engine.errors import QuantizationError
-from ..engine.terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
+from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
 from .environment import quiet_libraries, require_export
 from .quantize_commands import (
     CalibrationOption,

@@ -12,10 +12,11 @@ import typer
 from rich.table import Table
 
 from ..engine.bundle import Bundle
+from ..engine.byte_sizes import human_bytes
 from ..engine.errors import MissingDependencyError, QuantizationError, RequestError
 from ..engine.progress import Progress
 from ..engine.sizes import parse_size
-from ..engine.terminal import JsonOption, human_bytes, notes, print_json, progress_bars, screen
+from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
 from .environment import quiet_libraries, require_export
 
 if TYPE_CHECKING:

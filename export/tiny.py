@@ -6,6 +6,7 @@ It has every layer of the real one and none of its knowledge: its pictures are p
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tokenizers import decoders as token_decoders
 from transformers import CLIPTokenizer, T5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from ..engine.sizes import Size
 from .checkpoint.open import SIZES_FILE
 from .configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
 from .networks.clip import clip_text_model
@@ -76,10 +78,9 @@ def tiny_config(head_width: int = 32) -> ModelConfig:
     )
 
 
-def tiny_pipeline(seed: int = 0, *, head_width: int = 32) -> FluxKontextPipeline:
-    """diffusers' own pipeline of the tiny model, with weights drawn from `seed`."""
+def random_pipeline(config: ModelConfig, clip: CLIPTokenizer, t5: T5Tokenizer, *, seed: int = 0) -> FluxKontextPipeline:
+    """diffusers' own pipeline of a configuration, with weights drawn from `seed`."""
     torch.manual_seed(seed)
-    config = tiny_config(head_width)
     network = config.transformer
     arguments: dict[str, Any] = {
         "in_channels": network.channels,
@@ -96,17 +97,29 @@ def tiny_pipeline(seed: int = 0, *, head_width: int = 32) -> FluxKontextPipeline
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
         vae=autoencoder(config.vae),
         text_encoder=clip_text_model(config.clip),
-        tokenizer=clip_tokenizer(),
+        tokenizer=clip,
         text_encoder_2=t5_encoder(config.t5),
-        tokenizer_2=t5_tokenizer(),
+        tokenizer_2=t5,
         transformer=FluxTransformer2DModel(**arguments),
     )
+
+
+def tiny_pipeline(seed: int = 0, *, head_width: int = 32) -> FluxKontextPipeline:
+    """The tiny model's pipeline."""
+    return random_pipeline(tiny_config(head_width), clip_tokenizer(), t5_tokenizer(), seed=seed)
 
 
 def write_tiny_checkpoint(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
     """Save the tiny pipeline as a diffusers folder, with small sizes of its own."""
     pipeline = tiny_pipeline(seed)
+    save_checkpoint(pipeline, folder, TINY_SIZES, dtype=dtype)
+
+
+def save_checkpoint(
+    pipeline: FluxKontextPipeline, folder: Path, sizes: Sequence[Size], *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Save as a diffusers folder in `dtype`, with the (width, height) it was trained at beside it."""
     for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
         torch.nn.Module.to(part, dtype=dtype)  # diffusers' own `to` warns of layers to keep in float32; there are none
     pipeline.save_pretrained(folder)
-    (folder / SIZES_FILE).write_text(json.dumps(TINY_SIZES))
+    (folder / SIZES_FILE).write_text(json.dumps(sizes))

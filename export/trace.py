@@ -32,7 +32,7 @@ TORCH_TYPES = {
     ElementType.UINT8: torch.uint8,
 }
 # sizes to trace with: different from each other and from every constant, and none of them 0 or 1, which would be frozen
-EXAMPLE_DIMS = {"b": 3, "n": 110, "m": 42, "s": 664, "N": 5, "h": 6, "w": 10}
+EXAMPLE_DIMS = {"b": 3, "n": 110, "m": 42, "N": 5, "h": 6, "w": 10}
 
 
 def model_dims(config: ModelConfig) -> ModelDims:
@@ -86,11 +86,12 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
     """The component's graph. Its weights are initializers without values, named as in `expected_tensors`."""
     dims, tensors = model_dims(config), expected_tensors(component.name, config)
     dtype = TORCH_TYPES[ElementType.ACTIVATION.resolve(options.precision)]
+    examples = {**EXAMPLE_DIMS, "s": dims.text_length + EXAMPLE_DIMS["n"] + EXAMPLE_DIMS["m"]}
     with FakeTensorMode(), _quiet():
         with default_dtype(dtype):
             module = build_module(component.name, config, operators=options.operators)
         inputs = tuple(
-            _example(port.element_type.resolve(options.precision), dims.resolve(port.dims, **EXAMPLE_DIMS))
+            _example(port.element_type.resolve(options.precision), dims.resolve(port.dims, **examples))
             for port in component.inputs
         )
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -17,16 +17,16 @@ class LruCache(Generic[Key, Item]):
         self.capacity = capacity
         self._items: OrderedDict[Key, Item] = OrderedDict()
 
-    def get(self, key: Key, make: Callable[[], Item]) -> Item:
-        """The item of `key`, made now if it is not there."""
+    def find(self, key: Key) -> Item | None:
         if key in self._items:
             self._items.move_to_end(key)
-            return self._items[key]
-        item = make()
+        return self._items.get(key)
+
+    def put(self, key: Key, item: Item) -> None:
         self._items[key] = item
+        self._items.move_to_end(key)
         while len(self._items) > self.capacity:
             self._items.popitem(last=False)
-        return item
 
     def clear(self) -> None:
         self._items.clear()

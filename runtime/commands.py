@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine.bundle import Bundle
+from ..engine.byte_sizes import parse_bytes
 from ..engine.sizes import parse_size
 from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
 from .kontext import Kontext
-from .onnxruntime_executor import Device, OnnxRuntimeOptions
+from .options import ExecutorName
 from .result import Result, check_output
 from .sizes import Fit
 
@@ -26,7 +26,15 @@ SeedOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
 GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
 SizeOption = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where ONNX Runtime computes.")]
+ExecutorOption = Annotated[
+    ExecutorName, typer.Option(help="Who computes. Default: plans that fit this machine, else ONNX Runtime.")
+]
+VramOption = Annotated[
+    str | None,
+    typer.Option(help="GPU memory to use, as 8GiB: what does not fit is loaded for its turn.", show_default=False),
+]
+GraphsOption = Annotated[bool, typer.Option("--graphs/--no-graphs", help="Record CUDA graphs.")]
+DebugNanOption = Annotated[bool, typer.Option("--debug-nan", help="Check every network and step for NaN. Slower.")]
 
 
 def edit(
@@ -39,16 +47,27 @@ def edit(
     guidance: GuidanceOption = None,
     size: SizeOption = None,
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
-    device: DeviceOption = Device.AUTO,
+    executor: ExecutorOption = ExecutorName.AUTO,
+    vram: VramOption = None,
+    graphs: GraphsOption = True,
+    debug_nan: DebugNanOption = False,
     json: JsonOption = False,
 ) -> None:
     """Edit a picture as the prompt says."""
     chosen = None if size is None else parse_size(size)
     check_output(out)
-    with _open(bundle, device) as kontext, progress_bars() as bars:
+    with _open(bundle, executor, vram, graphs=graphs) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.edit(
-            image, prompt, steps=steps, guidance=guidance, seed=seed or None, size=chosen, fit=fit, on_step=progress
+            image,
+            prompt,
+            steps=steps,
+            guidance=guidance,
+            seed=seed or None,
+            size=chosen,
+            fit=fit,
+            on_step=progress,
+            debug_nan=debug_nan,
         )
     _report(result, result.save(out), as_json=json)
 
@@ -61,22 +80,37 @@ def generate(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     size: SizeOption = None,
-    device: DeviceOption = Device.AUTO,
+    executor: ExecutorOption = ExecutorName.AUTO,
+    vram: VramOption = None,
+    graphs: GraphsOption = True,
+    debug_nan: DebugNanOption = False,
     json: JsonOption = False,
 ) -> None:
     """Make a picture from a prompt alone."""
     chosen = None if size is None else parse_size(size)
     check_output(out)
-    with _open(bundle, device) as kontext, progress_bars() as bars:
+    with _open(bundle, executor, vram, graphs=graphs) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.generate(
-            prompt, steps=steps, guidance=guidance, seed=seed or None, size=chosen, on_step=progress
+            prompt,
+            steps=steps,
+            guidance=guidance,
+            seed=seed or None,
+            size=chosen,
+            on_step=progress,
+            debug_nan=debug_nan,
         )
     _report(result, result.save(out), as_json=json)
 
 
-def _open(bundle: Path, device: Device) -> Kontext:
-    return Kontext.open(Bundle.open(bundle), executor=OnnxRuntimeOptions(device=device))
+def _open(bundle: Path, executor: ExecutorName, vram: str | None, *, graphs: bool) -> Kontext:
+    """Say what will lie in the GPU's memory before anything does."""
+    kontext = Kontext.open(
+        bundle, executor=executor.options(None if vram is None else parse_bytes(vram), graphs=graphs)
+    )
+    for line in kontext.residency:
+        notes.print(line, highlight=False)
+    return kontext
 
 
 class _StepBar:

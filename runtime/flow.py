@@ -1,104 +1,124 @@
-"""The flow loop: from noise to latents, one denoiser call a step.
+"""The flow: what a request computes, as stages over the tensors of a workspace.
 
-Whoever runs the components, this is the one loop: executors of every kind and calibration are driven by it.
+Whoever runs the components, these are the stages and this is the one loop: executors of every kind and calibration are
+driven by it. A stage only runs components and copies tensors, and depends on nothing but its fields and the request's
+shape, so an executor may record it once and replay it.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..engine.errors import Cancelled, NotFiniteError
-from .executor import Executor, Value, nonfinite_count
-
-OnStep = Callable[[int, int], None]
-"""Called after each step with the number of steps done and of all."""
+from .executor import Workspace
+from .tensors import RequestShape, latents_before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
-    """Everything that the latents of one request depend on, b pictures of n tokens at once.
+@dataclass(frozen=True, slots=True)
+class EncodeText:
+    """One prompt through both text encoders."""
 
-    `pooled` (b, pooled), `text` (b, 512, text) and `reference` (b, m, channels), m = 0 without one; `guidance` (b,);
-    `sigmas` (N + 1,); `cos`, `sin` (512 + n + m, head / 2); all float32.
-    """
+    prompt: int
+    name: ClassVar[str] = "text"
+    components: ClassVar[tuple[str, ...]] = ("clip", "t5")
 
-    pooled: NDArray[np.float32]
-    text: NDArray[np.float32]
-    reference: NDArray[np.float32]
-    guidance: NDArray[np.float32]
-    sigmas: NDArray[np.float32]
-    cos: NDArray[np.float32]
-    sin: NDArray[np.float32]
-
-    @property
-    def num_steps(self) -> int:
-        return len(self.sigmas) - 1
+    def run(self, w: Workspace) -> None:
+        row = slice(self.prompt, self.prompt + 1)
+        w.run("clip", {"input_ids": w["clip_ids"][row]}, {"pooled": w["prompt_pooled"][row]})
+        w.run("t5", {"input_ids": w["t5_ids"][row]}, {"text": w["prompt_text"][row]})
 
 
-def condition(executor: Executor, conditions: Conditions) -> dict[str, Value]:
-    """Run what all steps share."""
-    return executor.run(
-        "conditioner",
-        {
-            "timesteps": conditions.sigmas[:-1],
-            "guidance": conditions.guidance,
-            "pooled": conditions.pooled,
-            "text": conditions.text,
-            "reference": conditions.reference,
-        },
-    )
+@dataclass(frozen=True, slots=True)
+class EncodeReference:
+    """The reference, from pixels to packed latents."""
+
+    name: ClassVar[str] = "encode"
+    components: ClassVar[tuple[str, ...]] = ("vae_encoder",)
+
+    def run(self, w: Workspace) -> None:
+        w.run("vae_encoder", {"image": w["image"]}, {"reference": w["reference"]})
 
 
-def denoise(
-    executor: Executor,
-    conditions: Conditions,
-    conditioned: Mapping[str, Value],
-    noise: NDArray[np.float32],
-    *,
-    on_step: OnStep | None = None,
-    cancel: threading.Event | None = None,
-) -> NDArray[np.float32]:
-    """Integrate from `noise` (b, n, channels) float32 to latents of the same shape.
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What all steps share."""
 
-    Raises Cancelled if `cancel` is set between two steps, NotFiniteError if the first or last latents are not finite.
-    """
-    latents: Value | NDArray[Any] = noise
-    for step in range(conditions.num_steps):
-        if cancel is not None and cancel.is_set():
-            raise Cancelled(f"cancelled after step {step} of {conditions.num_steps}")
-        outputs = executor.run(
+    name: ClassVar[str] = "condition"
+    components: ClassVar[tuple[str, ...]] = ("conditioner",)
+
+    def run(self, w: Workspace) -> None:
+        shape = w.shape
+        for picture in range(shape.batch):
+            prompt = picture // shape.num_seeds
+            w.copy(w["prompt_pooled"][prompt], to=w["pooled"][picture])
+            w.copy(w["prompt_text"][prompt], to=w["text"][picture])
+            if shape.reference is not None:
+                w.copy(w["reference"][0], to=w["references"][picture])
+        w.run(
+            "conditioner",
+            {
+                "timesteps": w["timesteps"],
+                "guidance": w["guidance"],
+                "pooled": w["pooled"],
+                "text": w["text"],
+                "reference": w["references"],
+            },
+            {name: w[name] for name in ("modulation", "text_tokens", "reference_tokens")},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the flow, Euler update included."""
+
+    index: int
+    name: ClassVar[str] = "denoise"
+    components: ClassVar[tuple[str, ...]] = ("denoiser",)
+
+    def run(self, w: Workspace) -> None:
+        after = w[latents_before(self.index + 1)]
+        w.run(
             "denoiser",
             {
-                "latents": latents,
-                "text_tokens": conditioned["text_tokens"],
-                "reference_tokens": conditioned["reference_tokens"],
-                "modulation": executor.row(conditioned["modulation"], step),
-                "cos": conditions.cos,
-                "sin": conditions.sin,
-                "step_size": conditions.sigmas[step + 1 : step + 2] - conditions.sigmas[step : step + 1],
+                "latents": w[latents_before(self.index)],
+                "text_tokens": w["text_tokens"],
+                "reference_tokens": w["reference_tokens"],
+                "modulation": w["modulation"][self.index],
+                "cos": w["cos"],
+                "sin": w["sin"],
+                "step_size": w["step_sizes"][self.index],
             },
+            {"next_latents": after},
         )
-        latents = outputs["next_latents"]
-        if step == 0:
-            require_finite(executor.fetch(latents), f"denoiser, step 1 of {conditions.num_steps}")
-        if on_step is not None:
-            on_step(step + 1, conditions.num_steps)
-    result = executor.fetch(latents)
-    require_finite(result, f"denoiser, step {conditions.num_steps} of {conditions.num_steps}")
-    return result
+        if self.index == 0:
+            w.copy(after, to=w["first_latents"])
 
 
-def require_finite(array: NDArray[np.float32], where: str) -> None:
-    """Raise NotFiniteError, naming where, if a value is NaN or infinite."""
-    count = nonfinite_count(array)
-    if count:
-        raise NotFiniteError(
-            f"{where}: {count:,} of {array.size:,} values are NaN or infinite; a graph in bf16 or fp32 instead of fp16 "
-            "usually cures this"
-        )
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Latents to pictures, one at a time: a decoder's activations are the largest of all."""
+
+    name: ClassVar[str] = "decode"
+    components: ClassVar[tuple[str, ...]] = ("vae_decoder",)
+
+    def run(self, w: Workspace) -> None:
+        latents = w[latents_before(w.shape.num_steps)]
+        for picture in range(w.shape.batch):
+            row = slice(picture, picture + 1)
+            grid = latents[row].reshape((1, *w.shape.grid, latents.shape[-1]))
+            w.run("vae_decoder", {"latents": grid}, {"image": w["pictures"][row], "mean": w["picture_means"][row]})
+
+
+Stage = EncodeText | EncodeReference | Condition | Step | Decode
+"""`name` is what its time counts as."""
+
+
+def request_stages(
+    shape: RequestShape, *, new_prompts: Sequence[int] = (), new_reference: bool = False
+) -> tuple[Stage, ...]:
+    """A whole request, less the encoders of what a cache holds."""
+    encoders: list[Stage] = [EncodeText(prompt) for prompt in new_prompts]
+    if new_reference:
+        encoders.append(EncodeReference())
+    return (*encoders, Condition(), *(Step(index) for index in range(shape.num_steps)), Decode())

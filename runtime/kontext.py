@@ -15,17 +15,17 @@ from PIL import Image
 
 from ..engine.bundle import Bundle
 from ..engine.components import COMPONENTS
-from ..engine.errors import KontextError, RequestError
+from ..engine.errors import BusyError, KontextError, RequestError
 from ..engine.sizes import Size, squarest
 from .clock import Clock
-from .encoders import Encoders
 from .executor import Executor
-from .flow import OnStep, condition, denoise
+from .executors import open_executor
 from .noise import starting_noise
-from .onnxruntime_executor import OnnxRuntimeExecutor, OnnxRuntimeOptions
+from .options import ExecutorOptions, WhenBusy
 from .pictures import Picture, read_picture
 from .request import Reference, Request, make_request
 from .result import Output, Result
+from .serving import OnStep, Server, Watch
 from .sizes import Fit, nearest_size, place
 
 logger = logging.getLogger(__name__)
@@ -34,25 +34,37 @@ Array = NDArray[np.float32]
 
 
 class Kontext:
-    """A bundle, opened to run. A context manager; calls from several threads take turns."""
+    """A bundle, opened to run. A context manager; calls from several threads take turns, or are refused."""
 
-    def __init__(self, bundle: Bundle, executor: Executor) -> None:
+    def __init__(self, bundle: Bundle, executor: Executor, *, when_busy: WhenBusy = WhenBusy.WAIT) -> None:
         self.bundle = bundle
         self.executor = executor
         self._fingerprint = bundle.fingerprint
-        self._encoders = Encoders(bundle, executor)
+        self._server = Server(bundle, executor)
+        self._when_busy = WhenBusy(when_busy)
         self._lock = threading.Lock()
         self._owner: int | None = None  # the thread whose turn it is
         self._closed = False
 
     @classmethod
-    def open(cls, bundle: Bundle | Path | str, *, executor: OnnxRuntimeOptions | None = None) -> Kontext:
+    def open(
+        cls,
+        bundle: Bundle | Path | str,
+        *,
+        executor: ExecutorOptions | None = None,
+        when_busy: WhenBusy = WhenBusy.WAIT,
+    ) -> Kontext:
         """Open a bundle. Networks are loaded when they are first needed; `load` does it now.
 
-        Raises BundleError if the bundle is not sound, ExecutorError or MissingDependencyError if nothing can run it.
+        Args:
+            executor: who runs it. Default: TensorRT if the bundle has plans for this machine, else ONNX Runtime.
+            when_busy: whether a request waits while another thread's runs, or is refused with BusyError.
+
+        Raises BundleError if the bundle is not sound, PlanError, BudgetError, ExecutorError or MissingDependencyError
+        if it cannot be run as asked.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return cls(opened, OnnxRuntimeExecutor(opened, executor))
+        return cls(opened, open_executor(opened, executor), when_busy=when_busy)
 
     def __enter__(self) -> Kontext:
         return self
@@ -67,21 +79,23 @@ class Kontext:
         with self._turn(closing=True):
             self._closed = True
             self.executor.close()
-            self._encoders.clear()
+            self._server.encodings.clear()
 
     @contextmanager
     def _turn(self, *, closing: bool = False) -> Iterator[None]:
         """One thread at a time. Raises KontextError on a closed session, or from within a request's own callback."""
         if self._owner == threading.get_ident():
             raise KontextError("a request's on_step must not call the Kontext that is serving it")
-        with self._lock:
+        if not self._lock.acquire(blocking=closing or self._when_busy is WhenBusy.WAIT):
+            raise BusyError("another thread's request is running, and this Kontext was opened to refuse a second one")
+        try:
             if self._closed and not closing:
                 raise KontextError("this Kontext is closed; open the bundle again")
             self._owner = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._owner = None
+            yield
+        finally:
+            self._owner = None
+            self._lock.release()
 
     def load(self) -> None:
         """Load every network now, so that the first request does not wait for it."""
@@ -92,7 +106,13 @@ class Kontext:
     def forget(self) -> None:
         """Empty the caches of prompts and references, so that the next request encodes its own."""
         with self._turn():
-            self._encoders.clear()
+            self._server.encodings.clear()
+
+    @property
+    def residency(self) -> list[str]:
+        """What lies in the GPU's memory, or will when it is needed: a line a network and the sum. Empty on the CPU."""
+        plan = getattr(self.executor, "residency", None)
+        return [] if plan is None else plan.describe()
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -112,6 +132,7 @@ class Kontext:
         noise: Array | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
+        debug_nan: bool = False,
     ) -> Result:
         """Edit `image` as `prompt` says. Several prompts or seeds give every combination, in one batch.
 
@@ -126,6 +147,7 @@ class Kontext:
             noise: (b, n, channels) float32, packed, in the place of what the seeds would draw.
             on_step: called after each step with steps done and steps in all.
             cancel: an event that ends the request between two steps.
+            debug_nan: check every component and step for NaN and infinity, each run by itself. Slower.
 
         Raises RequestError for an argument out of range, ImageError for an unusable picture, Cancelled, NotFiniteError,
         ExecutorError.
@@ -144,7 +166,7 @@ class Kontext:
             reference=Reference(pixels=np.asarray(placed), placement=placement),
             noise=noise,
         )
-        return self._serve(request, on_step, cancel)
+        return self._serve(request, Watch(on_step=on_step, cancel=cancel, every_step=debug_nan))
 
     def generate(
         self,
@@ -157,6 +179,7 @@ class Kontext:
         noise: Array | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
+        debug_nan: bool = False,
     ) -> Result:
         """Make a picture from a prompt alone. As `edit`, but the default size is the squarest trained one."""
         request = make_request(
@@ -169,25 +192,12 @@ class Kontext:
             reference=None,
             noise=noise,
         )
-        return self._serve(request, on_step, cancel)
+        return self._serve(request, Watch(on_step=on_step, cancel=cancel, every_step=debug_nan))
 
-    def _serve(self, request: Request, on_step: OnStep | None, cancel: threading.Event | None) -> Result:
+    def _serve(self, request: Request, watch: Watch) -> Result:
         clock = Clock()
-
-        def stepped(done: int, of: int) -> None:
-            clock.step()
-            if on_step is not None:
-                on_step(done, of)
-
         with self._turn(), clock.stage("total"):
-            conditions = self._encoders.conditions(request, clock)
-            with clock.stage("condition"):
-                conditioned = condition(self.executor, conditions)
-            noise = self._noise(request)
-            with clock.stage("denoise"):
-                latents = denoise(self.executor, conditions, conditioned, noise, on_step=stepped, cancel=cancel)
-            with clock.stage("decode"):
-                pictures = self._decode(latents, request)
+            served = self._server.serve(request, self._noise, watch, clock)
         return Result(
             outputs=tuple(
                 Output(
@@ -196,7 +206,7 @@ class Kontext:
                     prompt=prompt,
                     seed=None if request.noise is not None else seed,
                 )
-                for picture, final, (prompt, seed) in zip(pictures, latents, request.jobs, strict=True)
+                for picture, final, (prompt, seed) in zip(served.pictures, served.latents, request.jobs, strict=True)
             ),
             size=request.size,
             reference=None if request.reference is None else request.reference.placement,
@@ -215,13 +225,6 @@ class Kontext:
         precision = self.bundle.graph("denoiser").precision
         drawn = {seed: starting_noise(seed, request.grid, channels, precision) for seed in request.seeds}
         return np.concatenate([drawn[seed] for _, seed in request.jobs])
-
-    def _decode(self, latents: Array, request: Request) -> list[NDArray[np.uint8]]:
-        """(H, W, 3) each. One picture at a time: a decoder's activations are the largest of all."""
-        runs = (
-            self.executor.run("vae_decoder", {"latents": one.reshape(1, *request.grid, -1)})["image"] for one in latents
-        )
-        return [self.executor.fetch(image)[0] for image in runs]
 
 
 def _fit(fit: Fit | str) -> Fit:

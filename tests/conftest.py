@@ -6,25 +6,20 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 from PIL import Image
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.export.environment import quiet_libraries
-
-quiet_libraries()
-
-from diffusers import FluxKontextPipeline
-
 from kontext_trt.engine.components import Precision
-from kontext_trt.export.checkpoint import open_checkpoint
-from kontext_trt.export.export import ExportOptions, export_bundle
-from kontext_trt.export.tiny import tiny_pipeline, write_tiny_checkpoint
+
+if TYPE_CHECKING:
+    from diffusers import FluxKontextPipeline
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# torch and what needs it are imported where they are used: GPU tests also run where they are not installed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny diffusers folder in float32, saved by diffusers."""
+    from kontext_trt.export.environment import quiet_libraries
+    from kontext_trt.export.tiny import write_tiny_checkpoint
+
+    quiet_libraries()
     path = tmp_path_factory.mktemp("tiny") / "checkpoint"
     write_tiny_checkpoint(path)
     return path
@@ -49,6 +48,9 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle_path(checkpoint_path: Path) -> Path:
     """The tiny checkpoint's bundle. Not to be altered: `bundle_copy` is for that."""
+    from kontext_trt.export.checkpoint import open_checkpoint
+    from kontext_trt.export.export import ExportOptions, export_bundle
+
     path = checkpoint_path.parent / "bundle"
     export_bundle(open_checkpoint(checkpoint_path), path, ExportOptions(hash_weights=True))
     return path
@@ -84,8 +86,14 @@ def wide_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precisio
     made: dict[Precision, Bundle] = {}
 
     def bundle(precision: Precision) -> Bundle:
+        from kontext_trt.export.checkpoint import open_checkpoint
+        from kontext_trt.export.environment import quiet_libraries
+        from kontext_trt.export.export import ExportOptions, export_bundle
+        from kontext_trt.export.tiny import tiny_pipeline
+
         checkpoint = folder / "checkpoint"
         if not checkpoint.exists():
+            quiet_libraries()
             tiny_pipeline(head_width=128).save_pretrained(checkpoint)
         if precision not in made:
             opened, options = open_checkpoint(checkpoint), ExportOptions(precision=precision)
@@ -98,6 +106,8 @@ def wide_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precisio
 @pytest.fixture(scope="session")
 def pipeline(checkpoint_path: Path) -> FluxKontextPipeline:
     """diffusers' pipeline of the checkpoint, on the CPU in float32."""
+    from diffusers import FluxKontextPipeline
+
     opened = FluxKontextPipeline.from_pretrained(checkpoint_path)
     opened.set_progress_bar_config(disable=True)
     return opened

@@ -10,9 +10,9 @@ import importlib.util
 from enum import Enum
 
 from ..errors import MissingDependencyError
-from .interface import Flavour
+from .interface import ContextMaker, Flavour
 
-__all__ = ["Flavour", "FlavourName", "installed_flavours", "load_flavour"]
+__all__ = ["ContextMaker", "Flavour", "FlavourName", "installed_flavours", "load_flavour"]
 
 
 class FlavourName(str, Enum):

@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
+
+
+class ContextMaker(Protocol):
+    """Makes execution contexts whose memory the caller manages."""
+
+    def create(self, engine: Any) -> Any:
+        """None if that failed."""
+        ...
+
+    def recordable(self, context: Any, stream: int) -> bool:
+        """Whether an execution may be recorded in a CUDA graph now."""
+        ...
+
+    def close(self) -> None:
+        """Keep what the contexts have learned."""
+        ...
 
 
 class Flavour(Protocol):
@@ -53,6 +70,10 @@ class Flavour(Protocol):
 
     def refusal(self, plan: memoryview) -> str:
         """Why the library itself would not open a plan here; "" if it would, or cannot tell beforehand."""
+        ...
+
+    def contexts(self, cache: Path) -> ContextMaker:
+        """`cache` is where kernels that were finished at first run are kept, by a flavour that does so."""
         ...
 
     def compatibility_flags(self) -> Mapping[str, Any]:

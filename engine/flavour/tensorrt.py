@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import tensorrt
 
 from .attention import mark_decomposable
+
+
+class Contexts:
+    """See `ContextMaker`. TensorRT's kernels are finished when it is built."""
+
+    def __init__(self, trt: Any) -> None:
+        self._trt = trt
+
+    def create(self, engine: Any) -> Any:
+        return engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+
+    def recordable(self, context: Any, stream: int) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing to keep."""
 
 
 class TensorRt:
@@ -49,6 +66,9 @@ class TensorRt:
 
     def refusal(self, plan: memoryview) -> str:
         return ""  # it only tells by trying
+
+    def contexts(self, cache: Path) -> Contexts:
+        return Contexts(self.trt)
 
     def compatibility_flags(self) -> Mapping[str, Any]:
         levels = self.trt.HardwareCompatibilityLevel

@@ -4,12 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import tensorrt_rtx
 
+from ..caches import read_cache, update_cache
 from ..errors import BuildError
 from .attention import mark_decomposable
+
+
+class Contexts:
+    """See `ContextMaker`. Kernels are finished for the shapes in use before they run, not behind their back, and graphs
+    are recorded by us, not by the library."""
+
+    def __init__(self, trt: Any, path: Path) -> None:
+        self._trt, self._path = trt, path
+        self._cache: Any = None
+
+    def create(self, engine: Any) -> Any:
+        trt, settings = self._trt, engine.create_runtime_config()
+        settings.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        settings.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
+        settings.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        if self._cache is None:
+            self._cache = settings.create_runtime_cache()
+            if kept := read_cache(self._path):
+                self._cache.deserialize(kept)
+        settings.set_runtime_cache(self._cache)
+        return engine.create_execution_context(settings)
+
+    def recordable(self, context: Any, stream: int) -> bool:
+        return context.is_stream_capturable(stream)
+
+    def close(self) -> None:
+        if self._cache is not None:
+            kernels = bytes(self._cache.serialize())  # holds what was read, too
+            self._cache = None
+            update_cache(self._path, lambda _: kernels)
 
 
 class TensorRtRtx:
@@ -56,6 +88,9 @@ class TensorRtRtx:
             return ""
         reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if found & int(flag)]
         return ", ".join(reasons).lower().replace("_", " ") or "it says no more, as it does where there is no GPU"
+
+    def contexts(self, cache: Path) -> Contexts:
+        return Contexts(self.trt, cache)
 
     def compatibility_flags(self) -> Mapping[str, Any]:
         return {}

@@ -148,4 +148,5 @@ def t5_from_config(config: Mapping[str, Any]) -> T5Config:
         num_buckets=config["relative_attention_num_buckets"],
         max_distance=config["relative_attention_max_distance"],
         norm_eps=config["layer_norm_epsilon"],
+        length=config.get("n_positions", T5Config().length),
     )

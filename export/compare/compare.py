@@ -56,9 +56,9 @@ def compare_bundles(
         raise QuantizationError("a comparison needs a request at least")
     if _shape(reference) != _shape(other):
         raise QuantizationError(f"{reference.path} and {other.path} are bundles of different models")
-    executors = [WitnessExecutor(bundle, options.device) for bundle in (reference, other)]
+    steps = options.steps or reference.manifest.model.flow.steps
+    executors = [WitnessExecutor(bundle, options.device, steps) for bundle in (reference, other)]
     with Kontext(reference, executors[0]) as wanted, Kontext(other, executors[1]) as found:
-        steps = options.steps or reference.manifest.model.flow.steps
         progress.start(f"serving {len(cases)} requests twice", 2 * len(cases))
         results: list[tuple[Result, Result]] = []
         reports: list[CaseReport] = []
@@ -66,11 +66,11 @@ def compare_bundles(
         for case in cases:
             pair = []
             for executor, kontext in zip(executors, (wanted, found), strict=True):
-                pair.append(executor.serve(kontext, case, steps))
+                pair.append(executor.serve(kontext, case))
                 progress.advance(1)
             reports.append(_case_report(case, pair[0], pair[1], executors[0].latents, executors[1].latents))
             results.append((pair[0], pair[1]))
-            probes.append(executors[0].steps[len(executors[0].steps) // 2])
+            probes.append(executors[0].middle)
         made = _comparison(reference, other, executors, reports, probes, options, progress)
     folder = other.path / REPORTS / f"against-{reference.fingerprint[:12]}"
     with atomic_folder(folder, replace=True) as temporary:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..quantize.emulation import QuantizedAttend, QuantizedLinear
+from ..torch_executor import run_module
 from .metrics import decibels
 from .probe import Inputs, WitnessExecutor
 
@@ -46,7 +47,7 @@ class DenoiserPair:
 
     def __init__(self, reference: WitnessExecutor, quantized: WitnessExecutor, steps: Sequence[Inputs]) -> None:
         self._reference, self._quantized = reference.module("denoiser"), quantized.module("denoiser")
-        self._executor, self._steps = reference, tuple(steps)
+        self._steps = tuple(steps)
         self._wanted = [self._run(self._reference, inputs) for inputs in self._steps]
         changes = (wanted - inputs["latents"] for inputs, wanted in self._pairs())
         self._signal = sum(energy(change) for change in changes)
@@ -98,7 +99,7 @@ class DenoiserPair:
         return outputs
 
     def _run(self, denoiser: nn.Module, inputs: Inputs) -> Tensor:
-        return self._executor.run_module(denoiser, "denoiser", inputs)["next_latents"]
+        return run_module(denoiser, "denoiser", inputs)["next_latents"]
 
     def noise(self, quantized: Sequence[str]) -> float:
         """Energy of the error if these layers alone are quantized, over that of the change that the steps make."""

@@ -1,10 +1,9 @@
-"""Running requests with a witness: what went into each step of the denoiser, and what came out."""
+"""Running requests with a witness: what goes into one step of the denoiser, and what comes out of every step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from ...engine.bundle import Bundle
 from ...runtime.kontext import Kontext
 from ...runtime.pictures import Picture
 from ...runtime.result import Result
-from ..torch_executor import TorchDevice, TorchExecutor
+from ..torch_executor import TorchDevice, TorchExecutor, to_host
 
 Inputs = Mapping[str, Tensor]
 
@@ -30,23 +29,25 @@ class Case:
 
 
 class WitnessExecutor(TorchExecutor):
-    """Keeps each step's inputs and the latents after it, (b, n, channels) float32."""
+    """Keeps the latents after each step, (b, n, channels) float32, and the inputs of one step in the middle."""
 
-    def __init__(self, bundle: Bundle, device: TorchDevice) -> None:
+    def __init__(self, bundle: Bundle, device: TorchDevice, num_steps: int) -> None:
         super().__init__(bundle, device)
-        self.steps: list[Inputs] = []
+        self._num_steps = num_steps
         self.latents: list[NDArray[np.float32]] = []
+        self.middle: Inputs = {}
 
-    def run(self, component: str, inputs: Mapping[str, Tensor | NDArray[Any]]) -> dict[str, Tensor]:
-        outputs = super().run(component, inputs)
+    def compute(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        if component == "denoiser" and len(self.latents) == self._num_steps // 2:
+            self.middle = {name: tensor.clone() for name, tensor in inputs.items()}  # the workspace's own are reused
+        super().compute(component, inputs, outputs)
         if component == "denoiser":
-            self.steps.append({name: self.to_device(value) for name, value in inputs.items()})
-            self.latents.append(self.fetch(outputs["next_latents"]))
-        return outputs
+            self.latents.append(to_host(outputs["next_latents"]))
 
-    def serve(self, kontext: Kontext, case: Case, steps: int | None) -> Result:
+    def serve(self, kontext: Kontext, case: Case) -> Result:
         """Serve one case by `kontext`, whose executor this is; what was kept before is forgotten."""
-        self.steps, self.latents = [], []
+        self.latents, self.middle = [], {}
+        steps = self._num_steps
         if case.image is None:
             return kontext.generate(case.prompt, seed=case.seed, steps=steps, size=case.size)
         return kontext.edit(case.image, case.prompt, seed=case.seed, steps=steps, size=case.size)

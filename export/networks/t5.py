@@ -48,6 +48,7 @@ def t5_encoder(config: T5Config) -> T5EncoderModel:
         "relative_attention_num_buckets": config.num_buckets,
         "relative_attention_max_distance": config.max_distance,
         "layer_norm_epsilon": config.norm_eps,
+        "n_positions": config.length,
         "feed_forward_proj": "gated-gelu",
     }
     return T5EncoderModel(TransformersT5Config(**arguments))

@@ -66,7 +66,12 @@ class VaeEncoder(nn.Module):
 
 
 class VaeDecoder(nn.Module):
-    """`latents` (b, h, w, 4 * latent channels) float32, packed -> `image` (b, 16 h, 16 w, 3) uint8."""
+    """`latents` (b, h, w, 4 * latent channels) float32, packed -> `image` (b, 16 h, 16 w, 3) uint8 and `mean` (b,)
+    float32.
+
+    `mean` is that of the values before they are rounded into the picture, where NaN and infinity cannot be seen any
+    more: it is finite only if every one of them was.
+    """
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -76,8 +81,9 @@ class VaeDecoder(nn.Module):
             if isinstance(module, Upsample2D):
                 self.decoder.set_submodule(name, Upsample(module))
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         unpacked = rearrange(latents, "b h w (c p q) -> b c (h p) (w q)", p=2, q=2)
         scaled = unpacked.to(self.decoder.conv_in.weight.dtype) / self.config.scaling + self.config.shift
-        pixels = (self.decoder(scaled).to(torch.float32) / 2 + 0.5).clamp(0, 1)
-        return rearrange((pixels * 255).round(), "b c h w -> b h w c").to(torch.uint8)
+        pixels = self.decoder(scaled).to(torch.float32) / 2 + 0.5
+        image = rearrange((pixels.clamp(0, 1) * 255).round(), "b c h w -> b h w c").to(torch.uint8)
+        return image, pixels.mean(dim=(1, 2, 3))

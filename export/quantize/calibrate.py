@@ -11,8 +11,8 @@ from pathlib import Path
 from ...engine.bundle import Bundle
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
-from ...runtime.flow import OnStep
 from ...runtime.kontext import Kontext
+from ...runtime.serving import OnStep
 from ..torch_executor import TorchDevice, TorchExecutor
 from .calibration import Calibration, Done, Observation
 from .observer import Magnitudes, observe

@@ -108,9 +108,7 @@ def test_one_flipped_byte_is_found_by_reading_all(bundle_copy: Path):
 
 def test_newer_manifest(bundle_copy: Path):
     edit_manifest(bundle_copy, schema=SCHEMA + 1, producer="kontext-trt 9.0", invention=True)
-    with pytest.raises(
-        BundleError, match=r"has schema 2, written by kontext-trt 9\.0; this version reads up to 1: upgr"
-    ):
+    with pytest.raises(BundleError, match=r"has schema 3, written by kontext-trt 9\.0; this version reads 2: upgr"):
         Bundle.open(bundle_copy)
 
 
@@ -122,7 +120,11 @@ def test_newer_manifest(bundle_copy: Path):
         ("[]", "is not a bundle manifest"),
         ("{}", "is not a bundle manifest"),
         ('{"schema": "1"}', "is not a bundle manifest"),
-        ('{"schema": 1}', r"is damaged: Object missing required field"),
+        ('{"schema": 2}', r"is damaged: Object missing required field"),
+        (
+            '{"schema": 1, "producer": "kontext-trt 0.1"}',
+            r"has schema 1, written by kontext-trt 0.1; this version reads 2: exp",
+        ),
     ],
 )
 def test_damaged_manifest(bundle_copy: Path, content: str, message: str):

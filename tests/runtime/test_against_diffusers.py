@@ -29,7 +29,7 @@ def our_pictures(kontext: Kontext, noise: np.ndarray, image, prompts, size, guid
     options = {"size": size, "steps": STEPS, "guidance": guidance, "seed": 0, "noise": noise}
     result = kontext.generate(prompts, **options) if image is None else kontext.edit(image, prompts, **options)
     grid = np.stack([output.latents.reshape(size[1] // 16, size[0] // 16, -1) for output in result.outputs])
-    return float_decoder(kontext.bundle).run(None, {"latents": grid})[1].transpose(0, 2, 3, 1) / 255
+    return float_decoder(kontext.bundle).run(None, {"latents": grid})[-1].transpose(0, 2, 3, 1) / 255
 
 
 def their_pictures(pipeline, noise: np.ndarray, image, prompts, size, guidance: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from kontext_trt import (
+    BusyError,
     Cancelled,
     ExecutorError,
     ImageError,
@@ -17,10 +18,10 @@ from kontext_trt import (
     NotFiniteError,
     RequestError,
     Result,
+    WhenBusy,
 )
 from kontext_trt.engine.bundle import Bundle
-from kontext_trt.runtime.executor import Executor
-from kontext_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -66,8 +67,8 @@ def test_caches_spare_the_encoders(bundle: Bundle, picture):
         first = kontext.edit(picture(128, 128), "make it blue", steps=1, seed=0)
         second = kontext.edit(picture(128, 128), "make it blue", steps=1, seed=0)
         third = kontext.edit(picture(128, 128, seed=1), "make it blue", steps=1, seed=0)
-    assert {"tokenize", "text", "encode"} <= first.milliseconds.keys()
-    assert not {"tokenize", "text", "encode"} & second.milliseconds.keys()
+    assert {"text", "encode"} <= first.milliseconds.keys()
+    assert not {"text", "encode"} & second.milliseconds.keys()
     assert "encode" in third.milliseconds
     assert "text" not in third.milliseconds
     assert pixels(first.image).tolist() == pixels(second.image).tolist()
@@ -183,41 +184,108 @@ def test_given_noise_is_not_said_to_come_from_a_seed(kontext: Kontext):
     assert result.request(result.outputs[0])["seed"] is None
 
 
-class Poisoned:
-    """An executor whose chosen output turns into NaN."""
+class Poisoned(OnnxRuntimeCpu):
+    """One output of one run of a component turns into NaN."""
 
-    def __init__(self, executor: Executor, component: str, output: str) -> None:
-        self._executor, self._component, self._output = executor, component, output
-        self.name = executor.name
-        self.row, self.load, self.close = executor.row, executor.load, executor.close
-        self._poisoned: list[object] = []
+    def poison(self, component: str, output: str, at: int = 0) -> None:
+        self.target, self.runs_left = (component, output), at
 
-    def run(self, component, inputs):
-        outputs = self._executor.run(component, inputs)
-        if component == self._component:
-            self._poisoned.append(outputs[self._output])
-        return outputs
+    def _compute(self, component, inputs, outputs) -> None:
+        super()._compute(component, inputs, outputs)
+        if component == self.target[0]:
+            if self.runs_left == 0:
+                outputs[self.target[1]].flat[-1] = np.nan
+            self.runs_left -= 1
 
-    def fetch(self, value):
-        array = self._executor.fetch(value)
-        return np.full_like(array, np.nan) if any(value is item for item in self._poisoned) else array
+
+@pytest.fixture
+def poisoned(bundle: Bundle):
+    executor = Poisoned(bundle)
+    with Kontext(bundle, executor) as kontext:
+        yield kontext, executor
 
 
 @pytest.mark.parametrize(
-    ("component", "output", "where"),
-    [("clip", "pooled", "clip"), ("t5", "text", "t5"), ("vae_encoder", "reference", "vae_encoder"),
-     ("denoiser", "next_latents", "denoiser, step 1 of 3")],
+    ("component", "output", "at", "where"),
+    [
+        ("clip", "pooled", 0, "clip: 1 of 64"),
+        ("t5", "text", 0, "t5: 1 of"),
+        ("t5", "text", 1, "t5, prompt 2: 1 of"),
+        ("vae_encoder", "reference", 0, "vae_encoder: 1 of"),
+        ("denoiser", "next_latents", 0, "denoiser, step 1 of 3: 1 of"),
+        ("denoiser", "next_latents", 2, "denoiser, step 3 of 3: 1 of"),
+        ("vae_decoder", "mean", 1, "vae_decoder, mean of the picture: 1 of 2"),
+    ],
 )  # fmt: skip
-def test_nan_is_named_and_ends_the_request(bundle: Bundle, picture, component: str, output: str, where: str):
-    executor = Poisoned(OnnxRuntimeExecutor(bundle), component, output)
-    with Kontext(bundle, executor) as kontext, pytest.raises(NotFiniteError, match=f"{where}: .* are NaN or infinite"):
-        kontext.edit(picture(128, 128), "x", steps=3, seed=0)
+def test_nan_is_named_and_ends_the_request(poisoned, picture, component: str, output: str, at: int, where: str):
+    kontext, executor = poisoned
+    prompts = ["x", "y"] if at == 1 else "x"
+    executor.poison(component, output, at)
+    with pytest.raises(NotFiniteError, match=f"{where}.* values are NaN or infinite"):
+        kontext.edit(picture(128, 128), prompts, steps=3, seed=0)
+    assert kontext.edit(picture(128, 128), "x", steps=1, seed=0).image.size == (128, 128)
+
+
+def test_what_was_not_finite_is_not_kept(poisoned, picture):
+    kontext, executor = poisoned
+    executor.poison("clip", "pooled")
+    with pytest.raises(NotFiniteError, match="clip"):
+        kontext.edit(picture(128, 128), "x", steps=1, seed=0)
+    assert "text" in kontext.edit(picture(128, 128), "x", steps=1, seed=0).milliseconds
+
+
+@pytest.mark.parametrize(
+    ("component", "output", "at", "where"),
+    [("conditioner", "modulation", 0, "conditioner: 1 of"), ("denoiser", "next_latents", 1, "denoiser, step 2 of 4")],
+)  # fmt: skip
+def test_debug_nan_finds_the_step(poisoned, component: str, output: str, at: int, where: str):
+    kontext, executor = poisoned
+    executor.poison(component, output, at)
+    with pytest.raises(NotFiniteError, match=where):
+        kontext.generate("x", steps=4, seed=0, size=(32, 32), debug_nan=True)
+    executor.poison(component, output, at)
+    with pytest.raises(NotFiniteError, match=r"denoiser, step [14] of 4"):  # all that is seen without
+        kontext.generate("x", steps=4, seed=0, size=(32, 32))
+
+
+def test_in_parts_or_in_one_piece_is_the_same(kontext: Kontext, picture):
+    def latents(**watch):
+        result = kontext.edit(picture(96, 192), "x", steps=3, seed=1, **watch)
+        assert len(result.step_milliseconds) == 3
+        return result.outputs[0].latents.tolist()
+
+    whole = latents()
+    assert latents(on_step=lambda done, of: None) == latents(cancel=threading.Event()) == whole
+    assert latents(debug_nan=True) == whole
+
+
+def test_second_thread_is_refused_if_asked(bundle: Bundle):
+    errors: list[Exception] = []
+
+    def intrude(done: int, of: int) -> None:
+        def work() -> None:
+            try:
+                kontext.generate("x", steps=1, seed=0, size=(32, 32))
+            except KontextError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    with Kontext.open(bundle, when_busy=WhenBusy.REFUSE) as kontext:
+        kontext.generate("x", steps=1, seed=0, size=(32, 32), on_step=intrude)
+        assert [type(error) for error in errors] == [BusyError]
+        assert "another thread's request is running" in str(errors[0])
+        assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).size == (32, 32)
 
 
 def test_failure_names_component_and_shapes(bundle: Bundle):
-    executor = OnnxRuntimeExecutor(bundle)
-    with pytest.raises(ExecutorError, match=r"t5 failed in ONNX Runtime for input_ids \[1, 5\]"):
+    executor = OnnxRuntimeCpu(bundle)
+    with pytest.raises(ExecutorError, match=r"t5: input_ids must be \['b', 512\], this is \[1, 5\]"):
         executor.run("t5", {"input_ids": np.zeros((1, 5), np.int32)})
+    with pytest.raises(ExecutorError, match=r"t5 failed in ONNX Runtime for input_ids \[1, 512\]: .*indices"):
+        executor.run("t5", {"input_ids": np.full((1, 512), 1 << 30, np.int32)})
 
 
 def test_png_carries_request_and_fingerprint(kontext: Kontext, picture, tmp_path: Path):

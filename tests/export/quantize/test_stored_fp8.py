@@ -26,7 +26,7 @@ from kontext_trt.export.quantize.emulation import QuantizedLinear, emulated_laye
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.export.quantize.recipes import make_recipe
 from kontext_trt.export.torch_executor import TorchDevice, TorchExecutor
-from kontext_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
 from ..conftest import QUICK
 
@@ -71,7 +71,7 @@ def test_weights_are_the_files_own_bytes(stored: Bundle, models: Path) -> None:
 def test_torch_computes_what_onnx_runtime_does(stored: Bundle, picture) -> None:
     """That ONNX Runtime makes the picture of the weights scaled back, `test_checkpoint` has."""
     results = []
-    for executor in (OnnxRuntimeExecutor(stored), TorchExecutor(stored, TorchDevice.CPU)):
+    for executor in (OnnxRuntimeCpu(stored), TorchExecutor(stored, TorchDevice.CPU)):
         with Kontext(stored, executor) as kontext:
             results.append(kontext.edit(picture(96, 80), "x", steps=2, seed=0).outputs[0].latents)
     np.testing.assert_allclose(*results, atol=1e-4)

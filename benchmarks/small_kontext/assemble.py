@@ -1,0 +1,53 @@
+"""Make a diffusers folder of a training's state.
+
+    python -m kontext_trt.benchmarks.small_kontext.assemble RUN FOLDER
+
+The averaged weights, in bfloat16, as `FluxKontextPipeline.from_pretrained` and `kontext-trt export` read them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import FluxKontextPipeline
+
+from ...engine.errors import KontextError
+from ...export.tiny import save_checkpoint
+from .model import SMALL, SMOKE, new_pipeline, text_networks
+from .optimizer import FlatAdam
+from .scene import SIZES
+from .state import load_state
+from .vocabulary import read_tokenizers
+
+
+def open_pipeline(state: Path) -> FluxKontextPipeline:
+    """The pipeline of a state's averaged weights, in float32. Raises CheckpointError if the state is not whole."""
+    progress, tensors = load_state(state)
+    pipeline = new_pipeline(SMOKE if progress.smoke else SMALL, *read_tokenizers(progress.clip, progress.t5), 0)
+    for name, module in (("vae", pipeline.vae), ("flow", text_networks(pipeline))):
+        if f"{name}.average" in tensors:
+            adam = FlatAdam(module, torch.float32)
+            average = tensors[f"{name}.average"]
+            adam.load({"master": average, "average": average, "second": average}, 1)
+            for parameter in module.parameters():
+                parameter.grad = None
+    pipeline.vae.register_to_config(shift_factor=progress.shift, scaling_factor=progress.scaling)
+    return pipeline
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m kontext_trt.benchmarks.small_kontext.assemble RUN FOLDER")
+    run, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    try:
+        pipeline = open_pipeline(run / "state")
+    except KontextError as error:
+        sys.exit(f"error: {error}")
+    save_checkpoint(pipeline, folder, SIZES, dtype=torch.bfloat16)
+    print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The small model's networks: FLUX.1 Kontext's modules, with small numbers in their configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import FluxKontextPipeline
+from torch import nn
+from transformers import CLIPTokenizer, T5Tokenizer
+
+from ...export.configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
+from ...export.tiny import random_pipeline
+from .vocabulary import CLIP_LENGTH, T5_LENGTH, corpus, train_clip_tokenizer, train_t5_tokenizer
+
+CORPUS_SENTENCES = 6000
+FIRST_LOG_VARIANCE = -3.0
+"""Of the autoencoder's latents before training: less noise than signal, so that it learns from the first step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """What the small model and its smoke test's still smaller one differ in."""
+
+    num_double_blocks: int = 2
+    num_single_blocks: int = 8
+    num_heads: int = 6
+    head_width: int = 32
+    t5_width: int = 192
+    t5_layers: int = 3
+    clip_width: int = 128
+    clip_layers: int = 2
+    vae_channels: tuple[int, int, int, int] = (32, 48, 64, 96)
+
+
+SMALL = Scale()
+SMOKE = Scale(
+    num_double_blocks=1,
+    num_single_blocks=1,
+    num_heads=2,
+    t5_width=64,
+    t5_layers=1,
+    clip_width=64,
+    clip_layers=1,
+    vae_channels=(16, 16, 32, 32),
+)
+
+
+def model_config(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer) -> ModelConfig:
+    """Configurations whose vocabularies are the tokenizers'."""
+    height_axis = 7 * scale.head_width // 16
+    return ModelConfig(
+        transformer=TransformerConfig(
+            num_double_blocks=scale.num_double_blocks,
+            num_single_blocks=scale.num_single_blocks,
+            num_heads=scale.num_heads,
+            head_width=scale.head_width,
+            text_width=scale.t5_width,
+            pooled_width=scale.clip_width,
+            rope_axes=(scale.head_width - 2 * height_axis, height_axis, height_axis),
+        ),
+        vae=VaeConfig(block_channels=scale.vae_channels, layers_per_block=1, norm_groups=4),
+        clip=ClipConfig(
+            vocabulary=len(clip),
+            width=scale.clip_width,
+            mlp_width=4 * scale.clip_width,
+            num_layers=scale.clip_layers,
+            num_heads=scale.clip_width // 64,
+            length=CLIP_LENGTH,
+        ),
+        t5=T5Config(
+            vocabulary=len(t5),
+            width=scale.t5_width,
+            head_width=32,
+            mlp_width=5 * scale.t5_width // 2,
+            num_layers=scale.t5_layers,
+            num_heads=scale.t5_width // 32,
+            length=T5_LENGTH,
+        ),
+    )
+
+
+def new_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
+    sentences = corpus(CORPUS_SENTENCES)
+    return train_clip_tokenizer(sentences), train_t5_tokenizer(sentences)
+
+
+def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) -> FluxKontextPipeline:
+    """Untrained networks in float32. Blocks begin as identities: their modulation and the last layer
+    are zero."""
+    pipeline = random_pipeline(model_config(scale, clip, t5), clip, t5, seed=seed)
+    transformer: nn.Module = pipeline.transformer
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear) and (name.endswith(("norm1.linear", "norm1_context.linear", "norm.linear"))):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    for last in (pipeline.transformer.norm_out.linear, pipeline.transformer.proj_out):
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    encoded = pipeline.vae.encoder.conv_out.bias.shape[0] // 2
+    nn.init.constant_(pipeline.vae.encoder.conv_out.bias[encoded:].detach(), FIRST_LOG_VARIANCE)
+    for part in (pipeline.vae, *text_networks(pipeline)):
+        part.eval()  # T5's dropout would be the only one
+    return pipeline
+
+
+def text_networks(pipeline: FluxKontextPipeline) -> nn.ModuleList:
+    """What learns in the second stage: transformer, CLIP's and T5's encoders."""
+    return nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def device_of(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one. Raises ValueError for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device; train with --device cpu")
+    return torch.device(name)

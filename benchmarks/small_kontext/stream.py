@@ -1,0 +1,221 @@
+"""Samples by the hundred, drawn and rendered by worker processes; and pools of them on the training device."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from .samples import TEXT_TO_IMAGE, WEIGHTS, draw_sample
+from .scene import SIZES, Size
+from .vocabulary import CLIP_LENGTH, T5_LENGTH
+
+SQUARE: Size = (128, 128)
+SQUARE_SHARE = 0.6
+"""Of the samples; the other sizes share the rest evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Samples of one shape: (width, height), with a reference or without."""
+
+    size: Size
+    edits: bool
+
+    @property
+    def share(self) -> float:
+        """Of all samples."""
+        size = SQUARE_SHARE if self.size == SQUARE else (1 - SQUARE_SHARE) / (len(SIZES) - 1)
+        captions = WEIGHTS[TEXT_TO_IMAGE] / sum(WEIGHTS.values())
+        return size * (1 - captions if self.edits else captions)
+
+
+BUCKETS = tuple(Bucket(size, edits) for size in SIZES for edits in (True, False))
+EDITS = tuple(task for task in WEIGHTS if task != TEXT_TO_IMAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Tokenizers of the `tokenizers` library as JSON, so that workers need nothing else."""
+
+    clip: str
+    t5: str
+
+    def encoders(self) -> tuple[Tokenizer, Tokenizer]:
+        """Padded and cut to CLIP's 77 and T5's length."""
+        clip, t5 = Tokenizer.from_str(self.clip), Tokenizer.from_str(self.t5)
+        for tokenizer, length, padding in ((clip, CLIP_LENGTH, "<|endoftext|>"), (t5, T5_LENGTH, "<pad>")):
+            tokenizer.enable_truncation(length)
+            tokenizer.enable_padding(length=length, pad_id=tokenizer.token_to_id(padding), pad_token=padding)
+        return clip, t5
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Samples of one bucket. `target` and `reference` (k, H, W, 3) uint8, `reference` (0, ...) for captions;
+    `clip` (k, 77) and `t5` (k, 56) int16."""
+
+    bucket: Bucket
+    target: Tensor
+    reference: Tensor
+    clip: Tensor
+    t5: Tensor
+
+    def pin_memory(self) -> Chunk:
+        tensors = (self.target, self.reference, self.clip, self.t5)
+        return Chunk(self.bucket, *(tensor.pin_memory() for tensor in tensors))
+
+
+def draw_chunk(
+    first_seed: int, count: int, bucket: Bucket, texts: tuple[Tokenizer, Tokenizer], held_out: bool
+) -> Chunk:
+    """Samples of the seeds from `first_seed` on."""
+    rng = Random(first_seed)
+    weights = [WEIGHTS[task] for task in EDITS]
+    samples = []
+    for seed in range(first_seed, first_seed + count):
+        task = rng.choices(EDITS, weights)[0] if bucket.edits else TEXT_TO_IMAGE
+        samples.append(draw_sample(seed, held_out=held_out, task=task, size=bucket.size))
+    width, height = bucket.size
+    target = np.empty((count, height, width, 3), np.uint8)
+    reference = np.empty((count if bucket.edits else 0, height, width, 3), np.uint8)
+    for i, sample in enumerate(samples):
+        target[i] = sample.target()
+        if bucket.edits:
+            reference[i] = sample.reference()
+    instructions = [sample.instruction for sample in samples]
+    clip, t5 = (np.array([one.ids for one in tokenizer.encode_batch(instructions)], np.int16) for tokenizer in texts)
+    return Chunk(bucket, *(torch.from_numpy(array) for array in (target, reference, clip, t5)))
+
+
+class Chunks(IterableDataset[Chunk]):
+    """Endless chunks. Worker w of n takes every n-th run of seeds; a resumed training names another `epoch`."""
+
+    def __init__(self, texts: Texts, count: int, epoch: int, buckets: tuple[Bucket, ...] = BUCKETS) -> None:
+        self.texts, self.count, self.epoch, self.buckets = texts, count, epoch, buckets
+
+    def __iter__(self) -> Iterator[Chunk]:
+        info = get_worker_info()
+        worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        encoders = self.texts.encoders()
+        shares = [bucket.share for bucket in self.buckets]
+        run = worker
+        while True:
+            first = self.epoch * 10**9 + run * self.count
+            bucket = Random(first + 1).choices(self.buckets, shares)[0]
+            yield draw_chunk(first, self.count, bucket, encoders, held_out=False)
+            run += num_workers
+
+
+class Stream:
+    """Chunks from worker processes through a queue. A context manager."""
+
+    def __init__(self, dataset: Chunks, num_workers: int, *, pin: bool) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        self._loader = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin,
+            prefetch_factor=4 if num_workers else None,
+        )
+        self._queue: queue.Queue[Chunk] = queue.Queue(maxsize=16)
+        self._stopped = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+
+    def __enter__(self) -> Stream:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=10)
+
+    def _fill(self) -> None:
+        try:
+            for chunk in self._loader:
+                while not self._stopped.is_set():
+                    try:
+                        self._queue.put(chunk, timeout=0.2)
+                        break
+                    except queue.Full:
+                        continue
+                if self._stopped.is_set():
+                    return
+        except BaseException as error:  # raised where chunks are taken
+            self._error = error
+
+    def ready(self) -> Chunk | None:
+        """A chunk, if one is there. Raises RuntimeError if a worker failed."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            if self._error is not None:
+                raise RuntimeError("a process that draws samples failed") from self._error
+            return None
+
+    def next(self) -> Chunk:
+        """The next chunk, however long it takes. Raises RuntimeError if a worker failed."""
+        while (chunk := self.ready()) is None:
+            time.sleep(0.005)
+        return chunk
+
+
+@dataclass(slots=True)
+class Pool:
+    """Rings of samples on a device, one a bucket; new ones overwrite the oldest."""
+
+    capacity: int
+    device: torch.device
+    rings: dict[Bucket, dict[str, Tensor]] = field(default_factory=dict)
+    counts: dict[Bucket, int] = field(default_factory=dict)
+
+    def add(self, bucket: Bucket, values: dict[str, Tensor]) -> None:
+        """Append along the first dimension; every value has the same length, or none."""
+        count = max(len(value) for value in values.values())
+        if bucket not in self.rings:
+            room = max(round(self.capacity * bucket.share), count)
+            self.rings[bucket] = {
+                name: torch.empty((room if len(value) else 0, *value.shape[1:]), dtype=value.dtype, device=self.device)
+                for name, value in values.items()
+            }
+            self.counts[bucket] = 0
+        room = max(len(ring) for ring in self.rings[bucket].values())
+        start = self.counts[bucket] % room
+        first = min(count, room - start)
+        for name, value in values.items():
+            if len(value):
+                ring = self.rings[bucket][name]
+                ring[start : start + first].copy_(value[:first], non_blocking=True)
+                ring[: count - first].copy_(value[first:], non_blocking=True)
+        self.counts[bucket] += count
+
+    def size(self, bucket: Bucket) -> int:
+        if bucket not in self.rings:
+            return 0
+        return min(self.counts[bucket], max(len(ring) for ring in self.rings[bucket].values()))
+
+    def draw(self, bucket: Bucket, count: int) -> dict[str, Tensor]:
+        """`count` samples at random, with repetition."""
+        chosen = torch.randint(self.size(bucket), (count,), device=self.device)
+        return {name: ring[chosen] if len(ring) else ring for name, ring in self.rings[bucket].items()}
+
+    def ready(self) -> tuple[Bucket, ...]:
+        """Buckets that hold something."""
+        return tuple(bucket for bucket in self.rings if self.size(bucket))
+
+    def choose(self, rng: Random) -> Bucket:
+        """A bucket that holds something, by its share."""
+        ready = self.ready()
+        return rng.choices(ready, [bucket.share for bucket in ready])[0]

@@ -1,0 +1,24 @@
+"""Sizes in bytes, as people write and read them."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import RequestError
+
+
+def human_bytes(count: float) -> str:
+    """1536 -> "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def parse_bytes(text: str) -> int:
+    """ "2GiB", "2G" and "2 gb" -> 2 * 1024^3. Raises RequestError for what is no such size."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG])i?B?", text, re.IGNORECASE)
+    if match is None:
+        raise RequestError(f"a size in memory is written like 512MiB or 2GiB, not {text!r}")
+    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper()))

@@ -1,0 +1,57 @@
+"""What TensorRT says while it runs, bridged into logging, and kept for the errors that we raise."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from ...engine.errors import ExecutorError, GpuMemoryError
+
+logger = logging.getLogger("kontext_trt.tensorrt")
+
+_NO_MEMORY = re.compile(r"out ?of ?memory|MemoryAllocation|cudaMalloc|allocat\w* .*failed", re.IGNORECASE)
+
+
+class LibraryLog:
+    """The errors since `clear`: TensorRT answers False or None, and says why in its log only."""
+
+    def __init__(self) -> None:
+        self._errors: list[str] = []
+
+    def clear(self) -> None:
+        self._errors.clear()
+
+    def say(self, level: int, message: str) -> None:
+        """From TensorRT. An error is raised by who asked, so it is not printed a second time here."""
+        if level >= logging.ERROR:
+            self._errors.append(message)
+            level = logging.DEBUG
+        logger.log(level, "%s", message)
+
+    def error(self, what: str, kind: type[ExecutorError] | type[Exception]) -> Exception:
+        """What to raise for a False or None: GpuMemoryError if the log speaks of memory, else `kind`."""
+        words = "; ".join(self._errors) or "it did not say why"
+        if _NO_MEMORY.search(words):
+            return GpuMemoryError(f"{what}, for want of GPU memory: {words}")
+        return kind(f"{what}: {words}")
+
+
+def make_logger(trt: Any, log: LibraryLog) -> Any:
+    """The library's logger object; its base class is the library's."""
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.INFO,
+        trt.ILogger.INFO: logging.DEBUG,
+    }
+
+    class RuntimeLog(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in levels:
+                log.say(levels[severity], message)
+
+    return RuntimeLog()

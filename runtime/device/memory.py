@@ -1,0 +1,128 @@
+"""Device memory: blocks that are cut into tensors, page-locked staging, and the one arena of all engines."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..executor import Array
+from ..host_workspace import NUMPY_TYPES
+from ..tensors import TensorSpec, aligned
+from .cuda import Cuda, Handle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTensor:
+    """A tensor at an address of the device, contiguous but for what may lie between rows. It owns nothing: its block
+    must outlive it."""
+
+    address: int
+    spec: TensorSpec
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.spec.shape
+
+    @property
+    def size_bytes(self) -> int:
+        return self.spec.size_bytes
+
+    def __getitem__(self, index: int | slice) -> DeviceTensor:
+        """A row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept."""
+        start = index if isinstance(index, int) else index.start
+        assert isinstance(index, int) or index.stop == start + 1
+        assert 0 <= start < self.shape[0]
+        shape = self.shape[1:] if isinstance(index, int) else (1, *self.shape[1:])
+        spec = TensorSpec(shape=shape, element_type=self.spec.element_type)
+        return DeviceTensor(address=self.address + start * self.spec.row_bytes, spec=spec)
+
+    def reshape(self, shape: tuple[int, ...]) -> DeviceTensor:
+        assert prod(shape) == prod(self.shape)
+        return DeviceTensor(address=self.address, spec=TensorSpec(shape=shape, element_type=self.spec.element_type))
+
+
+def layout(tensors: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:
+    """Where each tensor begins in a block that holds them all, and the block's size."""
+    offsets, end = {}, 0
+    for name, spec in tensors.items():
+        offsets[name] = end
+        end += aligned(spec.size_bytes)
+    return offsets, end
+
+
+class DeviceBlock:
+    """One allocation that holds named tensors."""
+
+    def __init__(self, cuda: Cuda, tensors: Mapping[str, TensorSpec]) -> None:
+        self._cuda = cuda
+        offsets, self.size_bytes = layout(tensors)
+        self._address = cuda.malloc(self.size_bytes)
+        self.tensors = {
+            name: DeviceTensor(address=self._address + offsets[name], spec=spec) for name, spec in tensors.items()
+        }
+
+    def close(self) -> None:
+        """Free the memory. The caller has made sure that nothing on the device uses it."""
+        if self._address:
+            self._cuda.free(self._address)
+            self._address = 0
+            self.tensors = {}
+
+
+class Staging:
+    """Page-locked host memory with a place a tensor, which copies to and from the device go through."""
+
+    def __init__(self, cuda: Cuda, tensors: Mapping[str, TensorSpec]) -> None:
+        self._cuda = cuda
+        offsets, size = layout(tensors)
+        self._address = cuda.malloc_host(size)
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self._address))
+        self.addresses = {name: self._address + offset for name, offset in offsets.items()}
+        self.arrays: dict[str, Array] = {name: _array(memory[offsets[name] :], spec) for name, spec in tensors.items()}
+
+    def close(self) -> None:
+        if self._address:
+            self._cuda.free_host(self._address)
+            self._address = 0
+            self.arrays, self.addresses = {}, {}
+
+
+def _array(memory: NDArray[np.uint8], spec: TensorSpec) -> Array:
+    """A view of a tensor's bytes, as they lie on the device."""
+    rows = memory[: spec.size_bytes].reshape(spec.shape[0], spec.row_bytes)
+    contiguous = prod(spec.shape[1:]) * spec.element_type.item_bytes
+    array = rows[:, :contiguous].view(NUMPY_TYPES[spec.element_type]).reshape(spec.shape)
+    assert np.shares_memory(array, memory) or not array.size
+    return array
+
+
+class Arena:
+    """The activations of all engines, which never run at the same time: one block, as large as the hungriest needs.
+
+    It grows where it must. What has recorded its address is told before (`on_move`), and must let go of it.
+    """
+
+    def __init__(self, cuda: Cuda, stream: Handle, on_move: Callable[[], None]) -> None:
+        self._cuda, self._stream, self._on_move = cuda, stream, on_move
+        self.address = 0
+        self.size_bytes = 0
+
+    def reserve(self, size_bytes: int) -> None:
+        """Make it at least this large. Raises CudaError if there is no memory; it is empty then."""
+        if size_bytes <= self.size_bytes:
+            return
+        self.close()
+        self.address = self._cuda.malloc(aligned(size_bytes))
+        self.size_bytes = aligned(size_bytes)
+
+    def close(self) -> None:
+        if self.address:
+            self._on_move()
+            self._cuda.synchronize(self._stream)
+            address, self.address, self.size_bytes = self.address, 0, 0
+            self._cuda.free(address)

@@ -1,0 +1,153 @@
+"""Engines of ONNX Runtime's CUDA provider: on our stream, in our buffers, with activations in an arena of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ...engine.bundle import Bundle
+from ...engine.components import COMPONENTS
+from ...engine.errors import ExecutorError, GpuMemoryError
+from ..onnxruntime_session import ONNX_TYPES, failed, import_onnxruntime, open_session
+from ..residency import Cost
+from ..tensors import RequestShape, request_tensors, transformer_precision
+from .cuda import Cuda, Handle
+from .engine import Shapes
+from .memory import DeviceTensor
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+BASE_ACTIVATIONS = 256 << 20
+PER_PIXEL_BYTES = 1024
+PER_TOKEN_BYTES = 16
+"""Times the bytes of the tokens at one layer."""
+
+_CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
+"""Those that ONNX Runtime is linked to; cuda-python has one of its own."""
+_NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
+
+
+class OnnxRuntimeEngines:
+    """See `Engines`."""
+
+    allocates = True
+
+    def __init__(self, bundle: Bundle, cuda: Cuda) -> None:
+        self._bundle, self._cuda = bundle, cuda
+        self._ort = import_onnxruntime()
+
+    @property
+    def name(self) -> str:
+        return "onnxruntime"
+
+    def open(self, component: str, stream: Handle, streaming_budget: int | None) -> OnnxRuntimeEngine:
+        assert streaming_budget is None, "ONNX Runtime does not stream weights"
+        provider = {
+            "device_id": str(self._cuda.device),
+            "user_compute_stream": str(self._cuda.stream_address(stream)),
+            "arena_extend_strategy": "kSameAsRequested",  # the default doubles what it takes
+            "use_tf32": "0",
+        }
+        try:
+            session = open_session(
+                self._bundle, component, [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
+            )
+        except ExecutorError as error:
+            raise _as_memory_error(error) from error
+        if "CUDAExecutionProvider" not in session.get_providers():
+            raise ExecutorError(f"ONNX Runtime could not use the CUDA device for {component}; see its log above")
+        return OnnxRuntimeEngine(self._bundle, component, session, self._ort, self._cuda.device)
+
+    def forget_failure(self) -> None:
+        """Its kernels ask for the last error after each launch, and would take an old one for their own."""
+        for name in _CUDA_RUNTIMES:
+            with suppress(OSError):
+                ctypes.CDLL(name, mode=os.RTLD_NOLOAD).cudaGetLastError()
+
+    def close(self) -> None:
+        """Engines are closed one by one; there is nothing else."""
+
+
+class OnnxRuntimeEngine:
+    """See `Engine`. A session takes inputs of any shape, so what it binds is itself."""
+
+    capturable = True
+
+    def __init__(
+        self, bundle: Bundle, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int
+    ) -> None:
+        self._component, self._session, self._ort, self._device = component, session, ort, device
+        self._precision = bundle.graph(component).precision
+        self._options = ort.RunOptions()
+        # whoever reads an output waits for our stream
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def bind(self, shapes: Shapes) -> OnnxRuntimeBound:
+        return OnnxRuntimeBound(self)
+
+    def enqueue(self, tensors: Mapping[str, DeviceTensor]) -> None:
+        binding, table = self._session.io_binding(), COMPONENTS[self._component]
+        for port in table.inputs:
+            self._bind(binding.bind_input, port.name, tensors[port.name])
+        for port in table.outputs:
+            self._bind(binding.bind_output, port.name, tensors[port.name])
+        try:
+            self._session.run_with_iobinding(binding, self._options)
+        except Exception as error:
+            shapes = {port.name: tensors[port.name].shape for port in table.inputs}
+            raise _as_memory_error(failed(self._component, shapes, error)) from error
+
+    def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
+        bind(name, "cuda", self._device, ONNX_TYPES[tensor.spec.element_type], list(tensor.shape), tensor.address)
+
+    def close(self) -> None:
+        del self._session
+
+
+class OnnxRuntimeBound:
+    """See `Bound`."""
+
+    activation_bytes = 0
+
+    def __init__(self, engine: OnnxRuntimeEngine) -> None:
+        self._engine = engine
+
+    def recordable(self, stream: Handle) -> bool:
+        return True
+
+    def enqueue(self, tensors: Mapping[str, DeviceTensor], arena: tuple[int, int], stream: Handle) -> None:
+        self._engine.enqueue(tensors)
+
+    def close(self) -> None:
+        """It holds nothing of its own."""
+
+
+def _as_memory_error(error: ExecutorError) -> ExecutorError:
+    text = str(error)
+    return GpuMemoryError(text) if any(words in text for words in _NO_MEMORY) else error
+
+
+def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
+    """What the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
+
+    It does not say beforehand what it will need. The rules are what was measured at full size (docs/measurements).
+    """
+    tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
+    rules = {
+        "clip": BASE_ACTIVATIONS,
+        "t5": BASE_ACTIVATIONS,
+        "vae_encoder": BASE_ACTIVATIONS + PER_PIXEL_BYTES * tensors["image"].size_bytes,
+        "conditioner": BASE_ACTIVATIONS + tensors["modulation"].size_bytes,
+        "denoiser": BASE_ACTIVATIONS
+        + PER_TOKEN_BYTES * (tensors["text_tokens"].size_bytes + 2 * tensors["reference_tokens"].size_bytes),
+        "vae_decoder": BASE_ACTIVATIONS + PER_PIXEL_BYTES * tensors["pictures"].size_bytes,
+    }
+    runs = {"denoiser": shape.num_steps}
+    return {
+        name: Cost(weights=bundle.graph(name).weight_bytes, activations=activations, runs=runs.get(name, 1))
+        for name, activations in rules.items()
+    }

@@ -1,0 +1,136 @@
+"""Opening an executor: which one, on which device, with what in its memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from ..engine.bundle import Bundle
+from ..engine.byte_sizes import human_bytes
+from ..engine.components import COMPONENTS
+from ..engine.errors import ExecutorError, MissingDependencyError, PlanError
+from ..engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
+from ..engine.gpus import Gpu, find_gpus
+from ..engine.machine import Machine
+from ..engine.plan_choice import choose_plan
+from ..engine.plan_manifest import PlanManifest
+from ..engine.plan_store import PlanStore
+from ..engine.sizes import squarest, token_grid
+from .executor import Executor
+from .onnxruntime_cpu import OnnxRuntimeCpu
+from .onnxruntime_session import has_cuda, import_onnxruntime
+from .options import Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
+from .residency import Cost, ResidencyPlan, plan_residency
+from .tensors import RequestShape, request_tensors, total_bytes, transformer_precision
+
+logger = logging.getLogger(__name__)
+
+GRAPH_BYTES = 64 << 20
+"""Set aside for the CUDA graphs of a request shape."""
+
+
+def open_executor(bundle: Bundle, options: ExecutorOptions | None = None) -> Executor:
+    """Without options: the bundle's plans if they fit this machine, else ONNX Runtime, on a GPU if it can.
+
+    Raises MissingDependencyError, PlanError, BudgetError or ExecutorError.
+    """
+    if isinstance(options, TensorRtOptions):
+        return _open_tensorrt(bundle, options)
+    if options is None and installed_flavours() and any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
+        try:
+            return _open_tensorrt(bundle, TensorRtOptions())
+        except (PlanError, MissingDependencyError) as error:
+            logger.info("the bundle's plans are not run: %s", error)
+    return _open_onnxruntime(bundle, options or OnnxRuntimeOptions())
+
+
+def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
+    device = Device(options.device)
+    import_onnxruntime()
+    if device is Device.CUDA and not has_cuda():
+        raise ExecutorError("the installed ONNX Runtime has no CUDA support; pip install onnxruntime-gpu instead")
+    if device is Device.AUTO:
+        device = Device.CUDA if has_cuda() and find_gpus()[0] else Device.CPU
+    if device is Device.CPU:
+        return OnnxRuntimeCpu(bundle, threads=options.threads)
+    from .device.cuda import CudaPython
+    from .device.executor import DeviceExecutor, DeviceOptions
+    from .device.onnxruntime_engine import OnnxRuntimeEngines, costs
+
+    cuda = CudaPython(options.device_id)
+    plan = _residency(bundle, costs(bundle, usual_shape(bundle)), options.vram_bytes, cuda.memory()[0])
+    shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
+    return DeviceExecutor(bundle, OnnxRuntimeEngines(bundle, cuda), cuda, plan, shapes)
+
+
+def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
+    from .device.cuda import CudaPython
+    from .device.executor import DeviceExecutor, DeviceOptions
+    from .device.tensorrt_engine import TensorRtEngines
+
+    gpus, reason = find_gpus()
+    if options.device_id >= len(gpus):
+        raise ExecutorError(f"there is no GPU {options.device_id}: {reason or f'this machine has {len(gpus)}'}")
+    store = PlanStore.of(bundle.path)
+    if options.plans is not None:
+        store = PlanStore(bundle=bundle.path, folder=options.plans, trust=options.trust)
+    flavour, machine, plans = _choose(bundle, store, options, gpus[options.device_id])
+    cuda = CudaPython(options.device_id)
+    plan = _residency(bundle, plan_costs(bundle, plans), options.vram_bytes, cuda.memory()[0])
+    shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
+    engines = TensorRtEngines(bundle, store, plans, flavour, machine, cuda)
+    return DeviceExecutor(bundle, engines, cuda, plan, shapes)
+
+
+def _choose(
+    bundle: Bundle, store: PlanStore, options: TensorRtOptions, gpu: Gpu
+) -> tuple[Flavour, Machine, Mapping[str, PlanManifest]]:
+    """The first flavour with a plan for every component. Raises the last one's error."""
+    names = (options.flavour,) if options.flavour is not None else installed_flavours() or (FlavourName.TENSORRT,)
+    problem: PlanError | MissingDependencyError | None = None
+    for name in names:
+        try:
+            flavour = load_flavour(FlavourName(name))
+            machine = Machine(flavour=flavour.name, version=flavour.version, gpu=gpu)
+            return flavour, machine, {c: choose_plan(store, bundle, c, machine) for c in COMPONENTS}
+        except (PlanError, MissingDependencyError) as error:
+            problem = error
+    assert problem is not None
+    raise problem
+
+
+def usual_shape(bundle: Bundle) -> RequestShape:
+    """One edit of the squarest size, with the bundle's number of steps: what buffers are reckoned for beforehand."""
+    model = bundle.manifest.model
+    grid = token_grid(squarest(model.sizes))
+    return RequestShape(num_prompts=1, num_seeds=1, grid=grid, reference=grid, num_steps=model.flow.steps)
+
+
+def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, Cost]:
+    """From what compilers said of their engines."""
+    return {
+        name: Cost(
+            weights=plan.size_bytes,
+            activations=plan.census.activation_bytes,
+            streamable=plan.build.weight_bytes if plan.ingredients.options.weight_streaming else 0,
+            runs=bundle.manifest.model.flow.steps if name == "denoiser" else 1,
+        )
+        for name, plan in plans.items()
+    }
+
+
+def _workspaces(budget: int | None) -> int:
+    """With a budget, the buffers of one request shape at a time."""
+    from .device.executor import WORKSPACES_KEPT
+
+    return WORKSPACES_KEPT if budget is None else 1
+
+
+def _residency(bundle: Bundle, costs: Mapping[str, Cost], budget: int | None, free: int) -> ResidencyPlan:
+    if budget is not None and budget > free:
+        logger.warning("the budget is %s, but %s are free", human_bytes(budget), human_bytes(free))
+    tensors = request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
+    plan = plan_residency(costs, fixed=total_bytes(tensors) + GRAPH_BYTES, budget=budget or free)
+    for line in plan.describe():
+        logger.info("%s", line)
+    return plan

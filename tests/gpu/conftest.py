@@ -1,0 +1,129 @@
+"""Bundles and sessions for tests on a GPU.
+
+They need neither torch nor diffusers if KONTEXT_TRT_TEST_BUNDLES names a folder that
+`python -m kontext_trt.benchmarks.tiny_bundles FOLDER` has made, perhaps on another machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kontext_trt import Bundle, Device, Kontext, OnnxRuntimeOptions, TensorRtOptions
+from kontext_trt.engine.coverage import Coverage
+from kontext_trt.runtime.device import cuda as cuda_module
+
+COVERAGE = Coverage(sizes=((64, 64), (96, 192), (128, 128), (144, 112)), batch=2, max_steps=28)
+
+
+class CountingCuda(cuda_module.CudaPython):
+    """The real device, with every call counted."""
+
+    opened: list[CountingCuda] = []  # noqa: RUF012
+
+    def __init__(self, device: int = 0) -> None:
+        self.calls: Counter[str] = Counter()
+        super().__init__(device)
+        CountingCuda.opened.append(self)
+
+    def _call(self, name: str, *arguments):
+        self.calls[name] += 1
+        return super()._call(name, *arguments)
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_module, "CudaPython", CountingCuda)
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The tiny bundle of a precision, copied: plans are built into it."""
+    folder = tmp_path_factory.mktemp("bundles")
+    given = os.environ.get("KONTEXT_TRT_TEST_BUNDLES")
+
+    def bundle(precision: str) -> Path:
+        if not (folder / precision).exists():
+            if given is None:
+                from kontext_trt.benchmarks.tiny_bundles import write_tiny_bundles
+
+                write_tiny_bundles(folder / "made")
+            shutil.copytree(Path(given or folder / "made") / precision, folder / precision)
+        return folder / precision
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def planned(bundles) -> Path:
+    """The float32 bundle with plans of all six components, built here by the installed TensorRT."""
+    from kontext_trt.engine.build import Builder, BuildPolicy
+    from kontext_trt.engine.components import COMPONENTS
+    from kontext_trt.engine.flavour import FlavourName, load_flavour
+    from kontext_trt.engine.gpus import find_gpus
+    from kontext_trt.engine.targets import capability_of, make_target
+
+    flavour, gpus = load_flavour(FlavourName.TENSORRT), find_gpus()[0]
+    bundle = Bundle.open(bundles("fp32"))
+    target = make_target(flavour, capability_of(gpus[0]), gpus)
+    # of convolutions with dynamic shapes, TensorRT 8.6 does not list the type
+    builder = Builder(bundle, flavour, target, policy=BuildPolicy(allow_fallback=True))
+    for component in COMPONENTS:
+        builder.build(component, COVERAGE)
+    return bundle.path
+
+
+def available() -> list[str]:
+    """The executors that can be tried here."""
+    found = []
+    if importlib.util.find_spec("tensorrt") is not None:
+        found.append("tensorrt")
+    if importlib.util.find_spec("onnxruntime") is not None:
+        from kontext_trt.runtime.onnxruntime_session import has_cuda
+
+        found += ["onnxruntime"] if has_cuda() else []
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "open_session" in metafunc.fixturenames:
+        skip = pytest.mark.skip(reason="neither TensorRT nor onnxruntime-gpu is installed")
+        metafunc.parametrize("open_session", available() or [pytest.param("", marks=skip)], indirect=True)
+
+
+@pytest.fixture
+def open_session(request: pytest.FixtureRequest, bundles) -> Iterator[Callable[..., Kontext]]:
+    """Opens the float32 bundle with one of the executors."""
+    path = request.getfixturevalue("planned") if request.param == "tensorrt" else bundles("fp32")
+    opened: list[Kontext] = []
+
+    def make(**options) -> Kontext:
+        executor = TensorRtOptions(**options)
+        if request.param == "onnxruntime":
+            executor = OnnxRuntimeOptions(device=Device.CUDA, **options)
+        opened.append(Kontext.open(path, executor=executor))
+        return opened[-1]
+
+    yield make
+    for kontext in opened:
+        kontext.close()
+
+
+@pytest.fixture
+def cpu(bundles) -> Iterator[Kontext]:
+    """The reference: the same float32 bundle on the CPU."""
+    with Kontext.open(bundles("fp32"), executor=OnnxRuntimeOptions(device=Device.CPU)) as kontext:
+        yield kontext
+
+
+def psnr(one, two) -> float:
+    """Of two pictures, in decibels."""
+    error = np.asarray(one, float) - np.asarray(two, float)
+    return float(20 * np.log10(255 / max(np.sqrt(np.mean(error**2)), 1e-6)))
