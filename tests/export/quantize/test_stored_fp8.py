@@ -26,6 +26,7 @@ from kontext_trt.export.quantize.emulation import QuantizedLinear, emulated_laye
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.export.quantize.recipes import make_recipe
 from kontext_trt.export.torch_executor import TorchDevice, TorchExecutor
+from kontext_trt.export.weights import stored_precision, usable_as_fp8
 from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
 from ..conftest import QUICK
@@ -104,13 +105,18 @@ def test_it_can_become_nvfp4(stored: Bundle, calibration: Calibration, tmp_path:
         quantize_bundle(made, tmp_path / "again", make_recipe("fp8"), calibration)
 
 
-def test_the_compiler_takes_both(models: Path, calibration: Calibration, tmp_path: Path) -> None:
-    """As stored, products are in bf16 over FP8 weights; quantized, in FP8."""
-    stored = export_bundle(open_checkpoint(models), tmp_path / "stored")
-    assert stored.graph("denoiser").precision is Precision.BF16
-    quantized = quantize_bundle(stored, tmp_path / "fp8", make_recipe("fp8"), calibration)
-    rtx, coverage = load_flavour(FlavourName.TENSORRT_RTX), Coverage(sizes=((128, 128),), max_steps=8)
-    for bundle, gpu, formats in ((stored, "sm_89", {"bf16"}), (quantized, "sm_89", {"bf16", "fp8"})):
-        census = Builder(bundle, rtx, make_target(rtx, gpu, ())).build("denoiser", coverage).manifest.census
+def test_the_compiler_takes_both(stored: Bundle, requantized: Bundle) -> None:
+    """As stored, products are in the graph's own type over FP8 weights; quantized, in FP8."""
+    rtx, coverage = load_flavour(FlavourName.TENSORRT_RTX), Coverage(sizes=((96, 192), (128, 128)), max_steps=8)
+    for bundle, formats in ((stored, {"fp32"}), (requantized, {"fp32", "fp8"})):
+        census = Builder(bundle, rtx, make_target(rtx, "sm_89", ())).build("denoiser", coverage).manifest.census
         assert set(census.gemms) == formats
         assert census.strays == ()
+
+
+def test_it_computes_in_bf16_unless_told_otherwise(models: Path) -> None:
+    weights = open_checkpoint(models).transformer.weights.views
+    assert stored_precision(weights.values()) is Precision.BF16
+    assert usable_as_fp8(f"{NAME}.weight", weights[f"{NAME}.weight"])
+    assert not usable_as_fp8("x_embedder.weight", weights["x_embedder.weight"]), "which is stored in float32"
+    assert not usable_as_fp8("shared.weight", weights[f"{NAME}.weight"]), "an embedding is looked up, not multiplied"
