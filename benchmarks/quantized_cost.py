@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +31,13 @@ from ..engine.flavour import FlavourName, load_flavour
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.targets import make_target
 from ..engine.tensor_file import TensorFile
+from ..export.configs import ModelConfig
 from ..export.environment import quiet_libraries
+from ..export.trace import expected_tensors
 from .measure import measure_module
 from .sparse_checkpoint import write_sparse_transformer
 
 MODULE = "kontext_trt.benchmarks.quantized_cost"
-WHOLE = (19, 38)
 CHILD = "child"
 
 
@@ -147,8 +149,7 @@ FITTED = ("weight_gb", "quantize_seconds", "quantize_peak_gb", "plan_weight_gb",
 
 def fit(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Each cost of the whole, by a line over the bytes of bf16 weights."""
-    doubles, singles = WHOLE
-    whole = 2e-9 * (doubles * 226_498_560 + singles * 113_246_208)  # the matrices of blocks, without modulation
+    whole = 2e-9 * sum(prod(shape) for shape in expected_tensors("denoiser", ModelConfig()).values())
     sizes = [row["bf16_gb"] for row in rows]
     found: dict[str, float] = {}
     for what in FITTED:

@@ -14,23 +14,23 @@ from ..engine.components import Operators, Precision
 from ..engine.errors import QuantizationError
 from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
 from .environment import quiet_libraries, require_export
+from .quantize.recipes import RecipeName, make_recipe
 from .quantize_commands import (
     CalibrationOption,
-    DeviceName,
     KeepOption,
-    RecipeName,
     T5Option,
     default_artefact,
     report_quantized,
     require_quantize,
     run_recipe,
 )
+from .torch_device import TorchDevice
 
 PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
 
 
 class ExportPrecision(str, Enum):
-    """A type to compute everything in, or a recipe for the denoiser's blocks."""
+    """A type to compute everything in (`Precision`), or a recipe for the denoiser's blocks (`RecipeName`)."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -62,7 +62,7 @@ def export(
     keep: KeepOption = None,
     t5_fp8: T5Option = False,
     steps: Annotated[int | None, typer.Option(help="Steps of a calibration sample. Default: the model's, 28.")] = None,
-    device: Annotated[DeviceName, typer.Option(help="Where torch calibrates.")] = DeviceName.AUTO,
+    device: Annotated[TorchDevice, typer.Option(help="Where torch calibrates.")] = TorchDevice.AUTO,
     operators: Annotated[
         Operators, typer.Option(help="Attention and norms as single operators, or decomposed for old TensorRT.")
     ] = Operators.SINGLE,
@@ -96,8 +96,6 @@ def export(
         raise QuantizationError("--calibration, --keep and --t5-fp8 go with a --precision that quantizes, such as fp8")
     if recipe is not None:
         require_quantize()
-        from .quantize.recipes import make_recipe
-
         chosen = make_recipe(recipe.value, keep=tuple(keep or ()), t5=t5_fp8)
         bundle.parent.mkdir(parents=True, exist_ok=True)
         with progress_bars() as bars, tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as name:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,10 +17,11 @@ from ..engine.progress import Progress
 from ..engine.sizes import parse_size
 from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
 from .environment import quiet_libraries, require_export
+from .quantize.recipes import Recipe, RecipeName, make_recipe
+from .torch_device import TorchDevice
 
 if TYPE_CHECKING:
     from .quantize.calibration import Calibration
-    from .quantize.recipes import Recipe
 
 calibration = typer.Typer(help="Look at calibrations.", no_args_is_help=True)
 
@@ -32,24 +32,7 @@ PercentileOption = Annotated[
 ]
 
 
-class RecipeName(str, Enum):
-    """The recipes with something to quantize."""
-
-    FP8 = "fp8"
-    FP8_ATTENTION = "fp8-attention"
-    NVFP4 = "nvfp4"
-    NVFP4_SVD = "nvfp4-svd"
-
-
-class DeviceName(str, Enum):
-    """Where torch computes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-DeviceOption = Annotated[DeviceName, typer.Option(help="Where torch computes.")]
+DeviceOption = Annotated[TorchDevice, typer.Option(help="Where torch computes.")]
 CalibrationOption = Annotated[
     Path | None,
     typer.Option(help="A folder of pictures and instructions to calibrate on, or a calibration made before."),
@@ -69,17 +52,16 @@ def calibrate(
     steps: StepsOption = None,
     seed: Annotated[int, typer.Option(help="The first sample's seed; the next have the next.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Run only so many samples.")] = None,
-    device: DeviceOption = DeviceName.AUTO,
+    device: DeviceOption = TorchDevice.AUTO,
     json: JsonOption = False,
 ) -> None:
     """See how large activations get: run a bundle on samples, with torch. An interrupted run is continued."""
     require_quantize()
     quiet_libraries()
     from .quantize.calibrate import CalibrationOptions, calibrate_bundle
-    from .torch_executor import TorchDevice
 
     artefact = out or default_artefact(bundle)
-    options = CalibrationOptions(steps=steps, seed=seed, device=TorchDevice(device.value), limit=limit)
+    options = CalibrationOptions(steps=steps, seed=seed, device=device, limit=limit)
     with progress_bars() as bars:
         made = calibrate_bundle(Bundle.open(bundle), samples, artefact, options, bars)
     if json:
@@ -101,15 +83,13 @@ def quantize(
     percentile: PercentileOption = None,
     t5_fp8: T5Option = False,
     steps: StepsOption = None,
-    device: DeviceOption = DeviceName.AUTO,
+    device: DeviceOption = TorchDevice.AUTO,
     overwrite: Annotated[bool, typer.Option(help="Replace QUANTIZED if it is a bundle.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Make a quantized bundle of one that is not; calibrates first if --calibration is a folder of samples."""
     require_quantize()
     quiet_libraries()
-    from .quantize.recipes import make_recipe
-
     chosen = make_recipe(recipe.value, keep=tuple(keep or ()), percentile=percentile, t5=t5_fp8)
     with progress_bars() as bars:
         made = run_recipe(
@@ -134,7 +114,7 @@ def run_recipe(
     *,
     artefact: Path,
     steps: int | None,
-    device: DeviceName,
+    device: TorchDevice,
     overwrite: bool,
     progress: Progress,
 ) -> Bundle:
@@ -151,12 +131,11 @@ def _calibration(
     given: Path | None,
     artefact: Path,
     steps: int | None,
-    device: DeviceName,
+    device: TorchDevice,
     progress: Progress,
 ) -> Calibration | None:
     from .quantize.calibrate import CalibrationOptions, calibrate_bundle, check_calibration
     from .quantize.calibration import Calibration
-    from .torch_executor import TorchDevice
 
     if given is None:
         if "denoiser" in recipe.components:
@@ -169,7 +148,7 @@ def _calibration(
         made = Calibration.open(given)
         check_calibration(made, bundle)
         return made
-    options = CalibrationOptions(steps=steps, device=TorchDevice(device.value))
+    options = CalibrationOptions(steps=steps, device=device)
     return calibrate_bundle(bundle, given, artefact, options, progress)
 
 
@@ -200,7 +179,7 @@ def compare(
     layers: Annotated[bool, typer.Option(help="Look at each layer alone: a run of the denoiser a layer.")] = True,
     budget: Annotated[float | None, typer.Option(help="Find what to keep for this SQNR of the prediction, dB.")] = None,
     worst: Annotated[int, typer.Option(help="How many layers to show.")] = 10,
-    device: DeviceOption = DeviceName.AUTO,
+    device: DeviceOption = TorchDevice.AUTO,
     json: JsonOption = False,
 ) -> None:
     """Say what quantization costs: pictures, latents, blocks, layers. The report is written into the second bundle."""
@@ -209,7 +188,6 @@ def compare(
     from .compare.compare import CompareOptions, compare_bundles
     from .compare.probe import Case
     from .compare.report import tables
-    from .torch_executor import TorchDevice
 
     chosen = None if size is None else parse_size(size)
     images: list[Path | None] = list(image) if image else [None]
@@ -217,7 +195,7 @@ def compare(
         Case(prompt=words, seed=number, image=picture, size=chosen)
         for number, (picture, words) in enumerate(_pairs(images, prompt or ["make it a watercolour"]), seed)
     ]
-    options = CompareOptions(steps=steps, device=TorchDevice(device.value), layers=layers, budget_db=budget)
+    options = CompareOptions(steps=steps, device=device, layers=layers, budget_db=budget)
     with progress_bars() as bars:
         made, folder = compare_bundles(Bundle.open(reference), Bundle.open(other), cases, options, bars)
     if json:

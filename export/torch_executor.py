@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 
 import numpy as np
 import torch
@@ -22,16 +21,8 @@ from ..runtime.flow import Stage
 from ..runtime.tensors import RequestShape, TensorSpec, request_tensors, transformer_precision
 from .bundle_modules import BundleGraph, load_module, read_config
 from .quantize.emulation import emulated_layers
+from .torch_device import TorchDevice
 from .trace import TORCH_TYPES
-
-
-class TorchDevice(str, Enum):
-    """Where torch computes. AUTO takes a CUDA device if there is one."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
 
 Run = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], None]
 """Computes a component, from input tensors into output tensors."""

@@ -23,7 +23,7 @@ STORED_TYPES = {Precision.FP32: "F32", Precision.FP16: "F16", Precision.BF16: "B
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
+class FileTensor:
     """A tensor to be written: its safetensors type and its shape."""
 
     dtype: str
@@ -71,7 +71,7 @@ def write_converted(
     `on_bytes` is told the size of every chunk written.
     """
     dtype = STORED_TYPES[precision]
-    specs = {name: TensorSpec(dtype=dtype, shape=view.shape) for name, view in views.items()}
+    specs = {name: FileTensor(dtype=dtype, shape=view.shape) for name, view in views.items()}
 
     def converted() -> Iterator[tuple[str, Tensor]]:
         target = TORCH_DTYPES[dtype]
@@ -89,7 +89,7 @@ def write_converted(
 
 def write_tensors(
     path: Path,
-    specs: Mapping[str, TensorSpec],
+    specs: Mapping[str, FileTensor],
     pieces: Iterable[tuple[str, Tensor]],
     on_bytes: Callable[[int], None] | None = None,
 ) -> dict[str, Placed]:

@@ -16,7 +16,7 @@ from ...engine.files import atomic_folder
 from ...engine.progress import Progress, Silent
 from ...runtime.kontext import Kontext
 from ...runtime.result import Result
-from ..torch_executor import TorchDevice
+from ..torch_device import TorchDevice
 from .metrics import cosine, decibels, psnr_db, sqnr_db, ssim
 from .noise import DenoiserPair, choose_exclusions
 from .plot import draw, side_by_side

@@ -13,7 +13,8 @@ from ...engine.bundle import Bundle
 from ...runtime.kontext import Kontext
 from ...runtime.pictures import Picture
 from ...runtime.result import Result
-from ..torch_executor import TorchDevice, TorchExecutor, to_host
+from ..torch_device import TorchDevice
+from ..torch_executor import TorchExecutor, to_host
 
 Inputs = Mapping[str, Tensor]
 

@@ -13,7 +13,8 @@ from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...runtime.kontext import Kontext
 from ...runtime.serving import OnStep
-from ..torch_executor import TorchDevice, TorchExecutor
+from ..torch_device import TorchDevice
+from ..torch_executor import TorchExecutor
 from .calibration import Calibration, Done, Observation
 from .observer import Magnitudes, observe
 from .recipes import make_recipe

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...engine.errors import QuantizationError
 from ..checkpoint.views import TORCH_DTYPES, View
-from ..weights import TensorSpec
+from ..weights import FileTensor
 from .formats import BLOCK, fp8_scale, nvfp4_scale, pack, to_fp8, to_nvfp4
 from .recipes import Fp8, Fp8Weights, LinearFormat, Nvfp4
 
@@ -34,27 +34,27 @@ class QuantizedLayer:
     dtype: str
     scale_dtype: str
 
-    def specs(self) -> dict[str, TensorSpec]:
+    def specs(self) -> dict[str, FileTensor]:
         """The tensors that the layer needs, by the end of their names."""
         outputs, inputs = self.view.shape
         if isinstance(self.format, (Fp8, Fp8Weights)):
             if self.view.dtype == "F8_E4M3":
                 return {}  # as they lie
             return {
-                "weight": TensorSpec(dtype="F8_E4M3", shape=(outputs, inputs)),
-                SCALE: TensorSpec(dtype=self.scale_dtype, shape=(outputs,)),
+                "weight": FileTensor(dtype="F8_E4M3", shape=(outputs, inputs)),
+                SCALE: FileTensor(dtype=self.scale_dtype, shape=(outputs,)),
             }
         if inputs % BLOCK:
             raise QuantizationError(f"{self.name} has {inputs} inputs, NVFP4 needs a multiple of {BLOCK}: --keep it")
         specs = {
-            "weight": TensorSpec(dtype="F4", shape=(outputs, inputs)),
-            SCALE: TensorSpec(dtype="F8_E4M3", shape=(outputs, inputs // BLOCK)),
-            TENSOR_SCALE: TensorSpec(dtype="F32", shape=()),
+            "weight": FileTensor(dtype="F4", shape=(outputs, inputs)),
+            SCALE: FileTensor(dtype="F8_E4M3", shape=(outputs, inputs // BLOCK)),
+            TENSOR_SCALE: FileTensor(dtype="F32", shape=()),
         }
         if rank := self.rank:
             specs |= {
-                DOWN: TensorSpec(dtype=self.dtype, shape=(rank, inputs)),
-                UP: TensorSpec(dtype=self.dtype, shape=(outputs, rank)),
+                DOWN: FileTensor(dtype=self.dtype, shape=(rank, inputs)),
+                UP: FileTensor(dtype=self.dtype, shape=(outputs, rank)),
             }
         return specs
 

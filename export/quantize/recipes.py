@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Union
 
 import msgspec
@@ -104,6 +105,15 @@ class Recipe:
 
     def attention_is_fp8(self, component: str, layer: str) -> bool:
         return component == "denoiser" and self.fp8_attention and not self.kept(component, layer)
+
+
+class RecipeName(str, Enum):
+    """The recipes that quantize something."""
+
+    FP8 = "fp8"
+    FP8_ATTENTION = "fp8-attention"
+    NVFP4 = "nvfp4"
+    NVFP4_SVD = "nvfp4-svd"
 
 
 RECIPES: Mapping[str, Recipe] = {

@@ -14,7 +14,7 @@ from kontext_trt.export.quantize.calibrate import CalibrationOptions, calibrate_
 from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.export.quantize.recipes import make_recipe
-from kontext_trt.export.torch_executor import TorchDevice
+from kontext_trt.export.torch_device import TorchDevice
 
 MakePicture = Callable[..., Image.Image]
 QUICK = CalibrationOptions(steps=2, device=TorchDevice.CPU)

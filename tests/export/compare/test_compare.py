@@ -15,7 +15,7 @@ from kontext_trt.export.compare.report import Comparison
 from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.export.quantize.recipes import make_recipe
-from kontext_trt.export.torch_executor import TorchDevice
+from kontext_trt.export.torch_device import TorchDevice
 
 SIZE = (64, 48)
 CASES = (Case(prompt="a red fox", seed=0, size=SIZE),)

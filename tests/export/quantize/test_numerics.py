@@ -18,7 +18,8 @@ from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.formats import FP8_MAX, fp8_scale
 from kontext_trt.export.quantize.observer import FP8_CONFIG, place_quantizers, quantizers
 from kontext_trt.export.quantize.recipes import make_recipe
-from kontext_trt.export.torch_executor import TorchDevice, TorchExecutor
+from kontext_trt.export.torch_device import TorchDevice
+from kontext_trt.export.torch_executor import TorchExecutor
 from kontext_trt.runtime.rope import rope_tables
 
 Quantized = Callable[[str], Bundle]

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from kontext_trt import QuantizationError
-from kontext_trt.export.quantize.recipes import KEPT, RECIPES, Fp8, Fp8Weights, Nvfp4, make_recipe, matches
+from kontext_trt.engine.components import Precision
+from kontext_trt.export.commands import ExportPrecision
+from kontext_trt.export.quantize.recipes import (
+    KEPT,
+    RECIPES,
+    Fp8,
+    Fp8Weights,
+    Nvfp4,
+    RecipeName,
+    make_recipe,
+    matches,
+)
 
 
 def test_blocks_are_quantized_and_what_is_delicate_is_not() -> None:
@@ -43,6 +54,12 @@ def test_keep_takes_patterns() -> None:
     assert not recipe.attention_is_fp8("denoiser", "single_transformer_blocks.1.attn")
     assert matches("denoiser.a", "denoiser.a.b")
     assert not matches("denoiser.a", "denoiser.ab")
+
+
+def test_every_recipe_can_be_named_on_the_command_line() -> None:
+    assert {name.value for name in RecipeName} == set(RECIPES) - {"bf16"}
+    assert {one.value for one in ExportPrecision} == {one.value for one in (*Precision, *RecipeName)}
+    assert [one.value for one in ExportPrecision if one.recipe] == [name.value for name in RecipeName]
 
 
 def test_refusals_list_what_there_is() -> None:

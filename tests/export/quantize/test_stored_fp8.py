@@ -25,7 +25,8 @@ from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.emulation import QuantizedLinear, emulated_layers
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.export.quantize.recipes import make_recipe
-from kontext_trt.export.torch_executor import TorchDevice, TorchExecutor
+from kontext_trt.export.torch_device import TorchDevice
+from kontext_trt.export.torch_executor import TorchExecutor
 from kontext_trt.export.weights import stored_precision, usable_as_fp8
 from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
