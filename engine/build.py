@@ -142,7 +142,12 @@ class Builder:
     def _preflight(self, wanted: Sequence[Ingredients]) -> None:
         needed = together(
             [
-                estimate(self.bundle.graph(one.component).weight_bytes, self.flavour, one.options.workspace_bytes)
+                estimate(
+                    (graph := self.bundle.graph(one.component)).weight_bytes,
+                    self.flavour,
+                    one.options.workspace_bytes,
+                    nvfp4=graph.quantization is not None and "nvfp4" in graph.quantization.products,
+                )
                 for one in wanted
             ]
         )

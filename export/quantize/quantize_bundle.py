@@ -26,7 +26,7 @@ from .calibration import Calibration
 from .graph import GraphQuantizer
 from .linears import LinearNodes, find_attention, find_linears
 from .quantized_weights import QuantizedLayer, quantize_layer
-from .recipes import Fp8Weights, Recipe
+from .recipes import Fp8Weights, Recipe, matches
 from .stored_fp8 import AS_STORED
 
 _SAFETENSORS_TYPES = {
@@ -76,15 +76,16 @@ class _Writer:
         self.ranges = calibration.ranges(recipe.percentile) if calibration else {}
 
     def write(self) -> None:
+        self._check_patterns()
         manifest = self.bundle.manifest
         graphs = dict(manifest.graphs)
         unchanged = [record for record in manifest.files if record.path not in self._changed_graphs]
         for record in unchanged:
             self._share(record.path)
-        origins = {record.path: self._share_weights(record) for record in manifest.weights}
+        weights = [self._share_weights(record) for record in manifest.weights]
         for component in self.recipe.components:
             graphs[component], written = self._component(component)
-            origins[f"{WEIGHTS}/{written.name}"] = "quantized"
+            weights.append(weights_record(written, "quantized"))
         files = [*unchanged, *(file_record(self.folder, path) for path in self._changed_graphs)]
         if self.calibration is not None:
             self.calibration.save(self.folder / CALIBRATION)
@@ -96,7 +97,7 @@ class _Writer:
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             graphs=graphs,
             files=tuple(files),
-            weights=tuple(weights_record(self.folder / path, origin) for path, origin in origins.items()),
+            weights=tuple(weights),
         )
         (self.folder / MANIFEST).write_bytes(made.to_json())
 
@@ -108,9 +109,20 @@ class _Writer:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
         return share_file(self.bundle.path / path, self.folder / path)
 
-    def _share_weights(self, record: WeightsRecord) -> str:
+    def _share_weights(self, record: WeightsRecord) -> WeightsRecord:
         how = self._share(record.path)
-        return record.origin if record.origin == "converted" else how
+        return record if record.origin == "converted" else replace(record, origin=how)
+
+    def _check_patterns(self) -> None:
+        """Raise QuantizationError for a pattern of the user's that matches no layer: it has a mistake in it."""
+        names = [
+            f"{component}.{name}"
+            for component in self.recipe.components
+            for name in find_linears(ir.load(self.bundle.graph_path(component)))
+        ]
+        for pattern in self.recipe.keep:
+            if not any(matches(pattern, name) for name in names):
+                raise QuantizationError(f"--keep {pattern} matches no layer; they have names like {names[0]}")
 
     def _component(self, component: str) -> tuple[GraphRecord, Path]:
         record = self.bundle.graph(component)
@@ -133,6 +145,11 @@ class _Writer:
         quantizer = GraphQuantizer(model, record.precision, self.ranges)
         linears = find_linears(model)
         attentions = find_attention(model, linears)
+        if self.recipe.fp8_attention and component == "denoiser" and not attentions:
+            raise QuantizationError(
+                f"{self.bundle.path} has its attention decomposed, and this recipe needs it as one operator; export "
+                "the checkpoint with --operators single"
+            )
         layers: list[QuantizedLayer] = []
         for name, linear in linears.items():
             chosen = self.recipe.format_of(component, name)

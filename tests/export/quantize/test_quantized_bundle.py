@@ -180,6 +180,26 @@ class TestRefusals:
         made = quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8", keep=(name,)), broken)
         assert name not in layers(made)
 
+    def test_a_pattern_that_matches_nothing(self, bundle: Bundle, calibration: Calibration, tmp_path: Path) -> None:
+        recipe = make_recipe("fp8", keep=("single_transformer_blocks.7.*",))
+        with pytest.raises(QuantizationError, match=r"--keep denoiser\.single.*\.7\.\* matches no layer"):
+            quantize_bundle(bundle, tmp_path / "q", recipe, calibration)
+
+    def test_fp8_attention_of_a_decomposed_graph(
+        self, bundle_copy: Path, calibration: Calibration, tmp_path: Path
+    ) -> None:
+        """Its operators are renamed: what a decomposed graph has instead does not matter."""
+        bundle = Bundle.open(bundle_copy)
+        model = ir.load(bundle.graph_path("denoiser"))
+        for node in model.graph:
+            if node.op_type == "Attention":
+                node.op_type = "NotAttention"
+        file = bundle.graph_path("denoiser")
+        file.unlink()
+        ir.save(model, file)
+        with pytest.raises(QuantizationError, match="has its attention decomposed, and this recipe needs it as one"):
+            quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8-attention"), calibration)
+
     def test_twice_and_nothing_and_taken_names(
         self, tiny_quantized: Quantized, bundle: Bundle, calibration: Calibration, tmp_path: Path
     ) -> None:
