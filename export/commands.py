@@ -19,6 +19,7 @@ from .quantize_commands import (
     CalibrationOption,
     KeepOption,
     T5Option,
+    check_request,
     default_artefact,
     report_quantized,
     require_quantize,
@@ -97,6 +98,7 @@ def export(
     if recipe is not None:
         require_quantize()
         chosen = make_recipe(recipe.value, keep=tuple(keep or ()), t5=t5_fp8)
+        check_request(bundle, chosen, calibration, overwrite=overwrite)
         bundle.parent.mkdir(parents=True, exist_ok=True)
         with progress_bars() as bars, tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as name:
             whole = export_bundle(opened, Path(name) / "unquantized", options, bars)

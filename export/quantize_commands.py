@@ -91,6 +91,7 @@ def quantize(
     require_quantize()
     quiet_libraries()
     chosen = make_recipe(recipe.value, keep=tuple(keep or ()), percentile=percentile, t5=t5_fp8)
+    check_request(quantized, chosen, calibration, overwrite=overwrite)
     with progress_bars() as bars:
         made = run_recipe(
             Bundle.open(bundle),
@@ -119,10 +120,23 @@ def run_recipe(
     progress: Progress,
 ) -> Bundle:
     """Calibrate, if it is not done, and quantize. A calibration that is made here is kept in `artefact`."""
-    from .quantize.quantize_bundle import quantize_bundle
+    from .quantize.quantize_bundle import check_recipe, quantize_bundle
 
+    check_recipe(bundle, recipe)
     ranges = _calibration(bundle, recipe, calibration, artefact, steps, device, progress)
     return quantize_bundle(bundle, path, recipe, ranges, overwrite=overwrite, progress=progress)
+
+
+def check_request(path: Path, recipe: Recipe, calibration: Path | None, *, overwrite: bool) -> None:
+    """Refuse what cannot be done before anything takes time. Raises QuantizationError."""
+    from .quantize.quantize_bundle import check_place
+
+    check_place(path, overwrite=overwrite)
+    if calibration is None and "denoiser" in recipe.components:
+        raise QuantizationError(
+            f"the recipe {recipe.name} needs the ranges of activations: --calibration FOLDER, with pictures and "
+            "instructions, or a calibration made before"
+        )
 
 
 def _calibration(
@@ -138,11 +152,6 @@ def _calibration(
     from .quantize.calibration import Calibration
 
     if given is None:
-        if "denoiser" in recipe.components:
-            raise QuantizationError(
-                f"the recipe {recipe.name} needs the ranges of activations: --calibration FOLDER, with pictures and "
-                "instructions, or a calibration made before"
-            )
         return None
     if given.is_file():
         made = Calibration.open(given)

@@ -1,9 +1,9 @@
-"""What a comparison found, as data: kept as JSON, told as tables."""
+"""What a comparison found, as data: kept as JSON, in which infinite decibels are null, and told as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -54,7 +54,6 @@ class Comparison:
     budget_db: float | None = None
     keep: tuple[str, ...] = ()
     kept_sqnr_db: float | None = None
-    notes: tuple[str, ...] = field(default=())
 
     def save(self, path: Path) -> None:
         with atomic_file(path) as file:

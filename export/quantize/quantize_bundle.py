@@ -54,15 +54,33 @@ def quantize_bundle(
     or `path` is taken.
     """
     progress = progress or Silent()
+    check_place(path, overwrite=overwrite)
+    check_recipe(bundle, recipe)
+    with atomic_folder(path, replace=overwrite) as folder:
+        _Writer(bundle, folder, recipe, calibration, progress).write()
+    return Bundle.open(path)
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Raise QuantizationError unless a bundle may be written at `path`."""
     if path.exists() and not overwrite:
         raise QuantizationError(f"{path} exists; choose another name, or allow it with --overwrite")
     if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir() if path.is_dir() else [path]):
         raise QuantizationError(f"{path} exists and is not a bundle; it will not be overwritten")
+
+
+def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
+    """Raise QuantizationError if a recipe quantizes nothing, or one of its patterns matches no layer."""
     if not recipe.components:
         raise QuantizationError(f"the recipe {recipe.name} quantizes nothing; take another with --recipe")
-    with atomic_folder(path, replace=overwrite) as folder:
-        _Writer(bundle, folder, recipe, calibration, progress).write()
-    return Bundle.open(path)
+    names = [
+        f"{component}.{name}"
+        for component in recipe.components
+        for name in find_linears(ir.load(bundle.graph_path(component)))
+    ]
+    for pattern in recipe.keep:
+        if not any(matches(pattern, name) for name in names):
+            raise QuantizationError(f"--keep {pattern} matches no layer; they have names like {names[0]}")
 
 
 class _Writer:
@@ -76,7 +94,6 @@ class _Writer:
         self.ranges = calibration.ranges(recipe.percentile) if calibration else {}
 
     def write(self) -> None:
-        self._check_patterns()
         manifest = self.bundle.manifest
         graphs = dict(manifest.graphs)
         unchanged = [record for record in manifest.files if record.path not in self._changed_graphs]
@@ -112,17 +129,6 @@ class _Writer:
     def _share_weights(self, record: WeightsRecord) -> WeightsRecord:
         how = self._share(record.path)
         return record if record.origin == "converted" else replace(record, origin=how)
-
-    def _check_patterns(self) -> None:
-        """Raise QuantizationError for a pattern of the user's that matches no layer: it has a mistake in it."""
-        names = [
-            f"{component}.{name}"
-            for component in self.recipe.components
-            for name in find_linears(ir.load(self.bundle.graph_path(component)))
-        ]
-        for pattern in self.recipe.keep:
-            if not any(matches(pattern, name) for name in names):
-                raise QuantizationError(f"--keep {pattern} matches no layer; they have names like {names[0]}")
 
     def _component(self, component: str) -> tuple[GraphRecord, Path]:
         record = self.bundle.graph(component)

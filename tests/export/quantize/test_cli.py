@@ -79,6 +79,9 @@ def test_quantize_and_compare(bundle_path: Path, road: tuple[Path, dict], tmp_pa
     ("arguments", "message"),
     [
         (["quantize", "BUNDLE", "OUT"], "the recipe fp8 needs the ranges of activations: --calibration FOLDER"),
+        (["export", "CHECKPOINT", "OUT", "--precision", "nvfp4"], "the recipe nvfp4 needs the ranges of activations"),
+        (["quantize", "BUNDLE", "BUNDLE"], "bundle exists; choose another name, or allow it with --overwrite"),
+        (["quantize", "BUNDLE", "OUT", "--calibration", "gone", "--keep", "x"], "--keep denoiser.x matches no layer"),
         (["quantize", "BUNDLE", "OUT", "--calibration", "gone"], "calibration folder gone does not exist"),
         (["export", "CHECKPOINT", "OUT", "--keep", "x"], "go with a --precision that quantizes, such as fp8"),
         (
