@@ -29,12 +29,13 @@ from .engine.errors import (
     TargetError,
 )
 from .runtime.kontext import Kontext
-from .runtime.options import Device, OnnxRuntimeOptions, TensorRtOptions, WhenBusy
+from .runtime.options import AnyExecutor, Device, OnnxRuntimeOptions, TensorRtOptions, WhenBusy
 from .runtime.prompts import PromptCutWarning
 from .runtime.result import Output, Result
 from .runtime.sizes import Fit, Placement
 
 __all__ = [
+    "AnyExecutor",
     "Kontext",
     "Bundle",
     "Device",

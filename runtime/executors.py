@@ -29,19 +29,18 @@ GRAPH_BYTES = 64 << 20
 """Set aside for the CUDA graphs of a request shape."""
 
 
-def open_executor(bundle: Bundle, options: ExecutorOptions | None = None) -> Executor:
-    """Without options: the bundle's plans if they fit this machine, else ONNX Runtime, on a GPU if it can.
-
-    Raises MissingDependencyError, PlanError, BudgetError or ExecutorError.
-    """
+def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
+    """Raises MissingDependencyError, PlanError, BudgetError or ExecutorError."""
     if isinstance(options, TensorRtOptions):
         return _open_tensorrt(bundle, options)
-    if options is None and installed_flavours() and any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
+    if isinstance(options, OnnxRuntimeOptions):
+        return _open_onnxruntime(bundle, options)
+    if installed_flavours() and any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
         try:
-            return _open_tensorrt(bundle, TensorRtOptions())
+            return _open_tensorrt(bundle, TensorRtOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
         except (PlanError, MissingDependencyError) as error:
             logger.info("the bundle's plans are not run: %s", error)
-    return _open_onnxruntime(bundle, options or OnnxRuntimeOptions())
+    return _open_onnxruntime(bundle, OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
 
 
 def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:

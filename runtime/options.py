@@ -64,11 +64,19 @@ class TensorRtOptions:
     trust: bool = False
 
 
-ExecutorOptions = OnnxRuntimeOptions | TensorRtOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyExecutor:
+    """TensorRT if the bundle has plans for this machine, else ONNX Runtime, on a GPU if it can."""
+
+    vram_bytes: int | None = None
+    graphs: bool = True
+
+
+ExecutorOptions = AnyExecutor | OnnxRuntimeOptions | TensorRtOptions
 
 
 class ExecutorName(str, Enum):
-    """Executors as the command line names them. AUTO leaves the choice to `open_executor`."""
+    """Executors as the command line names them."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -76,11 +84,10 @@ class ExecutorName(str, Enum):
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
 
-    def options(self, vram_bytes: int | None = None, *, graphs: bool = True) -> ExecutorOptions | None:
-        """None only if all is left to choose."""
+    def options(self, vram_bytes: int | None = None, *, graphs: bool = True) -> ExecutorOptions:
+        if self is ExecutorName.AUTO:
+            return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs)
         if self in (ExecutorName.TENSORRT, ExecutorName.TENSORRT_RTX):
             flavour = FlavourName(self.value.replace("-", "_"))
             return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs)
-        if self is ExecutorName.AUTO and vram_bytes is None and graphs:
-            return None
         return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs)

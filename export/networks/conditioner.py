@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..configs import TransformerConfig
-from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, sinusoid
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, join_vectors, sinusoid
 
 TIMESTEP_WIDTH = 256
 TIMESTEP_SCALE = 1000.0
@@ -114,5 +114,5 @@ class Conditioner(nn.Module):
         dtype = self.x_embedder.bias.dtype
         vector = F.silu(self.time_text_embed(timesteps, guidance, pooled))
         users = [*self.transformer_blocks, *self.single_transformer_blocks, self.norm_out]
-        modulation = torch.cat([user(vector) for user in users], dim=2)
+        modulation = join_vectors([user(vector) for user in users])
         return modulation, self.context_embedder(text.to(dtype)), self.x_embedder(reference.to(dtype))

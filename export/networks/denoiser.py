@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..configs import TransformerConfig
-from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Attend, Rope, modulate, within_fp16
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Attend, Rope, modulate, split_vectors, within_fp16
 
 
 class Gelu(nn.Module):
@@ -154,7 +154,7 @@ class Denoiser(nn.Module):
         step_size: Tensor,
     ) -> Tensor:
         rope = Rope(cos=cos, sin=sin, single_operator=self.single_operators)
-        vectors = modulation.split(1, dim=1)
+        vectors = split_vectors(modulation)
         image = torch.cat([self.x_embedder(latents.to(self.x_embedder.bias.dtype)), reference_tokens], dim=1)
         text = text_tokens
         for double in self.transformer_blocks:

@@ -6,6 +6,7 @@ Source: black-forest-labs/flux `src/flux/math.py` and `modules/layers.py`, diffu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,11 @@ SINGLE_VECTORS = 3  # shift, scale, gate
 FINAL_VECTORS = 2  # scale, shift
 
 
+WIDEST = 32
+"""Tensors that one Split gives or one Concat takes. For more, ONNX Runtime's CUDA kernels copy a list of addresses from
+a host buffer of the moment, which a CUDA graph would read again when it is long gone."""
+
+
 def num_vectors(config: TransformerConfig) -> int:
     """Modulation vectors that one step needs (344 in FLUX.1)."""
     return DOUBLE_VECTORS * config.num_double_blocks + SINGLE_VECTORS * config.num_single_blocks + FINAL_VECTORS
@@ -31,6 +37,19 @@ def sinusoid(values: Tensor, width: int = 256, max_period: float = 10_000.0) -> 
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32) / half)
     angles = values.to(torch.float32)[:, None] * frequencies[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def split_vectors(modulation: Tensor) -> list[Tensor]:
+    """(b, k, hidden) -> k times (b, 1, hidden)."""
+    parts = modulation.split(WIDEST, dim=1) if modulation.shape[1] > WIDEST else (modulation,)
+    return [vector for part in parts for vector in part.split(1, dim=1)]
+
+
+def join_vectors(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate (N, b, k, hidden) along k."""
+    while len(parts) > 1:
+        parts = [torch.cat(list(parts[at : at + WIDEST]), dim=2) for at in range(0, len(parts), WIDEST)]
+    return parts[0]
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

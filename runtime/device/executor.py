@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ...engine.bundle import Bundle
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..executor import Array
-from ..residency import ResidencyPlan
+from ..residency import Residency, ResidencyPlan
 from ..tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors, transformer_precision
 from .components import Components
 from .cuda import Cuda
@@ -47,6 +47,9 @@ class DeviceExecutor:
         self._bundle, self._cuda, self._options = bundle, cuda, options
         self._workspaces: OrderedDict[RequestShape, DeviceWorkspace] = OrderedDict()
         self._closed = False
+        moving = [name for name, residency in plan.residencies.items() if residency is not Residency.RESIDENT]
+        if moving and options.graphs:
+            logger.warning("%s not in GPU memory all the time, so not in a CUDA graph", _are(moving))
         self._stream = cuda.stream()
         self._arena = Arena(cuda, self._stream, self._forget_graphs)
         self._components = Components(engines, plan, self._stream, self._forget_engine)
@@ -174,3 +177,7 @@ class DeviceExecutor:
         self._components.close()
         self._arena.close()
         self._cuda.destroy_stream(self._stream)
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"

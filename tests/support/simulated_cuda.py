@@ -187,8 +187,9 @@ class SimulatedCuda:
 
     def end_capture(self, stream: Stream) -> Graph:
         work, stream.capture = stream.capture, None
-        assert work is not None
         self._count("end_capture")
+        if work is None:
+            raise cuda_error("end_capture", "cudaErrorIllegalState", "nothing is recorded")
         if stream.broken:
             raise cuda_error("end_capture", "cudaErrorStreamCaptureInvalidated", "simulated")
         self.open_handles += 1

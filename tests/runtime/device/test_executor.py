@@ -246,8 +246,11 @@ def test_loaded_for_its_turn_means_one_at_a_time(simulate):
     assert simulation.cuda.allocated <= budget
 
 
-def test_streamed_weights_get_their_budget_and_are_not_recorded(simulate):
+def test_streamed_weights_get_their_budget_and_are_not_recorded(simulate, caplog):
     simulation = simulate(residencies={"denoiser": Residency.STREAMED})
+    assert [record.message for record in caplog.records] == [
+        "denoiser is not in GPU memory all the time, so not in a CUDA graph"
+    ]
     budgets = []
     simulation.library.on_budget = budgets.append
     assert simulation.latents() == simulation.latents() == simulation.latents()
