@@ -168,6 +168,8 @@ class Builder:
         for left in folder.glob(f".{key}.*"):  # by a build that was ended; the key's lock is ours
             if left.is_dir():
                 shutil.rmtree(left)
+            else:
+                left.unlink()
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{key}.") as temporary:
             yield Path(temporary) / "plan", self.store.logs / f"{component}.{key}.log"
 
