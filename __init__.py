@@ -24,6 +24,7 @@ from .engine.errors import (
     MissingDependencyError,
     NotFiniteError,
     PlanError,
+    QuantizationError,
     RequestError,
     TargetError,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "MissingDependencyError",
     "NotFiniteError",
     "PlanError",
+    "QuantizationError",
     "RequestError",
     "TargetError",
 ]

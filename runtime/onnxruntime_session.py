@@ -51,6 +51,9 @@ def open_session(
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = memory_patterns
+    if bundle.graph(component).quantization is not None:
+        # its rewriting of quantized products knows no FP8: it leaves operators that no provider has
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     path = bundle.graph_path(component)
     try:
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime

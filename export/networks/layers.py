@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..configs import TransformerConfig
 
@@ -62,9 +62,11 @@ def within_fp16(x: Tensor) -> Tensor:
     return x.clip(-65504, 65504) if x.dtype == torch.float16 else x
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(b, h, s, d) each -> (b, s, h * d)."""
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h s d -> b s (h d)")
+class Attend(nn.Module):
+    """Attention itself: (b, h, s, d) each -> (b, s, h * d). A module, so that calibration can watch its operands."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h s d -> b s (h d)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
