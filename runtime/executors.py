@@ -51,6 +51,8 @@ def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
     if device is Device.AUTO:
         device = Device.CUDA if has_cuda() and find_gpus()[0] else Device.CPU
     if device is Device.CPU:
+        if options.vram_bytes is not None:
+            logger.warning("a budget of GPU memory means nothing on the CPU, where this bundle runs")
         return OnnxRuntimeCpu(bundle, threads=options.threads)
     from .device.cuda import CudaPython
     from .device.executor import DeviceExecutor, DeviceOptions
