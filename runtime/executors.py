@@ -113,7 +113,9 @@ def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, C
         name: Cost(
             weights=plan.size_bytes,
             activations=plan.census.activation_bytes,
-            streamable=plan.build.weight_bytes if plan.ingredients.options.weight_streaming else 0,
+            streamable=min(plan.build.weight_bytes, plan.size_bytes)
+            if plan.ingredients.options.weight_streaming
+            else 0,
             runs=bundle.manifest.model.flow.steps if name == "denoiser" else 1,
         )
         for name, plan in plans.items()
@@ -131,7 +133,7 @@ def _residency(bundle: Bundle, costs: Mapping[str, Cost], budget: int | None, fr
     if budget is not None and budget > free:
         logger.warning("the budget is %s, but %s are free", human_bytes(budget), human_bytes(free))
     tensors = request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
-    plan = plan_residency(costs, fixed=total_bytes(tensors) + GRAPH_BYTES, budget=budget or free)
+    plan = plan_residency(costs, fixed=total_bytes(tensors) + GRAPH_BYTES, budget=free if budget is None else budget)
     for line in plan.describe():
         logger.info("%s", line)
     return plan

@@ -32,7 +32,8 @@ class OnnxRuntimeOptions:
         device: CPU, CUDA, or whichever there is.
         device_id: number of the CUDA device.
         threads: for the CPU, 0 for one a core.
-        vram_bytes: the most GPU memory for weights, activations and buffers; default: what is free.
+        vram_bytes: GPU memory to plan weights, activations and buffers for, of one picture of the usual size at a time;
+            larger requests take more. Default: what is free.
         graphs: record CUDA graphs. ONNX Runtime's kernels are launched one by one otherwise.
     """
 
@@ -50,7 +51,8 @@ class TensorRtOptions:
     Args:
         flavour: the library; default: whichever is installed and has plans for this machine.
         device_id: number of the CUDA device.
-        vram_bytes: the most GPU memory for weights, activations and buffers; default: what is free.
+        vram_bytes: GPU memory to plan weights, activations and buffers for, of one picture of the usual size at a time;
+            larger requests take more. Default: what is free.
         graphs: record CUDA graphs.
         plans: another folder of plans than the bundle's own; it must be trusted.
         trust: open plans from there. Plans are executable code.

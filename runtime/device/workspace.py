@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
-from ...engine.errors import ExecutorError
+from ...engine.errors import ExecutorError, GpuMemoryError
 from ..executor import Array, Performed
 from ..flow import Stage
 from ..tensors import RequestShape, TensorSpec
@@ -184,6 +184,9 @@ class DeviceWorkspace:
             if isinstance(error, CudaError) and error.sticky:
                 raise
             machine.components.forget_failure()
+            if isinstance(error, GpuMemoryError):
+                logger.warning("no GPU memory for a CUDA graph now: %s", str(error))
+                return
             self._unrecordable.add(job)
             stages = job.stages if self._stage is None else (self._stage,)
             if self._stage is not None:
@@ -213,9 +216,12 @@ class DeviceWorkspace:
 
     def forget_engine(self, component: str) -> None:
         """Let go of an engine that is about to be released."""
-        if component in self._bound:
-            self.forget_graphs()
-            self._bound.pop(component).close()
+        if component not in self._bound:
+            return
+        for job in [job for job in self._graphs if any(component in stage.components for stage in job.stages)]:
+            self._graphs.pop(job).close()
+        self._warm = {stage for stage in self._warm if component not in stage.components}
+        self._bound.pop(component).close()
 
     def close(self) -> None:
         """Graphs first, then what they recorded, then the memory. The device has finished with all of it."""

@@ -51,8 +51,10 @@ def _uses(files: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             chain = _chain(node) if isinstance(node, ast.Attribute) else []
+            if chain[:1] == ["self"] and len(chain) > 1:  # self._context.name
+                chain = [chain[1].lstrip("_"), *chain[2:]]
             place = f"{file.name}:{node.lineno}" if isinstance(node, ast.Attribute) else ""
-            if chain[:1] == ["trt"]:
+            if chain[:1] == ["trt"] and len(chain) > 1:
                 yield place, chain[1], chain[2] if len(chain) > 2 else ""
             elif len(chain) == 2 and chain[0] in VARIABLES:
                 yield place, VARIABLES[chain[0]], chain[1]

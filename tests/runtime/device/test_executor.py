@@ -213,6 +213,18 @@ def test_every_residency_gives_the_same_picture(simulate, picture, residencies):
     assert [simulation.latents(image=image, steps=2, prompt=prompt) for prompt in "aab"] == expected
 
 
+def test_what_stays_is_recorded_beside_what_takes_turns(simulate, picture):
+    turns = dict.fromkeys(("t5", "vae_encoder", "conditioner", "vae_decoder"), Residency.TURN)
+    simulation, image = simulate(residencies=turns), picture(128, 128)
+    for _ in range(3):
+        simulation.latents(image=image)
+    jobs = [job for w in simulation.executor._workspaces.values() for job in w._graphs]
+    assert [[stage.name for stage in job.stages] for job in jobs] == [["denoise"] * 3]
+    launches = simulation.cuda.calls["launch"]
+    simulation.latents(image=image)
+    assert simulation.cuda.calls["launch"] == launches + 1
+
+
 def test_budgets_are_kept(simulate):
     peak = simulate().residency.peak
     expected, classes = simulate().latents(steps=2), set()
