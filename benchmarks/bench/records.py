@@ -1,0 +1,201 @@
+"""What a benchmark finds, as data. Every record is one JSON line, told apart by `kind`.
+
+Times are milliseconds, sizes bytes, rates operations or bytes a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """Percentiles of a measured time over `count` repetitions, in ms."""
+
+    p50: float
+    p95: float
+    p99: float
+    least: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Raises ValueError without values."""
+        if not values:
+            raise ValueError("a spread needs at least one measured value")
+        p50, p95, p99 = (float(np.percentile(values, percent)) for percent in (50, 95, 99))
+        return cls(p50=p50, p95=p95, p99=p99, least=min(values), count=len(values))
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="case"):
+    """The request that is measured. `size` is (width, height); `reference` the reference's, None for text to image.
+    The batch is one prompt with `batch` seeds from `seed` on."""
+
+    size: tuple[int, int]
+    reference: tuple[int, int] | None
+    steps: int
+    batch: int
+    seed: int
+    guidance: float
+    prompt: str
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="machine"):
+    """Where and with what. `packages` are the versions of what took part."""
+
+    date: str
+    gpu: str | None
+    driver: str | None
+    gpu_bytes: int | None
+    cpu: str
+    cores: int
+    python: str
+    packages: Mapping[str, str]
+
+
+class Clocks(msgspec.Struct, frozen=True, kw_only=True):
+    """What NVML said of the GPU while requests ran: medians, and the most for power and temperature. `throttled` is the
+    share of samples in which the driver held the clock down, for heat or power."""
+
+    samples: int
+    sm_mhz: float
+    memory_mhz: float
+    power_w: float
+    most_power_w: float
+    most_celsius: float
+    throttled: float
+
+
+class ComponentMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on the device. `weights` is what loading took, `reckoned` what the residency plan sets aside for weights and
+    activations that the component keeps."""
+
+    weights: int
+    reckoned: int
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes. `device_peak` is the most of the device's memory in use, by everybody, less what was in use before.
+    On the CPU there are no device figures. `host_peak` is the process's resident memory, mapped weights included;
+    `host_anonymous` without them."""
+
+    components: Mapping[str, ComponentMemory]
+    arena: int | None
+    buffers: int | None
+    graphs: int | None
+    device_peak: int | None
+    host_peak: int
+    host_anonymous: int
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
+    """One engine's times for the case. `cold` are milliseconds of the first request in a fresh process and of what came
+    before it (import, open, load), `warm` spreads over the repetitions: `total`, the stages, `step` over all steps.
+    `host_gap` in it is the time of a request in which no stage ran. `picture_sha256` is of the first picture's pixels.
+    """
+
+    engine: str
+    executor: str
+    bundle: str | None
+    precision: str
+    cold: Mapping[str, float]
+    warm: Mapping[str, Spread]
+    memory: Memory
+    clocks: Clocks | None
+    picture_sha256: str
+    notes: tuple[str, ...] = ()
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
+    """An engine that could not be measured, and why."""
+
+    engine: str
+    reason: str
+
+
+class Agreement(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="agreement"):
+    """How near two engines' first pictures are, of one request from one noise: before any speed is compared."""
+
+    one: str
+    other: str
+    psnr_db: float
+    agree: bool
+
+
+class Ceilings(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ceilings"):
+    """What the GPU reached in the same run, measured on plain kernels: a device-to-device copy (bytes read and written
+    a second), matrix products by number format and attention (operations a second). `how` says with what."""
+
+    copy: float
+    products: Mapping[str, float]
+    attention: Mapping[str, float]
+    how: str
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run of a component has to do, counted in its graph. `operations` by number format: matrix products and
+    convolutions, and attention by itself. `bytes` are weights, inputs and outputs, each once."""
+
+    products: Mapping[str, float]
+    attention: Mapping[str, float]
+    weight_bytes: int
+    io_bytes: int
+    parameters: int
+
+
+class StageLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage beside its limit: `limit_ms` is the larger of arithmetic and traffic at the measured ceilings."""
+
+    work: Work
+    limit_ms: float
+    bound: str
+    measured_ms: float | None
+    share: float | None
+
+
+class Roofline(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="roofline"):
+    stages: Mapping[str, StageLimit]
+
+
+class Ablated(msgspec.Struct, frozen=True, kw_only=True):
+    """One gain switched off: `with_ms` and `without_ms` of what it is about, medians."""
+
+    gain: str
+    about: str
+    with_ms: float
+    without_ms: float
+
+
+class Ablation(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ablation"):
+    rows: tuple[Ablated, ...]
+
+
+class Predicted(msgspec.Struct, frozen=True, kw_only=True):
+    """Peak bytes on the device for one way of running: `weights` that are loaded at a time, activations, and buffers."""
+
+    precision: str
+    residency: str
+    weights: int
+    activations: int
+    buffers: int
+    peak: int
+    moved: int
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="prediction"):
+    rows: tuple[Predicted, ...]
+
+
+Record = Case | Machine | Run | Failure | Agreement | Ceilings | Roofline | Ablation | Prediction
+
+
+def encode_lines(records: Sequence[Record]) -> bytes:
+    """JSON lines, one a record."""
+    return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+
+
+def decode_lines(text: bytes) -> list[Record]:
+    """Raises msgspec.DecodeError for what is no record."""
+    return [msgspec.json.decode(line, type=Record) for line in text.splitlines() if line.strip()]
