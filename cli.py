@@ -11,6 +11,7 @@ import typer
 from rich.logging import RichHandler
 
 from . import __version__
+from .benchmarks.bench import commands as bench_commands
 from .engine import build_commands
 from .engine import commands as engine_commands
 from .engine.errors import KontextError
@@ -37,6 +38,7 @@ for command in (
     engine_commands.inspect,
     engine_commands.doctor,
     export_commands.demo,
+    bench_commands.bench,
 ):
     app.command()(command)
 app.add_typer(build_commands.plans, name="plans")

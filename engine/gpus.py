@@ -43,3 +43,13 @@ def _describe(driver: ctypes.CDLL, index: int) -> Gpu:
     driver.cuDeviceGetAttribute(ctypes.byref(major), ATTRIBUTE_MAJOR, device)
     driver.cuDeviceGetAttribute(ctypes.byref(minor), ATTRIBUTE_MINOR, device)
     return Gpu(index=index, name=name.value.decode(), major=major.value, minor=minor.value, memory_bytes=memory.value)
+
+
+def pci_bus_id(index: int) -> str | None:
+    """Where a device sits ("0000:1b:00.0"), which other tools know it by; None if there is no such device."""
+    if index >= len(find_gpus()[0]):
+        return None
+    driver, device, bus = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0), ctypes.create_string_buffer(32)
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetPCIBusId(bus, len(bus), device)
+    return bus.value.decode()

@@ -43,3 +43,8 @@ def _field(file: Path, pattern: str) -> int:
     except OSError:
         return 0
     return int(match[1]) if match else 0
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had, mapped files included."""
+    return _field(Path("/proc/self/status"), r"VmHWM:\s+(\d+) kB") * 1024

@@ -42,7 +42,13 @@ class Encodings:
         self._prompts: LruCache[str, tuple[Array, Array]] = LruCache(PROMPTS_CACHED)
         self._references: LruCache[bytes, Array] = LruCache(REFERENCES_CACHED)
 
-    def conditions(self, request: Request) -> Conditions:
+    def tokenize(self, request: Request) -> dict[str, Array]:
+        """Token ids of the prompts that have to be encoded, a row a prompt; nothing if there are none."""
+        new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.find(prompt) is None)
+        return {f"{name}_ids": self._ids(name, request.prompts, new) for name in self._tokenizers if new}
+
+    def conditions(self, request: Request, token_ids: dict[str, Array]) -> Conditions:
+        """`token_ids` as `tokenize` gives them."""
         shape = RequestShape(
             num_prompts=len(request.prompts),
             num_seeds=len(request.seeds),
@@ -52,11 +58,9 @@ class Encodings:
         )
         known = [self._prompts.find(prompt) for prompt in request.prompts]
         new = tuple(index for index, encoding in enumerate(known) if encoding is None)
-        inputs = schedule_inputs(shape, self._model, request.guidance)
+        inputs = schedule_inputs(shape, self._model, request.guidance) | token_ids
         if len(new) < len(known):
             inputs |= self._cached_text(known)
-        for name in ("clip", "t5") if new else ():
-            inputs[f"{name}_ids"] = self._ids(name, request.prompts, new)
         encoded = None if request.reference is None else self._references.find(_key(request.reference))
         if request.reference is not None:
             inputs |= {"image": request.reference.pixels[None]} if encoded is None else {"reference": encoded}

@@ -48,8 +48,8 @@ class Result:
     """The pictures of one request, prompts outermost, seeds innermost.
 
     `size` is the output's (width, height). `reference` says what was done to the reference, None without one.
-    `milliseconds` holds prepare (host: tokens, tables, noise), text, encode, condition, denoise, decode and total;
-    `step_milliseconds` each step. A stage that a cache saved is absent.
+    `milliseconds` holds tokenize and prepare (on the host: tables, noise), text, encode, condition, denoise, decode and
+    total; `step_milliseconds` each step. A stage that a cache saved is absent.
     `bundle` is the fingerprint of the bundle, `executor` who ran it.
     """
 

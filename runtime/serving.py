@@ -92,8 +92,10 @@ class Server:
 
         Raises Cancelled, NotFiniteError, and what the executor raises.
         """
+        with clock.stage("tokenize"):
+            token_ids = self.encodings.tokenize(request)
         with clock.stage("prepare"):
-            conditions = self.encodings.conditions(request)
+            conditions = self.encodings.conditions(request, token_ids)
             noise = draw(request)
         shape = conditions.shape
         run = Run(

@@ -57,15 +57,15 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
 class Clocks(msgspec.Struct, frozen=True, kw_only=True):
     """What NVML said of the GPU while requests ran: medians, and the most for power and temperature. `throttled` is the
-    share of samples in which the driver held the clock down, for heat or power."""
+    share of samples in which the driver held the clock down, for heat or power. None is what it does not tell."""
 
     samples: int
-    sm_mhz: float
-    memory_mhz: float
-    power_w: float
-    most_power_w: float
-    most_celsius: float
-    throttled: float
+    sm_mhz: float | None
+    memory_mhz: float | None
+    power_w: float | None
+    most_power_w: float | None
+    most_celsius: float | None
+    throttled: float | None
 
 
 class ComponentMemory(msgspec.Struct, frozen=True, kw_only=True):

@@ -80,6 +80,12 @@ class DeviceExecutor:
         self._enter()
         return self._cuda.memory()[0]
 
+    @property
+    def held_bytes(self) -> dict[str, int]:
+        """What of the device's memory is the arena of activations, and what the buffers of requests."""
+        buffers = sum(workspace.size_bytes for workspace in self._workspaces.values())
+        return {"arena": self._arena.size_bytes, "buffers": buffers}
+
     def load(self, component: str) -> None:
         self._enter()
         if self._components.stays(component):

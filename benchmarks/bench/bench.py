@@ -1,0 +1,188 @@
+"""A whole benchmark: ours, peers beside it, the GPU's ceilings, how far from them, and what each gain is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...engine.bundle import Bundle
+from ...engine.errors import MissingDependencyError, RequestError
+from ...engine.files import atomic_file
+from ...engine.progress import Progress, Silent
+from ...engine.sizes import Size, squarest
+from ...runtime.options import ExecutorName
+from ...runtime.pictures import read_picture
+from ...runtime.sizes import Fit, nearest_size, place
+from .ablation import ablate
+from .ceilings import measure_ceilings
+from .chart import draw
+from .engine_process import ENGINE, Job, run_engine
+from .machine import this_machine
+from .page import render
+from .peers import PeerName, agreement, measure_peer
+from .records import Case, Ceilings, Failure, Record, Run, encode_lines
+from .roofline import roofline
+from .sections import comparable
+
+REPORT, PAGE, CHART, REFERENCE = "bench.jsonl", "bench.html", "bench.png", "reference.png"
+PROMPT = "make it blue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOptions:
+    """What to measure.
+
+    Args:
+        out: the folder for the report and pictures.
+        image: the reference; default: a smooth colourful picture of the squarest trained size.
+        generate: text to image, without a reference.
+        size: (width, height) of the output; default: the reference's trained size.
+        batch: pictures a request, of seeds from `seed` on.
+        repeat: warm requests.
+        checkpoint: the diffusers folder of the same weights, which peers load.
+        ceilings: measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
+        ablation: switch each gain off by itself. `unpruned` is a bundle of the same weights whose last block
+            computes every token.
+    """
+
+    bundle: Path
+    out: Path
+    executor: ExecutorName = ExecutorName.AUTO
+    vram_bytes: int | None = None
+    graphs: bool = True
+    image: Path | None = None
+    generate: bool = False
+    prompt: str = PROMPT
+    size: Size | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    batch: int = 1
+    seed: int = 0
+    repeat: int = 5
+    checkpoint: Path | None = None
+    peers: tuple[PeerName, ...] = ()
+    ceilings: bool = True
+    ablation: bool = False
+    unpruned: Path | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.repeat) < 1:
+            raise RequestError("a benchmark needs at least one picture a request and one warm request")
+        if self.peers and self.checkpoint is None:
+            raise RequestError("peers need --checkpoint, the diffusers folder that the bundle was exported from")
+
+
+def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[Record]:
+    """Measure, and write the report into `options.out`: it is there after each part, should a later one be cut off.
+
+    Raises RequestError, BundleError, and ExecutorError if our own part fails. Parts that cannot be had here, such as a
+    peer that is not installed, are Failures among the records.
+    """
+    progress = progress or Silent()
+    bundle = Bundle.open(options.bundle)
+    options.out.mkdir(parents=True, exist_ok=True)
+    case, image = make_case(bundle, options)
+    records: list[Record] = [this_machine(), case]
+
+    def add(task: str, make: Callable[[], Record]) -> Record:
+        progress.start(task, 1)
+        records.append(make())
+        progress.advance(1)
+        write_report(records, options.out)
+        return records[-1]
+
+    ours = add(ENGINE, lambda: _ours(options, case, image))
+    assert isinstance(ours, Run)
+    for peer in options.peers:
+        found = add(peer.value, lambda peer=peer: _peer(options, peer, case, image))
+        if isinstance(found, Run):
+            pictures = (picture_path(options.out, name) for name in (ENGINE, peer.value))
+            add(f"{peer.value}'s picture", lambda pair=(*pictures,), peer=peer: agreement(*pair, (ENGINE, peer.value)))
+    ceilings = add("ceilings", measure_ceilings) if options.ceilings else None
+    measured = {name: spread.p50 for name, spread in ours.warm.items()}
+    known = ceilings if isinstance(ceilings, Ceilings) else None
+    add("roofline", lambda: _or_failure("roofline", lambda: roofline(bundle, case, known, measured)))
+    if options.ablation:
+        add("ablation", lambda: _ablation(options, bundle, case, image))
+    return records
+
+
+def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Path | None]:
+    """The request, and its reference at its trained size as a file in the folder."""
+    model = bundle.manifest.model
+    reference, path = None, None
+    if not options.generate:
+        picture = made_picture(squarest(model.sizes)) if options.image is None else read_picture(options.image)
+        reference, path = nearest_size(picture.size, model.sizes), options.out / REFERENCE
+        place(picture, reference, Fit.RESIZE)[0].save(path)
+    case = Case(
+        size=options.size or reference or squarest(model.sizes),
+        reference=reference,
+        steps=options.steps or model.flow.steps,
+        batch=options.batch,
+        seed=options.seed,
+        guidance=model.flow.guidance if options.guidance is None else options.guidance,
+        prompt=options.prompt,
+    )
+    return case, path
+
+
+def made_picture(size: Size) -> Image.Image:
+    """A smooth colourful picture, always the same."""
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def picture_path(folder: Path, engine: str) -> Path:
+    return folder / f"{engine}.png"
+
+
+def write_report(records: list[Record], folder: Path) -> None:
+    """JSON lines, the page and the chart of what is there so far."""
+    runs = comparable(records)[0]
+    chart = draw(runs) if runs else None
+    with atomic_file(folder / REPORT) as file:
+        file.write(encode_lines(records))
+    with atomic_file(folder / PAGE) as file:
+        file.write(render(records, chart).encode())
+    if chart is not None:
+        with atomic_file(folder / CHART) as file:
+            chart.save(file, format="PNG", optimize=True)
+
+
+def _ours(options: BenchOptions, case: Case, image: Path | None) -> Run:
+    return run_engine(
+        Job(
+            bundle=options.bundle,
+            executor=options.executor,
+            vram_bytes=options.vram_bytes,
+            graphs=options.graphs,
+            case=case,
+            image=image,
+            repeat=options.repeat,
+            picture=picture_path(options.out, ENGINE),
+            result=options.out / f"{ENGINE}.json",
+        )
+    )
+
+
+def _peer(options: BenchOptions, peer: PeerName, case: Case, image: Path | None) -> Run | Failure:
+    assert options.checkpoint is not None
+    return measure_peer(peer, options.checkpoint, case, image, repeat=options.repeat, folder=options.out)
+
+
+def _ablation(options: BenchOptions, bundle: Bundle, case: Case, image: Path | None) -> Record:
+    unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
+    executor = options.executor.options(options.vram_bytes, graphs=options.graphs)
+    return ablate(bundle, executor, case, image, repeat=options.repeat, unpruned=unpruned)
+
+
+def _or_failure(name: str, make: Callable[[], Record]) -> Record:
+    try:
+        return make()
+    except MissingDependencyError as error:
+        return Failure(engine=name, reason=str(error))

@@ -1,0 +1,196 @@
+"""This project's own part of a benchmark, in a process of its own, so that cold means cold.
+
+The parent starts it with `run_engine`; what it finds comes back in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ...engine.bundle import Bundle
+from ...engine.components import COMPONENTS
+from ...engine.errors import ExecutorError, KontextError
+from ...engine.memory import anonymous_bytes, peak_resident_bytes
+from ...runtime.device.executor import DeviceExecutor
+from ...runtime.kontext import Kontext
+from ...runtime.options import ExecutorName
+from ...runtime.result import Output, Result
+from .nvml import GpuSampler
+from .records import Case, ComponentMemory, Memory, Run, Spread
+
+ENGINE = "kontext-trt"
+_CHILD = (
+    "import sys, time\nstart = time.perf_counter()\nimport kontext_trt; kontext_trt.Kontext\n"
+    "imported = 1e3 * (time.perf_counter() - start)\n"
+    "from kontext_trt.benchmarks.bench.engine_process import main\nmain(sys.argv[1], imported)"
+)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What to measure. `picture` is where the first picture goes, `result` where what was found does."""
+
+    bundle: Path
+    executor: ExecutorName
+    vram_bytes: int | None
+    graphs: bool
+    case: Case
+    image: Path | None
+    repeat: int
+    picture: Path
+    result: Path
+
+
+def run_engine(job: Job) -> Run:
+    """Measure in a child process. Raises ExecutorError with its last words if it fails."""
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "job.json"
+        file.write_bytes(msgspec.json.encode(job, enc_hook=str))
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, str(file)], capture_output=True, text=True, errors="replace", check=False
+        )
+    if done.returncode:
+        words = " ".join(done.stderr.strip().splitlines()[-1:])
+        raise ExecutorError(f"the measured process ended with {done.returncode}: {words or 'it said nothing'}")
+    return msgspec.json.decode(job.result.read_bytes(), type=Run)
+
+
+def main(job_file: str, import_ms: float) -> None:
+    job = msgspec.json.decode(Path(job_file).read_bytes(), type=Job, dec_hook=lambda kind, value: kind(value))
+    try:
+        run = measure(job, import_ms)
+    except KontextError as error:
+        sys.exit(str(error))
+    job.result.write_bytes(msgspec.json.encode(run))
+
+
+def measure(job: Job, import_ms: float) -> Run:
+    """One request in the cold, one more in which graphs are recorded, and `repeat` warm ones. The caches of prompts and
+    references are emptied before each.
+
+    Raises ExecutorError if a seed's pictures are not all the same: such times are worth nothing.
+    """
+    with GpuSampler() as gpu:
+        start = time.perf_counter()
+        options = job.executor.options(job.vram_bytes, graphs=job.graphs)
+        with Kontext.open(job.bundle, executor=options) as kontext:
+            opened = time.perf_counter()
+            components = _load(kontext)
+            loaded = time.perf_counter()
+            first, first_ms = _timed(kontext, job)
+            free = _free_bytes(kontext)
+            second, second_ms = _timed(kontext, job)
+            graphs = None if free is None else max(0, free - (_free_bytes(kontext) or 0))
+            gpu.forget()
+            warm = [_timed(kontext, job) for _ in range(job.repeat)]
+            clocks = gpu.clocks()
+            memory = _memory(kontext, components, graphs)
+    for result in (second, *(result for result, _ in warm)):
+        if not all(map(_same, result.outputs, first.outputs)):
+            raise ExecutorError("one seed gave different pictures: these times are worth nothing")
+    on_device = isinstance(kontext.executor, DeviceExecutor)
+    if on_device and gpu.used_bytes is not None and gpu.first_bytes is not None:
+        memory = msgspec.structs.replace(memory, device_peak=gpu.used_bytes - gpu.first_bytes)
+    picture = first.outputs[0].image
+    picture.save(job.picture)
+    return Run(
+        engine=ENGINE,
+        executor=kontext.executor.name,
+        bundle=kontext.bundle.fingerprint,
+        precision=precision_of(kontext.bundle),
+        cold={
+            "import": import_ms,
+            "open": 1e3 * (opened - start),
+            "load": 1e3 * (loaded - opened),
+            "first request": first_ms,
+            "second request": second_ms,
+        },
+        warm=spreads(warm),
+        memory=memory,
+        clocks=clocks if on_device else None,
+        picture_sha256=hashlib.sha256(np.asarray(picture).tobytes()).hexdigest(),
+        notes=() if job.graphs else ("without CUDA graphs",),
+    )
+
+
+def precision_of(bundle: Bundle) -> str:
+    """The denoiser's, with its recipe if it is quantized."""
+    graph = bundle.graph("denoiser")
+    return graph.precision.value if graph.quantization is None else graph.quantization.recipe
+
+
+def spreads(warm: list[tuple[Result, float]]) -> dict[str, Spread]:
+    """Of the request as its caller waits for it, of each stage, of single steps, and of what no stage accounts for."""
+    values: dict[str, list[float]] = {"total": [milliseconds for _, milliseconds in warm]}
+    for result, milliseconds in warm:
+        stages = {name: value for name, value in result.milliseconds.items() if name != "total"}
+        for name, value in stages.items():
+            values.setdefault(name, []).append(value)
+        values.setdefault("host_gap", []).append(milliseconds - sum(stages.values()))
+        values.setdefault("step", []).extend(result.step_milliseconds)
+    return {name: Spread.of(measured) for name, measured in values.items()}
+
+
+def _timed(kontext: Kontext, job: Job) -> tuple[Result, float]:
+    kontext.forget()
+    request = _request(kontext, job)
+    start = time.perf_counter()
+    result = request()
+    return result, 1e3 * (time.perf_counter() - start)
+
+
+def _request(kontext: Kontext, job: Job) -> Callable[[], Result]:
+    case = job.case
+    seeds = tuple(range(case.seed, case.seed + case.batch))
+    if job.image is None:
+        return lambda: kontext.generate(
+            case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds
+        )
+    image = job.image
+    return lambda: kontext.edit(
+        image, case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds
+    )
+
+
+def _same(one: Output, other: Output) -> bool:
+    return np.array_equal(one.latents, other.latents)
+
+
+def _load(kontext: Kontext) -> Mapping[str, ComponentMemory]:
+    """Load one component after another; on a device, with what each takes."""
+    executor = kontext.executor
+    found: dict[str, ComponentMemory] = {}
+    for name in COMPONENTS:
+        before = _free_bytes(kontext)
+        executor.load(name)
+        after = _free_bytes(kontext)
+        if isinstance(executor, DeviceExecutor) and before is not None and after is not None:
+            cost = executor.residency.costs[name]
+            found[name] = ComponentMemory(weights=before - after, reckoned=cost.weights + cost.activations)
+    return found
+
+
+def _free_bytes(kontext: Kontext) -> int | None:
+    return kontext.executor.free_bytes() if isinstance(kontext.executor, DeviceExecutor) else None
+
+
+def _memory(kontext: Kontext, components: Mapping[str, ComponentMemory], graphs: int | None) -> Memory:
+    held = kontext.executor.held_bytes if isinstance(kontext.executor, DeviceExecutor) else {}
+    return Memory(
+        components=components,
+        arena=held.get("arena"),
+        buffers=held.get("buffers"),
+        graphs=graphs,
+        device_peak=None,
+        host_peak=peak_resident_bytes(),
+        host_anonymous=anonymous_bytes(os.getpid()),
+    )
