@@ -1,1 +1,1 @@
-"""`kontext-trt bench`: what a request costs, where the time goes, how far from the limit, and beside what else there is."""
+"""`kontext-trt bench`: what a request costs, where its time goes, how far from the limit, and what else takes."""

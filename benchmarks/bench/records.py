@@ -69,8 +69,8 @@ class Clocks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ComponentMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on the device. `weights` is what loading took, `reckoned` what the residency plan sets aside for weights and
-    activations that the component keeps."""
+    """Bytes on the device: `weights` is what loading took, `reckoned` what the residency plan sets aside for the component,
+    activations included."""
 
     weights: int
     reckoned: int
@@ -173,7 +173,7 @@ class Ablation(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class Predicted(msgspec.Struct, frozen=True, kw_only=True):
-    """Peak bytes on the device for one way of running: `weights` that are loaded at a time, activations, and buffers."""
+    """Peak bytes on the device for one way of running: weights that are loaded at a time, activations, buffers."""
 
     precision: str
     residency: str

@@ -43,7 +43,7 @@ def of_kind(records: Iterable[Record], kind: type[Kind]) -> list[Kind]:
 
 
 def comparable(records: Sequence[Record]) -> tuple[list[Run], list[str]]:
-    """Runs whose pictures agree with the first one's, and words about those whose do not: no speed is quoted of them."""
+    """Runs whose pictures agree with the first one's, and words about the others: no speed is quoted of them."""
     runs = of_kind(records, Run)
     refused = {one.other: one for one in of_kind(records, Agreement) if not one.agree}
     words = [
