@@ -50,14 +50,24 @@ def model_dims(config: ModelConfig) -> ModelDims:
     )
 
 
-def build_module(component: str, config: ModelConfig, *, operators: Operators = Operators.SINGLE) -> nn.Module:
+def build_module(
+    component: str,
+    config: ModelConfig,
+    *,
+    operators: Operators = Operators.SINGLE,
+    prune_last_block: bool = True,
+) -> nn.Module:
     """The torch module of a component, with whatever default type and device are set."""
     builders: dict[str, Callable[[], nn.Module]] = {
         "clip": lambda: Clip(config.clip),
         "t5": lambda: T5(config.t5),
         "vae_encoder": lambda: VaeEncoder(config.vae),
         "conditioner": lambda: Conditioner(config.transformer),
-        "denoiser": lambda: Denoiser(config.transformer, single_operators=operators is Operators.SINGLE),
+        "denoiser": lambda: Denoiser(
+            config.transformer,
+            single_operators=operators is Operators.SINGLE,
+            prune_last_block=prune_last_block,
+        ),
         "vae_decoder": lambda: VaeDecoder(config.vae),
     }
     return builders[component]().eval()
@@ -78,8 +88,11 @@ def expected_tensors(component: str, config: ModelConfig) -> dict[str, tuple[int
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceOptions:
+    """`prune_last_block` is the denoiser's."""
+
     precision: Precision
     operators: Operators = Operators.SINGLE
+    prune_last_block: bool = True
 
 
 def trace(component: Component, config: ModelConfig, options: TraceOptions) -> ir.Model:
@@ -89,7 +102,9 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
     examples = {**EXAMPLE_DIMS, "s": dims.text_length + EXAMPLE_DIMS["n"] + EXAMPLE_DIMS["m"]}
     with FakeTensorMode(), _quiet():
         with default_dtype(dtype):
-            module = build_module(component.name, config, operators=options.operators)
+            module = build_module(
+                component.name, config, operators=options.operators, prune_last_block=options.prune_last_block
+            )
         inputs = tuple(
             _example(port.element_type.resolve(options.precision), dims.resolve(port.dims, **examples))
             for port in component.inputs

@@ -1,0 +1,211 @@
+"""What one run of a component has to do, counted in its ONNX graph: arithmetic, bytes, parameters.
+
+Matrix products and convolutions count 2 m n k. Attention counts by itself, both of its products over all keys, as one
+operator or taken apart. Everything else counts as nothing here: a kernel can do it while it reads or writes what a
+product needs. `traffic` says what it would cost a runtime that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from ...engine.errors import BundleError
+from ...engine.graph_file import GraphFile
+from .graph_shapes import Value, concrete_values
+from .records import Work
+
+FORMATS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
+_ATTENTION = ("Attention", "MultiHeadAttention")
+_COUNTED = ("MatMul", "Gemm", "Conv", *_ATTENTION)
+_HEAVY = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
+"""An operator with one of these in its name, and not among the counted, is an error rather than nothing."""
+_STORED_AS = ("Transpose", "Cast", "DequantizeLinear", "Reshape")
+"""What a product's kernel does to an operand as it reads it."""
+_TO_SOFTMAX = ("Mul", "Div", "Add", "Sub", "Cast", "Where", "QuantizeLinear", "DequantizeLinear")
+_NO_TRAFFIC = ("Shape", "Constant", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heavy:
+    """A product or an attention. `weight` is the initializer that it reads, "" for none, `weight_shape` its shape.
+
+    `size_bytes` are its operands as they are stored and its result. The two products of an attention that is taken
+    apart count without the scores between them.
+    """
+
+    node: str
+    operator: str
+    number_format: str
+    is_attention: bool
+    operations: float
+    size_bytes: int
+    weight: str = ""
+    weight_shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Operators of a kind: how many, and the bytes of all their inputs and outputs, weights included."""
+
+    count: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphWork:
+    """Of one run of a component. `traffic` is by operator, for a runtime that fuses nothing."""
+
+    heavy: tuple[Heavy, ...]
+    traffic: Mapping[str, Traffic]
+    weight_bytes: int
+    io_bytes: int
+    parameters: int
+
+    @property
+    def operations(self) -> float:
+        """Of everything that counts."""
+        return sum(one.operations for one in self.heavy)
+
+    def work(self) -> Work:
+        return Work(
+            products=_by_format(one for one in self.heavy if not one.is_attention),
+            attention=_by_format(one for one in self.heavy if one.is_attention),
+            weight_bytes=self.weight_bytes,
+            io_bytes=self.io_bytes,
+            parameters=self.parameters,
+        )
+
+
+def _by_format(operators: Iterable[Heavy]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for one in operators:
+        sums[one.number_format] = sums.get(one.number_format, 0.0) + one.operations
+    return sums
+
+
+def count_work(graph: GraphFile, dims: Mapping[str, int]) -> GraphWork:
+    """`dims` gives every dynamic dimension of the graph by its name in `components.DYNAMIC_DIMS`.
+
+    Raises MissingDependencyError without the onnx package, BundleError for a value whose shape cannot be told or an
+    operator whose work is not known.
+    """
+    return _Counter(graph, dims).count()
+
+
+class _Counter:
+    def __init__(self, graph: GraphFile, dims: Mapping[str, int]) -> None:
+        self._graph, self._nodes = graph, list(graph.proto.graph.node)
+        self._values = concrete_values(graph, dims)
+        self._initializers = {tensor.name: tensor for tensor in graph.proto.graph.initializer}
+        self._producers = {output: node for node in self._nodes for output in node.output}
+
+    @cached_property
+    def _users(self) -> Mapping[str, list[Any]]:
+        users: dict[str, list[Any]] = {}
+        for node in self._nodes:
+            for name in node.input:
+                users.setdefault(name, []).append(node)
+        return users
+
+    def count(self) -> GraphWork:
+        borders = [*self._graph.proto.graph.input, *self._graph.proto.graph.output]
+        scales = {name for node in self._nodes if node.op_type == "DequantizeLinear" for name in node.input[1:]}
+        external = self._graph.weights
+        return GraphWork(
+            heavy=tuple(self._heavy()),
+            traffic=self._traffic(),
+            weight_bytes=sum(place.size_bytes for place in {place: place for place in external.values()}),
+            io_bytes=sum(self._values[info.name].size_bytes for info in borders),
+            parameters=sum(prod(self._initializers[name].dims) for name in external if name not in scales),
+        )
+
+    def _heavy(self) -> Iterator[Heavy]:
+        for node in self._nodes:
+            if node.op_type in _ATTENTION:
+                yield self._attention(node)
+            elif node.op_type in _COUNTED:
+                yield self._product(node)
+            elif any(word in node.op_type for word in _HEAVY):
+                raise BundleError(f"{self._graph.path}: it is not known how much work {node.op_type} {node.name} is")
+
+    def _product(self, node: Any) -> Heavy:
+        left, right, result = (self._values[name] for name in (*node.input[:2], node.output[0]))
+        weight = next((name for name in map(self._stored, node.input[:2]) if name in self._initializers), "")
+        read, written = list(node.input), [node.output[0]]
+        if node.op_type == "Conv":
+            terms = prod(right.shape[1:])
+        else:
+            terms = left.shape[-2 if _attribute(node, "transA", 0) else -1]
+        scores = not weight and self._becomes_softmax(node)
+        mixes = not weight and self._comes_from_softmax(node)
+        if scores:
+            written = []
+        if mixes:
+            read = read[1:]
+        return Heavy(
+            node=node.name,
+            operator=node.op_type,
+            number_format=self._graph.quantized_products.get(node.name) or self._format(left, node),
+            is_attention=scores or mixes,
+            operations=2.0 * prod(result.shape) * terms,
+            size_bytes=self._size_bytes(map(self._stored, read)) + self._size_bytes(written),
+            weight=weight,
+            weight_shape=self._values[weight].shape if weight else (),
+        )
+
+    def _attention(self, node: Any) -> Heavy:
+        if not all(node.input[:3]) or len(self._values[node.input[1]].shape) > 4:
+            raise BundleError(f"{self._graph.path}: {node.name} has packed queries, keys and values; only apart")
+        query, key, result = (self._values[name] for name in (*node.input[:2], node.output[0]))
+        return Heavy(
+            node=node.name,
+            operator=node.op_type,
+            number_format=self._format(query, node),
+            is_attention=True,
+            operations=2.0 * key.shape[-2] * (prod(query.shape) + prod(result.shape)),
+            size_bytes=self._size_bytes(map(self._stored, node.input)) + result.size_bytes,
+        )
+
+    def _format(self, value: Value, node: Any) -> str:
+        if value.element_type not in FORMATS:
+            raise BundleError(f"{self._graph.path}: {node.name} multiplies {value.element_type}")
+        return FORMATS[value.element_type]
+
+    def _stored(self, name: str) -> str:
+        """What a product's operand is read from."""
+        while name in self._producers and self._producers[name].op_type in _STORED_AS:
+            name = self._producers[name].input[0]
+        return name
+
+    def _becomes_softmax(self, node: Any) -> bool:
+        users = self._users.get(node.output[0], [])
+        kinds = {user.op_type for user in users}
+        return "Softmax" in kinds or any(self._becomes_softmax(user) for user in users if user.op_type in _TO_SOFTMAX)
+
+    def _comes_from_softmax(self, node: Any) -> bool:
+        maker = self._producers.get(node.input[0])
+        if maker is None:
+            return False
+        return maker.op_type == "Softmax" or (maker.op_type in _TO_SOFTMAX and self._comes_from_softmax(maker))
+
+    def _size_bytes(self, names: Iterable[str]) -> int:
+        return sum(self._values[name].size_bytes for name in names if name)
+
+    def _traffic(self) -> dict[str, Traffic]:
+        found: dict[str, Traffic] = {}
+        for node in self._nodes:
+            turns_weight = node.op_type == "Transpose" and node.input[0] in self._initializers  # products read it so
+            if node.op_type not in _NO_TRAFFIC and not turns_weight:
+                before = found.get(node.op_type, Traffic(count=0, size_bytes=0))
+                read = node.output if node.op_type == "Gather" else node.input  # of a table, only what it takes
+                size = self._size_bytes([*read, *node.output])
+                found[node.op_type] = Traffic(count=before.count + 1, size_bytes=before.size_bytes + size)
+        return dict(sorted(found.items(), key=lambda item: -item[1].size_bytes))
+
+
+def _attribute(node: Any, name: str, default: int) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
