@@ -1,0 +1,170 @@
+"""What the GPU reaches with plain kernels: the limits that a benchmark's stages are held against.
+
+python -m kontext_trt.benchmarks.bench.ceilings RESULT
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .child import ChildError, run_child
+from .records import Ceilings, Failure
+
+if TYPE_CHECKING:
+    import torch
+
+MODULE = "kontext_trt.benchmarks.bench.ceilings"
+NO_DEVICE = "no CUDA device"
+COPIED_BYTES = 2 << 30
+PRODUCTS = ((8704, 3072, 12288), (8192, 8192, 8192))
+"""(m, k, n): an MLP of the denoiser over 512 + 4096 + 4096 tokens, and the square that GPUs are measured with."""
+ATTENTION = (1, 24, 8704, 128)
+"""(batch, heads, tokens, head width) of the denoiser."""
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+BACKENDS = {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION"}
+WARM_UP_MS = 200.0
+NUM_RUNS = 20
+
+
+def measure_ceilings(*, timeout_s: float = 120) -> Ceilings | Failure:
+    """Measure in a child process, about 15 s. In `products` and `attention` "bf16" is the best for that format, and
+    "bf16 8704x3072x12288" or "bf16 cudnn" one of those that it was the best of. fp32 is measured without TF32."""
+    if importlib.util.find_spec("torch") is None:
+        return Failure(engine="ceilings", reason="torch is not installed")
+    with tempfile.TemporaryDirectory() as name:
+        found = Path(name) / "ceilings.json"
+        try:
+            run_child(MODULE, str(found), log=Path(name) / "log", timeout_s=timeout_s)
+        except ChildError as error:
+            return Failure(engine="ceilings", reason=str(error))
+        return msgspec.json.decode(found.read_bytes(), type=Ceilings | Failure)
+
+
+def measure() -> Ceilings | Failure:
+    """In this process, on the current CUDA device."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Failure(engine="ceilings", reason=NO_DEVICE)
+    notes: list[str] = []
+    copy = copy_rate(torch, COPIED_BYTES)
+    products = {f"{name} {m}x{k}x{n}": rate for name, (m, k, n), rate in _product_rates(torch, notes)}
+    attention = {f"{name} {backend}": rate for name, backend, rate in _attention_rates(torch, notes)}
+    how = (
+        f"torch {torch.__version__}, CUDA events, median of {NUM_RUNS} after {WARM_UP_MS:.0f} ms of the same, "
+        f"normally distributed values; copy of {COPIED_BYTES / 2**30:.0f} GiB"
+    )
+    return Ceilings(
+        copy=copy,
+        products=_with_best(products),
+        attention=_with_best(attention),
+        how="; ".join([how, *notes]),
+    )
+
+
+def _with_best(rates: Mapping[str, float]) -> dict[str, float]:
+    best: dict[str, float] = {}
+    for name, rate in rates.items():
+        number_format = name.partition(" ")[0]
+        best[number_format] = max(best.get(number_format, 0.0), rate)
+    return best | dict(rates)
+
+
+def copy_rate(torch: Any, size_bytes: int) -> float:
+    """Bytes read and written a second, from device memory to device memory."""
+    source = torch.empty(size_bytes, dtype=torch.uint8, device="cuda").random_()
+    target = torch.empty_like(source)
+    return 2 * size_bytes / seconds(torch, lambda: target.copy_(source))
+
+
+def _product_rates(torch: Any, notes: list[str]) -> list[tuple[str, tuple[int, int, int], float]]:
+    found = []
+    for name, product in _products(torch).items():
+        for shape in PRODUCTS:
+            m, k, n = shape
+            try:
+                rate = 2 * m * k * n / seconds(torch, product(m, k, n))
+            except RuntimeError as error:  # what this GPU has no kernel for
+                notes.append(f"{name} {m}x{k}x{n}: {_first_line(error)}")
+                continue
+            found.append((name, shape, rate))
+    return found
+
+
+def _products(torch: Any) -> dict[str, Callable[[int, int, int], Callable[[], object]]]:
+    """By number format: from (m, k, n) to a call that multiplies (m, k) by the transpose of (n, k), as linear layers
+    do."""
+
+    def plain(dtype: torch.dtype) -> Callable[[int, int, int], Callable[[], object]]:
+        def make(m: int, k: int, n: int) -> Callable[[], object]:
+            x, weight = (torch.randn(rows, k, device="cuda").to(dtype) for rows in (m, n))
+            result = torch.empty(m, n, device="cuda", dtype=dtype)
+            return lambda: torch.mm(x, weight.T, out=result)
+
+        return make
+
+    def fp8(m: int, k: int, n: int) -> Callable[[], object]:
+        x, weight = (torch.randn(rows, k, device="cuda").to(torch.float8_e4m3fn) for rows in (m, n))
+        one = torch.ones((), device="cuda")
+        options = {"scale_a": one, "scale_b": one, "out_dtype": torch.bfloat16, "use_fast_accum": True}
+        return lambda: torch._scaled_mm(x, weight.T, **options)
+
+    products = {name: plain(getattr(torch, dtype)) for name, dtype in DTYPES.items()}
+    if torch.cuda.get_device_capability() >= (8, 9):
+        products["fp8"] = fp8
+    return products
+
+
+def _attention_rates(torch: Any, notes: list[str]) -> list[tuple[str, str, float]]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    batch, heads, tokens, width = ATTENTION
+    operations = 4 * batch * heads * tokens * tokens * width
+    found = []
+    for name in ("bf16", "fp16"):
+        q, k, v = (torch.randn(ATTENTION, device="cuda").to(getattr(torch, DTYPES[name])) for _ in range(3))
+        for backend, member in BACKENDS.items():
+            try:
+                with sdpa_kernel(getattr(SDPBackend, member)):
+                    attend = torch.nn.functional.scaled_dot_product_attention
+                    taken = seconds(torch, lambda q=q, k=k, v=v, attend=attend: attend(q, k, v))
+            except RuntimeError as error:  # what this GPU or build has no kernel for
+                notes.append(f"{name} {backend}: {_first_line(error)}")
+                continue
+            found.append((name, backend, operations / taken))
+    return found
+
+
+def seconds(torch: Any, call: Callable[[], object]) -> float:
+    """The median time of one of many calls in a row, after the clocks have settled."""
+    once = max(_milliseconds(torch, call, 2))
+    _milliseconds(torch, call, 1 + int(WARM_UP_MS / once))
+    return statistics.median(_milliseconds(torch, call, NUM_RUNS)) / 1000
+
+
+def _milliseconds(torch: Any, call: Callable[[], object], runs: int) -> list[float]:
+    """Of each of so many runs, all of them enqueued before any is waited for."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]
+    events[0].record()
+    for event in events[1:]:
+        call()
+        event.record()
+    torch.cuda.synchronize()
+    return [start.elapsed_time(end) for start, end in pairwise(events)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(msgspec.json.encode(measure()))

@@ -1,0 +1,67 @@
+"""A measurement in a process of its own: what it ends with, what it says last, how much memory it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...engine.memory import anonymous_bytes
+
+_INTERVAL_S = 0.02
+_LAST_LINES = 3
+
+
+class ChildError(Exception):
+    """A child process that did not finish its work; the message says why."""
+
+
+def run_child(
+    module: str, *arguments: str, log: Path, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> int:
+    """Run `python -m MODULE ARGUMENTS`, what it prints to `log`. Returns the most anonymous memory it had, in bytes.
+
+    Raises ChildError if it fails or takes longer; then its own children, compilers for one, are ended with it.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", module, *arguments]
+    deadline, peak = time.monotonic() + timeout_s, 0
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+        try:
+            while child.poll() is None:
+                if time.monotonic() > deadline:
+                    raise ChildError(f"not done after {timeout_s:.0f} s{_words(log)}")
+                peak = max(peak, anonymous_bytes(child.pid))
+                time.sleep(_INTERVAL_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    if child.returncode:
+        raise ChildError(f"{_ending(child.returncode)}{_words(log)}")
+    return peak
+
+
+def _ending(code: int) -> str:
+    if code > 0:
+        return f"ended with {code}"
+    hint = ", as the kernel does when memory is short" if code == -signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{hint}"
+
+
+def _words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f": {' '.join(lines[-_LAST_LINES:])}" if lines else ""

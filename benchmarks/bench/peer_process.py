@@ -1,0 +1,241 @@
+"""The child of `peers`: diffusers' pipeline, loaded and timed.
+
+python -m kontext_trt.benchmarks.bench.peer_process REQUEST RESULT
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from ...engine.memory import peak_resident_bytes
+from ...engine.tensor_file import TensorFile
+from .nvml import GpuSampler
+from .peers import PeerName, PeerRequest, read_request
+from .records import Case, ComponentMemory, Memory, Run, Spread
+
+if TYPE_CHECKING:
+    import torch
+
+    from .stage_times import StageTimes
+
+PRECISIONS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+PARTS = {"clip": "text_encoder", "t5": "text_encoder_2", "vae": "vae", "transformer": "transformer"}
+COMPILE_STEPS = 2
+
+
+def main(asked: Path, found: Path) -> None:
+    found.write_bytes(msgspec.json.encode(measure(read_request(asked))))
+
+
+def measure(asked: PeerRequest) -> Run:
+    """Import, open and load, compile if asked to, then one request in the cold and `repeat` warm ones."""
+    cold: dict[str, float] = {}
+    watch = _Watch(cold)
+    with GpuSampler() as idle:
+        pass
+    import torch
+    from diffusers import FluxKontextPipeline
+
+    watch.lap("import")
+    from ...export.environment import quiet_libraries
+    from .peer_compile import compile_decoder, compile_transformer, to_fp8
+
+    quiet_libraries()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = stored_precision(asked.checkpoint)
+    watch.start()
+    pipeline = FluxKontextPipeline.from_pretrained(asked.checkpoint, torch_dtype=getattr(torch, DTYPES[precision]))
+    watch.lap("open")
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    _wait(device)
+    watch.lap("load")
+    notes: list[str] = []
+    graph_bytes = None
+    if asked.peer is PeerName.FP8:
+        notes += to_fp8(pipeline.transformer)
+        watch.lap("quantize")
+    request = _Request(asked, pipeline, device)
+    if asked.peer.compiled:
+        short = msgspec.structs.replace(asked.case, steps=COMPILE_STEPS)
+        decoding = compile_decoder(pipeline, asked.case.size, asked.case.batch)
+        watch.lap("compile decoder")
+        graphed, compiling = compile_transformer(pipeline, lambda: request.call(short, output_type="latent"))
+        watch.lap("compile transformer")
+        graph_bytes = graphed.size_bytes if graphed else None
+        notes += [*compiling, *decoding]
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what the search for kernels needed is no part of a request's memory
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    request.time_stages()
+    with GpuSampler() as gpu:
+        picture, first = request.timed()
+        cold["first request"] = first["total"][0]
+        picture.save(asked.picture)
+        gpu.forget()
+        warm: dict[str, list[float]] = {}
+        digest, same = _digest(picture), True
+        for _ in range(asked.repeat):
+            repeated, times = request.timed()
+            same = same and _digest(repeated) == digest
+            for stage, values in times.items():
+                warm.setdefault(stage, []).extend(values)
+        clocks = gpu.clocks()
+    if not same:
+        notes.append("one seed's pictures differ from request to request")
+    peak = None if gpu.used_bytes is None or idle.first_bytes is None else gpu.used_bytes - idle.first_bytes
+    return Run(
+        engine=asked.peer.value,
+        executor=f"torch-{device.type}",
+        bundle=None,
+        precision="fp8" if asked.peer is PeerName.FP8 else precision,
+        cold=cold,
+        warm={stage: Spread.of(values) for stage, values in warm.items()},
+        memory=_memory(pipeline, device, peak, graph_bytes),
+        clocks=clocks if device.type == "cuda" else None,
+        picture_sha256=digest,
+        notes=tuple(notes),
+    )
+
+
+def stored_precision(checkpoint: Path) -> str:
+    """The type that most of the transformer's bytes are stored in. Raises ValueError for any but float types."""
+    sizes: Counter[str] = Counter()
+    for file in sorted((checkpoint / "transformer").glob("*.safetensors")):
+        for entry in TensorFile.open(file).tensors.values():
+            sizes[entry.dtype] += entry.size_bytes
+    stored = max(sizes, key=lambda name: sizes[name], default="nothing")
+    if stored not in PRECISIONS:
+        raise ValueError(f"{checkpoint / 'transformer'} holds {stored}; diffusers runs {', '.join(PRECISIONS)}")
+    return PRECISIONS[stored]
+
+
+class _Watch:
+    """Milliseconds from one point of the program to the next."""
+
+    def __init__(self, laps: dict[str, float]) -> None:
+        self._laps = laps
+        self.start()
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._laps[name] = 1e3 * (now - self._since)
+        self._since = now
+
+
+class _Request:
+    """The case, asked of a pipeline: noise from the CPU's generator, as this project's runtime draws it."""
+
+    def __init__(self, asked: PeerRequest, pipeline: Any, device: torch.device) -> None:
+        self._pipeline, self._device, self._case = pipeline, device, asked.case
+        self._image = None if asked.image is None else Image.open(asked.image).convert("RGB")
+        size = None if self._image is None else self._image.size
+        if size != asked.case.reference:
+            raise ValueError(f"the reference is {size}, the case says {asked.case.reference}")
+        self._times: StageTimes | None = None
+
+    def time_stages(self) -> None:
+        """From here on, time the stages of each request. A step is the transformer and the scheduler's own step."""
+        from .stage_times import StageTimes
+
+        self._times = times = StageTimes(self._device)
+        pipeline = self._pipeline
+        for name in ("text_encoder", "text_encoder_2"):
+            encoder = getattr(pipeline, name)
+            encoder.forward = times.around("text", encoder.forward)
+        pipeline.vae.encode = times.around("encode", pipeline.vae.encode)
+        pipeline.vae.decode = times.around("decode", pipeline.vae.decode)
+        forward = pipeline.transformer.forward
+
+        def step(*arguments: Any, **options: Any) -> Any:
+            times.begin("step")
+            return forward(*arguments, **options)
+
+        pipeline.transformer.forward = step
+
+    def call(self, case: Case, *, output_type: str = "pil") -> list[Any]:
+        import torch
+
+        width, height = case.size
+        return self._pipeline(
+            image=self._image,
+            prompt=case.prompt,
+            width=width,
+            height=height,
+            max_area=width * height,
+            num_inference_steps=case.steps,
+            guidance_scale=case.guidance,
+            num_images_per_prompt=case.batch,
+            generator=[torch.Generator("cpu").manual_seed(case.seed + i) for i in range(case.batch)],
+            max_sequence_length=self._pipeline.tokenizer_2.model_max_length,
+            output_type=output_type,
+            callback_on_step_end=self._on_step_end,
+            _auto_resize=False,
+        ).images
+
+    def _on_step_end(self, *_: object) -> dict[str, object]:
+        if self._times is not None:
+            self._times.end("step")
+        return {}
+
+    def timed(self) -> tuple[Image.Image, dict[str, list[float]]]:
+        """The first picture, and ms by stage: the request as its caller waits for it, stages added up, single steps."""
+        assert self._times is not None
+        _wait(self._device)
+        start = time.perf_counter()
+        pictures = self.call(self._case)
+        _wait(self._device)
+        total = 1e3 * (time.perf_counter() - start)
+        taken = self._times.take()
+        steps = taken.pop("step")
+        stages = {name: sum(values) for name, values in taken.items()} | {"denoise": sum(steps)}
+        times = {"total": [total], "step": steps, "host_gap": [total - sum(stages.values())]}
+        return pictures[0], times | {name: [value] for name, value in stages.items()}
+
+
+def _memory(pipeline: Any, device: torch.device, peak: int | None, graph_bytes: int | None) -> Memory:
+    import torch
+
+    weights = {
+        name: sum(tensor.numel() * tensor.element_size() for tensor in getattr(pipeline, part).parameters())
+        for name, part in PARTS.items()
+    }
+    on_gpu = device.type == "cuda"
+    return Memory(
+        components={name: ComponentMemory(weights=size, reckoned=size) for name, size in weights.items()},
+        arena=max(0, torch.cuda.max_memory_allocated() - sum(weights.values())) if on_gpu else None,
+        buffers=None,
+        graphs=graph_bytes,
+        device_peak=peak if on_gpu else None,
+        host_peak=peak_resident_bytes(),
+        host_anonymous=0,  # the parent samples it
+    )
+
+
+def _digest(picture: Image.Image) -> str:
+    return hashlib.sha256(np.asarray(picture).tobytes()).hexdigest()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

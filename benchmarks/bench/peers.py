@@ -1,0 +1,100 @@
+"""What a user would run instead, measured in processes of their own: diffusers, with the same weights and noise."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+
+from .agreement import agreement
+from .child import ChildError, run_child
+from .records import Case, Failure, Run
+
+__all__ = ["PeerName", "PeerRequest", "agreement", "measure_peer", "read_request"]
+
+MODULE = "kontext_trt.benchmarks.bench.peer_process"
+
+
+class PeerName(str, Enum):
+    """EAGER as its manual starts; COMPILED with torch.compile's search for the best kernels, and a CUDA graph; FP8 the
+    same with torchao's linear layers in FP8, scaled by row."""
+
+    EAGER = "diffusers"
+    COMPILED = "diffusers-compiled"
+    FP8 = "diffusers-fp8"
+
+    @property
+    def compiled(self) -> bool:
+        return self is not PeerName.EAGER
+
+
+_NEEDS = {
+    PeerName.EAGER: ("torch", "diffusers"),
+    PeerName.COMPILED: ("torch", "diffusers"),
+    PeerName.FP8: ("torch", "diffusers", "torchao"),
+}
+
+
+class PeerRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child measures. `checkpoint` is a diffusers folder, `image` a picture of the case's reference size,
+    `picture` where the first picture goes."""
+
+    peer: PeerName
+    checkpoint: Path
+    case: Case
+    image: Path | None
+    repeat: int
+    picture: Path
+
+
+def measure_peer(
+    peer: PeerName,
+    checkpoint: Path,
+    case: Case,
+    image: Path | None,
+    *,
+    repeat: int,
+    folder: Path,
+    timeout_s: float = 600,
+) -> Run | Failure:
+    """Measure in a child process. Its first picture is FOLDER/PEER.png, what it printed FOLDER/PEER.log, and what it
+    compiled FOLDER/PEER-compiled, which a second measurement in the same folder finds again."""
+    missing = [name for name in _NEEDS[peer] if importlib.util.find_spec(name) is None]
+    if missing:
+        return Failure(engine=peer.value, reason=f"{missing[0]} is not installed")
+    folder.mkdir(parents=True, exist_ok=True)
+    request = PeerRequest(
+        peer=peer,
+        checkpoint=checkpoint,
+        case=case,
+        image=image,
+        repeat=repeat,
+        picture=folder / f"{peer.value}.png",
+    )
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str((folder / f"{peer.value}-compiled").absolute()),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        asked, found = Path(name) / "request.json", Path(name) / "run.json"
+        asked.write_bytes(msgspec.json.encode(request, enc_hook=str))
+        try:
+            anonymous = run_child(
+                MODULE,
+                str(asked),
+                str(found),
+                log=folder / f"{peer.value}.log",
+                timeout_s=timeout_s,
+                environment=environment,
+            )
+        except ChildError as error:
+            return Failure(engine=peer.value, reason=str(error))
+        run = msgspec.json.decode(found.read_bytes(), type=Run)
+    return msgspec.structs.replace(run, memory=msgspec.structs.replace(run.memory, host_anonymous=anonymous))
+
+
+def read_request(file: Path) -> PeerRequest:
+    return msgspec.json.decode(file.read_bytes(), type=PeerRequest, dec_hook=lambda kind, value: kind(value))
