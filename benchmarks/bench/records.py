@@ -69,8 +69,8 @@ class Clocks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ComponentMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on the device: `weights` is what loading took, `reckoned` what the residency plan sets aside for the component,
-    activations included."""
+    """Bytes on the device: `weights` is what loading took, `reckoned` what the residency plan sets aside for the
+    component, activations included."""
 
     weights: int
     reckoned: int
@@ -146,17 +146,37 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageLimit(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage beside its limit: `limit_ms` is the larger of arithmetic and traffic at the measured ceilings."""
+    """A stage beside its limit: `limit_ms` is the larger of arithmetic and traffic at the measured ceilings, `bound`
+    what takes most of it ("products", "attention" or "traffic"). Both are None without ceilings."""
 
     work: Work
-    limit_ms: float
-    bound: str
+    limit_ms: float | None
+    bound: str | None
     measured_ms: float | None
     share: float | None
 
 
 class Roofline(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="roofline"):
     stages: Mapping[str, StageLimit]
+
+
+class LoopWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step has to do: parameters that it reads, operations of any format, bytes of weights and of all that
+    products and attention read and write."""
+
+    parameters: int
+    operations: float
+    weight_bytes: int
+    traffic_bytes: int
+
+
+class Hoisting(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="hoisting"):
+    """A step of the undivided transformer, one that only leaves the conditioner out, and ours, whose last block is
+    also pruned."""
+
+    undivided: LoopWork
+    hoisted: LoopWork
+    pruned: LoopWork
 
 
 class Ablated(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,8 +193,10 @@ class Ablation(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class Predicted(msgspec.Struct, frozen=True, kw_only=True):
-    """Peak bytes on the device for one way of running: weights that are loaded at a time, activations, buffers."""
+    """Peak bytes on the device for one way of running: weights that are loaded at a time, activations, buffers.
+    `executor` is whose rule or byte counts these are: "onnxruntime", or the target of plans."""
 
+    executor: str = ""
     precision: str
     residency: str
     weights: int
@@ -188,7 +210,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     rows: tuple[Predicted, ...]
 
 
-Record = Case | Machine | Run | Failure | Agreement | Ceilings | Roofline | Ablation | Prediction
+Record = Case | Machine | Run | Failure | Agreement | Ceilings | Roofline | Hoisting | Ablation | Prediction
 
 
 def encode_lines(records: Sequence[Record]) -> bytes:
