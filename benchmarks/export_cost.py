@@ -96,7 +96,7 @@ def run(blocks: tuple[int, int]) -> list[dict[str, float | str]]:
             (f"kontext-trt, {blocks[0]} + {blocks[1]} blocks", blocks),
         ):
             folder = Path(name) / what.replace(" ", "")
-            write_sparse_checkpoint(folder / "checkpoint", None if depth is None else _config(depth).transformer)
+            write_sparse_checkpoint(folder / "checkpoint", None if depth is None else _config(depth))
             cost = measure_module(MODULE, "--child-ours", str(folder))
             rows.append(row(what, cost, disk_bytes(folder / "bundle", besides=folder / "checkpoint")))
         folder = Path(name) / "plain"

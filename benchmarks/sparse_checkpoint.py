@@ -15,6 +15,7 @@ from math import prod
 from pathlib import Path
 
 from ..engine.components import COMPONENTS
+from ..engine.tensor_file import ITEM_BITS
 from ..export.configs import ModelConfig, TransformerConfig
 from ..export.tiny import clip_tokenizer, t5_tokenizer
 from ..export.trace import expected_tensors
@@ -22,14 +23,14 @@ from ..export.trace import expected_tensors
 FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
 
 
-def write_sparse_file(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """A bfloat16 safetensors file of these shapes without data blocks. Returns its apparent size in bytes."""
+def write_sparse_file(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str = "BF16") -> int:
+    """A safetensors file of these shapes without data blocks. Returns its apparent size in bytes."""
     header: dict[str, object] = {}
     end = 0
     for name, shape in shapes.items():
         begin = end
-        end += 2 * prod(shape)
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+        end += ITEM_BITS[dtype] // 8 * prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -53,20 +54,20 @@ def write_sparse_transformer(path: Path, transformer: TransformerConfig) -> int:
     return _write_part(path, "transformer", ModelConfig(transformer=transformer))
 
 
-def _write_part(path: Path, part: str, config: ModelConfig) -> int:
+def _write_part(path: Path, part: str, config: ModelConfig, dtype: str = "BF16") -> int:
     shapes: dict[str, tuple[int, ...]] = {}
     for component in COMPONENTS.values():
         if component.part == part:
             shapes |= expected_tensors(component.name, config)
-    return write_sparse_file(path, _stored(part, shapes))
+    return write_sparse_file(path, _stored(part, shapes), dtype)
 
 
-def write_sparse_checkpoint(folder: Path, transformer: TransformerConfig | None = None) -> int:
-    """A diffusers folder without weights' blocks. Returns its apparent size in bytes."""
-    config = ModelConfig(transformer=transformer or TransformerConfig())
+def write_sparse_checkpoint(folder: Path, config: ModelConfig | None = None, *, dtype: str = "BF16") -> int:
+    """A diffusers folder without weights' blocks and without configurations. Returns its apparent size in bytes."""
+    config = config or ModelConfig()
     total = 0
     for part, name in FOLDERS.items():
-        total += _write_part(folder / name / "model.safetensors", part, config)
+        total += _write_part(folder / name / "model.safetensors", part, config, dtype)
     clip_tokenizer().save_pretrained(str(folder / "tokenizer"))
     t5_tokenizer().save_pretrained(str(folder / "tokenizer_2"))
     (folder / "model_index.json").write_text('{"_class_name": "FluxKontextPipeline"}')

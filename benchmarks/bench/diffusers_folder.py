@@ -1,0 +1,53 @@
+"""A bundle's weights as diffusers opens them: configurations and tokenizers, and links to the bundle's files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...engine.bundle import WEIGHTS
+
+if TYPE_CHECKING:
+    from ...export.configs import ModelConfig
+
+WEIGHT_FILES = {
+    "transformer": "transformer/diffusion_pytorch_model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+    "clip": "text_encoder/model.safetensors",
+    "t5": "text_encoder_2/model.safetensors",
+}
+"""By part of the checkpoint, which a bundle's weights files are named by."""
+
+
+def write_configs(folder: Path, config: ModelConfig) -> None:
+    """All of a diffusers folder but its weights. The tokenizers are the tiny model's, whatever the vocabulary."""
+    import torch
+
+    from ...export.tiny import clip_tokenizer, random_pipeline, t5_tokenizer
+
+    with torch.device("meta"):
+        pipeline = random_pipeline(config, clip_tokenizer(), t5_tokenizer())
+    pipeline.save_config(folder)
+    pipeline.scheduler.save_pretrained(folder / "scheduler")
+    pipeline.transformer.save_config(folder / "transformer")
+    pipeline.vae.save_config(folder / "vae")
+    for name in ("text_encoder", "text_encoder_2"):
+        model = getattr(pipeline, name)
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder / name)
+    for name in ("tokenizer", "tokenizer_2"):
+        getattr(pipeline, name).save_pretrained(str(folder / name))
+
+
+def link_weights(folder: Path, bundle: Path) -> None:
+    """Hard links to a bundle's weights, which must be one file a part, as the checkpoint stored them. Links that are
+    there are replaced. Raises ValueError if a part has no file of its own."""
+    for part, name in WEIGHT_FILES.items():
+        found = sorted((bundle / WEIGHTS).glob(f"{part}.*.safetensors"))
+        if len(found) != 1:
+            raise ValueError(f"{bundle} has {len(found)} weights files of {part}, one is needed")
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        os.link(found[0], target)
