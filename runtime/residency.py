@@ -6,7 +6,7 @@ the fewest bytes a request.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from itertools import product
@@ -78,7 +78,7 @@ def plan_residency(costs: Mapping[str, Cost], *, fixed: int, budget: int) -> Res
     plans = list(_plans(costs, fixed, budget))
     fitting = [plan for plan in plans if plan.peak <= budget]
     if not fitting:
-        least = min(plan.peak for plan in plans)
+        least = least_budget(costs, fixed=fixed)
         raise BudgetError(
             f"{human_bytes(budget)} of GPU memory are too little for this bundle: it needs at least "
             f"{human_bytes(least)} ({least:,} bytes), with every network loaded for its turn"
@@ -86,9 +86,17 @@ def plan_residency(costs: Mapping[str, Cost], *, fixed: int, budget: int) -> Res
     return min(fitting, key=lambda plan: (plan.moved, plan.peak))
 
 
-def everything_resident(costs: Mapping[str, Cost], *, fixed: int, budget: int) -> ResidencyPlan:
-    """The plan without a limit."""
-    return _plan(dict.fromkeys(costs, Residency.RESIDENT), costs, fixed, budget)
+def least_budget(costs: Mapping[str, Cost], *, fixed: int) -> int:
+    """The smallest for which there is a plan."""
+    return min(plan.peak for plan in _plans(costs, fixed, 0))
+
+
+def everything_resident(
+    costs: Mapping[str, Cost], *, fixed: int, budget: int, but_for: Iterable[str] = ()
+) -> ResidencyPlan:
+    """The plan without a limit. Components `but_for` are loaded for their turn."""
+    turns = dict.fromkeys(but_for, Residency.TURN)
+    return _plan(dict.fromkeys(costs, Residency.RESIDENT) | turns, costs, fixed, budget)
 
 
 def _plans(costs: Mapping[str, Cost], fixed: int, budget: int) -> Iterator[ResidencyPlan]:

@@ -56,19 +56,29 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """An initializer in a weights file. One that only scales another has no parameters."""
+
+    parameters: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphWork:
     """Of one run of a component. `traffic` is by operator, for a runtime that fuses nothing."""
 
     heavy: tuple[Heavy, ...]
     traffic: Mapping[str, Traffic]
-    weight_bytes: int
+    weights: Mapping[str, Weight]
     io_bytes: int
-    parameters: int
 
     @property
-    def operations(self) -> float:
-        """Of everything that counts."""
-        return sum(one.operations for one in self.heavy)
+    def weight_bytes(self) -> int:
+        return sum(weight.size_bytes for weight in self.weights.values())
+
+    @property
+    def parameters(self) -> int:
+        return sum(weight.parameters for weight in self.weights.values())
 
     def work(self) -> Work:
         return Work(
@@ -113,15 +123,18 @@ class _Counter:
 
     def count(self) -> GraphWork:
         borders = [*self._graph.proto.graph.input, *self._graph.proto.graph.output]
-        scales = {name for node in self._nodes if node.op_type == "DequantizeLinear" for name in node.input[1:]}
-        external = self._graph.weights
         return GraphWork(
             heavy=tuple(self._heavy()),
             traffic=self._traffic(),
-            weight_bytes=sum(place.size_bytes for place in {place: place for place in external.values()}),
+            weights=dict(self._weights()),
             io_bytes=sum(self._values[info.name].size_bytes for info in borders),
-            parameters=sum(prod(self._initializers[name].dims) for name in external if name not in scales),
         )
+
+    def _weights(self) -> Iterator[tuple[str, Weight]]:
+        scales = {name for node in self._nodes if node.op_type == "DequantizeLinear" for name in node.input[1:]}
+        for name, place in self._graph.weights.items():
+            parameters = 0 if name in scales else prod(self._initializers[name].dims)
+            yield name, Weight(parameters=parameters, size_bytes=place.size_bytes)
 
     def _heavy(self) -> Iterator[Heavy]:
         for node in self._nodes:

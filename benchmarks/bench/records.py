@@ -210,7 +210,26 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     rows: tuple[Predicted, ...]
 
 
-Record = Case | Machine | Run | Failure | Agreement | Ceilings | Roofline | Hoisting | Ablation | Prediction
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of a kind, as predicted and as measured."""
+
+    what: str
+    predicted: int
+    measured: int
+
+
+class MemoryCheck(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="memory check"):
+    """A run's memory beside what was predicted for it."""
+
+    executor: str
+    precision: str
+    residency: str
+    rows: tuple[Checked, ...]
+
+
+Record = (
+    Case | Machine | Run | Failure | Agreement | Ceilings | Roofline | Hoisting | Ablation | Prediction | MemoryCheck
+)
 
 
 def encode_lines(records: Sequence[Record]) -> bytes:

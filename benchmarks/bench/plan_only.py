@@ -1,0 +1,183 @@
+"""How much GPU memory a bundle will take, predicted from bytes that are known before anything runs.
+
+For plans in the bundle: their sizes and activations as the compiler counted them. For ONNX Runtime: the graphs' weights
+and the rule of thumb that its budgets are reckoned with. Narrower formats than the bundle's are predicted from the
+weights of the products that a recipe would quantize; activations are left as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from ...engine.bundle import Bundle
+from ...engine.byte_sizes import human_bytes
+from ...engine.components import COMPONENTS
+from ...engine.errors import BudgetError
+from ...engine.plan_choice import outdated
+from ...engine.plan_manifest import PlanManifest
+from ...engine.plan_store import PlanStore
+from ...export.quantize.recipes import RECIPES, Fp8, Recipe
+from ...runtime.device.onnxruntime_engine import costs as onnxruntime_costs
+from ...runtime.executors import GRAPH_BYTES, plan_costs, usual_shape
+from ...runtime.residency import Cost, Residency, ResidencyPlan, everything_resident, least_budget, plan_residency
+from ...runtime.tensors import request_tensors, total_bytes, transformer_precision
+from .engine_process import precision_of
+from .graph_work import GraphWork
+from .records import Case, Checked, MemoryCheck, Predicted, Prediction, Run
+from .roofline import work_of
+
+logger = logging.getLogger(__name__)
+
+ALL_RESIDENT, LEAST, ENCODERS_IN_TURNS = "all resident", "least budget", "encoders in turns"
+ENCODERS = ("clip", "t5", "vae_encoder")
+NARROWER = ("fp8", "nvfp4")
+ONNXRUNTIME = "onnxruntime"
+_MIXED_SCALES_OPSET = 23
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """An executor with graphs of a precision. `stored` is what of each cost's weights are weights indeed."""
+
+    executor: str
+    precision: str
+    costs: Mapping[str, Cost]
+    stored: Mapping[str, int]
+
+    def narrowed(self, precision: str, saved: int) -> _Way:
+        """With `saved` bytes less in the denoiser."""
+        cost = self.costs["denoiser"]
+        less = replace(cost, weights=cost.weights - saved, streamable=max(0, cost.streamable - saved))
+        return replace(
+            self,
+            precision=precision,
+            costs={**self.costs, "denoiser": less},
+            stored={**self.stored, "denoiser": self.stored["denoiser"] - saved},
+        )
+
+
+def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
+    """For one picture of the squarest trained size with a reference: a row for each executor, precision and residency.
+
+    ONNX Runtime has no kernels for nvfp4, so that is predicted for plans only. With a `budget` in bytes there is also
+    the plan that would be run within it, where one fits. Raises MissingDependencyError without the onnx package.
+    """
+    buffers = GRAPH_BYTES + total_bytes(
+        request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
+    )
+    rows: list[Predicted] = []
+    for way in _ways(bundle):
+        plans = {
+            ALL_RESIDENT: everything_resident(way.costs, fixed=buffers, budget=0),
+            ENCODERS_IN_TURNS: everything_resident(way.costs, fixed=buffers, budget=0, but_for=ENCODERS),
+            LEAST: plan_residency(way.costs, fixed=buffers, budget=least_budget(way.costs, fixed=buffers)),
+        }
+        if budget is not None:
+            try:
+                plans[f"within {human_bytes(budget)}"] = plan_residency(way.costs, fixed=buffers, budget=budget)
+            except BudgetError as error:
+                logger.warning("%s, %s: %s", way.executor, way.precision, error)
+        rows += [_row(way, name, plan) for name, plan in plans.items()]
+    return Prediction(rows=tuple(rows))
+
+
+def check(prediction: Prediction, run: Run, residency: str = ALL_RESIDENT) -> MemoryCheck:
+    """A run's measured memory beside the row for its executor, precision and `residency`.
+
+    Raises ValueError if there is no such row; a run on the CPU has none.
+    """
+    executor = run.executor.rpartition(" (")[0]
+    for row in prediction.rows:
+        if row.executor.startswith(executor) and (row.precision, row.residency) == (run.precision, residency):
+            break
+    else:
+        raise ValueError(f"nothing was predicted for {run.executor}, {run.precision}, {residency}")
+    memory = run.memory
+    measured = {
+        "weights": sum(component.weights for component in memory.components.values()) or None,
+        "activations": memory.arena or None,  # ONNX Runtime's are its own, and only in the peak
+        "buffers": None if memory.buffers is None else memory.buffers + (memory.graphs or 0),
+        "peak": memory.device_peak,
+    }
+    rows = tuple(
+        Checked(what=what, predicted=getattr(row, what), measured=found)
+        for what, found in measured.items()
+        if found is not None
+    )
+    return MemoryCheck(executor=row.executor, precision=row.precision, residency=residency, rows=rows)
+
+
+def _ways(bundle: Bundle) -> Iterator[_Way]:
+    costs = onnxruntime_costs(bundle, usual_shape(bundle))
+    stored = {name: graph.weight_bytes for name, graph in bundle.manifest.graphs.items()}
+    unquantized = bundle.graph("denoiser").quantization is None
+    saved = bytes_saved(bundle) if unquantized else {}
+    own = _Way(executor=ONNXRUNTIME, precision=precision_of(bundle), costs=costs, stored=stored)
+    yield own
+    yield from (own.narrowed(name, size) for name, size in saved.items() if name != "nvfp4")
+    for label, plans in _complete(bundle).items():
+        costs = plan_costs(bundle, plans)
+        stored = {name: cost.weights for name, cost in costs.items()}
+        own = _Way(executor=label, precision=precision_of(bundle), costs=costs, stored=stored)
+        yield own
+        yield from (own.narrowed(name, size) for name, size in saved.items())
+
+
+def _complete(bundle: Bundle) -> dict[str, dict[str, PlanManifest]]:
+    """The bundle's plans by library and GPU, where there is one for every component; the latest of each."""
+    found: dict[str, dict[str, PlanManifest]] = {}
+    for entry in PlanStore.of(bundle.path).entries():
+        if entry.manifest is not None and not outdated(entry, bundle):
+            target = entry.manifest.ingredients.target
+            plans = found.setdefault(f"{target.flavour} {target.version} {target.capability}", {})
+            before = plans.get(entry.component)
+            if before is None or before.created <= entry.manifest.created:
+                plans[entry.component] = entry.manifest
+    return {label: plans for label, plans in found.items() if plans.keys() == COMPONENTS.keys()}
+
+
+def bytes_saved(bundle: Bundle) -> dict[str, int]:
+    """By format: how much smaller the denoiser's weights become if its products are quantized to it."""
+    shape = usual_shape(bundle)
+    size = (16 * shape.grid[1], 16 * shape.grid[0])
+    case = Case(size=size, reference=size, steps=shape.num_steps, batch=1, seed=0, guidance=0.0, prompt="")
+    counted, graph = work_of(bundle, "denoiser", case), bundle.graph("denoiser")
+    scale_bytes = 4 if graph.opset >= _MIXED_SCALES_OPSET else graph.precision.item_bytes
+    return {name: _saved(counted, RECIPES[name], scale_bytes) for name in NARROWER}
+
+
+def _saved(counted: GraphWork, recipe: Recipe, scale_bytes: int) -> int:
+    """FP8 takes a byte a weight and a scale an output; NVFP4 half a byte, a byte for each 16, one scale in float32."""
+    saved = 0
+    for one in counted.heavy:
+        form = recipe.format_of("denoiser", one.weight.removesuffix(".weight")) if one.weight else None
+        if form is not None:
+            items = prod(one.weight_shape)
+            fp8 = items + one.weight_shape[0] * scale_bytes
+            narrow = fp8 if isinstance(form, Fp8) else items // 2 + items // 16 + 4
+            saved += counted.weights[one.weight].size_bytes - narrow
+    return saved
+
+
+def _row(way: _Way, name: str, plan: ResidencyPlan) -> Predicted:
+    turns = [one for one, residency in plan.residencies.items() if residency is Residency.TURN]
+    largest = sorted(turns, key=lambda one: way.costs[one].weights)[-1:]
+    weights = plan.streaming_budget
+    for one, residency in plan.residencies.items():
+        if residency is Residency.RESIDENT or one in largest:
+            weights += way.stored[one]
+        elif residency is Residency.STREAMED:
+            weights += way.stored[one] - way.costs[one].streamable
+    return Predicted(
+        executor=way.executor,
+        precision=way.precision,
+        residency=name,
+        weights=weights,
+        activations=plan.peak - plan.fixed - weights,
+        buffers=plan.fixed,
+        peak=plan.peak,
+        moved=plan.moved,
+    )

@@ -1,0 +1,211 @@
+"""How far each stage is from what the GPU allows, and what of a step hoisting and pruning take out of the loop.
+
+    python -m kontext_trt.benchmarks.bench.roofline BUNDLE [--size 1024x1024] [--generate] [--unpruned BUNDLE]
+        [--copy 4.0e12 --products 800e12 --attention 650e12] [--operators]
+
+The limit takes elementwise operators as fused: it is the sum over matrix products, convolutions and attention of the
+longer of their arithmetic and their traffic, and not below reading all weights, inputs and outputs once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...engine.bundle import Bundle
+from ...engine.components import COMPONENTS
+from ...engine.graph_file import GraphFile
+from ...engine.manifest import ModelRecord
+from ...engine.sizes import parse_size, squarest, token_grid
+from .graph_work import GraphWork, Heavy, count_work
+from .records import Case, Ceilings, Hoisting, LoopWork, Roofline, StageLimit, Work
+
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "text": ("clip", "t5"),
+    "encode": ("vae_encoder",),
+    "condition": ("conditioner",),
+    "step": ("denoiser",),
+    "decode": ("vae_decoder",),
+}
+"""Components by stage, one prompt and one step each."""
+PRODUCTS, ATTENTION, TRAFFIC = "products", "attention", "traffic"
+
+
+def roofline(
+    bundle: Bundle, case: Case, ceilings: Ceilings | None = None, measured_ms: Mapping[str, float] | None = None
+) -> Roofline:
+    """Each stage's work, and with `ceilings` its limit; `measured_ms` are warm times by stage, "step" one step's.
+
+    Raises MissingDependencyError without the onnx package, BundleError for a graph that cannot be counted, ValueError
+    for ceilings without a number format that a graph computes in.
+    """
+    stages = {}
+    for stage, components in STAGES.items():
+        if stage == "encode" and case.reference is None:
+            continue
+        runs = case.batch if stage == "decode" else 1
+        counted = [work_of(bundle, component, case) for component in components] * runs
+        stages[stage] = _stage_limit(counted, ceilings, (measured_ms or {}).get(stage))
+    return Roofline(stages=stages)
+
+
+def work_of(bundle: Bundle, component: str, case: Case, *, steps: int | None = None) -> GraphWork:
+    """Of one run of a component in a request. `steps` is how many timesteps the conditioner is given; default: all."""
+    dims = dynamic_extents(component, case, bundle.manifest.model) | ({} if steps is None else {"N": steps})
+    return count_work(GraphFile.read(bundle.graph_path(component)), dims)
+
+
+def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str, int]:
+    """The dynamic dimensions of a component in a request, by their names in `components.DYNAMIC_DIMS`. Encoders and
+    decoder run once a prompt or picture."""
+    target = token_grid(case.size)
+    reference = None if case.reference is None else token_grid(case.reference)
+    rows, columns = reference if reference is not None and component == "vae_encoder" else target
+    n = target[0] * target[1]
+    m = 0 if reference is None else reference[0] * reference[1]
+    batch = case.batch if COMPONENTS[component].part == "transformer" else 1
+    s = model.dims.text_length + n + m
+    return {"b": batch, "n": n, "m": m, "s": s, "N": case.steps, "h": rows, "w": columns}
+
+
+def _stage_limit(counted: Sequence[GraphWork], ceilings: Ceilings | None, measured_ms: float | None) -> StageLimit:
+    work = _sum([one.work() for one in counted])
+    if ceilings is None:
+        return StageLimit(work=work, limit_ms=None, bound=None, measured_ms=measured_ms, share=None)
+    times = [_times(one, ceilings) for one in counted]
+    parts = {name: sum(one[name] for one in times) for name in (PRODUCTS, ATTENTION, TRAFFIC)}
+    limit = 1e3 * sum(parts.values())
+    return StageLimit(
+        work=work,
+        limit_ms=limit,
+        bound=max(parts, key=lambda name: parts[name]),
+        measured_ms=measured_ms,
+        share=limit / measured_ms if measured_ms else None,
+    )
+
+
+def _times(counted: GraphWork, ceilings: Ceilings) -> dict[str, float]:
+    """Seconds that a component cannot do without, by what takes them; their sum is its limit."""
+    seconds = {PRODUCTS: 0.0, ATTENTION: 0.0, TRAFFIC: 0.0}
+    for one in counted.heavy:
+        kind = ATTENTION if one.is_attention else PRODUCTS
+        arithmetic, traffic = one.operations / _rate(one, ceilings), one.size_bytes / ceilings.copy
+        seconds[kind if arithmetic >= traffic else TRAFFIC] += max(arithmetic, traffic)
+    least = (counted.weight_bytes + counted.io_bytes) / ceilings.copy
+    if sum(seconds.values()) < least:
+        return {PRODUCTS: 0.0, ATTENTION: 0.0, TRAFFIC: least}
+    return seconds
+
+
+def _rate(heavy: Heavy, ceilings: Ceilings) -> float:
+    kind, rates = (ATTENTION, ceilings.attention) if heavy.is_attention else (PRODUCTS, ceilings.products)
+    if heavy.number_format not in rates:
+        known = ", ".join(sorted(rates)) or "none"
+        raise ValueError(
+            f"the ceilings have no rate for {kind} in {heavy.number_format}, which {heavy.node} is; {known}"
+        )
+    return rates[heavy.number_format]
+
+
+def _sum(works: Sequence[Work]) -> Work:
+    def added(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        formats = dict.fromkeys(name for one in sums for name in one)
+        return {name: sum(one.get(name, 0.0) for one in sums) for name in formats}
+
+    return Work(
+        products=added([work.products for work in works]),
+        attention=added([work.attention for work in works]),
+        weight_bytes=sum(work.weight_bytes for work in works),
+        io_bytes=sum(work.io_bytes for work in works),
+        parameters=sum(work.parameters for work in works),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loop:
+    """What is run in every step: whole components, and operators to count besides. A weight of two counts once."""
+
+    components: tuple[GraphWork, ...]
+    more: tuple[Heavy, ...] = ()
+    less: tuple[Heavy, ...] = ()
+
+    def work(self) -> LoopWork:
+        heavy = [one for component in self.components for one in component.heavy] + list(self.more)
+        weights = {name: weight for component in self.components for name, weight in component.weights.items()}
+        return LoopWork(
+            parameters=sum(weight.parameters for weight in weights.values()),
+            operations=sum(one.operations for one in heavy) - sum(one.operations for one in self.less),
+            weight_bytes=sum(weight.size_bytes for weight in weights.values()),
+            traffic_bytes=sum(one.size_bytes for one in heavy) - sum(one.size_bytes for one in self.less),
+        )
+
+
+def hoisting(bundle: Bundle, case: Case, unpruned: Bundle | None = None) -> Hoisting:
+    """A step's work before and after. Undivided, a step is the conditioner with one timestep and a denoiser whose last
+    block is whole. That denoiser is `unpruned`'s; without one, its last block counts as the one before it.
+
+    The reference implementations also compute the final layer for reference tokens; that is left out of all three.
+    Raises what `roofline` raises.
+    """
+    conditioner, pruned = work_of(bundle, "conditioner", case, steps=1), work_of(bundle, "denoiser", case)
+    if unpruned is not None:
+        whole = _Loop(components=(work_of(unpruned, "denoiser", case),))
+    else:
+        last = bundle.manifest.model.num_single_blocks - 1
+        whole = _Loop(components=(pruned,), more=single_block(pruned, last - 1), less=single_block(pruned, last))
+    undivided = _Loop(components=(conditioner, *whole.components), more=whole.more, less=whole.less)
+    return Hoisting(undivided=undivided.work(), hoisted=whole.work(), pruned=_Loop(components=(pruned,)).work())
+
+
+def single_block(denoiser: GraphWork, index: int) -> tuple[Heavy, ...]:
+    """The products and attention of one single block, the first being 0. Raises ValueError if there is none."""
+    of_block = f"single_transformer_blocks.{index}."
+    places = [place for place, one in enumerate(denoiser.heavy) if one.weight.startswith(of_block)]
+    if not places:
+        raise ValueError(f"the denoiser has no single block {index}")
+    between = denoiser.heavy[places[0] : places[-1] + 1]
+    return tuple(one for one in between if one.weight.startswith(of_block) or not one.weight)
+
+
+def main() -> None:
+    from .work_table import show  # prints; the rest of this module only counts
+
+    parser = argparse.ArgumentParser(description="The work of a request's stages, counted in a bundle's graphs.")
+    parser.add_argument("bundle")
+    parser.add_argument("--size", type=parse_size, help="WIDTHxHEIGHT of output and reference")
+    parser.add_argument("--generate", action="store_true", help="without a reference")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--unpruned", help="a bundle whose last block is whole")
+    parser.add_argument("--copy", type=float, help="bytes a second")
+    parser.add_argument("--products", type=float, help="operations a second, in every number format")
+    parser.add_argument("--attention", type=float, help="the same of attention")
+    parser.add_argument("--operators", action="store_true", help="also a step's bytes by operator, were none fused")
+    arguments = parser.parse_args()
+    bundle = Bundle.open(arguments.bundle)
+    size = arguments.size or squarest(bundle.manifest.model.sizes)
+    case = Case(
+        size=size,
+        reference=None if arguments.generate else size,
+        steps=bundle.manifest.model.flow.steps,
+        batch=arguments.batch,
+        seed=0,
+        guidance=bundle.manifest.model.flow.guidance,
+        prompt="",
+    )
+    ceilings = None
+    if arguments.copy and arguments.products and arguments.attention:
+        formats = ("fp32", "fp16", "bf16", "fp8", "nvfp4")
+        ceilings = Ceilings(
+            copy=arguments.copy,
+            products=dict.fromkeys(formats, arguments.products),
+            attention=dict.fromkeys(formats, arguments.attention),
+            how="as given",
+        )
+    unpruned = None if arguments.unpruned is None else Bundle.open(arguments.unpruned)
+    traffic = work_of(bundle, "denoiser", case).traffic if arguments.operators else {}
+    show(roofline(bundle, case, ceilings), hoisting(bundle, case, unpruned), traffic)
+
+
+if __name__ == "__main__":
+    main()

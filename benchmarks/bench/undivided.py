@@ -1,0 +1,112 @@
+"""An executor whose steps each run the whole transformer, as they would without hoisting: to measure what that saves.
+
+It wraps another and replaces stages: nothing is conditioned beforehand, and each step runs the conditioner with its own
+timestep. Everything else is the other's: workspaces, graphs, timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from ...runtime.executor import Array, Executor, Performed, Workspace
+from ...runtime.flow import Condition, Stage, Step
+from ...runtime.tensors import RequestShape
+
+
+@dataclass(frozen=True, slots=True)
+class GatherConditions:
+    """The copies of `Condition`, without its network."""
+
+    name: ClassVar[str] = "condition"
+    components: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, w: Workspace) -> None:
+        Condition().run(_CopiesOnly(w))
+
+
+@dataclass(frozen=True, slots=True)
+class UndividedStep:
+    """The conditioner with one timestep, then the step. Steps run in order: each puts its timestep where the first
+    one's was, at an address that every executor takes."""
+
+    index: int
+    name: ClassVar[str] = "denoise"
+    components: ClassVar[tuple[str, ...]] = ("conditioner", "denoiser")
+
+    def run(self, w: Workspace) -> None:
+        row = slice(self.index, self.index + 1)
+        timestep = w["timesteps"][0:1]
+        if self.index:
+            w.copy(w["timesteps"][row], to=timestep)
+        w.run(
+            "conditioner",
+            {
+                "timesteps": timestep,
+                "guidance": w["guidance"],
+                "pooled": w["pooled"],
+                "text": w["text"],
+                "reference": w["references"],
+            },
+            {
+                "modulation": w["modulation"][row],
+                "text_tokens": w["text_tokens"],
+                "reference_tokens": w["reference_tokens"],
+            },
+        )
+        Step(self.index).run(w)
+
+
+class _Wrapped:
+    """A workspace in the place of another."""
+
+    def __init__(self, inner: Workspace) -> None:
+        self._inner = inner
+
+    @property
+    def shape(self) -> RequestShape:
+        return self._inner.shape
+
+    def __getitem__(self, name: str) -> Any:
+        return self._inner[name]
+
+    def run(self, component: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        self._inner.run(component, inputs, outputs)
+
+    def copy(self, source: Any, to: Any) -> None:
+        self._inner.copy(source, to)
+
+    def perform(self, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]) -> Performed:
+        return self._inner.perform([_undivided(stage) for stage in stages], inputs, outputs)
+
+
+class _CopiesOnly(_Wrapped):
+    def run(self, component: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+def _undivided(stage: Stage) -> Stage:
+    if isinstance(stage, Condition):
+        return cast(Stage, GatherConditions())
+    return cast(Stage, UndividedStep(stage.index)) if isinstance(stage, Step) else stage
+
+
+class UndividedExecutor:
+    """See `Executor`. It must be the only user of the one that it wraps, whose engines may be bound to one timestep."""
+
+    def __init__(self, inner: Executor) -> None:
+        self._inner = inner
+        self.name = f"{inner.name}, undivided"
+
+    def workspace(self, shape: RequestShape) -> Workspace:
+        return _Wrapped(self._inner.workspace(shape))
+
+    def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self._inner.run(component, inputs)
+
+    def load(self, component: str) -> None:
+        self._inner.load(component)
+
+    def close(self) -> None:
+        self._inner.close()

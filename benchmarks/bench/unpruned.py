@@ -1,0 +1,77 @@
+"""A bundle of the same weights whose denoiser computes every token in its last block: what pruning is measured against.
+
+    python -m kontext_trt.benchmarks.bench.unpruned BUNDLE TARGET [--graph FILE]
+
+Everything but the denoiser's graph is linked, so TARGET takes megabytes. The graph is traced, which needs torch and
+onnx; `--graph` takes it from another such bundle of the same model, for machines that have neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from ...engine.bundle import BUILT, MANIFEST, Bundle
+from ...engine.components import COMPONENTS, Operators
+from ...engine.errors import BundleError
+from ...engine.files import atomic_folder, sha256_file
+
+
+def write_unpruned(bundle: Bundle, target: Path, graph: Path | None = None) -> Bundle:
+    """Raises BundleError for a quantized denoiser, MissingDependencyError or ExportError if it cannot be traced."""
+    record = bundle.graph("denoiser")
+    with atomic_folder(target) as folder:
+        ignore = shutil.ignore_patterns(*BUILT)
+        shutil.copytree(bundle.path, folder, ignore=ignore, copy_function=os.link, dirs_exist_ok=True)
+        file = folder / record.path
+        file.unlink()
+        (folder / MANIFEST).unlink()
+        if graph is not None:
+            shutil.copy(graph, file)
+        else:
+            _trace(bundle, file)
+        files = tuple(
+            replace(one, size_bytes=file.stat().st_size, sha256=sha256_file(file)) if one.path == record.path else one
+            for one in bundle.manifest.files
+        )
+        (folder / MANIFEST).write_bytes(replace(bundle.manifest, files=files).to_json())
+    return Bundle.open(target)
+
+
+def _trace(bundle: Bundle, file: Path) -> None:
+    """Write the graph to `file`, over the weights of the bundle's own denoiser."""
+    from ...export.environment import require_export
+
+    require_export()
+    import onnx_ir as ir
+
+    from ...export.bundle_modules import read_config
+    from ...export.trace import TraceOptions, trace
+
+    record = bundle.graph("denoiser")
+    if record.quantization is not None:
+        raise BundleError(f"the denoiser of {bundle.path} is quantized; pruning is measured on an unquantized bundle")
+    options = TraceOptions(precision=record.precision, operators=Operators(record.operators), prune_last_block=False)
+    model = trace(COMPONENTS["denoiser"], read_config(bundle), options)
+    own = ir.load(bundle.graph_path("denoiser")).graph.initializers
+    for name, value in model.graph.initializers.items():
+        if value.const_value is None:
+            value.const_value = own[name].const_value
+    ir.save(model, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A bundle of the same weights whose last block is whole.")
+    parser.add_argument("bundle")
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--graph", type=Path, help="the denoiser's graph of another such bundle")
+    arguments = parser.parse_args()
+    made = write_unpruned(Bundle.open(arguments.bundle), arguments.target, arguments.graph)
+    print(f"{made.path}: {made.graph_path('denoiser')}")
+
+
+if __name__ == "__main__":
+    main()
