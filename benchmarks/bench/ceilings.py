@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MODULE = "kontext_trt.benchmarks.bench.ceilings"
 NO_DEVICE = "no CUDA device"
+DEVICE = "cuda"
 COPIED_BYTES = 2 << 30
 PRODUCTS = ((8704, 3072, 12288), (8192, 8192, 8192))
 """(m, k, n): an MLP of the denoiser over 512 + 4096 + 4096 tokens, and the square that GPUs are measured with."""
@@ -81,7 +82,7 @@ def _with_best(rates: Mapping[str, float]) -> dict[str, float]:
 
 def copy_rate(torch: Any, size_bytes: int) -> float:
     """Bytes read and written a second, from device memory to device memory."""
-    source = torch.empty(size_bytes, dtype=torch.uint8, device="cuda").random_()
+    source = torch.empty(size_bytes, dtype=torch.uint8, device=DEVICE).random_()
     target = torch.empty_like(source)
     return 2 * size_bytes / seconds(torch, lambda: target.copy_(source))
 
@@ -106,15 +107,15 @@ def _products(torch: Any) -> dict[str, Callable[[int, int, int], Callable[[], ob
 
     def plain(dtype: torch.dtype) -> Callable[[int, int, int], Callable[[], object]]:
         def make(m: int, k: int, n: int) -> Callable[[], object]:
-            x, weight = (torch.randn(rows, k, device="cuda").to(dtype) for rows in (m, n))
-            result = torch.empty(m, n, device="cuda", dtype=dtype)
+            x, weight = (torch.randn(rows, k, device=DEVICE).to(dtype) for rows in (m, n))
+            result = torch.empty(m, n, device=DEVICE, dtype=dtype)
             return lambda: torch.mm(x, weight.T, out=result)
 
         return make
 
     def fp8(m: int, k: int, n: int) -> Callable[[], object]:
-        x, weight = (torch.randn(rows, k, device="cuda").to(torch.float8_e4m3fn) for rows in (m, n))
-        one = torch.ones((), device="cuda")
+        x, weight = (torch.randn(rows, k, device=DEVICE).to(torch.float8_e4m3fn) for rows in (m, n))
+        one = torch.ones((), device=DEVICE)
         options = {"scale_a": one, "scale_b": one, "out_dtype": torch.bfloat16, "use_fast_accum": True}
         return lambda: torch._scaled_mm(x, weight.T, **options)
 
@@ -131,7 +132,7 @@ def _attention_rates(torch: Any, notes: list[str]) -> list[tuple[str, str, float
     operations = 4 * batch * heads * tokens * tokens * width
     found = []
     for name in ("bf16", "fp16"):
-        q, k, v = (torch.randn(ATTENTION, device="cuda").to(getattr(torch, DTYPES[name])) for _ in range(3))
+        q, k, v = (torch.randn(ATTENTION, device=DEVICE).to(getattr(torch, DTYPES[name])) for _ in range(3))
         for backend, member in BACKENDS.items():
             try:
                 with sdpa_kernel(getattr(SDPBackend, member)):

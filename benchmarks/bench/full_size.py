@@ -10,6 +10,7 @@ is there after each. A second call on the same machine goes on with --skip-fill.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,11 @@ from typing import Annotated
 
 import typer
 
+from ...engine.bundle import Bundle
 from ...engine.components import Operators
 from .peers import PeerName
 
-BUNDLE, CHECKPOINT = "bundle", "checkpoint"
+BUNDLE, CHECKPOINT, UNPRUNED, UNPRUNED_GRAPH = "bundle", "checkpoint", "unpruned", "unpruned-denoiser.onnx"
 app = typer.Typer(add_completion=False, help=(__doc__ or "").splitlines()[0])
 
 
@@ -44,6 +46,7 @@ def prepare(
     from ..bare_bundle import strip
     from ..sparse_checkpoint import write_sparse_checkpoint
     from .diffusers_folder import write_configs
+    from .unpruned import write_unpruned
 
     quiet_libraries()
     config = tiny_config() if tiny else ModelConfig()
@@ -58,6 +61,9 @@ def prepare(
             bundle = export_bundle(open_checkpoint(sparse), Path(name) / "bundle", ExportOptions(operators=operators))
         with phase("strip"):
             strip(bundle, folder / BUNDLE)
+        with phase("unpruned denoiser, for the ablation"):
+            unpruned = write_unpruned(bundle, Path(name) / UNPRUNED)
+            shutil.copy(unpruned.graph_path("denoiser"), folder / UNPRUNED_GRAPH)
     with phase("diffusers folder"):
         write_configs(folder / CHECKPOINT, config)
 
@@ -78,12 +84,17 @@ def run(
     from .bench import BenchOptions, run_bench
     from .diffusers_folder import link_weights
     from .peers_only import run_peers
+    from .unpruned import write_unpruned
 
     if not skip_fill:
         with phase("fill with random weights"):  # in a process of its own, which gives the GPU's memory back
             command = [sys.executable, "-m", "kontext_trt.benchmarks.bare_bundle", "fill", str(folder / BUNDLE)]
             subprocess.run(command, check=True)
+        shutil.rmtree(folder / UNPRUNED, ignore_errors=True)  # it links to what was there before
     link_weights(folder / CHECKPOINT, folder / BUNDLE)
+    unpruned = folder / UNPRUNED
+    if ablation and not unpruned.exists():
+        write_unpruned(Bundle.open(folder / BUNDLE), unpruned, folder / UNPRUNED_GRAPH)
     options = BenchOptions(
         bundle=folder / BUNDLE,
         out=out,
@@ -91,6 +102,7 @@ def run(
         peers=tuple(PeerName) if peer is None else tuple(peer),
         ceilings=not skip_ceilings,
         ablation=ablation,
+        unpruned=unpruned if ablation else None,
         steps=steps,
         repeat=repeat,
     )

@@ -54,7 +54,7 @@ def measure(asked: PeerRequest) -> Run:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = stored_precision(asked.checkpoint)
     watch.start()
-    pipeline = FluxKontextPipeline.from_pretrained(asked.checkpoint, torch_dtype=getattr(torch, DTYPES[precision]))
+    pipeline = FluxKontextPipeline.from_pretrained(asked.checkpoint, dtype=getattr(torch, DTYPES[precision]))
     watch.lap("open")
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)

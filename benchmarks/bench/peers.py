@@ -61,7 +61,7 @@ def measure_peer(
     timeout_s: float = 600,
 ) -> Run | Failure:
     """Measure in a child process. Its first picture is FOLDER/PEER.png, what it printed FOLDER/PEER.log, and what it
-    compiled FOLDER/PEER-compiled, which a second measurement in the same folder finds again."""
+    compiled FOLDER/PEER-code, which a second measurement in the same folder finds again."""
     missing = [name for name in _NEEDS[peer] if importlib.util.find_spec(name) is None]
     if missing:
         return Failure(engine=peer.value, reason=f"{missing[0]} is not installed")

@@ -1,0 +1,76 @@
+"""The GPU's ceilings: what is measured, and what is said where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+import torch
+
+from kontext_trt.benchmarks.bench import ceilings
+from kontext_trt.benchmarks.bench.ceilings import measure_ceilings
+from kontext_trt.benchmarks.bench.records import Failure
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_a_failure():
+    assert measure_ceilings() == Failure(engine="ceilings", reason="no CUDA device")
+
+
+def test_the_module_needs_no_torch():
+    code = "import sys, kontext_trt.benchmarks.bench.ceilings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_best_of_each_format_has_its_name():
+    rates = {"bf16 8x8x8": 3.0, "bf16 4x4x4": 5.0, "fp8 8x8x8": 9.0}
+    assert ceilings._with_best(rates) == {"bf16": 5.0, "fp8": 9.0, **rates}
+
+
+class Event:
+    """A CUDA event of a GPU that is the CPU."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1e3 * (end.at - self.at)
+
+
+@pytest.fixture
+def slow_gpu(monkeypatch) -> types.SimpleNamespace:
+    """torch, whose GPU is the CPU."""
+    monkeypatch.setattr(ceilings, "DEVICE", "cpu")
+    monkeypatch.setattr(ceilings, "WARM_UP_MS", 1.0)
+    monkeypatch.setattr(ceilings, "PRODUCTS", ((32, 64, 48),))
+    monkeypatch.setattr(ceilings, "ATTENTION", (1, 2, 64, 32))
+    cuda = types.SimpleNamespace(
+        Event=Event,
+        synchronize=lambda: None,
+        is_available=lambda: True,
+        get_device_capability=lambda: (9, 0),
+        get_device_name=lambda: "slow",
+    )
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(ceilings, "COPIED_BYTES", 1 << 20)
+    return cuda
+
+
+def test_rates_are_measured_by_format(slow_gpu):
+    found = ceilings.measure()
+    assert not isinstance(found, Failure)
+    assert 1e6 < found.copy < 1e13
+    for name in ("bf16", "fp16", "fp32"):
+        assert found.products[name] == found.products[f"{name} 32x64x48"] > 0
+    assert found.attention["bf16"] == found.attention["bf16 flash"] > 0
+    assert "bf16 cudnn: " in found.how  # the CPU has none: said, not hidden
+
+
+def test_seconds_are_of_one_call(slow_gpu):
+    assert ceilings.seconds(torch, lambda: time.sleep(0.002)) == pytest.approx(0.002, rel=0.5)
