@@ -211,7 +211,7 @@ def _memory(pipeline: Any, device: torch.device, peak: int | None, graph_bytes: 
     import torch
 
     weights = {
-        name: sum(tensor.numel() * tensor.element_size() for tensor in getattr(pipeline, part).parameters())
+        name: sum(stored_bytes(tensor) for tensor in getattr(pipeline, part).parameters())
         for name, part in PARTS.items()
     }
     on_gpu = device.type == "cuda"
@@ -224,6 +224,14 @@ def _memory(pipeline: Any, device: torch.device, peak: int | None, graph_bytes: 
         host_peak=peak_resident_bytes(),
         host_anonymous=0,  # the parent samples it
     )
+
+
+def stored_bytes(tensor: torch.Tensor) -> int:
+    """A quantized tensor counts by what it is made of: it goes by the type it stands for."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+        return sum(stored_bytes(getattr(tensor, name)) for name in names)
+    return tensor.numel() * tensor.element_size()
 
 
 def _digest(picture: Image.Image) -> str:

@@ -16,7 +16,7 @@ from kontext_trt import Kontext
 from kontext_trt.benchmarks.bench import peer_compile, peers
 from kontext_trt.benchmarks.bench.agreement import agreement
 from kontext_trt.benchmarks.bench.child import ChildError, run_child
-from kontext_trt.benchmarks.bench.peer_process import stored_precision
+from kontext_trt.benchmarks.bench.peer_process import stored_bytes, stored_precision
 from kontext_trt.benchmarks.bench.peers import PeerName, measure_peer
 from kontext_trt.benchmarks.bench.records import Case, Failure, Run
 from kontext_trt.benchmarks.bench.stage_times import StageTimes
@@ -114,6 +114,17 @@ def test_precision_is_the_checkpoints(checkpoint_path: Path, tmp_path: Path):
     assert stored_precision(checkpoint_path) == "fp32"
     with pytest.raises(ValueError, match="holds nothing; diffusers runs BF16"):
         stored_precision(tmp_path)
+
+
+def test_a_quantized_tensor_counts_by_its_codes_and_scales():
+    class Quantized:
+        codes, scale = torch.zeros(8, 16, dtype=torch.float8_e4m3fn), torch.zeros(8, 1)
+
+        def __tensor_flatten__(self):
+            return ["codes", "scale"], None
+
+    assert stored_bytes(Quantized()) == 8 * 16 + 4 * 8
+    assert stored_bytes(torch.zeros(8, 16, dtype=torch.bfloat16)) == 256
 
 
 def test_stages_are_timed_between_takes():
