@@ -171,7 +171,7 @@ class _Counter:
         )
 
     def _attention(self, node: Any) -> Heavy:
-        if not all(node.input[:3]) or len(self._values[node.input[1]].shape) > 4:
+        if not all([*node.input, "", ""][:3]) or len(self._values[node.input[1]].shape) > 4:
             raise BundleError(f"{self._graph.path}: {node.name} has packed queries, keys and values; only apart")
         query, key, result = (self._values[name] for name in (*node.input[:2], node.output[0]))
         return Heavy(
@@ -200,10 +200,9 @@ class _Counter:
         return "Softmax" in kinds or any(self._becomes_softmax(user) for user in users if user.op_type in _TO_SOFTMAX)
 
     def _comes_from_softmax(self, node: Any) -> bool:
-        maker = self._producers.get(node.input[0])
-        if maker is None:
-            return False
-        return maker.op_type == "Softmax" or (maker.op_type in _TO_SOFTMAX and self._comes_from_softmax(maker))
+        makers = [self._producers[name] for name in node.input if name in self._producers]
+        kinds = {maker.op_type for maker in makers}
+        return "Softmax" in kinds or any(self._comes_from_softmax(one) for one in makers if one.op_type in _TO_SOFTMAX)
 
     def _size_bytes(self, names: Iterable[str]) -> int:
         return sum(self._values[name].size_bytes for name in names if name)

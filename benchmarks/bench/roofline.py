@@ -46,7 +46,7 @@ def roofline(
             continue
         runs = case.batch if stage == "decode" else 1
         counted = [work_of(bundle, component, case) for component in components] * runs
-        stages[stage] = _stage_limit(counted, ceilings, (measured_ms or {}).get(stage))
+        stages[stage] = stage_limit(counted, ceilings, (measured_ms or {}).get(stage))
     return Roofline(stages=stages)
 
 
@@ -69,7 +69,8 @@ def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str,
     return {"b": batch, "n": n, "m": m, "s": s, "N": case.steps, "h": rows, "w": columns}
 
 
-def _stage_limit(counted: Sequence[GraphWork], ceilings: Ceilings | None, measured_ms: float | None) -> StageLimit:
+def stage_limit(counted: Sequence[GraphWork], ceilings: Ceilings | None, measured_ms: float | None) -> StageLimit:
+    """Of components that run one after another."""
     work = _sum([one.work() for one in counted])
     if ceilings is None:
         return StageLimit(work=work, limit_ms=None, bound=None, measured_ms=measured_ms, share=None)
@@ -103,7 +104,7 @@ def _rate(heavy: Heavy, ceilings: Ceilings) -> float:
     if heavy.number_format not in rates:
         known = ", ".join(sorted(rates)) or "none"
         raise ValueError(
-            f"the ceilings have no rate for {kind} in {heavy.number_format}, which {heavy.node} is; {known}"
+            f"the ceilings have no rate for {kind} in {heavy.number_format}, which {heavy.node} is; they have {known}"
         )
     return rates[heavy.number_format]
 
