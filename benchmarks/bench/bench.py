@@ -18,14 +18,16 @@ from ...runtime.options import ExecutorName
 from ...runtime.pictures import read_picture
 from ...runtime.sizes import Fit, nearest_size, place
 from .ablation import ablate
+from .agreement import agreement
 from .ceilings import measure_ceilings
 from .chart import draw
 from .engine_process import ENGINE, Job, run_engine
 from .machine import this_machine
 from .page import render
-from .peers import PeerName, agreement, measure_peer
+from .peers import PeerName, measure_peer
+from .plan_only import check, predict
 from .records import Case, Ceilings, Failure, Record, Run, encode_lines
-from .roofline import roofline
+from .roofline import hoisting, roofline
 from .sections import comparable
 
 REPORT, PAGE, CHART, REFERENCE = "bench.jsonl", "bench.html", "bench.png", "reference.png"
@@ -100,14 +102,17 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
     for peer in options.peers:
         found = add(peer.value, lambda peer=peer: _peer(options, peer, case, image))
         if isinstance(found, Run):
-            pictures = (picture_path(options.out, name) for name in (ENGINE, peer.value))
-            add(f"{peer.value}'s picture", lambda pair=(*pictures,), peer=peer: agreement(*pair, (ENGINE, peer.value)))
+            add(f"{peer.value}'s picture", lambda peer=peer: _agreement(options.out, peer))
     ceilings = add("ceilings", measure_ceilings) if options.ceilings else None
     measured = {name: spread.p50 for name, spread in ours.warm.items()}
     known = ceilings if isinstance(ceilings, Ceilings) else None
     add("roofline", lambda: _or_failure("roofline", lambda: roofline(bundle, case, known, measured)))
+    unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
+    add("a step's work", lambda: _or_failure("a step's work", lambda: hoisting(bundle, case, unpruned)))
+    if ours.memory.components:
+        add("memory check", lambda: _or_failure("memory check", lambda: check(predict(bundle), ours)))
     if options.ablation:
-        add("ablation", lambda: _ablation(options, bundle, case, image))
+        add("ablation", lambda: _ablation(options, bundle, case, image, unpruned))
     return records
 
 
@@ -175,8 +180,12 @@ def _peer(options: BenchOptions, peer: PeerName, case: Case, image: Path | None)
     return measure_peer(peer, options.checkpoint, case, image, repeat=options.repeat, folder=options.out)
 
 
-def _ablation(options: BenchOptions, bundle: Bundle, case: Case, image: Path | None) -> Record:
-    unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
+def _agreement(folder: Path, peer: PeerName) -> Record:
+    names = (ENGINE, peer.value)
+    return agreement(picture_path(folder, ENGINE), picture_path(folder, peer.value), names)
+
+
+def _ablation(options: BenchOptions, bundle: Bundle, case: Case, image: Path | None, unpruned: Bundle | None) -> Record:
     executor = options.executor.options(options.vram_bytes, graphs=options.graphs)
     return ablate(bundle, executor, case, image, repeat=options.repeat, unpruned=unpruned)
 

@@ -14,7 +14,9 @@ from .records import (
     Ceilings,
     Clocks,
     Failure,
+    Hoisting,
     Machine,
+    MemoryCheck,
     Prediction,
     Record,
     Roofline,
@@ -66,8 +68,10 @@ def sections(records: Sequence[Record]) -> list[Section]:
         lambda: _clocks(runs),
         lambda: _ceilings(of_kind(records, Ceilings)),
         lambda: _roofline(of_kind(records, Roofline)),
+        lambda: _hoisting(of_kind(records, Hoisting)),
         lambda: _ablation(of_kind(records, Ablation)),
         lambda: _prediction(of_kind(records, Prediction)),
+        lambda: _memory_check(of_kind(records, MemoryCheck)),
     )
     return [section for make in makers if (section := make()) is not None]
 
@@ -200,6 +204,27 @@ def _roofline(rooflines: Sequence[Roofline]) -> Section | None:
     return None
 
 
+def _hoisting(found: Sequence[Hoisting]) -> Section | None:
+    for one in found:
+        rows = tuple(
+            (
+                name,
+                f"{work.parameters / 1e9:.3f}",
+                f"{work.operations / 1e12:.2f}",
+                _bytes(work.weight_bytes),
+                _bytes(work.traffic_bytes),
+            )
+            for name, work in (
+                ("undivided", one.undivided),
+                ("conditioner hoisted", one.hoisted),
+                ("last block pruned, too", one.pruned),
+            )
+        )
+        columns = ("", "parameters, 10^9", "TFLOP", "weights", "traffic")
+        return Section(title="a step's work", columns=columns, rows=rows)
+    return None
+
+
 def _ablation(ablations: Sequence[Ablation]) -> Section | None:
     for one in ablations:
         rows = tuple(
@@ -215,13 +240,21 @@ def _prediction(predictions: Sequence[Prediction]) -> Section | None:
     for one in predictions:
         rows = tuple(
             (
-                f"{row.precision}, {row.residency}",
+                f"{row.executor}, {row.precision}, {row.residency}",
                 *map(_bytes, (row.weights, row.activations, row.buffers, row.peak, row.moved)),
             )
             for row in one.rows
         )
         columns = ("", "weights", "activations", "buffers", "peak", "loaded a request")
         return Section(title="memory, predicted", columns=columns, rows=rows)
+    return None
+
+
+def _memory_check(checks: Sequence[MemoryCheck]) -> Section | None:
+    for one in checks:
+        rows = tuple((row.what, _bytes(row.predicted), _bytes(row.measured)) for row in one.rows)
+        title = f"memory, predicted for {one.executor} in {one.precision}, {one.residency}"
+        return Section(title=title, columns=("", "predicted", "measured"), rows=rows)
     return None
 
 

@@ -1,0 +1,292 @@
+"""`kontext-trt bench`: what it measures, what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import run
+from PIL import Image
+
+from kontext_trt import ExecutorError, RequestError
+from kontext_trt.benchmarks.bench import engine_process, nvml
+from kontext_trt.benchmarks.bench.bench import BenchOptions, made_picture, make_case
+from kontext_trt.benchmarks.bench.chart import COLOURS, draw
+from kontext_trt.benchmarks.bench.engine_process import Job, measure
+from kontext_trt.benchmarks.bench.page import render
+from kontext_trt.benchmarks.bench.peers import PeerName
+from kontext_trt.benchmarks.bench.records import (
+    Agreement,
+    Case,
+    Failure,
+    Machine,
+    Memory,
+    Record,
+    Roofline,
+    Run,
+    Spread,
+    decode_lines,
+    encode_lines,
+)
+from kontext_trt.benchmarks.bench.sections import STAGES, comparable, sections
+from kontext_trt.engine.bundle import Bundle
+from kontext_trt.runtime.options import ExecutorName
+
+MEMORY = Memory(
+    components={}, arena=None, buffers=None, graphs=None, device_peak=None, host_peak=1 << 30, host_anonymous=1 << 29
+)
+
+
+def spread(value: float) -> Spread:
+    return Spread.of([value, value, 2 * value])
+
+
+def made_run(engine: str, step: float) -> Run:
+    stages = {"tokenize": 1.0, "text": 20.0, "encode": 40.0, "denoise": 4 * step, "decode": 80.0}
+    total = sum(stages.values())
+    return Run(
+        engine=engine,
+        executor="none",
+        bundle=None,
+        precision="bf16",
+        cold={"import": 100.0, "first request": 2 * total},
+        warm={name: spread(value) for name, value in {**stages, "total": total, "step": step}.items()},
+        memory=MEMORY,
+        clocks=None,
+        picture_sha256="",
+    )
+
+
+@pytest.fixture(scope="module")
+def report(bundle_path: Path, checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command leaves behind, diffusers beside our own engine."""
+    out = tmp_path_factory.mktemp("bench") / "report"
+    options = ("--steps", 3, "--repeat", 4, "--executor", "cpu", "--json", "--ablation")
+    done = run("bench", bundle_path, "--out", out, *options, "--peer", "diffusers", "--checkpoint", checkpoint_path)
+    assert done.stdout.encode() == (out / "bench.jsonl").read_bytes()
+    return out
+
+
+@pytest.fixture
+def records(report: Path) -> list[Record]:
+    return decode_lines((report / "bench.jsonl").read_bytes())
+
+
+def only(records: list[Record], kind: type) -> Record:
+    (found,) = (record for record in records if isinstance(record, kind))
+    return found
+
+
+class TestCommand:
+    def test_stages_add_up_to_what_the_caller_waits(self, records: list[Record]):
+        """Not of medians, whose sum is another: each is at least its own least value."""
+        ours = next(record for record in records if isinstance(record, Run))
+        assert set(ours.warm) == {"total", "step", *STAGES}
+        assert ours.warm["step"].count == 3 * ours.warm["total"].count == 12
+        assert ours.warm["host_gap"].least > 0
+        least = sum(ours.warm[stage].least for stage in STAGES)
+        assert 0.5 * ours.warm["total"].p50 < least <= ours.warm["total"].least
+        assert all(one.least <= one.p50 <= one.p95 <= one.p99 for one in ours.warm.values())
+
+    def test_cold_is_apart(self, records: list[Record]):
+        ours = next(record for record in records if isinstance(record, Run))
+        assert set(ours.cold) == {"import", "open", "load", "first request", "second request"}
+        assert all(value > 0 for value in ours.cold.values())
+
+    def test_diffusers_made_the_same_picture(self, records: list[Record], report: Path):
+        agreement = only(records, Agreement)
+        assert isinstance(agreement, Agreement)
+        assert agreement.agree
+        assert agreement.psnr_db > 50  # float32: what rounding to 8 bits leaves
+        ours, theirs = (np.asarray(Image.open(report / f"{name}.png"), int) for name in ("kontext-trt", "diffusers"))
+        assert abs(ours - theirs).max() <= 1
+        assert ours.std() > 1
+
+    def test_what_it_ran_on_and_what_it_ran(self, records: list[Record], bundle_path: Path):
+        machine, case = only(records, Machine), only(records, Case)
+        assert isinstance(machine, Machine)
+        assert isinstance(case, Case)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", machine.date)
+        assert {"onnxruntime", "numpy", "torch", "kontext-trt"} <= set(machine.packages)
+        assert case.steps == 3
+        assert case.size == case.reference
+        ours = next(record for record in records if isinstance(record, Run))
+        assert ours.bundle == Bundle.open(bundle_path).fingerprint
+        assert ours.memory.host_peak > ours.memory.host_anonymous > 30 << 20
+
+    def test_without_a_gpu_there_are_no_ceilings_but_counted_work(self, records: list[Record]):
+        assert any(isinstance(record, Failure) and "CUDA" in record.reason for record in records)
+        roofline = only(records, Roofline)
+        assert isinstance(roofline, Roofline)
+        assert roofline.stages["step"].work.products["fp32"] > 1e6
+
+    def test_page_and_chart(self, report: Path):
+        page = (report / "bench.html").read_text()
+        assert page.count("<table>") >= 6
+        for words in ("warm, ms", "cold, ms", "roofline", "ablation", "times diffusers", "data:image/png;base64,"):
+            assert words in page
+        with Image.open(report / "bench.png") as chart:
+            colours = {colour for _, colour in chart.convert("RGB").getcolors(1 << 16) or ()}
+        assert {COLOURS["denoise"], COLOURS["decode"], COLOURS["encode"]} <= colours
+
+    def test_plan_only_runs_nothing(self, bundle_path: Path, tmp_path: Path):
+        done = run("bench", bundle_path, "--plan-only", "--out", tmp_path / "out", cwd=tmp_path)
+        assert "memory, predicted" in done.stdout
+        assert not list(tmp_path.iterdir())
+
+    def test_refusals(self, bundle_path: Path, tmp_path: Path):
+        refused = run("bench", bundle_path, "--peer", "diffusers", "--out", tmp_path / "out", code=1)
+        assert "peers need --checkpoint" in refused.stderr
+        refused = run("bench", bundle_path, "--repeat", 0, "--out", tmp_path / "out", code=1)
+        assert "at least one picture a request and one warm request" in refused.stderr
+        assert not (tmp_path / "out").exists()
+
+
+class TestCase:
+    def test_reference_is_written_at_its_trained_size(self, bundle: Bundle, tmp_path: Path):
+        Image.new("RGB", (50, 30), "red").save(tmp_path / "a.png")
+        options = BenchOptions(bundle=bundle.path, out=tmp_path, image=tmp_path / "a.png", steps=2, batch=3)
+        case, image = make_case(bundle, options)
+        assert image is not None
+        with Image.open(image) as written:
+            assert written.size == case.reference == case.size
+        assert case.reference in bundle.manifest.model.sizes
+        assert (case.steps, case.batch, case.guidance) == (2, 3, 2.5)
+
+    def test_text_to_image_has_no_reference(self, bundle: Bundle, tmp_path: Path):
+        case, image = make_case(bundle, BenchOptions(bundle=bundle.path, out=tmp_path, generate=True, size=(64, 32)))
+        assert (case.reference, image, case.size) == (None, None, (64, 32))
+
+    def test_peers_need_a_checkpoint(self, tmp_path: Path):
+        with pytest.raises(RequestError, match="peers need --checkpoint"):
+            BenchOptions(bundle=tmp_path, out=tmp_path, peers=(PeerName.EAGER,))
+
+    def test_made_picture_is_always_the_same(self):
+        one, other = (np.asarray(made_picture((64, 48))) for _ in range(2))
+        assert np.array_equal(one, other)
+        assert one.std() > 20
+
+
+def test_times_are_worth_nothing_if_a_seed_gives_two_pictures(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    request = engine_process._request
+    seeds = iter(range(9))
+
+    def forgetful(kontext, job):
+        case = engine_process.msgspec.structs.replace(job.case, seed=next(seeds))
+        return request(kontext, engine_process.msgspec.structs.replace(job, case=case))
+
+    monkeypatch.setattr(engine_process, "_request", forgetful)
+    case, _ = make_case(bundle, BenchOptions(bundle=bundle.path, out=tmp_path, generate=True, size=(32, 32), steps=1))
+    job = Job(
+        bundle=bundle.path,
+        executor=ExecutorName.CPU,
+        vram_bytes=None,
+        graphs=True,
+        case=case,
+        image=None,
+        repeat=1,
+        picture=tmp_path / "a.png",
+        result=tmp_path / "a.json",
+    )
+    with pytest.raises(ExecutorError, match="one seed gave different pictures"):
+        measure(job, 0.0)
+
+
+class TestReport:
+    def test_no_speed_is_quoted_of_another_picture(self):
+        """Neither in the tables nor in the chart."""
+        ours, near, far = made_run("kontext-trt", 100.0), made_run("near", 150.0), made_run("far", 57.0)
+        agreements = [
+            Agreement(one="kontext-trt", other="near", psnr_db=44.0, agree=True),
+            Agreement(one="kontext-trt", other="far", psnr_db=12.0, agree=False),
+        ]
+        records: list[Record] = [ours, near, far, *agreements]
+        kept, words = comparable(records)
+        assert [run.engine for run in kept] == ["kontext-trt", "near"]
+        assert words == ["far: its picture is 12.0 dB from kontext-trt's, too far for its times to mean anything"]
+        times = sections(records)[0]
+        assert times.columns == ("", "kontext-trt", "near")
+        assert "a step of kontext-trt takes 0.67 times near's" in times.note
+        assert words[0] in times.note
+        assert "57.00" not in render(records, draw(kept))
+
+    def test_failures_are_said(self):
+        records: list[Record] = [made_run("kontext-trt", 1.0), Failure(engine="torchao", reason="is not installed")]
+        assert "torchao was not measured: is not installed" in sections(records)[0].note
+
+    def test_page_escapes_what_it_quotes(self):
+        records: list[Record] = [made_run("<b>", 1.0), Failure(engine="x", reason="a < b & c")]
+        page = render(records, None)
+        assert "<b>" not in page
+        assert "a &lt; b &amp; c" in page
+
+    def test_lines_come_back_as_they_were(self):
+        records: list[Record] = [made_run("kontext-trt", 1.5), Failure(engine="x", reason='"quoted"\nlines')]
+        text = encode_lines(records)
+        assert text.count(b"\n") == 2
+        assert decode_lines(text) == records
+
+    def test_percentiles(self):
+        made = Spread.of([float(value) for value in range(101)])
+        assert (made.p50, made.p95, made.p99, made.least, made.count) == (50, 95, 99, 0, 101)
+        with pytest.raises(ValueError, match="at least one"):
+            Spread.of([])
+
+
+class FakeNvml:
+    """Answers of a GPU whose clock falls, memory grows, and temperature is not told."""
+
+    class NVMLError(Exception):
+        pass
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    nvmlClocksEventReasonSwPowerCap = 4  # noqa: N815
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus: bytes) -> str:  # noqa: N802
+        return bus.decode()
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str):  # noqa: N802
+        self.asked += 1
+        return type("Info", (), {"used": min(self.asked, 3) << 30})
+
+    def nvmlDeviceGetClockInfo(self, handle: str, which: int) -> int:  # noqa: N802
+        return 1980 if which == self.NVML_CLOCK_SM else 3201
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
+        return 650_000
+
+    def nvmlDeviceGetTemperature(self, handle: str, which: int) -> int:  # noqa: N802
+        raise self.NVMLError
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:  # noqa: N802
+        return 4 if self.asked % 2 else 1
+
+
+def test_gpu_is_sampled_meanwhile(monkeypatch: pytest.MonkeyPatch):
+    fake = FakeNvml()
+    monkeypatch.setattr(nvml, "load_nvml", lambda: fake)
+    monkeypatch.setattr(nvml, "pci_bus_id", lambda index: "0000:1b:00.0")
+    with nvml.GpuSampler(interval_s=0.001) as gpu:
+        while fake.asked < 20:
+            pass
+    clocks = gpu.clocks()
+    assert clocks is not None
+    assert (clocks.sm_mhz, clocks.memory_mhz, clocks.power_w, clocks.most_celsius) == (1980, 3201, 650, None)
+    assert clocks.throttled == pytest.approx(0.5, abs=0.1)
+    assert (gpu.first_bytes, gpu.used_bytes) == (1 << 30, 3 << 30)
+    gpu.forget()
+    assert gpu.clocks() is None
+
+
+def test_without_nvml_nothing_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nvml, "load_nvml", lambda: None)
+    with nvml.GpuSampler() as gpu:
+        pass
+    assert (gpu.clocks(), gpu.used_bytes) == (None, None)
