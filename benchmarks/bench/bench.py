@@ -46,6 +46,7 @@ class BenchOptions:
         batch: pictures a request, of seeds from `seed` on.
         repeat: warm requests.
         checkpoint: the diffusers folder of the same weights, which peers load.
+        peer_timeout_s: for each peer, compiling included.
         ceilings: measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
         ablation: switch each gain off by itself. `unpruned` is a bundle of the same weights whose last block
             computes every token.
@@ -67,6 +68,7 @@ class BenchOptions:
     repeat: int = 5
     checkpoint: Path | None = None
     peers: tuple[PeerName, ...] = ()
+    peer_timeout_s: float = 600
     ceilings: bool = True
     ablation: bool = False
     unpruned: Path | None = None
@@ -177,7 +179,15 @@ def _ours(options: BenchOptions, case: Case, image: Path | None) -> Run:
 
 def _peer(options: BenchOptions, peer: PeerName, case: Case, image: Path | None) -> Run | Failure:
     assert options.checkpoint is not None
-    return measure_peer(peer, options.checkpoint, case, image, repeat=options.repeat, folder=options.out)
+    return measure_peer(
+        peer,
+        options.checkpoint,
+        case,
+        image,
+        repeat=options.repeat,
+        folder=options.out,
+        timeout_s=options.peer_timeout_s,
+    )
 
 
 def _agreement(folder: Path, peer: PeerName) -> Record:

@@ -44,7 +44,7 @@ def measure_ceilings(*, timeout_s: float = 120) -> Ceilings | Failure:
     with tempfile.TemporaryDirectory() as name:
         found = Path(name) / "ceilings.json"
         try:
-            run_child(MODULE, str(found), log=Path(name) / "log", timeout_s=timeout_s)
+            run_child("-m", MODULE, str(found), log=Path(name) / "log", timeout_s=timeout_s)
         except ChildError as error:
             return Failure(engine="ceilings", reason=str(error))
         return msgspec.json.decode(found.read_bytes(), type=Ceilings | Failure)

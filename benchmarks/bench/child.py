@@ -22,15 +22,15 @@ class ChildError(Exception):
 
 
 def run_child(
-    module: str, *arguments: str, log: Path, timeout_s: float, environment: Mapping[str, str] | None = None
+    *arguments: str, log: Path, timeout_s: float | None = None, environment: Mapping[str, str] | None = None
 ) -> int:
-    """Run `python -m MODULE ARGUMENTS`, what it prints to `log`. Returns the most anonymous memory it had, in bytes.
+    """Run Python with these arguments, what it prints to `log`. Returns the most anonymous memory it had, in bytes.
 
     Raises ChildError if it fails or takes longer; then its own children, compilers for one, are ended with it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", module, *arguments]
-    deadline, peak = time.monotonic() + timeout_s, 0
+    command = [sys.executable, *arguments]
+    start, peak = time.monotonic(), 0
     with log.open("wb") as output:
         child = subprocess.Popen(
             command,
@@ -42,7 +42,7 @@ def run_child(
         )
         try:
             while child.poll() is None:
-                if time.monotonic() > deadline:
+                if timeout_s is not None and time.monotonic() > start + timeout_s:
                     raise ChildError(f"not done after {timeout_s:.0f} s{_words(log)}")
                 peak = max(peak, anonymous_bytes(child.pid))
                 time.sleep(_INTERVAL_S)

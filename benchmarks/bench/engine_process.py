@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from ...runtime.device.executor import DeviceExecutor
 from ...runtime.kontext import Kontext
 from ...runtime.options import ExecutorName
 from ...runtime.result import Output, Result
+from .child import ChildError, run_child
 from .nvml import GpuSampler
 from .records import Case, ComponentMemory, Memory, Run, Spread
 
@@ -51,16 +51,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_engine(job: Job) -> Run:
-    """Measure in a child process. Raises ExecutorError with its last words if it fails."""
+    """Measure in a child process, what it prints beside the result. Raises ExecutorError with its last words if it
+    fails."""
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "job.json"
         file.write_bytes(msgspec.json.encode(job, enc_hook=str))
-        done = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(file)], capture_output=True, text=True, errors="replace", check=False
-        )
-    if done.returncode:
-        words = " ".join(done.stderr.strip().splitlines()[-1:])
-        raise ExecutorError(f"the measured process ended with {done.returncode}: {words or 'it said nothing'}")
+        try:
+            run_child("-c", _CHILD, str(file), log=job.result.with_suffix(".log"))
+        except ChildError as error:
+            raise ExecutorError(f"the measured process {error}") from error
     return msgspec.json.decode(job.result.read_bytes(), type=Run)
 
 

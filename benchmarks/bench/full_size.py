@@ -73,17 +73,16 @@ def run(
     folder: Annotated[Path, typer.Argument(help="What `prepare` made.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder for the report.")],
     peer: Annotated[list[PeerName] | None, typer.Option(help="Default: all.", show_default=False)] = None,
-    peers_only: Annotated[bool, typer.Option("--peers-only", help="Peers and ceilings, without our engine.")] = False,
     skip_fill: Annotated[bool, typer.Option("--skip-fill", help="The weights are there from a call before.")] = False,
     skip_ceilings: Annotated[bool, typer.Option("--skip-ceilings")] = False,
     ablation: Annotated[bool, typer.Option("--ablation", help="Switch each of the engine's gains off.")] = False,
     steps: Annotated[int, typer.Option(help="Steps of the flow.")] = 28,
     repeat: Annotated[int, typer.Option(help="Warm requests.")] = 3,
+    peer_timeout: Annotated[float, typer.Option(help="Seconds for each peer, compiling included.")] = 330,
 ) -> None:
     """Fill, link, and measure into REPORT."""
     from .bench import BenchOptions, run_bench
     from .diffusers_folder import link_weights
-    from .peers_only import run_peers
     from .unpruned import write_unpruned
 
     if not skip_fill:
@@ -105,9 +104,10 @@ def run(
         unpruned=unpruned if ablation else None,
         steps=steps,
         repeat=repeat,
+        peer_timeout_s=peer_timeout,
     )
     with phase("all measurements"):
-        (run_peers if peers_only else run_bench)(options, Lines())
+        run_bench(options, Lines())
 
 
 @contextmanager

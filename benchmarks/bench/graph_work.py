@@ -33,8 +33,8 @@ _NO_TRAFFIC = ("Shape", "Constant", "Reshape", "Squeeze", "Unsqueeze", "Flatten"
 class Heavy:
     """A product or an attention. `weight` is the initializer that it reads, "" for none, `weight_shape` its shape.
 
-    `size_bytes` are its operands as they are stored and its result. The two products of an attention that is taken
-    apart count without the scores between them.
+    `size_bytes` are its operands, as narrow as they are stored, and its result. The two products of an attention that
+    is taken apart count without the scores between them.
     """
 
     node: str
@@ -147,7 +147,7 @@ class _Counter:
 
     def _product(self, node: Any) -> Heavy:
         left, right, result = (self._values[name] for name in (*node.input[:2], node.output[0]))
-        weight = next((name for name in map(self._stored, node.input[:2]) if name in self._initializers), "")
+        weight = next((name for one in node.input[:2] if (name := self._forms(one)[-1]) in self._initializers), "")
         read, written = list(node.input), [node.output[0]]
         if node.op_type == "Conv":
             terms = prod(right.shape[1:])
@@ -165,7 +165,7 @@ class _Counter:
             number_format=self._graph.quantized_products.get(node.name) or self._format(left, node),
             is_attention=scores or mixes,
             operations=2.0 * prod(result.shape) * terms,
-            size_bytes=self._size_bytes(map(self._stored, read)) + self._size_bytes(written),
+            size_bytes=self._read_bytes(read) + self._size_bytes(written),
             weight=weight,
             weight_shape=self._values[weight].shape if weight else (),
         )
@@ -180,7 +180,7 @@ class _Counter:
             number_format=self._format(query, node),
             is_attention=True,
             operations=2.0 * key.shape[-2] * (prod(query.shape) + prod(result.shape)),
-            size_bytes=self._size_bytes(map(self._stored, node.input)) + result.size_bytes,
+            size_bytes=self._read_bytes(node.input) + result.size_bytes,
         )
 
     def _format(self, value: Value, node: Any) -> str:
@@ -188,11 +188,16 @@ class _Counter:
             raise BundleError(f"{self._graph.path}: {node.name} multiplies {value.element_type}")
         return FORMATS[value.element_type]
 
-    def _stored(self, name: str) -> str:
-        """What a product's operand is read from."""
-        while name in self._producers and self._producers[name].op_type in _STORED_AS:
-            name = self._producers[name].input[0]
-        return name
+    def _forms(self, name: str) -> list[str]:
+        """A product's operand, and what it is made of without arithmetic."""
+        forms = [name]
+        while forms[-1] in self._producers and self._producers[forms[-1]].op_type in _STORED_AS:
+            forms.append(self._producers[forms[-1]].input[0])
+        return forms
+
+    def _read_bytes(self, names: Iterable[str]) -> int:
+        """Of operands, each in the smallest of its forms: quantized, or before it is widened."""
+        return sum(min(self._values[form].size_bytes for form in self._forms(name)) for name in names if name)
 
     def _becomes_softmax(self, node: Any) -> bool:
         users = self._users.get(node.output[0], [])

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from .agreement import agreement
 from .child import ChildError, run_child
 from .records import Case, Failure, Run
 
-__all__ = ["PeerName", "PeerRequest", "agreement", "measure_peer", "read_request"]
+__all__ = ["PeerName", "PeerRequest", "measure_peer", "read_request"]
 
 MODULE = "kontext_trt.benchmarks.bench.peer_process"
 
@@ -83,6 +82,7 @@ def measure_peer(
         asked.write_bytes(msgspec.json.encode(request, enc_hook=str))
         try:
             anonymous = run_child(
+                "-m",
                 MODULE,
                 str(asked),
                 str(found),

@@ -12,7 +12,7 @@ from kontext_trt import Bundle
 from kontext_trt.benchmarks.bare_bundle import strip
 from kontext_trt.benchmarks.bench.diffusers_folder import WEIGHT_FILES, link_weights, write_configs
 from kontext_trt.benchmarks.bench.full_size import BUNDLE, CHECKPOINT, UNPRUNED_GRAPH, app
-from kontext_trt.benchmarks.bench.records import Agreement, Case, Failure, Record, Run, decode_lines
+from kontext_trt.benchmarks.bench.records import Agreement, Case, Record, Run, decode_lines
 from kontext_trt.benchmarks.measure import disk_bytes
 from kontext_trt.export.tiny import tiny_config
 
@@ -51,22 +51,6 @@ def test_one_fill_serves_both_and_they_agree(prepared: Path, tmp_path: Path):
     for part, name in WEIGHT_FILES.items():
         (weights,) = (prepared / BUNDLE / "graphs/weights").glob(f"{part}.*.safetensors")
         assert weights.samefile(prepared / CHECKPOINT / name)
-
-
-def test_peers_alone_need_no_fill_a_second_time(prepared: Path, tmp_path: Path, monkeypatch):
-    from kontext_trt.benchmarks.bench import peers_only
-
-    for weights in (prepared / BUNDLE / "graphs/weights").glob("*.header"):
-        weights.with_suffix("").write_bytes(b"")
-    monkeypatch.setattr(peers_only, "make_case", lambda bundle, options: (CASE, None))
-    monkeypatch.setattr(peers_only.Bundle, "open", lambda path: None)
-    failed = lambda peer, *_, **__: Failure(engine=peer.value, reason="not today")  # noqa: E731
-    monkeypatch.setattr(peers_only, "measure_peer", failed)
-    options = ("--skip-fill", "--skip-ceilings", "--peers-only")
-    output = invoke("run", str(prepared), "--out", str(tmp_path / "report"), *options)
-    assert "fill" not in output
-    found = of(Failure, decode_lines((tmp_path / "report/bench.jsonl").read_bytes()))
-    assert [failure.engine for failure in found] == ["diffusers", "diffusers-compiled", "diffusers-fp8"]
 
 
 def test_a_part_without_its_own_file_cannot_be_linked(bundle_copy: Path, tmp_path: Path):
