@@ -57,7 +57,7 @@ def build_module(component: str, config: ModelConfig, *, operators: Operators = 
         "t5": lambda: T5(config.t5),
         "vae_encoder": lambda: VaeEncoder(config.vae),
         "conditioner": lambda: Conditioner(config.transformer),
-        "denoiser": lambda: Denoiser(config.transformer, single_operators=operators is Operators.SINGLE),
+        "denoiser": lambda: Denoiser(config.transformer, operators=operators),
         "vae_decoder": lambda: VaeDecoder(config.vae),
     }
     return builders[component]().eval()
