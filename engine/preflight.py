@@ -46,8 +46,8 @@ def check_operators(bundle: Bundle, components: Sequence[str]) -> None:
     for name in components:
         if bundle.graph(name).operators == Operators.ONNXRUNTIME.value:
             raise BuildError(
-                f"the {name} of {bundle.path} has operators of ONNX Runtime's own, which TensorRT does not know; export "
-                "the checkpoint again with --operators single, or --operators decomposed for TensorRT before 10.15"
+                f"the {name} of {bundle.path} has operators of ONNX Runtime's own, which TensorRT does not know; "
+                "export the checkpoint again with --operators single, or decomposed for TensorRT before 10.15"
             )
 
 

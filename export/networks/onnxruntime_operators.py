@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 
 from .layers import Rope
 
@@ -19,7 +20,7 @@ DOMAIN = "com.microsoft"
 
 
 def _node(
-    operator: str, inputs: tuple[Tensor, ...], eager: Callable[[], Tensor], *, version: int = 1, **attributes: float
+    operator: str, inputs: tuple[Tensor, ...], eager: Callable[[], Tensor], *, version: int = 1, **attributes: Any
 ) -> Tensor:
     """A node whose output is like its first input; in torch, what `eager` computes."""
     if not torch.compiler.is_exporting():
@@ -71,8 +72,9 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         def eager() -> Tensor:
-            split = (rearrange(x, "b s (h d) -> b h s d", h=self.num_heads) for x in (q, k, v))
-            return rearrange(F.scaled_dot_product_attention(*split), "b h s d -> b s (h d)")
+            heads = [rearrange(x, "b s (h d) -> b h s d", h=self.num_heads) for x in (q, k, v)]
+            joint = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+            return rearrange(joint, "b h s d -> b s (h d)")
 
         return _node(f"{DOMAIN}::MultiHeadAttention", (q, k, v), eager, num_heads=self.num_heads)
 
@@ -83,7 +85,14 @@ class FlatRope(Rope):
 
     num_heads: int
 
-    def rows(self, start: int, stop: int) -> FlatRope:
+    @classmethod
+    def of(cls, cos: Tensor, sin: Tensor, num_heads: int) -> FlatRope:
+        """Two heads count as one of twice the width, and the tables as often: the kernel starts a block a head."""
+        at_once = 2 if num_heads % 2 == 0 else 1
+        cos, sin = (torch.cat([table] * at_once, dim=1) for table in (cos, sin))
+        return cls(cos=cos, sin=sin, single_operator=True, num_heads=num_heads // at_once)
+
+    def rows(self, start: int | SymInt, stop: int | SymInt) -> FlatRope:
         return replace(self, cos=self.cos[start:stop], sin=self.sin[start:stop])
 
     def __call__(self, x: Tensor) -> Tensor:

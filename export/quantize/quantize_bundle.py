@@ -78,8 +78,8 @@ def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
     for component in recipe.components:
         if bundle.graph(component).operators == Operators.ONNXRUNTIME.value:
             raise QuantizationError(
-                f"the {component} of {bundle.path} has operators of ONNX Runtime's own, which are not quantized; export "
-                "the checkpoint again with --operators single"
+                f"the {component} of {bundle.path} has operators of ONNX Runtime's own, which are not quantized; "
+                "export the checkpoint again with --operators single"
             )
     names = [
         f"{component}.{name}"
