@@ -29,7 +29,7 @@ from .ingredients import Ingredients, plan_ingredients
 from .inspection import inspect_build, not_as_asked
 from .plan_manifest import SCHEMA, BuildReport, PlanManifest
 from .plan_store import PlanStore
-from .preflight import estimate, lacks, measure, together
+from .preflight import check_operators, estimate, lacks, measure, together
 from .progress import Progress, Silent
 from .targets import Target, capability_of, check_formats
 from .tensor_file import TensorFile
@@ -92,6 +92,7 @@ class Builder:
 
         Raises as `build` does.
         """
+        check_operators(self.bundle, components)
         wanted = [plan_ingredients(self.bundle, name, self.target, coverage, options) for name in components]
         if self.policy.preflight:
             self._preflight([one for one in wanted if not self.store.path(one.component, one.key).is_file()])
@@ -101,9 +102,11 @@ class Builder:
     def build(self, component: str, coverage: Coverage, options: BuildOptions | None = None) -> Built:
         """The component's plan: the stored one if it is sound, else a new one.
 
-        Raises TargetError if the GPU lacks a number type, BuildError if memory or disk will not suffice, the compiler
-        fails, or the engine is not in the precision asked for; BundleError if the weights are not those exported.
+        Raises TargetError if the GPU lacks a number type, BuildError if the graph is for ONNX Runtime alone, memory or
+        disk will not suffice, the compiler fails, or the engine is not in the precision asked for; BundleError if the
+        weights are not those exported.
         """
+        check_operators(self.bundle, [component])
         ingredients = plan_ingredients(self.bundle, component, self.target, coverage, options)
         check_options(ingredients.options, self.flavour, has_driver=self.has_driver)
 

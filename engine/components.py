@@ -29,18 +29,25 @@ class Precision(str, Enum):
 
 
 class Operators(str, Enum):
-    """How attention, RMS norm and rotary embedding leave.
+    """How attention, norms and rotary embedding leave.
 
     SINGLE: as one operator each (opset 23; ONNX Runtime, TensorRT from 10.15, TensorRT-RTX).
     DECOMPOSED: as matrix products and elementwise operators (opset 20; TensorRT from 10.12).
+    ONNXRUNTIME: the denoiser's as ONNX Runtime's own, with what it can fuse (opset 23 and com.microsoft; nothing else
+    runs them); elsewhere as SINGLE.
     """
 
     SINGLE = "single"
     DECOMPOSED = "decomposed"
+    ONNXRUNTIME = "onnxruntime"
 
     @property
     def opset(self) -> int:
-        return 23 if self is Operators.SINGLE else 20
+        return 20 if self is Operators.DECOMPOSED else 23
+
+    def of(self, component: str) -> Operators:
+        """What a component's graph has of this."""
+        return Operators.SINGLE if self is Operators.ONNXRUNTIME and component != "denoiser" else self
 
 
 class ElementType(str, Enum):

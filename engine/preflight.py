@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bundle import Bundle
+from .components import Operators
+from .errors import BuildError
 from .flavour import Flavour
 from .gpus import Gpu
 from .memory import available_bytes
@@ -36,6 +39,16 @@ class Resources:
     memory: int
     disk: int
     gpu: int | None
+
+
+def check_operators(bundle: Bundle, components: Sequence[str]) -> None:
+    """Raise BuildError if a graph has operators that TensorRT does not know."""
+    for name in components:
+        if bundle.graph(name).operators == Operators.ONNXRUNTIME.value:
+            raise BuildError(
+                f"the {name} of {bundle.path} has operators of ONNX Runtime's own, which TensorRT does not know; "
+                "export the checkpoint again with --operators single, or decomposed for TensorRT before 10.15"
+            )
 
 
 def estimate(weight_bytes: int, flavour: Flavour, workspace_bytes: int | None, *, nvfp4: bool = False) -> Estimate:

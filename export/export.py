@@ -176,7 +176,8 @@ class _BundleWriter:
         return self.shared[source]
 
     def _write_graph(self, component: Component, precision: Precision, placed: Mapping[str, Placed]) -> GraphRecord:
-        options = TraceOptions(precision=precision, operators=self.options.operators)
+        operators = self.options.operators.of(component.name)
+        options = TraceOptions(precision=precision, operators=operators)
         model = trace(component, self.config, options)
         scales = {name: scale for (part, name), scale in self.fp8_scales.items() if part == component.part}
         num_fp8 = dequantize_stored(model, precision, scales) if scales else 0
@@ -189,8 +190,8 @@ class _BundleWriter:
         return GraphRecord(
             path=f"{GRAPHS}/{file.name}",
             precision=precision,
-            opset=options.operators.opset,
-            operators=options.operators.value,
+            opset=operators.opset,
+            operators=operators.value,
             num_parameters=sum(prod(shape) for shape in self.tensors[component.name].values()),
             weight_bytes=sum(weight.size_bytes for weight in used.values()),
             weights=tuple(sorted({f"{WEIGHTS}/{weight.file.name}" for weight in used.values()})),

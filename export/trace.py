@@ -63,11 +63,7 @@ def build_module(
         "t5": lambda: T5(config.t5),
         "vae_encoder": lambda: VaeEncoder(config.vae),
         "conditioner": lambda: Conditioner(config.transformer),
-        "denoiser": lambda: Denoiser(
-            config.transformer,
-            single_operators=operators is Operators.SINGLE,
-            prune_last_block=prune_last_block,
-        ),
+        "denoiser": lambda: Denoiser(config.transformer, operators=operators, prune_last_block=prune_last_block),
         "vae_decoder": lambda: VaeDecoder(config.vae),
     }
     return builders[component]().eval()

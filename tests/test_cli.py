@@ -84,6 +84,14 @@ def test_export_edit_inspect(checkpoint_path: Path, tmp_path: Path):
     assert "exists; choose another name or export with --overwrite" in refused.stderr
 
 
+def test_export_for_onnx_runtime_is_not_quantized(checkpoint_path: Path, tmp_path: Path):
+    refused = run(
+        "export", checkpoint_path, tmp_path / "bundle", "--operators", "onnxruntime", "--precision", "fp8", code=1
+    )
+    assert "error: graphs of --operators onnxruntime are not quantized" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_doctor():
     report = json.loads(run("doctor", "--json").stdout)
     parts = {part["name"]: part for part in report["parts"]}

@@ -8,29 +8,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
+from ...engine.components import Operators
 from ..configs import TransformerConfig
-from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Attend, Rope, modulate, split_vectors, within_fp16
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Rope, split_vectors, within_fp16
+from .operations import Operations, operations
 
 
 class Gelu(nn.Module):
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int, form: Operations) -> None:
         super().__init__()
         self.proj = nn.Linear(inputs, width)
+        self.form = form
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.proj(x), approximate="tanh")
+        return self.form.gelu(self.proj, x)
 
 
 class FeedForward(nn.Module):
     """Two linear layers with tanh-GELU between. `net` has diffusers' numbering, whose second entry is a dropout."""
 
-    def __init__(self, hidden: int, width: int) -> None:
+    def __init__(self, hidden: int, width: int, form: Operations) -> None:
         super().__init__()
-        self.net = nn.ModuleList([Gelu(hidden, width), nn.Identity(), nn.Linear(width, hidden)])
+        self.net = nn.ModuleList([Gelu(hidden, width, form), nn.Identity(), nn.Linear(width, hidden)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.net:
@@ -41,29 +42,26 @@ class FeedForward(nn.Module):
 class Attention(nn.Module):
     """Projections of one stream, with per-head RMS norm on queries and keys."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__()
         hidden = config.hidden
-        self.head_width = config.head_width
+        self.form = form
         self.to_q, self.to_k, self.to_v = (nn.Linear(hidden, hidden) for _ in range(3))
         self.norm_q, self.norm_k = (nn.RMSNorm(config.head_width, eps=1e-6) for _ in range(2))
-        self.attend = Attend()
-
-    def heads(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b s (h d) -> b h s d", d=self.head_width)
+        self.attend = form.attend()
 
     def query(self, x: Tensor) -> Tensor:
-        return self.norm_q(self.heads(self.to_q(x)))
+        return self.form.normed_heads(self.to_q, self.norm_q, x)
 
     def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.norm_k(self.heads(self.to_k(x))), self.heads(self.to_v(x))
+        return self.form.normed_heads(self.to_k, self.norm_k, x), self.form.heads(self.to_v, x)
 
 
 class JointAttention(Attention):
     """Attention of a double block: image and text streams have weights of their own."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: TransformerConfig, form: Operations) -> None:
+        super().__init__(config, form)
         hidden = config.hidden
         self.to_out = nn.ModuleList([nn.Linear(hidden, hidden)])
         self.add_q_proj, self.add_k_proj, self.add_v_proj = (nn.Linear(hidden, hidden) for _ in range(3))
@@ -71,29 +69,30 @@ class JointAttention(Attention):
         self.to_add_out = nn.Linear(hidden, hidden)
 
     def forward(self, text: Tensor, image: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+        form = self.form
         k, v = self.key_value(image)
-        text_q = self.norm_added_q(self.heads(self.add_q_proj(text)))
-        text_k = self.norm_added_k(self.heads(self.add_k_proj(text)))
-        text_v = self.heads(self.add_v_proj(text))
-        q = torch.cat([text_q, self.query(image)], dim=2)
-        k, v = torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)
+        q = form.join(form.normed_heads(self.add_q_proj, self.norm_added_q, text), self.query(image))
+        k = form.join(form.normed_heads(self.add_k_proj, self.norm_added_k, text), k)
+        v = form.join(form.heads(self.add_v_proj, text), v)
         joint = self.attend(rope(q), rope(k), v)
         length = text.shape[1]
         return self.to_add_out(joint[:, :length]), self.to_out[0](joint[:, length:])
 
 
 class DoubleBlock(nn.Module):
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__()
-        self.attn = JointAttention(config)
-        self.ff = FeedForward(config.hidden, config.mlp_width)
-        self.ff_context = FeedForward(config.hidden, config.mlp_width)
+        self.form = form
+        self.attn = JointAttention(config, form)
+        self.ff = FeedForward(config.hidden, config.mlp_width, form)
+        self.ff_context = FeedForward(config.hidden, config.mlp_width, form)
 
     def forward(self, text: Tensor, image: Tensor, vectors: Sequence[Tensor], rope: Rope) -> tuple[Tensor, Tensor]:
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors[: DOUBLE_VECTORS // 2]
         text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = vectors[
             DOUBLE_VECTORS // 2 :
         ]
+        modulate = self.form.modulate
         text_change, image_change = self.attn(
             modulate(text, text_shift, text_scale), modulate(image, shift, scale), rope
         )
@@ -105,24 +104,25 @@ class DoubleBlock(nn.Module):
 
 
 class SingleBlock(nn.Module):
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__()
         hidden = config.hidden
-        self.attn = Attention(config)
+        self.form = form
+        self.attn = Attention(config, form)
         self.proj_mlp = nn.Linear(hidden, config.mlp_width)
         self.proj_out = nn.Linear(hidden + config.mlp_width, hidden)
 
     def forward(self, tokens: Tensor, vectors: Sequence[Tensor], rope: Rope, wanted: slice | None = None) -> Tensor:
         """(b, s, hidden) -> the same, or only the `wanted` tokens of it."""
         shift, scale, gate = vectors
-        normed = modulate(tokens, shift, scale)
+        normed = self.form.modulate(tokens, shift, scale)
         k, v = self.attn.key_value(normed)
         k = rope(k)
         if wanted is not None:
             tokens, normed = tokens[:, wanted], normed[:, wanted]
             rope = rope.rows(wanted.start, wanted.stop)
         joint = self.attn.attend(rope(self.attn.query(normed)), k, v)
-        mlp = F.gelu(self.proj_mlp(normed), approximate="tanh")
+        mlp = self.form.gelu(self.proj_mlp, normed)
         return within_fp16(tokens + gate * self.proj_out(torch.cat([joint, mlp], dim=2)))
 
 
@@ -137,13 +137,20 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, config: TransformerConfig, *, single_operators: bool = False, prune_last_block: bool = True
+        self,
+        config: TransformerConfig,
+        *,
+        operators: Operators = Operators.DECOMPOSED,
+        prune_last_block: bool = True,
     ) -> None:
         super().__init__()
-        self.single_operators, self.prune_last_block = single_operators, prune_last_block
+        self.prune_last_block = prune_last_block
+        self.form = form = operations(config, operators)
         self.x_embedder = nn.Linear(config.channels, config.hidden)
-        self.transformer_blocks = nn.ModuleList(DoubleBlock(config) for _ in range(config.num_double_blocks))
-        self.single_transformer_blocks = nn.ModuleList(SingleBlock(config) for _ in range(config.num_single_blocks))
+        self.transformer_blocks = nn.ModuleList(DoubleBlock(config, form) for _ in range(config.num_double_blocks))
+        self.single_transformer_blocks = nn.ModuleList(
+            SingleBlock(config, form) for _ in range(config.num_single_blocks)
+        )
         self.proj_out = nn.Linear(config.hidden, config.channels)
 
     def forward(
@@ -156,7 +163,7 @@ class Denoiser(nn.Module):
         sin: Tensor,
         step_size: Tensor,
     ) -> Tensor:
-        rope = Rope(cos=cos, sin=sin, single_operator=self.single_operators)
+        rope = self.form.rope(cos, sin)
         vectors = split_vectors(modulation)
         image = torch.cat([self.x_embedder(latents.to(self.x_embedder.bias.dtype)), reference_tokens], dim=1)
         text = text_tokens
@@ -175,5 +182,5 @@ class Denoiser(nn.Module):
         else:
             tokens = last(tokens, vectors[:SINGLE_VECTORS], rope)[:, target]
         scale, shift = vectors[SINGLE_VECTORS:]
-        velocity = self.proj_out(modulate(tokens, shift, scale))
+        velocity = self.proj_out(self.form.modulate(tokens, shift, scale))
         return latents + step_size * velocity.to(torch.float32)

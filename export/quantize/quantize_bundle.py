@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ... import __version__
 from ...engine.bundle import MANIFEST, WEIGHTS, Bundle
+from ...engine.components import Operators
 from ...engine.errors import QuantizationError
 from ...engine.files import atomic_folder, share_file
 from ...engine.graph_file import GraphFile
@@ -70,9 +71,16 @@ def check_place(path: Path, *, overwrite: bool) -> None:
 
 
 def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
-    """Raise QuantizationError if a recipe quantizes nothing, or one of its patterns matches no layer."""
+    """Raise QuantizationError if a recipe quantizes nothing, a graph is for ONNX Runtime alone, or a pattern of the
+    recipe matches no layer."""
     if not recipe.components:
         raise QuantizationError(f"the recipe {recipe.name} quantizes nothing; take another with --recipe")
+    for component in recipe.components:
+        if bundle.graph(component).operators == Operators.ONNXRUNTIME.value:
+            raise QuantizationError(
+                f"the {component} of {bundle.path} has operators of ONNX Runtime's own, which are not quantized; "
+                "export the checkpoint again with --operators single"
+            )
     names = [
         f"{component}.{name}"
         for component in recipe.components

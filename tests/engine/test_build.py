@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -19,7 +20,7 @@ import pytest
 
 from kontext_trt.engine.build import Builder, Built
 from kontext_trt.engine.build_options import BuildOptions, Refit
-from kontext_trt.engine.bundle import Bundle
+from kontext_trt.engine.bundle import MANIFEST, Bundle
 from kontext_trt.engine.compile_process import ProcessResult
 from kontext_trt.engine.components import COMPONENTS, Precision
 from kontext_trt.engine.coverage import Task
@@ -133,6 +134,19 @@ def test_bf16_on_turing_is_refused_before_the_compiler_runs(wide_bundle: Bundle,
         builder.build("clip", COVERAGE)
 
 
+def test_graphs_for_onnx_runtime_alone_are_refused_before_anything_is_built(wide_bundle: Bundle, rtx: Flavour) -> None:
+    manifest = json.loads((wide_bundle.path / MANIFEST).read_bytes())
+    manifest["graphs"]["denoiser"]["operators"] = "onnxruntime"
+    (wide_bundle.path / MANIFEST).write_text(json.dumps(manifest))
+    builder = Builder(Bundle.open(wide_bundle.path), rtx, make_target(rtx, "sm_89", ()), compile_plan=_never)
+    with pytest.raises(
+        BuildError, match=r"the denoiser of .* TensorRT does not know; export the checkpoint again with"
+    ):
+        next(builder.build_all(["clip", "denoiser"], COVERAGE))
+    with pytest.raises(BuildError, match="the denoiser of"):
+        builder.build("denoiser", COVERAGE)
+
+
 def test_refit_without_a_driver_is_refused_before_the_compiler_runs(builder: Callable[..., Builder]) -> None:
     with pytest.raises(BuildError, match=r"compiles on the GPU for refit, and this machine has none"):
         builder(_never).build("clip", COVERAGE, BuildOptions(refit=Refit.FULL))
@@ -199,7 +213,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 from kontext_trt.engine.build import Builder
-from kontext_trt.engine.bundle import Bundle
+from kontext_trt.engine.bundle import MANIFEST, Bundle
 from kontext_trt.engine.coverage import Coverage
 from kontext_trt.engine.flavour import FlavourName, load_flavour
 from kontext_trt.engine.targets import make_target
