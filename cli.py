@@ -11,6 +11,7 @@ import typer
 from rich.logging import RichHandler
 
 from . import __version__
+from .benchmarks import commands as benchmark_commands
 from .engine import build_commands
 from .engine import commands as engine_commands
 from .engine.errors import KontextError
@@ -35,6 +36,7 @@ for command in (
     export_commands.demo,
 ):
     app.command()(command)
+app.command("evaluate")(benchmark_commands.evaluate_command)
 app.add_typer(build_commands.plans, name="plans")
 
 

@@ -17,9 +17,9 @@ from kontext_trt.benchmarks.small_kontext.model import SMALL, SMOKE, new_pipelin
 from kontext_trt.benchmarks.small_kontext.optimizer import FlatAdam
 from kontext_trt.benchmarks.small_kontext.options import Options
 from kontext_trt.benchmarks.small_kontext.samples import TEXT_TO_IMAGE, WEIGHTS, Sample, draw_sample
-from kontext_trt.benchmarks.small_kontext.scene import SIZES
+from kontext_trt.benchmarks.small_kontext.scene import SIZES, SQUARE
 from kontext_trt.benchmarks.small_kontext.state import load_state
-from kontext_trt.benchmarks.small_kontext.stream import SQUARE, Bucket, Pool, Texts, draw_chunk
+from kontext_trt.benchmarks.small_kontext.stream import Bucket, Pool, Texts, draw_chunk
 from kontext_trt.benchmarks.small_kontext.trainer import Trainer
 from kontext_trt.benchmarks.small_kontext.vocabulary import T5_LENGTH, corpus, train_clip_tokenizer, train_t5_tokenizer
 from kontext_trt.benchmarks.small_kontext.wordings import FRAMES

@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .samples import TEXT_TO_IMAGE, WEIGHTS, draw_sample
-from .scene import SIZES, Size
+from .scene import SIZES, SQUARE, Size
 from .vocabulary import CLIP_LENGTH, T5_LENGTH
 
-SQUARE: Size = (128, 128)
 SQUARE_SHARE = 0.6
 """Of the samples; the other sizes share the rest evenly."""
 

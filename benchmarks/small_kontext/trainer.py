@@ -17,8 +17,9 @@ from .flow_training import Networks, flow_loss, rope
 from .model import SMALL, SMOKE, new_pipeline, new_tokenizers, num_parameters, text_networks
 from .optimizer import FlatAdam
 from .options import Options, learning_rate
+from .scene import SQUARE
 from .state import Progress, load_state, save_state
-from .stream import SQUARE, Bucket, Chunk, Chunks, Pool, Stream, Texts
+from .stream import Bucket, Chunk, Chunks, Pool, Stream, Texts
 from .vae_training import KL_WEIGHT, autoencoder_losses, decode, encode, latent_statistics, psnr, to_network
 from .validation import Validation
 from .vocabulary import read_tokenizers
