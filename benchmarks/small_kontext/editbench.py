@@ -43,15 +43,15 @@ def cases(count: int = NUM_CASES) -> tuple[Case, ...]:
     """The first `count` requests, in an order that mixes the tasks evenly. Raises ValueError out of 1..200."""
     if not 1 <= count <= NUM_CASES:
         raise ValueError(f"EditBench has {NUM_CASES} requests; ask for 1 to {NUM_CASES} of them, not {count}")
-    places = [
-        ((i + 0.5) / number, kind, task, i)
+    places = sorted(
+        ((i + 0.5) / number, kind, task)
         for kind, tasks in KINDS.items()
         for task, number in tasks.items()
         for i in range(number)
-    ]
+    )
     return tuple(
-        Case(number, kind, draw_sample(FIRST_SEED + i, held_out=True, task=task))
-        for number, (_, kind, task, i) in enumerate(sorted(places)[:count])
+        Case(number, kind, draw_sample(FIRST_SEED + number, held_out=True, task=task))
+        for number, (_, kind, task) in enumerate(places[:count])
     )
 
 

@@ -96,9 +96,10 @@ class Trainer:
         ):
             if f"{stage}.average" not in tensors:
                 continue
-            average = tensors[f"{stage}.average"]
-            kept = {name: tensors.get(f"{stage}.{name}", average) for name in ("master", "average", "second")}
-            adam.load(kept, steps)
+            average, second = tensors[f"{stage}.average"], tensors.get(f"{stage}.second")
+            kept = {"master": tensors.get(f"{stage}.master", average), "average": average}
+            adam.load(kept | {"second": torch.zeros_like(average) if second is None else second}, steps)
+            adam.num_steps = 0 if second is None else steps
 
     def seconds(self) -> float:
         """Training time used, resumed parts included."""
@@ -204,7 +205,7 @@ class Trainer:
             *self.networks.transformer.single_transformer_blocks,
         ):
             if self.options.compile:
-                block.compile()
+                block.compile(dynamic=False)
         rotaries: dict[Bucket, tuple[Tensor, Tensor]] = {}
         total, worst = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         start = self.seconds() if not self.progress.flow_steps else 60 * self.options.minutes * self.options.vae_share
@@ -215,15 +216,12 @@ class Trainer:
             chunk = stream.ready()
             if chunk is not None:
                 self._add_encoded(chunk, pool)
-            # the most frequent shape first: the compiler makes one kernel for the first, and one for all others
-            bucket = (
-                pool.choose(self.rng)
-                if self.progress.flow_steps > begun
-                else max(pool.ready(), key=lambda one: one.share)
-            )
+            bucket = pool.choose(self.rng)
             if bucket not in rotaries:
                 rotaries[bucket] = rope(self.networks.transformer, bucket.size, bucket.edits)
-            loss = flow_loss(self.networks, pool.draw(bucket, self.options.batch), rotaries[bucket])
+            # compiled for the most frequent size alone: kernels for any size fail in torch 2.11 (CUDA error in a sum)
+            with torch.compiler.set_stance("default" if bucket.size == SQUARE else "force_eager"):
+                loss = flow_loss(self.networks, pool.draw(bucket, self.options.batch), rotaries[bucket])
             loss.backward()
             rate = learning_rate((self.seconds() - start) / (limit - start), begun)
             norm = self.flow_adam.step(self.options.learning_rate * rate)
