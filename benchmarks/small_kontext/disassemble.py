@@ -28,7 +28,7 @@ EPOCH = 100
 def state_of(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
     """Raises CheckpointError if the folder cannot be opened."""
     try:
-        pipeline = FluxKontextPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        pipeline = FluxKontextPipeline.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is no diffusers folder of the small Kontext: {error}") from error
     tensors = {

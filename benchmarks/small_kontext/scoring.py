@@ -8,8 +8,8 @@
 - In no window of 16x16 pixels is more than a fifth wrong. The smallest thing of the world covers nearly half of such a
   window: one that is missing, left over, of another colour or in another place fails wherever it is. A contour
   that is a pixel off makes a tenth of a window wrong, and passes.
-- Letters that an instruction asks for are read by comparing each with the whole alphabet: O and Q differ by less than a
-  fifth of a window.
+- The letters of a sign are read by comparing each with the whole alphabet, whether the instruction is about them or
+  not: O and Q differ by less than a fifth of a window. (Not if the picture shall be pixelated.)
 
 So what must stay counts as much as what must change, and neither doing nothing nor painting everything is ever a
 success. The answer has to be unique for this: it is, for every task of the world.
@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .letters import ALPHABET, word_coverage
-from .render import Pixels
-from .samples import TEXT_TO_IMAGE, Sample
+from .render import LIGHTS, STYLES, Pixels
+from .samples import Sample
 from .scene import COLOURS, LETTER_SCALE, SIGN_MARGIN, Scene
 
 TOLERANCE = 40
@@ -41,8 +41,8 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Of one answer. `wrong` is the worst window's part of wrong pixels; `read` the word on the sign, None if the
-    instruction asks for none. Squared errors are means over pixels and channels of 0..255: `inside` where the
+    """Of one answer. `wrong` is the worst window's part of wrong pixels; `read` the word on the sign, None if there
+    is none to read. Squared errors are means over pixels and channels of 0..255: `inside` where the
     instruction lets pixels change, `outside` where they must stay, None where none must."""
 
     success: bool
@@ -58,9 +58,10 @@ def score(sample: Sample, answer: Pixels) -> Score:
     if answer.shape != target.shape:
         raise ValueError(f"the known answer is {target.shape}, this one is {answer.shape}")
     stays = sample.stays()
+    after = sample.edit.after
     wrong = worst_window(wrong_pixels(answer, target))
-    wanted = asked_word(sample)
-    read = None if wanted is None else read_word(answer, sample.edit.after)
+    wanted = word_of(after)
+    read = None if wanted is None else read_word(answer, after)
     return Score(
         success=wrong <= ALLOWED and read == wanted,
         wrong=wrong,
@@ -94,10 +95,9 @@ def worst_window(wrong: Mask) -> float:
     return float(counts.max()) / WINDOW**2
 
 
-def asked_word(sample: Sample) -> str | None:
-    """The word that the instruction wants on the sign."""
-    sign = sample.edit.after.sign
-    return sign.word if sign is not None and sample.task in ("letters", TEXT_TO_IMAGE) else None
+def word_of(scene: Scene) -> str | None:
+    """The word that can be read on the scene's sign."""
+    return None if scene.sign is None or scene.style == "pixelate" else scene.sign.word
 
 
 def read_word(picture: Pixels, scene: Scene) -> str:
@@ -106,8 +106,9 @@ def read_word(picture: Pixels, scene: Scene) -> str:
     left, top, right, bottom = (side + margin for side, margin in zip(scene.sign_box(), (1, 1, -1, -1), strict=True))
     inset = SIGN_MARGIN - 1
     plate = picture[top + inset : bottom - inset, left + inset : right - inset].astype(np.float32)
-    white = np.array(COLOURS["white"], np.float32)
-    direction = np.array(COLOURS[scene.sign.colour], np.float32) - white
+    colours = np.array([COLOURS["white"], COLOURS[scene.sign.colour]], np.float32)
+    white, colour = LIGHTS[scene.light](colours) if scene.style == "none" else STYLES[scene.style](colours)
+    direction = colour - white
     ink = (plate - white) @ direction / (direction @ direction)
     return "".join(
         min(ALPHABET, key=lambda letter: _distance(ink[:, start : start + LETTER_WIDTH], letter))
