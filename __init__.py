@@ -24,16 +24,18 @@ from .engine.errors import (
     MissingDependencyError,
     NotFiniteError,
     PlanError,
+    QuantizationError,
     RequestError,
     TargetError,
 )
 from .runtime.kontext import Kontext
-from .runtime.options import Device, OnnxRuntimeOptions, TensorRtOptions, WhenBusy
+from .runtime.options import AnyExecutor, Device, OnnxRuntimeOptions, TensorRtOptions, WhenBusy
 from .runtime.prompts import PromptCutWarning
 from .runtime.result import Output, Result
 from .runtime.sizes import Fit, Placement
 
 __all__ = [
+    "AnyExecutor",
     "Kontext",
     "Bundle",
     "Device",
@@ -59,6 +61,7 @@ __all__ = [
     "MissingDependencyError",
     "NotFiniteError",
     "PlanError",
+    "QuantizationError",
     "RequestError",
     "TargetError",
 ]

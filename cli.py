@@ -17,6 +17,7 @@ from .engine import commands as engine_commands
 from .engine.errors import KontextError
 from .engine.terminal import notes, screen
 from .export import commands as export_commands
+from .export import quantize_commands
 from .runtime import commands as runtime_commands
 
 app = typer.Typer(
@@ -28,6 +29,9 @@ app = typer.Typer(
 )
 for command in (
     export_commands.export,
+    quantize_commands.calibrate,
+    quantize_commands.quantize,
+    quantize_commands.compare,
     build_commands.build,
     runtime_commands.edit,
     runtime_commands.generate,
@@ -38,6 +42,7 @@ for command in (
     app.command()(command)
 app.command("evaluate")(benchmark_commands.evaluate_command)
 app.add_typer(build_commands.plans, name="plans")
+app.add_typer(quantize_commands.calibration, name="calibration")
 
 
 @app.callback(invoke_without_command=True)

@@ -30,7 +30,7 @@ from ..engine.gpus import find_gpus
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.targets import make_target
 from ..export.checkpoint import CheckpointFiles, open_checkpoint
-from ..export.commands import quiet_libraries
+from ..export.environment import quiet_libraries
 from ..export.export import export_bundle
 from ..export.tiny import tiny_pipeline
 

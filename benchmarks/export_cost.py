@@ -31,7 +31,7 @@ def _config(blocks: tuple[int, int]):
 def export_ours(folder: Path) -> None:
     """Child: export the checkpoint in FOLDER/checkpoint, and print what its graphs hold."""
     from ..export.checkpoint import open_checkpoint
-    from ..export.commands import quiet_libraries
+    from ..export.environment import quiet_libraries
     from ..export.export import export_bundle
 
     quiet_libraries()
@@ -85,7 +85,7 @@ def row(what: str, cost: Cost, written: int) -> dict[str, float | str]:
 
 
 def run(blocks: tuple[int, int]) -> list[dict[str, float | str]]:
-    from ..export.commands import quiet_libraries
+    from ..export.environment import quiet_libraries
     from .sparse_checkpoint import write_sparse_checkpoint
 
     quiet_libraries()

@@ -63,8 +63,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     from ..export.checkpoint import open_checkpoint
-    from ..export.commands import quiet_libraries
     from ..export.demo import PICTURE
+    from ..export.environment import quiet_libraries
     from ..export.export import export_bundle
     from ..export.tiny import write_tiny_checkpoint
 

@@ -48,16 +48,25 @@ def _stored(part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple
     return stored
 
 
+def write_sparse_transformer(path: Path, transformer: TransformerConfig) -> int:
+    """A transformer's file alone. Returns its apparent size in bytes."""
+    return _write_part(path, "transformer", ModelConfig(transformer=transformer))
+
+
+def _write_part(path: Path, part: str, config: ModelConfig) -> int:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for component in COMPONENTS.values():
+        if component.part == part:
+            shapes |= expected_tensors(component.name, config)
+    return write_sparse_file(path, _stored(part, shapes))
+
+
 def write_sparse_checkpoint(folder: Path, transformer: TransformerConfig | None = None) -> int:
     """A diffusers folder without weights' blocks. Returns its apparent size in bytes."""
     config = ModelConfig(transformer=transformer or TransformerConfig())
     total = 0
     for part, name in FOLDERS.items():
-        shapes: dict[str, tuple[int, ...]] = {}
-        for component in COMPONENTS.values():
-            if component.part == part:
-                shapes |= expected_tensors(component.name, config)
-        total += write_sparse_file(folder / name / "model.safetensors", _stored(part, shapes))
+        total += _write_part(folder / name / "model.safetensors", part, config)
     clip_tokenizer().save_pretrained(str(folder / "tokenizer"))
     t5_tokenizer().save_pretrained(str(folder / "tokenizer_2"))
     (folder / "model_index.json").write_text('{"_class_name": "FluxKontextPipeline"}')

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..engine.components import Precision
 from ..export.checkpoint import open_checkpoint
-from ..export.commands import quiet_libraries
+from ..export.environment import quiet_libraries
 from ..export.export import ExportOptions, export_bundle
 from ..export.tiny import write_tiny_checkpoint
 

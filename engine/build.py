@@ -126,7 +126,7 @@ class Builder:
         with self._workplace(ingredients) as (plan, log):
             attempt = self._compile(ingredients, plan, log)
             census = inspect_build(ingredients, graph, self.bundle.manifest.model, attempt)
-            warnings = not_as_asked(ingredients, graph, census)
+            warnings = not_as_asked(ingredients, census)
             self._accept(ingredients, warnings, attempt.log)
             manifest = self._manifest(ingredients, attempt, census, warnings)
             return Built(path=self.store.add(plan, manifest), manifest=manifest, reused=False)
@@ -142,7 +142,12 @@ class Builder:
     def _preflight(self, wanted: Sequence[Ingredients]) -> None:
         needed = together(
             [
-                estimate(self.bundle.graph(one.component).weight_bytes, self.flavour, one.options.workspace_bytes)
+                estimate(
+                    (graph := self.bundle.graph(one.component)).weight_bytes,
+                    self.flavour,
+                    one.options.workspace_bytes,
+                    nvfp4=graph.quantization is not None and "nvfp4" in graph.quantization.products,
+                )
                 for one in wanted
             ]
         )
@@ -163,6 +168,8 @@ class Builder:
         for left in folder.glob(f".{key}.*"):  # by a build that was ended; the key's lock is ours
             if left.is_dir():
                 shutil.rmtree(left)
+            else:
+                left.unlink()
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{key}.") as temporary:
             yield Path(temporary) / "plan", self.store.logs / f"{component}.{key}.log"
 

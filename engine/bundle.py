@@ -18,6 +18,8 @@ GRAPHS = "graphs"
 WEIGHTS = "graphs/weights"
 """Under the graphs: ONNX allows external data beside or below the graph only."""
 TOKENIZERS = "tokenizers"
+NETWORKS = "networks.json"
+"""The checkpoint's configuration, for what makes the networks anew: calibration and comparison."""
 BUILT = ("plans", "caches")
 """Folders of what was built from the graphs; `plan_store` and `caches` say what lies in them."""
 

@@ -57,7 +57,7 @@ def _show(bundle: Bundle) -> None:
     for name, graph in manifest.graphs.items():
         table.add_row(
             name,
-            graph.precision.value,
+            graph.precision.value + (f", {graph.quantization.recipe}" if graph.quantization else ""),
             f"{graph.opset} {graph.operators}",
             f"{graph.num_parameters:,}",
             human_bytes(graph.weight_bytes),

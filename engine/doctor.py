@@ -54,6 +54,13 @@ _PARTS = (
         False,
         "pip install 'kontext-trt[export]'",
     ),
+    (
+        "calibrate and quantize",
+        ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript", "nvidia-modelopt"),
+        False,
+        False,
+        "pip install 'kontext-trt[quantize]'",
+    ),
 )
 
 

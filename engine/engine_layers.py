@@ -30,12 +30,13 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One kernel, or group of kernels, of an engine."""
+    """One kernel, or group of kernels, of an engine. `nodes` are the graph's nodes that it came from."""
 
     name: str
     kind: str
     inputs: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
+    nodes: tuple[str, ...] = ()
 
     @property
     def is_attention(self) -> bool:
@@ -69,13 +70,18 @@ class Layer:
         if weight is None or len(weight.dims) < 2:
             operands = self.inputs[:2]
         else:
+            # a residual may be as wide as the operand; in a strongly typed network it is not the narrower of the two
             fitting = [tensor for tensor in self.inputs if tensor.dims[-1:] == weight.dims[-2:-1]]
-            operands = (*(fitting or self.inputs)[:1], weight)
+            operands = (*sorted(fitting or self.inputs[:1], key=_bits)[:1], weight)
         return max((tensor.number_format for tensor in operands), key=lambda text: FORMAT_BITS.get(text, 0), default="")
 
 
 def _size(tensor: Tensor) -> int:
     return prod(tensor.dims)
+
+
+def _bits(tensor: Tensor) -> int:
+    return FORMAT_BITS.get(tensor.number_format, 64)
 
 
 def layers_from_log(lines: Iterable[str]) -> list[Layer]:
@@ -91,7 +97,12 @@ def _layer_from_line(line: str) -> Layer:
         kind=head[2],
         inputs=tuple(_tensors(line, "Inputs", "Constants")),
         constants=tuple(_tensors(line, "Constants", "Outputs")),
+        nodes=_nodes(line.rpartition(", Metadata: ")[2]),
     )
+
+
+def _nodes(metadata: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\[ONNX Layer: (.*?)\]", metadata))
 
 
 def _tensors(line: str, start: str, end: str) -> Iterator[Tensor]:
@@ -108,6 +119,7 @@ def layers_from_inspector(text: str) -> list[Layer]:
             kind=layer.get("LayerType", ""),
             inputs=tuple(_inspected(layer.get("Inputs", ()))),
             constants=tuple(_inspected(layer.get("Constants", ()))),
+            nodes=_nodes(layer.get("Metadata", "")),
         )
         for layer in json.loads(text, strict=False)["Layers"]  # layer names may hold line breaks
         if isinstance(layer, dict)

@@ -65,3 +65,7 @@ class BuildError(KontextError):
 
 class PlanError(KontextError):
     """A plan that must not be opened: missing, altered, foreign, or made for another machine."""
+
+
+class QuantizationError(KontextError):
+    """A recipe, calibration or quantized graph that cannot be made or used."""

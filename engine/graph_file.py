@@ -66,9 +66,22 @@ class GraphFile:
 
     @property
     def num_attention(self) -> int:
-        """Attention operators, or, in a graph where they are decomposed, softmaxes."""
+        """Attention operators, and softmaxes of those that are decomposed."""
         kinds = [node.op_type for node in self.proto.graph.node]
-        return kinds.count("Attention") or kinds.count("Softmax")
+        return kinds.count("Attention") + kinds.count("Softmax")
+
+    @cached_property
+    def quantized_products(self) -> Mapping[str, str]:
+        """The matrix products that are to multiply in fp8 or nvfp4, by node name: those whose two operands are
+        dequantized from it."""
+        producers = {output: node for node in self.proto.graph.node for output in node.output}
+        products: dict[str, str] = {}
+        for node in self.proto.graph.node:
+            if node.op_type == "MatMul":
+                formats = {_dequantized_format(name, producers) for name in node.input}
+                if len(formats) == 1 and (number_format := formats.pop()) is not None:
+                    products[node.name] = number_format
+        return products
 
     @property
     def quantized(self) -> str | None:
@@ -78,6 +91,16 @@ class GraphFile:
         names = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in self.proto.graph.initializer}
         found = {_QUANTIZED[name] for name in names if name in _QUANTIZED}
         return max(found) if found else None
+
+
+def _dequantized_format(name: str, producers: Mapping[str, Any]) -> str | None:
+    """The format that a value was dequantized from, followed through what only moves or widens it."""
+    node = producers.get(name)
+    while node is not None and node.op_type in ("Transpose", "Cast"):
+        node = producers.get(node.input[0])
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    return "nvfp4" if any(attribute.name == "block_size" for attribute in node.attribute) else "fp8"
 
 
 def map_weights(graph: GraphFile) -> dict[str, NDArray[np.uint8]]:

@@ -29,12 +29,13 @@ class WeightsFingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredients:
-    """Everything that decides what a plan is. Its key is the hash of these."""
+    """Everything that decides what a plan is. Its key is the hash of these. `recipe_sha256` is "" if not quantized."""
 
     component: str
     precision: Precision
     graph_sha256: str
     weights: tuple[WeightsFingerprint, ...]
+    recipe_sha256: str
     target: Target
     coverage: Coverage
     profile: Mapping[str, ShapeRange]
@@ -62,6 +63,7 @@ def plan_ingredients(
         weights=tuple(
             WeightsFingerprint(size_bytes=record.size_bytes, sample_sha256=record.sample_sha256) for record in weights
         ),
+        recipe_sha256=graph.quantization.recipe_sha256 if graph.quantization else "",
         target=target,
         coverage=coverage,
         profile=profile_of(COMPONENTS[component], coverage, manifest.model),

@@ -34,17 +34,17 @@ def inspect_build(ingredients: Ingredients, graph: GraphFile, model: ModelRecord
         weight_bytes=memory["weights"],
         activation_bytes=memory["activation"] or attempt.compiled.activation_bytes,
         io_bytes=io_bytes(component, ingredients.coverage, model, ingredients.precision),
+        quantized_products=graph.quantized_products,
     )
 
 
-def not_as_asked(ingredients: Ingredients, graph: GraphFile, census: Census) -> tuple[str, ...]:
+def not_as_asked(ingredients: Ingredients, census: Census) -> tuple[str, ...]:
     """In words, what an engine does not do as it was asked to."""
     sixteen_bits = ingredients.precision.item_bytes == 2
     return tuple(
         shortfalls(
             census,
             precision=ingredients.precision.value,
-            quantized=graph.quantized,
             fused_attention=ingredients.component in FUSED_ATTENTION and sixteen_bits,
         )
     )

@@ -42,8 +42,23 @@ class WeightsRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationRecord:
+    """How a graph was quantized.
+
+    `recipe` is its name, `recipe_sha256` covers everything that it says, `calibration_sha256` the activation ranges
+    ("" where none were needed). `products` counts matrix products by format; `kept` names the layers that a user kept.
+    """
+
+    recipe: str
+    recipe_sha256: str
+    calibration_sha256: str
+    products: Mapping[str, int]
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphRecord:
-    """One component's graph."""
+    """One component's graph. `precision` is what it computes in but for what `quantization` says."""
 
     path: str
     precision: Precision
@@ -52,6 +67,7 @@ class GraphRecord:
     num_parameters: int
     weight_bytes: int
     weights: tuple[str, ...]
+    quantization: QuantizationRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from .census import Census
 from .errors import PlanError
 from .ingredients import Ingredients
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

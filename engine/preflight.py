@@ -13,6 +13,8 @@ from .memory import available_bytes
 
 MEMORY_PER_WEIGHT_BYTE = 2.0
 """A little above the anonymous memory that the compiler was seen to hold (benchmarks/build_cost.py)."""
+MEMORY_PER_NVFP4_BYTE = 2.6
+"""The same for NVFP4 (benchmarks/quantized_cost.py): 2.48 for the whole denoiser."""
 BASE_MEMORY_BYTES = 1 << 30
 PLAN_PER_WEIGHT_BYTE = 1.05
 BASE_PLAN_BYTES = 64 << 20
@@ -36,10 +38,11 @@ class Resources:
     gpu: int | None
 
 
-def estimate(weight_bytes: int, flavour: Flavour, workspace_bytes: int | None) -> Estimate:
-    """For one component."""
+def estimate(weight_bytes: int, flavour: Flavour, workspace_bytes: int | None, *, nvfp4: bool = False) -> Estimate:
+    """For one component, most of whose weights are in NVFP4 or not."""
+    per_byte = MEMORY_PER_NVFP4_BYTE if nvfp4 else MEMORY_PER_WEIGHT_BYTE
     return Estimate(
-        memory=int(BASE_MEMORY_BYTES + MEMORY_PER_WEIGHT_BYTE * weight_bytes),
+        memory=int(BASE_MEMORY_BYTES + per_byte * weight_bytes),
         disk=int(BASE_PLAN_BYTES + PLAN_PER_WEIGHT_BYTE * weight_bytes),
         gpu=0 if flavour.ahead_of_time else weight_bytes + (workspace_bytes or 0),
     )

@@ -119,10 +119,10 @@ def check_formats(capability: str, formats: Iterable[str]) -> None:
         if number_format == "bf16" and major < 8:
             raise TargetError(f"{name} has no bf16, which starts at sm_80; export with --precision fp16")
         if number_format == "fp8" and (major, minor) < (8, 9):
-            raise TargetError(f"{name} has no fp8, which starts at sm_89; use the {_plain(major)} graphs")
+            raise TargetError(f"{name} has no fp8, which starts at sm_89; export with --precision {_plain(major)}")
         if number_format == "nvfp4" and major not in (10, 12):
             better = "fp8" if (major, minor) >= (8, 9) else _plain(major)
-            raise TargetError(f"{name} has no nvfp4, which sm_10x and sm_12x have; use the {better} graphs")
+            raise TargetError(f"{name} has no nvfp4, which sm_10x and sm_12x have; export or quantize to {better}")
 
 
 def _plain(major: int) -> str:

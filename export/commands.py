@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import tempfile
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +11,39 @@ import typer
 
 from ..engine.byte_sizes import human_bytes
 from ..engine.components import Operators, Precision
-from ..engine.errors import MissingDependencyError
+from ..engine.errors import QuantizationError
 from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
+from .environment import quiet_libraries, require_export
+from .quantize.recipes import RecipeName, make_recipe
+from .quantize_commands import (
+    CalibrationOption,
+    KeepOption,
+    T5Option,
+    check_request,
+    default_artefact,
+    report_quantized,
+    require_quantize,
+    run_recipe,
+)
+from .torch_device import TorchDevice
 
 PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
+
+
+class ExportPrecision(str, Enum):
+    """A type to compute everything in (`Precision`), or a recipe for the denoiser's blocks (`RecipeName`)."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP8 = "fp8"
+    FP8_ATTENTION = "fp8-attention"
+    NVFP4 = "nvfp4"
+    NVFP4_SVD = "nvfp4-svd"
+
+    @property
+    def recipe(self) -> RecipeName | None:
+        return RecipeName(self.value) if self.value in {recipe.value for recipe in RecipeName} else None
 
 
 def export(
@@ -24,8 +53,17 @@ def export(
     ],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
     precision: Annotated[
-        Precision | None, typer.Option(help="What all networks compute in. Default: as each is stored.")
+        ExportPrecision | None,
+        typer.Option(
+            help="What all networks compute in; default: as each is stored. fp8 and nvfp4 quantize the denoiser's "
+            "blocks, the rest stays as stored."
+        ),
     ] = None,
+    calibration: CalibrationOption = None,
+    keep: KeepOption = None,
+    t5_fp8: T5Option = False,
+    steps: Annotated[int | None, typer.Option(help="Steps of a calibration sample. Default: the model's, 28.")] = None,
+    device: Annotated[TorchDevice, typer.Option(help="Where torch calibrates.")] = TorchDevice.AUTO,
     operators: Annotated[
         Operators, typer.Option(help="Attention and norms as single operators, or decomposed for old TensorRT.")
     ] = Operators.SINGLE,
@@ -44,9 +82,39 @@ def export(
     from .checkpoint import CheckpointFiles, open_checkpoint
     from .export import ExportOptions, export_bundle
 
-    options = ExportOptions(precision=precision, operators=operators, hash_weights=hash_weights, overwrite=overwrite)
+    recipe = precision.recipe if precision else None
+    plain = None if precision is None or recipe else Precision(precision.value)
+    options = ExportOptions(
+        precision=plain,
+        fp8_as_stored=plain is None,
+        operators=operators,
+        hash_weights=hash_weights,
+        overwrite=overwrite and recipe is None,
+    )
     files = CheckpointFiles(transformer=transformer, vae=vae, clip=clip, t5=t5, tokenizers=tokenizers)
     opened = open_checkpoint(checkpoint, files)
+    if recipe is None and (calibration or keep or t5_fp8):
+        raise QuantizationError("--calibration, --keep and --t5-fp8 go with a --precision that quantizes, such as fp8")
+    if recipe is not None:
+        require_quantize()
+        chosen = make_recipe(recipe.value, keep=tuple(keep or ()), t5=t5_fp8)
+        check_request(bundle, chosen, calibration, overwrite=overwrite)
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        with progress_bars() as bars, tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as name:
+            whole = export_bundle(opened, Path(name) / "unquantized", options, bars)
+            quantized = run_recipe(
+                whole,
+                bundle,
+                chosen,
+                calibration,
+                artefact=default_artefact(bundle),
+                steps=steps,
+                device=device,
+                overwrite=overwrite,
+                progress=bars,
+            )
+        report_quantized(quantized, chosen, json=json)
+        return
     with progress_bars() as bars:
         made = export_bundle(opened, bundle, options, bars)
     manifest = made.manifest
@@ -77,21 +145,3 @@ def demo(
 
     given = {"checkpoint": checkpoint, "image": image, "prompt": prompt, "steps": steps}
     run_demo(folder, Demo(**{name: value for name, value in given.items() if value is not None}))
-
-
-def require_export() -> None:
-    """Raise MissingDependencyError unless what exporting needs is installed."""
-    needed = ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"exporting needs {', '.join(missing)}; install it with: pip install 'kontext-trt[export]'"
-        )
-
-
-def quiet_libraries() -> None:
-    """Keep transformers' and diffusers' bars and advice off the screen; their errors still arrive."""
-    for name in ("transformers", "diffusers"):  # in this order: importing the second makes the first speak
-        library = importlib.import_module(name)
-        library.logging.set_verbosity_error()
-        library.logging.disable_progress_bar()

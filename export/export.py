@@ -6,14 +6,15 @@ import datetime
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+import msgspec
 import onnx_ir as ir
 
 from .. import __version__
-from ..engine.bundle import BUILT, GRAPHS, MANIFEST, TOKENIZERS, WEIGHTS, Bundle
+from ..engine.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.components import COMPONENTS, Component, Operators, Precision
 from ..engine.errors import ExportError
 from ..engine.files import atomic_folder, sha256_file, share_file
@@ -31,16 +32,22 @@ from ..engine.sizes import TRAINED_SIZES
 from ..engine.tensor_file import TensorFile
 from .checkpoint import Checkpoint, View
 from .configs import ModelConfig
+from .quantize.stored_fp8 import as_stored_record, dequantize_stored
 from .tokenizers import write_tokenizer
 from .trace import TraceOptions, expected_tensors, model_dims, tensor_name, trace
-from .weights import Placed, stored_precision, usable_as_stored, write_converted
+from .weights import Placed, stored_precision, usable_as_fp8, usable_as_stored, write_converted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """`precision` None computes each network in the type it is stored in. `hash_weights` reads every byte once."""
+    """`precision` None computes each network in the type it is stored in. `hash_weights` reads every byte once.
+
+    With `fp8_as_stored` graphs read FP8 weights of linear layers as they lie, and dequantize them; without, they are
+    converted. TensorRT needs a GPU from sm_89 for such graphs.
+    """
 
     precision: Precision | None = None
+    fp8_as_stored: bool = True
     operators: Operators = Operators.SINGLE
     hash_weights: bool = False
     overwrite: bool = False
@@ -105,10 +112,12 @@ class _BundleWriter:
         self.folder, self.tensors = folder, tensors
         self.origins: dict[Path, str] = {}  # weights file in the bundle -> how it came
         self.shared: dict[Path, Path] = {}  # checkpoint file -> its file in the bundle
+        self.fp8_scales: dict[tuple[str, str], float] = {}  # part, tensor -> what an FP8 weight is multiplied by
 
     def write(self) -> None:
         for name in (WEIGHTS, TOKENIZERS):
             (self.folder / name).mkdir(parents=True)
+        (self.folder / NETWORKS).write_bytes(msgspec.json.encode(self.config))
         tokenizers = self._write_tokenizers()
         placed: dict[str, dict[str, Placed]] = {}
         precisions: dict[str, Precision] = {}
@@ -141,9 +150,12 @@ class _BundleWriter:
         placed: dict[str, Placed] = {}
         convert: dict[str, View] = {}
         for name, view in views.items():
-            if usable_as_stored(view, precision):
+            as_fp8 = self.options.fp8_as_stored and usable_as_fp8(name, view)
+            if as_fp8 or usable_as_stored(view, precision):
                 file = self._share(part, view.path)
                 placed[name] = Placed(file=file, offset=view.offset, size_bytes=view.size_bytes, shape=view.shape)
+                if as_fp8:
+                    self.fp8_scales[part, name] = view.scale_value
             else:
                 convert[name] = view
         if convert:
@@ -166,6 +178,8 @@ class _BundleWriter:
     def _write_graph(self, component: Component, precision: Precision, placed: Mapping[str, Placed]) -> GraphRecord:
         options = TraceOptions(precision=precision, operators=self.options.operators)
         model = trace(component, self.config, options)
+        scales = {name: scale for (part, name), scale in self.fp8_scales.items() if part == component.part}
+        num_fp8 = dequantize_stored(model, precision, scales) if scales else 0
         file = self.folder / GRAPHS / f"{component.name}.onnx"
         used = attach_weights(model, placed, file.parent)
         model.producer_name, model.producer_version = "kontext-trt", __version__
@@ -180,11 +194,12 @@ class _BundleWriter:
             num_parameters=sum(prod(shape) for shape in self.tensors[component.name].values()),
             weight_bytes=sum(weight.size_bytes for weight in used.values()),
             weights=tuple(sorted({f"{WEIGHTS}/{weight.file.name}" for weight in used.values()})),
+            quantization=as_stored_record(num_fp8) if num_fp8 else None,
         )
 
     def _manifest(self, graphs: Mapping[str, GraphRecord], tokenizers: Mapping[str, TokenizerRecord]) -> Manifest:
         transformer = self.config.transformer
-        written = [record.path for record in (*graphs.values(), *tokenizers.values())]
+        written = [NETWORKS, *(record.path for record in (*graphs.values(), *tokenizers.values()))]
         return Manifest(
             schema=SCHEMA,
             producer=f"kontext-trt {__version__}",
@@ -202,26 +217,34 @@ class _BundleWriter:
             ),
             graphs=graphs,
             tokenizers=tokenizers,
-            files=tuple(self._file_record(path) for path in written),
+            files=tuple(file_record(self.folder, path) for path in written),
             weights=tuple(self._weights_record(file) for file in self.origins),
         )
 
-    def _file_record(self, path: str) -> FileRecord:
-        file = self.folder / path
-        return FileRecord(path=path, size_bytes=file.stat().st_size, sha256=sha256_file(file))
-
     def _weights_record(self, file: Path) -> WeightsRecord:
-        tensors = TensorFile.open(file)
-        if self.options.hash_weights:
-            self.progress.start(f"hashing {file.name}", tensors.size_bytes)
-        return WeightsRecord(
-            path=f"{WEIGHTS}/{file.name}",
-            size_bytes=tensors.size_bytes,
-            header_sha256=tensors.header_sha256,
-            sample_sha256=tensors.sample_sha256(),
-            origin=self.origins[file],
-            sha256=sha256_file(file, self.progress.advance) if self.options.hash_weights else None,
-        )
+        record = weights_record(file, self.origins[file])
+        if not self.options.hash_weights:
+            return record
+        self.progress.start(f"hashing {file.name}", record.size_bytes)
+        return replace(record, sha256=sha256_file(file, self.progress.advance))
+
+
+def file_record(folder: Path, path: str) -> FileRecord:
+    """`path` is relative to the bundle's `folder`."""
+    file = folder / path
+    return FileRecord(path=path, size_bytes=file.stat().st_size, sha256=sha256_file(file))
+
+
+def weights_record(file: Path, origin: str) -> WeightsRecord:
+    """For a file among the bundle's weights; without its full hash."""
+    tensors = TensorFile.open(file)
+    return WeightsRecord(
+        path=f"{WEIGHTS}/{file.name}",
+        size_bytes=tensors.size_bytes,
+        header_sha256=tensors.header_sha256,
+        sample_sha256=tensors.sample_sha256(),
+        origin=origin,
+    )
 
 
 def attach_weights(model: ir.Model, placed: Mapping[str, Placed], folder: Path) -> dict[str, Placed]:

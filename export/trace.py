@@ -88,7 +88,7 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
     dtype = TORCH_TYPES[ElementType.ACTIVATION.resolve(options.precision)]
     examples = {**EXAMPLE_DIMS, "s": dims.text_length + EXAMPLE_DIMS["n"] + EXAMPLE_DIMS["m"]}
     with FakeTensorMode(), _quiet():
-        with _default_dtype(dtype):
+        with default_dtype(dtype):
             module = build_module(component.name, config, operators=options.operators)
         inputs = tuple(
             _example(port.element_type.resolve(options.precision), dims.resolve(port.dims, **examples))
@@ -177,7 +177,8 @@ def _simplify(model: ir.Model) -> None:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Floating-point parameters that are made meanwhile have this type."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

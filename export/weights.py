@@ -5,18 +5,33 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..engine.components import Precision
 from ..engine.errors import ExportError
 from ..engine.files import atomic_file
+from ..engine.tensor_file import ITEM_BITS
 from .checkpoint.views import TORCH_DTYPES, View
 
 STORED_TYPES = {Precision.FP32: "F32", Precision.FP16: "F16", Precision.BF16: "BF16"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTensor:
+    """A tensor to be written: its safetensors type and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return prod(self.shape) * ITEM_BITS[self.dtype] // 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +57,12 @@ def usable_as_stored(view: View, precision: Precision) -> bool:
     return view.dtype == STORED_TYPES[precision] and view.scale is None
 
 
+def usable_as_fp8(name: str, view: View) -> bool:
+    """Whether a graph can read the weight as it lies and scale it itself: an E4M3 matrix of a linear layer."""
+    embedding = name == "shared.weight" or "relative_attention_bias" in name or "embeddings." in name
+    return view.dtype == "F8_E4M3" and len(view.shape) == 2 and not embedding
+
+
 def write_converted(
     views: Mapping[str, View], precision: Precision, path: Path, on_bytes: Callable[[int], None] | None = None
 ) -> dict[str, Placed]:
@@ -50,28 +71,53 @@ def write_converted(
     `on_bytes` is told the size of every chunk written.
     """
     dtype = STORED_TYPES[precision]
-    target, item_bytes = TORCH_DTYPES[dtype], precision.item_bytes
-    header: dict[str, object] = {}
-    end = 0
-    for name, view in views.items():
-        begin, end = end, end + item_bytes * view.num_items
-        header[name] = {"dtype": dtype, "shape": list(view.shape), "data_offsets": [begin, end]}
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    placed: dict[str, Placed] = {}
-    with atomic_file(path) as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
+    specs = {name: FileTensor(dtype=dtype, shape=view.shape) for name, view in views.items()}
+
+    def converted() -> Iterator[tuple[str, Tensor]]:
+        target = TORCH_DTYPES[dtype]
         for name, view in views.items():
-            offset = file.tell()
             for chunk in view.chunks():
-                converted = chunk.to(target)
-                if target is torch.float16 and not torch.isfinite(converted).all() and torch.isfinite(chunk).all():
+                values = chunk.to(target)
+                if target is torch.float16 and not torch.isfinite(values).all() and torch.isfinite(chunk).all():
                     raise ExportError(
                         f"tensor {name} has values beyond float16's 65504; export it with --precision bf16"
                     )
-                data = converted.view(torch.uint8).numpy().tobytes()
-                file.write(data)
-                if on_bytes is not None:
-                    on_bytes(len(data))
-            placed[name] = Placed(file=path, offset=offset, size_bytes=file.tell() - offset, shape=view.shape)
-    return placed
+                yield name, values
+
+    return write_tensors(path, specs, converted(), on_bytes)
+
+
+def write_tensors(
+    path: Path,
+    specs: Mapping[str, FileTensor],
+    pieces: Iterable[tuple[str, Tensor]],
+    on_bytes: Callable[[int], None] | None = None,
+) -> dict[str, Placed]:
+    """One safetensors file, whole or not at all, from `pieces` of its tensors as they come.
+
+    The pieces of one tensor come in its order; tensors may take turns. `on_bytes` is told the size of every piece.
+    """
+    header: dict[str, object] = {}
+    begins: dict[str, int] = {}
+    end = 0
+    for name, spec in specs.items():
+        begins[name], end = end, end + spec.size_bytes
+        header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [begins[name], end]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    start = 8 + len(encoded)
+    written = dict.fromkeys(specs, 0)
+    with atomic_file(path) as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for name, values in pieces:
+            data = values.contiguous().view(-1).view(torch.uint8).cpu().numpy()
+            file.seek(start + begins[name] + written[name])
+            file.write(data.data)
+            written[name] += data.nbytes
+            if on_bytes is not None:
+                on_bytes(data.nbytes)
+        assert written == {name: spec.size_bytes for name, spec in specs.items()}, "every tensor is whole"
+    return {
+        name: Placed(file=path, offset=start + begins[name], size_bytes=spec.size_bytes, shape=spec.shape)
+        for name, spec in specs.items()
+    }

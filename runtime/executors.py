@@ -29,19 +29,18 @@ GRAPH_BYTES = 64 << 20
 """Set aside for the CUDA graphs of a request shape."""
 
 
-def open_executor(bundle: Bundle, options: ExecutorOptions | None = None) -> Executor:
-    """Without options: the bundle's plans if they fit this machine, else ONNX Runtime, on a GPU if it can.
-
-    Raises MissingDependencyError, PlanError, BudgetError or ExecutorError.
-    """
+def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
+    """Raises MissingDependencyError, PlanError, BudgetError or ExecutorError."""
     if isinstance(options, TensorRtOptions):
         return _open_tensorrt(bundle, options)
-    if options is None and installed_flavours() and any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
+    if isinstance(options, OnnxRuntimeOptions):
+        return _open_onnxruntime(bundle, options)
+    if installed_flavours() and any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
         try:
-            return _open_tensorrt(bundle, TensorRtOptions())
+            return _open_tensorrt(bundle, TensorRtOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
         except (PlanError, MissingDependencyError) as error:
             logger.info("the bundle's plans are not run: %s", error)
-    return _open_onnxruntime(bundle, options or OnnxRuntimeOptions())
+    return _open_onnxruntime(bundle, OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
 
 
 def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
@@ -52,6 +51,8 @@ def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
     if device is Device.AUTO:
         device = Device.CUDA if has_cuda() and find_gpus()[0] else Device.CPU
     if device is Device.CPU:
+        if options.vram_bytes is not None:
+            logger.warning("a budget of GPU memory means nothing on the CPU, where this bundle runs")
         return OnnxRuntimeCpu(bundle, threads=options.threads)
     from .device.cuda import CudaPython
     from .device.executor import DeviceExecutor, DeviceOptions
@@ -112,7 +113,9 @@ def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, C
         name: Cost(
             weights=plan.size_bytes,
             activations=plan.census.activation_bytes,
-            streamable=plan.build.weight_bytes if plan.ingredients.options.weight_streaming else 0,
+            streamable=min(plan.build.weight_bytes, plan.size_bytes)
+            if plan.ingredients.options.weight_streaming
+            else 0,
             runs=bundle.manifest.model.flow.steps if name == "denoiser" else 1,
         )
         for name, plan in plans.items()
@@ -130,7 +133,7 @@ def _residency(bundle: Bundle, costs: Mapping[str, Cost], budget: int | None, fr
     if budget is not None and budget > free:
         logger.warning("the budget is %s, but %s are free", human_bytes(budget), human_bytes(free))
     tensors = request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
-    plan = plan_residency(costs, fixed=total_bytes(tensors) + GRAPH_BYTES, budget=budget or free)
+    plan = plan_residency(costs, fixed=total_bytes(tensors) + GRAPH_BYTES, budget=free if budget is None else budget)
     for line in plan.describe():
         logger.info("%s", line)
     return plan

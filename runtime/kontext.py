@@ -21,7 +21,7 @@ from .clock import Clock
 from .executor import Executor
 from .executors import open_executor
 from .noise import starting_noise
-from .options import ExecutorOptions, WhenBusy
+from .options import AnyExecutor, ExecutorOptions, WhenBusy
 from .pictures import Picture, read_picture
 from .request import Reference, Request, make_request
 from .result import Output, Result
@@ -57,14 +57,14 @@ class Kontext:
         """Open a bundle. Networks are loaded when they are first needed; `load` does it now.
 
         Args:
-            executor: who runs it. Default: TensorRT if the bundle has plans for this machine, else ONNX Runtime.
+            executor: who runs it; see `AnyExecutor` for the default.
             when_busy: whether a request waits while another thread's runs, or is refused with BusyError.
 
         Raises BundleError if the bundle is not sound, PlanError, BudgetError, ExecutorError or MissingDependencyError
         if it cannot be run as asked.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return cls(opened, open_executor(opened, executor), when_busy=when_busy)
+        return cls(opened, open_executor(opened, executor or AnyExecutor()), when_busy=when_busy)
 
     def __enter__(self) -> Kontext:
         return self

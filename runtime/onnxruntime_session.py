@@ -40,13 +40,20 @@ def has_cuda() -> bool:
 
 
 def open_session(
-    bundle: Bundle, component: str, providers: Sequence[Any], *, threads: int = 0
+    bundle: Bundle, component: str, providers: Sequence[Any], *, threads: int = 0, memory_patterns: bool = True
 ) -> onnxruntime.InferenceSession:
-    """Raises ExecutorError, naming component and graph."""
+    """`memory_patterns` has the second run of a shape take all its memory anew, in one block.
+
+    Raises ExecutorError, naming component and graph.
+    """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = memory_patterns
+    if bundle.graph(component).quantization is not None:
+        # its rewriting of quantized products knows no FP8: it leaves operators that no provider has
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     path = bundle.graph_path(component)
     try:
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime

@@ -32,7 +32,8 @@ class OnnxRuntimeOptions:
         device: CPU, CUDA, or whichever there is.
         device_id: number of the CUDA device.
         threads: for the CPU, 0 for one a core.
-        vram_bytes: the most GPU memory for weights, activations and buffers; default: what is free.
+        vram_bytes: GPU memory to plan weights, activations and buffers for, of one picture of the usual size at a time;
+            larger requests take more. Default: what is free.
         graphs: record CUDA graphs. ONNX Runtime's kernels are launched one by one otherwise.
     """
 
@@ -50,7 +51,8 @@ class TensorRtOptions:
     Args:
         flavour: the library; default: whichever is installed and has plans for this machine.
         device_id: number of the CUDA device.
-        vram_bytes: the most GPU memory for weights, activations and buffers; default: what is free.
+        vram_bytes: GPU memory to plan weights, activations and buffers for, of one picture of the usual size at a time;
+            larger requests take more. Default: what is free.
         graphs: record CUDA graphs.
         plans: another folder of plans than the bundle's own; it must be trusted.
         trust: open plans from there. Plans are executable code.
@@ -64,11 +66,19 @@ class TensorRtOptions:
     trust: bool = False
 
 
-ExecutorOptions = OnnxRuntimeOptions | TensorRtOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyExecutor:
+    """TensorRT if the bundle has plans for this machine, else ONNX Runtime, on a GPU if it can."""
+
+    vram_bytes: int | None = None
+    graphs: bool = True
+
+
+ExecutorOptions = AnyExecutor | OnnxRuntimeOptions | TensorRtOptions
 
 
 class ExecutorName(str, Enum):
-    """Executors as the command line names them. AUTO leaves the choice to `open_executor`."""
+    """Executors as the command line names them."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -76,11 +86,10 @@ class ExecutorName(str, Enum):
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
 
-    def options(self, vram_bytes: int | None = None, *, graphs: bool = True) -> ExecutorOptions | None:
-        """None only if all is left to choose."""
+    def options(self, vram_bytes: int | None = None, *, graphs: bool = True) -> ExecutorOptions:
+        if self is ExecutorName.AUTO:
+            return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs)
         if self in (ExecutorName.TENSORRT, ExecutorName.TENSORRT_RTX):
             flavour = FlavourName(self.value.replace("-", "_"))
             return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs)
-        if self is ExecutorName.AUTO and vram_bytes is None and graphs:
-            return None
         return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs)

@@ -64,9 +64,10 @@ class ResidencyPlan:
             + (f", {human_bytes(self.streaming_budget)} of it kept" if residency is Residency.STREAMED else "")
             for name, residency in self.residencies.items()
         ]
+        arena = f" and activations {human_bytes(self.arena)}" if self.arena else ""
         total = (
-            f"{'buffers':12} {human_bytes(self.fixed):>9}, activations {human_bytes(self.arena)}; at most "
-            f"{human_bytes(self.peak)} of {human_bytes(self.budget)} at a time"
+            f"{'buffers':12} {human_bytes(self.fixed):>9}{arena}; at most {human_bytes(self.peak)} of "
+            f"{human_bytes(self.budget)} at a time"
         )
         moved = f", {human_bytes(self.moved)} loaded a request" if self.moved else ""
         return [*lines, total + moved]

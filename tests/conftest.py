@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from kontext_trt import Bundle, Kontext
+from kontext_trt.engine.components import Precision
 
 if TYPE_CHECKING:
     from diffusers import FluxKontextPipeline
@@ -35,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny diffusers folder in float32, saved by diffusers."""
-    from kontext_trt.export.commands import quiet_libraries
+    from kontext_trt.export.environment import quiet_libraries
     from kontext_trt.export.tiny import write_tiny_checkpoint
 
     quiet_libraries()
@@ -76,6 +77,30 @@ def checkpoint_copy(checkpoint_path: Path, tmp_path: Path) -> Path:
 def kontext(bundle_path: Path) -> Iterator[Kontext]:
     with Kontext.open(bundle_path) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def wide_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precision], Bundle]:
+    """By precision: the tiny checkpoint with heads of 128, as in FLUX.1. Not to be altered."""
+    folder = tmp_path_factory.mktemp("wide")
+    made: dict[Precision, Bundle] = {}
+
+    def bundle(precision: Precision) -> Bundle:
+        from kontext_trt.export.checkpoint import open_checkpoint
+        from kontext_trt.export.environment import quiet_libraries
+        from kontext_trt.export.export import ExportOptions, export_bundle
+        from kontext_trt.export.tiny import tiny_pipeline
+
+        checkpoint = folder / "checkpoint"
+        if not checkpoint.exists():
+            quiet_libraries()
+            tiny_pipeline(head_width=128).save_pretrained(checkpoint)
+        if precision not in made:
+            opened, options = open_checkpoint(checkpoint), ExportOptions(precision=precision)
+            made[precision] = export_bundle(opened, folder / precision.value, options)
+        return made[precision]
+
+    return bundle
 
 
 @pytest.fixture(scope="session")

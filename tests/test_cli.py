@@ -49,8 +49,17 @@ def test_edit_prints_json_for_programs(bundle_path: Path, image_path: Path, tmp_
 
 
 def test_generate(bundle_path: Path, tmp_path: Path):
-    run("generate", bundle_path, "-p", "a cat", "-o", tmp_path / "cat.webp", "--steps", 1, "--size", "64x32")
+    request = ("-p", "a cat", "-o", tmp_path / "cat.webp", "--steps", 1, "--size", "64x32")
+    run("generate", bundle_path, *request)
     assert size_of(tmp_path / "cat.webp") == (64, 32)
+
+
+def test_options_of_the_run(bundle_path: Path, tmp_path: Path):
+    request = ("-p", "a cat", "-o", tmp_path / "cat.png", "--steps", 2, "--size", "64x32")
+    options = ("--executor", "cpu", "--no-graphs", "--debug-nan", "--vram", "8GiB")
+    done = run("generate", bundle_path, *request, *options)
+    assert size_of(tmp_path / "cat.png") == (64, 32)
+    assert "a budget of GPU memory means nothing on the CPU" in done.stderr
 
 
 def test_export_edit_inspect(checkpoint_path: Path, tmp_path: Path):
@@ -85,6 +94,8 @@ def test_doctor():
         (["-o", "out.xyz"], "error: out.xyz: no picture format has the suffix '.xyz'"),
         (["--image", "missing.png"], "error: picture missing.png cannot be read: No such file or directory"),
         (["--prompt", ""], "error: a prompt must be a text that says what to do, not ''"),
+        (["--vram", "lots"], "error: a size in memory is written like 512MiB or 2GiB, not 'lots'"),
+        (["--executor", "cuda"], "error: the installed ONNX Runtime has no CUDA support"),
     ],
 )
 def test_refusals(bundle_path: Path, image_path: Path, tmp_path: Path, arguments: list[str], message: str):

@@ -202,14 +202,14 @@ def test_pool_overwrites_the_oldest(tokenizers):
 
 
 def test_smoke_training_resumes_and_assembles(tmp_path: Path):
-    options = Options(minutes=0.05, device="cpu", smoke=True)
+    options = Options(minutes=0.001, device="cpu", smoke=True)
     Trainer(tmp_path / "run", options, resume=False).train()
     progress, _ = load_state(tmp_path / "run" / "state")
     assert progress.stage == "flow"
     assert progress.flow_steps > 0
     with pytest.raises(CheckpointError, match="go on with --resume"):
         Trainer(tmp_path / "run", options, resume=False)
-    Trainer(tmp_path / "run", replace(options, minutes=0.1), resume=True).train()
+    Trainer(tmp_path / "run", replace(options, minutes=0.002), resume=True).train()
     again, _ = load_state(tmp_path / "run" / "state")
     assert again.flow_steps > progress.flow_steps
     assert again.epoch == 1

@@ -142,11 +142,11 @@ class Trainer:
         compiled = self._compiled(losses)
         total = torch.zeros(2, device=self.device)
         start, num_logged, begun = self.seconds(), 0, self.progress.vae_steps
-        while self.seconds() < limit:
+        while self.seconds() < limit or self.progress.vae_steps == begun:  # one step, however late it is
             chunk = stream.ready() if pool.ready() else stream.next()
             if chunk is not None:
                 pool.add(chunk.bucket, _values(chunk, self.device))
-            share = (self.seconds() - start) / (limit - start)
+            share = _share(self.seconds(), start, limit)
             crop = share < CROPS_SHARE
             pictures = self._vae_batch(pool, crop=crop)
             compute = compiled if crop else losses  # whole pictures have many shapes and little time
@@ -212,7 +212,7 @@ class Trainer:
         while sum(pool.counts.values()) < self.options.latents // 20:
             self._add_encoded(stream.next(), pool)
         begun, num_logged, last = self.progress.flow_steps, 0, time.perf_counter()
-        while self.seconds() < limit:
+        while self.seconds() < limit or self.progress.flow_steps == begun:
             chunk = stream.ready()
             if chunk is not None:
                 self._add_encoded(chunk, pool)
@@ -223,7 +223,7 @@ class Trainer:
             with torch.compiler.set_stance("default" if bucket.size == SQUARE else "force_eager"):
                 loss = flow_loss(self.networks, pool.draw(bucket, self.options.batch), rotaries[bucket])
             loss.backward()
-            rate = learning_rate((self.seconds() - start) / (limit - start), begun)
+            rate = learning_rate(_share(self.seconds(), start, limit), begun)
             norm = self.flow_adam.step(self.options.learning_rate * rate)
             self.progress = replace(self.progress, flow_steps=self.progress.flow_steps + 1)
             total += loss.detach()
@@ -292,3 +292,8 @@ class Trainer:
 def _values(chunk: Chunk, device: torch.device) -> dict[str, Tensor]:
     tensors = {"target": chunk.target, "reference": chunk.reference, "clip": chunk.clip, "t5": chunk.t5}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+
+
+def _share(now: float, start: float, limit: float) -> float:
+    """How much of a stage's time is over."""
+    return (now - start) / max(limit - start, 1e-3)

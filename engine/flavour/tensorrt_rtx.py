@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ import tensorrt_rtx
 from ..caches import read_cache, update_cache
 from ..errors import BuildError
 from .attention import mark_decomposable
+
+logger = logging.getLogger(__name__)
 
 
 class Contexts:
@@ -41,7 +44,10 @@ class Contexts:
         if self._cache is not None:
             kernels = bytes(self._cache.serialize())  # holds what was read, too
             self._cache = None
-            update_cache(self._path, lambda _: kernels)
+            try:
+                update_cache(self._path, lambda _: kernels)
+            except OSError as error:  # costs the next start time, not this one its result
+                logger.warning("the runtime cache %s could not be kept: %s", self._path, error)
 
 
 class TensorRtRtx:

@@ -29,14 +29,14 @@ CHUNK_ITEMS = 8 << 20
 class View:
     """A tensor as contiguous bytes of a safetensors file.
 
-    `scale` is the scalar that an FP8 weight is multiplied by (ComfyUI's `scale_weight`).
+    `scale` is what an FP8 weight is multiplied by (ComfyUI's `scale_weight`): a scalar's view, or its value.
     """
 
     path: Path
     dtype: str
     shape: tuple[int, ...]
     offset: int
-    scale: View | None = None
+    scale: View | float | None = None
 
     @property
     def num_items(self) -> int:
@@ -45,6 +45,13 @@ class View:
     @property
     def size_bytes(self) -> int:
         return self.num_items * ITEM_BITS[self.dtype] // 8
+
+    @property
+    def scale_value(self) -> float:
+        """1 without a scale."""
+        if self.scale is None:
+            return 1.0
+        return float(self.scale.read()) if isinstance(self.scale, View) else self.scale
 
     def rows(self, start: int, stop: int) -> View:
         """Rows `start` to `stop` of the first axis: contiguous, so still a view."""
@@ -58,7 +65,7 @@ class View:
 
     def chunks(self) -> Iterator[Tensor]:
         """The values as flat float32 tensors of at most 32 MiB, in order; an FP8 scale is multiplied in."""
-        scale = 1.0 if self.scale is None else float(self.scale.read())
+        scale = self.scale_value
         item_bytes = ITEM_BITS[self.dtype] // 8
         data = np.memmap(self.path, dtype=np.uint8, mode="c", offset=self.offset, shape=(self.size_bytes,))
         for start in range(0, self.size_bytes, CHUNK_ITEMS * item_bytes):

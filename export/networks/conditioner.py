@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..configs import TransformerConfig
-from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, sinusoid
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, join_vectors, sinusoid
 
 TIMESTEP_WIDTH = 256
 TIMESTEP_SCALE = 1000.0
@@ -40,7 +40,7 @@ class TimeTextEmbed(nn.Module):
         self.text_embedder = Embedder(config.pooled_width, config.hidden)
 
     def forward(self, timesteps: Tensor, guidance: Tensor, pooled: Tensor) -> Tensor:
-        dtype = self.text_embedder.linear_1.weight.dtype
+        dtype = self.text_embedder.linear_1.bias.dtype
         time = self.timestep_embedder(sinusoid(timesteps * TIMESTEP_SCALE, TIMESTEP_WIDTH).to(dtype))
         strength = self.guidance_embedder(sinusoid(guidance * TIMESTEP_SCALE, TIMESTEP_WIDTH).to(dtype))
         return (time[:, None] + strength[None]) + self.text_embedder(pooled.to(dtype))[None]
@@ -111,8 +111,8 @@ class Conditioner(nn.Module):
     def forward(
         self, timesteps: Tensor, guidance: Tensor, pooled: Tensor, text: Tensor, reference: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        dtype = self.x_embedder.weight.dtype
+        dtype = self.x_embedder.bias.dtype
         vector = F.silu(self.time_text_embed(timesteps, guidance, pooled))
         users = [*self.transformer_blocks, *self.single_transformer_blocks, self.norm_out]
-        modulation = torch.cat([user(vector) for user in users], dim=2)
+        modulation = join_vectors([user(vector) for user in users])
         return modulation, self.context_embedder(text.to(dtype)), self.x_embedder(reference.to(dtype))

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..configs import TransformerConfig
-from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Rope, attend, modulate, within_fp16
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Attend, Rope, modulate, split_vectors, within_fp16
 
 
 class Gelu(nn.Module):
@@ -47,6 +47,7 @@ class Attention(nn.Module):
         self.head_width = config.head_width
         self.to_q, self.to_k, self.to_v = (nn.Linear(hidden, hidden) for _ in range(3))
         self.norm_q, self.norm_k = (nn.RMSNorm(config.head_width, eps=1e-6) for _ in range(2))
+        self.attend = Attend()
 
     def heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "b s (h d) -> b h s d", d=self.head_width)
@@ -76,7 +77,7 @@ class JointAttention(Attention):
         text_v = self.heads(self.add_v_proj(text))
         q = torch.cat([text_q, self.query(image)], dim=2)
         k, v = torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)
-        joint = attend(rope(q), rope(k), v)
+        joint = self.attend(rope(q), rope(k), v)
         length = text.shape[1]
         return self.to_add_out(joint[:, :length]), self.to_out[0](joint[:, length:])
 
@@ -120,7 +121,7 @@ class SingleBlock(nn.Module):
         if wanted is not None:
             tokens, normed = tokens[:, wanted], normed[:, wanted]
             rope = rope.rows(wanted.start, wanted.stop)
-        joint = attend(rope(self.attn.query(normed)), k, v)
+        joint = self.attn.attend(rope(self.attn.query(normed)), k, v)
         mlp = F.gelu(self.proj_mlp(normed), approximate="tanh")
         return within_fp16(tokens + gate * self.proj_out(torch.cat([joint, mlp], dim=2)))
 
@@ -153,8 +154,8 @@ class Denoiser(nn.Module):
         step_size: Tensor,
     ) -> Tensor:
         rope = Rope(cos=cos, sin=sin, single_operator=self.single_operators)
-        vectors = modulation.split(1, dim=1)
-        image = torch.cat([self.x_embedder(latents.to(self.x_embedder.weight.dtype)), reference_tokens], dim=1)
+        vectors = split_vectors(modulation)
+        image = torch.cat([self.x_embedder(latents.to(self.x_embedder.bias.dtype)), reference_tokens], dim=1)
         text = text_tokens
         for double in self.transformer_blocks:
             text, image = double(text, image, vectors[:DOUBLE_VECTORS], rope)

@@ -6,18 +6,24 @@ Source: black-forest-labs/flux `src/flux/math.py` and `modules/layers.py`, diffu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..configs import TransformerConfig
 
 DOUBLE_VECTORS = 12  # image: shift, scale, gate for attention, then for the MLP; the same six for text
 SINGLE_VECTORS = 3  # shift, scale, gate
 FINAL_VECTORS = 2  # scale, shift
+
+
+WIDEST = 32
+"""Tensors that one Split gives or one Concat takes. For more, ONNX Runtime's CUDA kernels copy a list of addresses from
+a host buffer of the moment, which a CUDA graph would read again when it is long gone."""
 
 
 def num_vectors(config: TransformerConfig) -> int:
@@ -33,6 +39,19 @@ def sinusoid(values: Tensor, width: int = 256, max_period: float = 10_000.0) -> 
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+def split_vectors(modulation: Tensor) -> list[Tensor]:
+    """(b, k, hidden) -> k times (b, 1, hidden)."""
+    parts = modulation.split(WIDEST, dim=1) if modulation.shape[1] > WIDEST else (modulation,)
+    return [vector for part in parts for vector in part.split(1, dim=1)]
+
+
+def join_vectors(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate (N, b, k, hidden) along k."""
+    while len(parts) > 1:
+        parts = [torch.cat(list(parts[at : at + WIDEST]), dim=2) for at in range(0, len(parts), WIDEST)]
+    return parts[0]
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Layer norm without learned weights, then `* (1 + scale) + shift`."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
@@ -43,9 +62,11 @@ def within_fp16(x: Tensor) -> Tensor:
     return x.clip(-65504, 65504) if x.dtype == torch.float16 else x
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(b, h, s, d) each -> (b, s, h * d)."""
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h s d -> b s (h d)")
+class Attend(nn.Module):
+    """Attention itself: (b, h, s, d) each -> (b, s, h * d). A module, so that calibration can watch its operands."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h s d -> b s (h d)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

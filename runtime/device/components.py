@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ...engine.components import COMPONENTS
 from ..residency import Residency, ResidencyPlan
@@ -27,6 +27,7 @@ class Components:
         self._engines, self._plan, self._stream = engines, plan, stream
         self._before_release = before_release
         self._loaded: dict[str, Engine] = {}
+        self._unrecordable: set[str] = set()
 
     def ready(self, component: str) -> Engine:
         """Its engine. One that is loaded for its turn ends the turn of the others. Raises what `Engines.open` does."""
@@ -46,10 +47,19 @@ class Components:
     def forget_failure(self) -> None:
         self._engines.forget_failure()
 
+    def keep_out_of_graphs(self, components: Iterable[str]) -> None:
+        """They have been tried."""
+        self._unrecordable.update(components)
+
     def stays(self, component: str) -> bool:
-        """Whether an engine, once loaded, remains where it is, so that a graph may record it."""
+        """Whether an engine, once loaded, remains where it is."""
+        return self._plan.of(component) is Residency.RESIDENT
+
+    def recordable(self, component: str) -> bool:
+        """Whether a graph may record it."""
         engine = self._loaded.get(component)
-        return self._plan.of(component) is Residency.RESIDENT and (engine is None or engine.capturable)
+        capturable = engine is None or engine.capturable
+        return self.stays(component) and capturable and component not in self._unrecordable
 
     def release(self, component: str) -> None:
         engine = self._loaded.get(component)

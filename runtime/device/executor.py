@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import TypeVar
 
 from ...engine.bundle import Bundle
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..executor import Array
-from ..residency import ResidencyPlan
+from ..residency import Residency, ResidencyPlan
 from ..tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors, transformer_precision
 from .components import Components
 from .cuda import Cuda
@@ -47,6 +49,9 @@ class DeviceExecutor:
         self._bundle, self._cuda, self._options = bundle, cuda, options
         self._workspaces: OrderedDict[RequestShape, DeviceWorkspace] = OrderedDict()
         self._closed = False
+        moving = [name for name, residency in plan.residencies.items() if residency is not Residency.RESIDENT]
+        if moving and options.graphs:
+            logger.warning("%s not in GPU memory all the time, so not in a CUDA graph", _are(moving))
         self._stream = cuda.stream()
         self._arena = Arena(cuda, self._stream, self._forget_graphs)
         self._components = Components(engines, plan, self._stream, self._forget_engine)
@@ -129,15 +134,17 @@ class DeviceExecutor:
 
     def _with_room(self, make: Callable[[], Made], keep: DeviceWorkspace | None = None) -> Made:
         """Try again, once, without what others keep if there is no memory."""
-        try:
-            return make()
-        except GpuMemoryError as error:
-            if not self._make_room(keep):
-                raise GpuMemoryError(
-                    f"{error}. With a smaller budget (--vram, vram_bytes) networks are loaded for their turn"
-                ) from error
-            logger.warning("%s; trying again without the buffers and graphs of other requests", error)
-            return make()
+        words = ""
+        for attempt in range(2):
+            try:
+                return make()
+            except GpuMemoryError as error:
+                words = str(error)
+                clear_frames(error.__traceback__)  # they may hold what is to be freed
+            if attempt or not self._make_room(keep):
+                break
+            logger.warning("%s; trying again without the buffers and graphs of other requests", words)
+        raise GpuMemoryError(f"{words}. With a smaller budget (--vram, vram_bytes) networks are loaded for their turn")
 
     def _make_room(self, keep: DeviceWorkspace | None) -> bool:
         others = [shape for shape, workspace in self._workspaces.items() if workspace is not keep]
@@ -146,7 +153,9 @@ class DeviceExecutor:
         graphs = keep is not None and keep.num_graphs > 0
         if keep is not None:
             keep.forget_graphs()
-        return bool(others) or graphs
+        arena = self._arena.size_bytes > 0
+        self._arena.close()  # it may have grown for what is gone
+        return bool(others) or graphs or arena
 
     def _drop_oldest(self) -> None:
         _, workspace = self._workspaces.popitem(last=False)
@@ -167,10 +176,16 @@ class DeviceExecutor:
         self._closed = True
         if self._cuda.lost is not None:
             return  # nothing can be released any more, but by ending the process
-        self._cuda.use()
-        self._cuda.synchronize(self._stream)
-        while self._workspaces:
-            self._drop_oldest()
-        self._components.close()
-        self._arena.close()
-        self._cuda.destroy_stream(self._stream)
+        with ExitStack() as stack:  # whatever fails, the rest is released, too; the last is called first
+            stack.callback(self._cuda.destroy_stream, self._stream)
+            stack.callback(self._arena.close)
+            stack.callback(self._components.close)
+            for workspace in self._workspaces.values():
+                stack.callback(workspace.close)
+            stack.callback(self._cuda.synchronize, self._stream)
+            stack.callback(self._cuda.use)
+        self._workspaces.clear()
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ...engine.errors import ExecutorError, GpuMemoryError
+from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
 
 logger = logging.getLogger("kontext_trt.tensorrt")
 
@@ -28,6 +30,16 @@ class LibraryLog:
             self._errors.append(message)
             level = logging.DEBUG
         logger.log(level, "%s", message)
+
+    @contextmanager
+    def named(self, component: str) -> Iterator[None]:
+        """Give what the bindings themselves raise a type and the component's name."""
+        try:
+            yield
+        except KontextError:
+            raise
+        except Exception as error:
+            raise self.error(f"{component}: TensorRT raised {error}", ExecutorError) from error
 
     def error(self, what: str, kind: type[ExecutorError] | type[Exception]) -> Exception:
         """What to raise for a False or None: GpuMemoryError if the log speaks of memory, else `kind`."""

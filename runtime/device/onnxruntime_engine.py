@@ -6,10 +6,11 @@ import ctypes
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle import Bundle
-from ...engine.components import COMPONENTS
+from ...engine.components import COMPONENTS, Precision
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..onnxruntime_session import ONNX_TYPES, failed, import_onnxruntime, open_session
 from ..residency import Cost
@@ -21,11 +22,12 @@ from .memory import DeviceTensor
 if TYPE_CHECKING:
     import onnxruntime
 
-BASE_ACTIVATIONS = 256 << 20
-PER_PIXEL_BYTES = 1024
-PER_TOKEN_BYTES = 16
-"""Times the bytes of the tokens at one layer."""
-
+SESSION_BYTES = 128 << 20
+PER_TOKEN_VALUE = 40
+ENCODER_PER_PIXEL_VALUE = 480
+DECODER_PER_PIXEL_VALUE = 1024
+"""What a session takes beside its weights: a fixed amount, and so much for each value of the tokens between two layers,
+or of the picture. Measured at full size (docs/measurements)."""
 _CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 """Those that ONNX Runtime is linked to; cuda-python has one of its own."""
 _NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
@@ -50,12 +52,12 @@ class OnnxRuntimeEngines:
             "device_id": str(self._cuda.device),
             "user_compute_stream": str(self._cuda.stream_address(stream)),
             "arena_extend_strategy": "kSameAsRequested",  # the default doubles what it takes
-            "use_tf32": "0",
         }
+        if self._bundle.graph(component).precision is Precision.FP32:
+            provider["use_tf32"] = "0"  # elsewhere it would also keep convolutions from the tensor cores
         try:
-            session = open_session(
-                self._bundle, component, [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
-            )
+            providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
+            session = open_session(self._bundle, component, providers, memory_patterns=False)
         except ExecutorError as error:
             raise _as_memory_error(error) from error
         if "CUDAExecutionProvider" not in session.get_providers():
@@ -134,20 +136,22 @@ def _as_memory_error(error: ExecutorError) -> ExecutorError:
 def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
     """What the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
 
-    It does not say beforehand what it will need. The rules are what was measured at full size (docs/measurements).
+    It does not say beforehand what it will need, and a session keeps what it once took as long as it is loaded: so all
+    counts as weights.
     """
     tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
-    rules = {
-        "clip": BASE_ACTIVATIONS,
-        "t5": BASE_ACTIVATIONS,
-        "vae_encoder": BASE_ACTIVATIONS + PER_PIXEL_BYTES * tensors["image"].size_bytes,
-        "conditioner": BASE_ACTIVATIONS + tensors["modulation"].size_bytes,
-        "denoiser": BASE_ACTIVATIONS
-        + PER_TOKEN_BYTES * (tensors["text_tokens"].size_bytes + 2 * tensors["reference_tokens"].size_bytes),
-        "vae_decoder": BASE_ACTIVATIONS + PER_PIXEL_BYTES * tensors["pictures"].size_bytes,
+    tokens = prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape)
+    values = {
+        "vae_encoder": ENCODER_PER_PIXEL_VALUE * prod(tensors["image"].shape),
+        "denoiser": PER_TOKEN_VALUE * tokens,
+        "vae_decoder": DECODER_PER_PIXEL_VALUE * prod(tensors["pictures"].shape),
     }
     runs = {"denoiser": shape.num_steps}
     return {
-        name: Cost(weights=bundle.graph(name).weight_bytes, activations=activations, runs=runs.get(name, 1))
-        for name, activations in rules.items()
+        name: Cost(
+            weights=graph.weight_bytes + SESSION_BYTES + values.get(name, 0) * graph.precision.item_bytes,
+            activations=0,
+            runs=runs.get(name, 1),
+        )
+        for name, graph in bundle.manifest.graphs.items()
     }

@@ -57,7 +57,8 @@ class TensorRtEngines:
             raise self._log.error(f"{component}: {self.name} could not open its plan {plan.key}", PlanError)
         self._check_ports(component, engine)
         if streaming_budget is not None:
-            engine.weight_streaming_budget_v2 = streaming_budget  # before any context exists
+            with self._log.named(component):
+                engine.weight_streaming_budget_v2 = streaming_budget  # before any context exists
         profile = profile_of(COMPONENTS[component], plan.ingredients.coverage, self._bundle.manifest.model)
         parts = Parts(component=component, engine=engine, contexts=self._contexts, log=self._log, cuda=self._cuda)
         return TensorRtEngine(parts, profile, streams=streaming_budget is not None)
@@ -146,17 +147,16 @@ class TensorRtBound:
 
     def __init__(self, parts: Parts, shapes: Shapes) -> None:
         self._component, self._log, self._cuda, self._contexts = parts.component, parts.log, parts.cuda, parts.contexts
-        self._log.clear()
-        context = self._contexts.create(parts.engine)
-        if context is None:
-            raise self._log.error(f"{parts.component}: TensorRT made no execution context", ExecutorError)
-        self._context: Any = context
-        for name, shape in shapes.items():
-            self._require(context.set_input_shape(name, shape), f"did not accept {name} {list(shape)}")
-        missing = context.infer_shapes()
-        self._require(not missing, f"lacks the shapes of {', '.join(missing)}")
-        self.activation_bytes = int(context.update_device_memory_size_for_shapes())
         self._arena = (0, 0)
+        self._log.clear()
+        with self._log.named(parts.component):
+            self._context: Any = self._contexts.create(parts.engine)
+            self._require(self._context is not None, "made no execution context")
+            for name, shape in shapes.items():
+                self._require(self._context.set_input_shape(name, shape), f"did not accept {name} {list(shape)}")
+            missing = self._context.infer_shapes()
+            self._require(not missing, f"lacks the shapes of {', '.join(missing)}")
+            self.activation_bytes = int(self._context.update_device_memory_size_for_shapes())
 
     def _require(self, ok: bool, what: str) -> None:
         """TensorRT says with False that something failed, and in its log why."""
@@ -167,14 +167,14 @@ class TensorRtBound:
         return self._contexts.recordable(self._context, self._cuda.stream_address(stream))
 
     def enqueue(self, tensors: Mapping[str, DeviceTensor], arena: tuple[int, int], stream: Handle) -> None:
-        context = self._context
         self._log.clear()
         if self.activation_bytes and arena != self._arena:
-            context.set_device_memory(*arena)
+            self._context.set_device_memory(*arena)
             self._arena = arena
         for name, tensor in tensors.items():
-            self._require(context.set_tensor_address(name, tensor.address), f"did not accept the address of {name}")
-        self._require(context.execute_async_v3(self._cuda.stream_address(stream)), "did not start it")
+            accepted = self._context.set_tensor_address(name, tensor.address)
+            self._require(accepted, f"did not accept the address of {name}")
+        self._require(self._context.execute_async_v3(self._cuda.stream_address(stream)), "did not start it")
 
     def close(self) -> None:
         self._context = None

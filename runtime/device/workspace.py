@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
-from ...engine.errors import ExecutorError
+from ...engine.errors import ExecutorError, GpuMemoryError
 from ..executor import Array, Performed
 from ..flow import Stage
 from ..tensors import RequestShape, TensorSpec
@@ -65,6 +65,7 @@ class DeviceWorkspace:
         self._graphs: dict[Job, RecordedGraph] = {}
         self._warm: set[Stage] = set()
         self._unrecordable: set[Job] = set()
+        self._stage: Stage | None = None  # that is being enqueued
 
     @property
     def size_bytes(self) -> int:
@@ -126,7 +127,7 @@ class DeviceWorkspace:
 
     def _jobs(self, stages: Sequence[Stage], inputs: Iterable[str], outputs: Iterable[str]) -> list[Job]:
         """One job if a graph can record all of it, else the longest runs of stages of which it can, and the rest."""
-        parts = [tuple(part) for _, part in groupby(stages, key=self._stays)]
+        parts = [tuple(part) for _, part in groupby(stages, key=self._may_record)]
         return [
             Job(
                 stages=part,
@@ -136,8 +137,8 @@ class DeviceWorkspace:
             for index, part in enumerate(parts)
         ]
 
-    def _stays(self, stage: Stage) -> bool:
-        return all(self._machine.components.stays(component) for component in stage.components)
+    def _may_record(self, stage: Stage) -> bool:
+        return all(self._machine.components.recordable(component) for component in stage.components)
 
     def _graph(self, job: Job) -> RecordedGraph | None:
         """Its graph, recorded now if its stages ran before; None if it is to be enqueued call by call."""
@@ -151,8 +152,10 @@ class DeviceWorkspace:
             cuda.copy(self[name].address, staged[name], self[name].size_bytes, stream)
         cuda.record(events[0], stream)
         for stage, after in zip(job.stages, events[1:], strict=True):
+            self._stage = stage
             stage.run(self)
             cuda.record(after, stream)
+        self._stage = None
         for name in job.outputs:
             cuda.copy(staged[name], self[name].address, self[name].size_bytes, stream)
 
@@ -161,13 +164,14 @@ class DeviceWorkspace:
         return (
             self._machine.graphs
             and job not in self._unrecordable
-            and all(map(self._stays, job.stages))
+            and all(map(self._may_record, job.stages))
             and all(self._bound[component].recordable(self._machine.stream) for component in components)
         )
 
     def _record(self, job: Job) -> None:
-        """If it cannot be recorded, say so and never try again for this job."""
+        """If it cannot be recorded, say so, and never try again: with the stage that failed, if that is known."""
         machine = self._machine
+        self._stage = None
         try:
             self._graphs[job] = RecordedGraph.record(
                 machine.cuda,
@@ -180,10 +184,16 @@ class DeviceWorkspace:
             if isinstance(error, CudaError) and error.sticky:
                 raise
             machine.components.forget_failure()
+            if isinstance(error, GpuMemoryError):
+                logger.warning("no GPU memory for a CUDA graph now: %s", str(error))
+                return
             self._unrecordable.add(job)
+            stages = job.stages if self._stage is None else (self._stage,)
+            if self._stage is not None:
+                machine.components.keep_out_of_graphs(self._stage.components)
             logger.warning(
-                "%s cannot be recorded as a CUDA graph (%s); it is enqueued call by call",
-                " ".join(dict.fromkeys(stage.name for stage in job.stages)),
+                "%s cannot be recorded in a CUDA graph (%s); it is enqueued call by call",
+                " ".join(dict.fromkeys(stage.name for stage in stages)),
                 str(error),
             )
 
@@ -206,9 +216,12 @@ class DeviceWorkspace:
 
     def forget_engine(self, component: str) -> None:
         """Let go of an engine that is about to be released."""
-        if component in self._bound:
-            self.forget_graphs()
-            self._bound.pop(component).close()
+        if component not in self._bound:
+            return
+        for job in [job for job in self._graphs if any(component in stage.components for stage in job.stages)]:
+            self._graphs.pop(job).close()
+        self._warm = {stage for stage in self._warm if component not in stage.components}
+        self._bound.pop(component).close()
 
     def close(self) -> None:
         """Graphs first, then what they recorded, then the memory. The device has finished with all of it."""

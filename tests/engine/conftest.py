@@ -16,32 +16,9 @@ from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
 from kontext_trt.engine.gpus import Gpu
 from kontext_trt.engine.machine import Machine
 from kontext_trt.engine.targets import Target, make_target
-from kontext_trt.export.checkpoint import open_checkpoint
-from kontext_trt.export.commands import quiet_libraries
-from kontext_trt.export.export import ExportOptions, export_bundle
-from kontext_trt.export.tiny import tiny_pipeline
 
 COVERAGE = Coverage(sizes=((96, 192), (112, 144), (128, 128), (144, 112), (192, 96)), max_steps=8)
 ADA = Gpu(index=0, name="NVIDIA GeForce RTX 4090", major=8, minor=9, memory_bytes=24 << 30)
-
-
-@pytest.fixture(scope="session")
-def wide_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precision], Bundle]:
-    """By precision: the tiny checkpoint with heads of 128, as in FLUX.1. Not to be altered."""
-    folder = tmp_path_factory.mktemp("wide")
-    made: dict[Precision, Bundle] = {}
-
-    def bundle(precision: Precision) -> Bundle:
-        checkpoint = folder / "checkpoint"
-        if not checkpoint.exists():
-            quiet_libraries()
-            tiny_pipeline(head_width=128).save_pretrained(checkpoint)
-        if precision not in made:
-            opened, options = open_checkpoint(checkpoint), ExportOptions(precision=precision)
-            made[precision] = export_bundle(opened, folder / precision.value, options)
-        return made[precision]
-
-    return bundle
 
 
 @pytest.fixture(scope="session")

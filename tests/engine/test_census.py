@@ -66,6 +66,8 @@ def test_unfused_attention_shows_as_softmax() -> None:
         # a residual in fp32 comes before the operand, whose last dimension is the weight's second to last
         ([("fp32", (1, 8, 256)), ("fp8", (1, 8, 64))], [("fp8", (1, 64, 256))], "fp8"),
         ([("bf16", (1, 8, 64))], [("nvfp4", (1, 64, 256))], "bf16"),
+        # or is as wide as the operand, where a model has as many channels as features
+        ([("fp32", (1, 8, 64)), ("bf16", (1, 8, 64))], [("bf16", (1, 64, 64))], "bf16"),
         ([("fp16", (8, 8)), ("fp32", (8, 8))], [("fp32", (1,))], "fp32"),
     ],
 )
@@ -92,8 +94,8 @@ def test_an_inspectors_json_is_read_in_both_spellings() -> None:
     assert counted.attention == {"bf16": 1}
 
 
-def _shortfalls(counted: Census, precision: str, quantized: str | None = None, fused: bool = True) -> list[str]:
-    return list(shortfalls(counted, precision=precision, quantized=quantized, fused_attention=fused))
+def _shortfalls(counted: Census, precision: str, fused: bool = True) -> list[str]:
+    return list(shortfalls(counted, precision=precision, fused_attention=fused))
 
 
 def test_an_engine_as_asked_has_no_shortfalls() -> None:
@@ -108,12 +110,42 @@ def test_products_wider_than_asked_are_counted() -> None:
     ]
 
 
-def test_a_quantized_graph_must_mostly_run_quantized() -> None:
-    narrow = _line("node_MatMul_9_myl0_9", "gemm", [FP8], [_tensor("1,64,256", "FP8")])
-    assert _shortfalls(census(layers_from_log([*LOG, *[narrow] * 3])), "bf16", "fp8") == []
-    assert _shortfalls(census(layers_from_log([*LOG, *[narrow] * 2])), "bf16", "fp8") == [
-        "only 2 of 5 matrix products are in fp8"
-    ]
+def _quantized_line(nodes: list[str], operand: str = FP8) -> str:
+    metadata = "".join(f"[ONNX Layer: {node}]" for node in nodes)
+    line = _line("+".join(nodes) + "_myl0_9", "gemm", [operand], [_tensor("1,64,256", "FP8")])
+    return line.replace("[ONNX Layer: node_cat]", metadata)
+
+
+def test_each_product_must_run_in_the_format_that_its_node_asks_for() -> None:
+    lines = [*LOG, _quantized_line(["to_q", "to_k"]), _quantized_line(["to_out"])]
+    wanted = {"to_q": "fp8", "to_k": "fp8", "to_out": "fp8"}
+    counted = _census_of(lines, wanted)
+    assert counted.strays == ()
+    assert counted.products_asked == {"fp8": 3}, "products that one kernel does together are still counted"
+    assert _shortfalls(counted, "bf16") == []
+    assert "3 products in fp8 asked, 0 astray" in counted.describe()
+
+
+def test_what_ran_otherwise_is_named() -> None:
+    lines = [*LOG, _quantized_line(["to_q"], operand=BF16), _quantized_line(["extra"])]
+    counted = _census_of(lines, {"to_q": "fp8", "gone": "nvfp4"})
+    assert counted.strays == (
+        "to_q is in bf16, not in fp8",
+        "gone is in no kernel that is listed, not in nvfp4",
+        "extra_myl0_9 is in fp8, which nothing asked for",
+    )
+    assert _shortfalls(counted, "bf16")[0].startswith("3 matrix products are astray: to_q is in bf16, not in fp8, gone")
+
+
+def _census_of(lines: list[str], wanted: dict[str, str]) -> Census:
+    return take_census(
+        layers_from_log(lines),
+        attention_asked=1,
+        weight_bytes=1,
+        activation_bytes=2,
+        io_bytes=3,
+        quantized_products=wanted,
+    )
 
 
 def test_attention_without_a_kernel_counts_only_where_it_must_have_one() -> None:

@@ -1,11 +1,11 @@
-"""Every name that the builder uses from a library exists in all of them, or stands in the flavour folder."""
+"""Every name that builder and runtime use from a library exists in all of them, or stands in the flavour folder."""
 
 from __future__ import annotations
 
 import ast
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from kontext_trt.engine.flavour import Flavour, FlavourName, installed_flavours,
 ENGINE = Path(package.__file__).parents[1]
 # public names of the classes that we use, by version, as the real bindings have them
 NAMES: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("library_names.json").read_text())
-# what the builder calls the objects that it gets from a library
+# what the code calls the objects that it gets from a library
 VARIABLES = {
     "builder": "Builder",
     "network": "INetworkDefinition",
@@ -27,8 +27,14 @@ VARIABLES = {
     "engine": "ICudaEngine",
     "runtime": "Runtime",
     "measured": "ITimingCache",
+    "context": "IExecutionContext",
+    "settings": "IRuntimeConfig",
 }
-FILES = ("compile.py", "compiler_callbacks.py", "timing_cache.py")
+DEVICE = ENGINE.parent / "runtime" / "device"
+FILES = (
+    *(ENGINE / name for name in ("compile.py", "compiler_callbacks.py", "timing_cache.py")),
+    *(DEVICE / name for name in ("tensorrt_engine.py", "library_log.py")),
+)
 
 
 def _chain(node: ast.expr) -> list[str]:
@@ -40,28 +46,42 @@ def _chain(node: ast.expr) -> list[str]:
     return []
 
 
-def _uses() -> Iterator[tuple[str, str, str]]:
+def _uses(files: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
     """(place, class, name) of every use; the name is "" where only the class is used."""
-    for file in FILES:
-        for node in ast.walk(ast.parse((ENGINE / file).read_text())):
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
             chain = _chain(node) if isinstance(node, ast.Attribute) else []
-            place = f"{file}:{node.lineno}" if isinstance(node, ast.Attribute) else ""
-            if chain[:1] == ["trt"]:
+            if chain[:1] == ["self"] and len(chain) > 1:  # self._context.name
+                chain = [chain[1].lstrip("_"), *chain[2:]]
+            place = f"{file.name}:{node.lineno}" if isinstance(node, ast.Attribute) else ""
+            if chain[:1] == ["trt"] and len(chain) > 1:
                 yield place, chain[1], chain[2] if len(chain) > 2 else ""
             elif len(chain) == 2 and chain[0] in VARIABLES:
                 yield place, VARIABLES[chain[0]], chain[1]
 
 
-def test_every_name_exists_in_every_version() -> None:
-    uses = list(_uses())
-    assert len(uses) > 40
-    missing = [
+def _missing(uses: Iterable[tuple[str, str, str]], versions: Iterable[str]) -> list[str]:
+    return [
         f"{place} {kind}.{name} is not in {version}"
         for place, kind, name in uses
-        for version, classes in NAMES.items()
-        if kind not in classes or (name and not name.startswith("__") and name not in classes[kind])
+        for version in versions
+        if kind not in NAMES[version] or (name and not name.startswith("__") and name not in NAMES[version][kind])
     ]
-    assert missing == []
+
+
+def test_every_name_exists_in_every_version() -> None:
+    uses = list(_uses(FILES))
+    assert len(uses) > 65
+    assert {kind for _, kind, _ in uses} > {"IExecutionContext", "ICudaEngine", "Builder"}
+    assert _missing(uses, NAMES) == []
+
+
+def test_what_makes_contexts_exists_in_its_own_library() -> None:
+    folder = ENGINE / "flavour"
+    uses = [use for use in _uses([folder / "tensorrt_rtx.py"]) if use[1] in NAMES["tensorrt-rtx-1.7.1.116"]]
+    assert {kind for _, kind, _ in uses} >= {"IRuntimeConfig", "IExecutionContext", "CudaGraphStrategy"}
+    assert _missing(uses, ["tensorrt-rtx-1.7.1.116"]) == []
+    assert "USER_MANAGED" in NAMES["tensorrt-10.13.3.9"]["ExecutionContextAllocationStrategy"]
 
 
 def test_the_list_knows_what_is_missing_somewhere() -> None:

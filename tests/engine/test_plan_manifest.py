@@ -121,8 +121,8 @@ def test_a_manifest_survives_the_file(clip_plan: Built) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        (b'"schema": 1', b'"schema": 2', "schema 2 and this version writes 1"),
-        (b'"schema": 1', b'"schema": "1"', "damaged"),
+        (b'"schema": 2', b'"schema": 3', "schema 3 and this version writes 2"),
+        (b'"schema": 2', b'"schema": "2"', "damaged"),
         (b"sm_89", b"sm_86", "altered: its checksum does not fit"),
         (b'"size_bytes": ', b'"size_bytes": 1', "altered: its checksum"),
         (b"  ", b" ", "altered"),

@@ -92,7 +92,7 @@ def removed(plan: Path, other: Path, dice: random.Random) -> str:
 
 def of_another_version(plan: Path, other: Path, dice: random.Random) -> str:
     text = sidecar(plan).read_text()
-    old, new = dice.choice([('"schema": 1', '"schema": 9'), ("1.7.1.116", "1.8.0.1"), ("sm_89", "sm_120")])
+    old, new = dice.choice([('"schema": 2', '"schema": 9'), ("1.7.1.116", "1.8.0.1"), ("sm_89", "sm_120")])
     assert old in text
     sidecar(plan).write_text(text.replace(old, new))
     return "has schema 9|altered: its checksum"

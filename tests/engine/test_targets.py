@@ -99,11 +99,11 @@ def test_what_a_gpu_can_compute_is_accepted(capability: str) -> None:
     ("capability", "number_format", "advice"),
     [
         ("sm_75", "bf16", "sm_75 has no bf16, which starts at sm_80; export with --precision fp16"),
-        ("sm_86", "fp8", "sm_86 has no fp8, which starts at sm_89; use the bf16 graphs"),
-        ("sm_75", "fp8", "use the fp16 graphs"),
-        ("sm_89", "nvfp4", "sm_89 has no nvfp4, which sm_10x and sm_12x have; use the fp8 graphs"),
-        ("sm_90", "nvfp4", "use the fp8 graphs"),
-        ("sm_86", "nvfp4", "use the bf16 graphs"),
+        ("sm_86", "fp8", "sm_86 has no fp8, which starts at sm_89; export with --precision bf16"),
+        ("sm_75", "fp8", "export with --precision fp16"),
+        ("sm_89", "nvfp4", "sm_89 has no nvfp4, which sm_10x and sm_12x have; export or quantize to fp8"),
+        ("sm_90", "nvfp4", "export or quantize to fp8"),
+        ("sm_86", "nvfp4", "export or quantize to bf16"),
         ("portable", "fp8", "the portable target"),
     ],
 )

@@ -19,8 +19,11 @@ from kontext_trt.engine.errors import ExportError
 from kontext_trt.export import export as export_module
 from kontext_trt.export.checkpoint import open_checkpoint
 from kontext_trt.export.checkpoint.views import View
+from kontext_trt.export.configs import ModelConfig, TransformerConfig
 from kontext_trt.export.export import ExportOptions, export_bundle
+from kontext_trt.export.networks.layers import WIDEST
 from kontext_trt.export.tiny import write_tiny_checkpoint
+from kontext_trt.export.trace import TraceOptions, trace
 from kontext_trt.export.weights import write_converted
 
 
@@ -292,3 +295,17 @@ class TestWriting:
     def test_same_checkpoint_same_graphs(self, checkpoint_path: Path, bundle: Bundle, tmp_path: Path):
         again = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle")
         assert again.fingerprint == bundle.fingerprint
+
+
+def test_no_operator_takes_a_list_longer_than_a_kernel_does() -> None:
+    """Of 62 vectors, ONNX Runtime's CUDA kernels would read more addresses than fit in a kernel's arguments."""
+    small = TransformerConfig(
+        num_double_blocks=4, num_single_blocks=4, num_heads=2, head_width=16, text_width=32, pooled_width=32,
+        rope_axes=(4, 6, 6),
+    )  # fmt: skip
+    config = ModelConfig(transformer=small)
+    for component in ("conditioner", "denoiser"):
+        model = trace(COMPONENTS[component], config, TraceOptions(precision=Precision.FP32))
+        lists = [node for node in model.graph if node.op_type in ("Split", "Concat")]
+        assert lists
+        assert max(max(len(node.inputs), len(node.outputs)) for node in lists) <= WIDEST

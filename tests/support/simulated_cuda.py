@@ -46,8 +46,8 @@ class SimulatedCuda:
         self.lost: CudaError | None = None
         self.calls: Counter[str] = Counter()
         self.memory_bytes = memory_bytes
-        self._blocks: dict[int, np.ndarray] = {}
-        self._host: dict[int, np.ndarray] = {}
+        self._blocks: dict[int, tuple[np.ndarray, int]] = {}
+        self._host: dict[int, tuple[np.ndarray, int]] = {}
         self._failures: list[tuple[str, int, str]] = []
         self.open_handles = 0
         self.peak = 0
@@ -76,7 +76,7 @@ class SimulatedCuda:
 
     @property
     def allocated(self) -> int:
-        return sum(block.size - 256 for block in self._blocks.values())
+        return sum(size for _, size in self._blocks.values())
 
     def memory(self) -> tuple[int, int]:
         return self.memory_bytes - self.allocated, self.memory_bytes
@@ -95,7 +95,7 @@ class SimulatedCuda:
         assert size_bytes > 0
         memory = np.full(size_bytes + 256, POISON, np.uint8)
         address = -(-memory.ctypes.data // 256) * 256
-        blocks[address] = memory
+        blocks[address] = memory, size_bytes
         self.peak = max(self.peak, self.allocated)
         return address
 
@@ -104,15 +104,15 @@ class SimulatedCuda:
             return  # fails, and says so in the log
         for stream in self.streams:
             assert not stream.pending, "memory is freed while work is enqueued"
-        self._blocks.pop(address)[:] = POISON
+        self._blocks.pop(address)[0][:] = POISON
 
     def free_host(self, address: int) -> None:
         self._host.pop(address)
 
     def check(self, address: int, size_bytes: int) -> None:
         """Raise what a kernel would run into if it touched these bytes."""
-        for start, memory in (*self._blocks.items(), *self._host.items()):
-            if start <= address and address + size_bytes <= memory.ctypes.data + memory.size:
+        for start, (_, allocated) in (*self._blocks.items(), *self._host.items()):
+            if start <= address and address + size_bytes <= start + allocated:
                 return
         self.lost = cuda_error("kernel", "cudaErrorIllegalAddress", f"{size_bytes} bytes at {address:#x}")
         raise self.lost
@@ -187,8 +187,9 @@ class SimulatedCuda:
 
     def end_capture(self, stream: Stream) -> Graph:
         work, stream.capture = stream.capture, None
-        assert work is not None
         self._count("end_capture")
+        if work is None:
+            raise cuda_error("end_capture", "cudaErrorIllegalState", "nothing is recorded")
         if stream.broken:
             raise cuda_error("end_capture", "cudaErrorStreamCaptureInvalidated", "simulated")
         self.open_handles += 1

@@ -87,7 +87,7 @@ def simulate(planned_bundle: Bundle) -> Iterator[Callable[..., Simulation]]:
     for simulation in opened:
         simulation.kontext.close()
         if simulation.library.loaded:
-            gc.collect()  # a caught exception's frames may hold an engine
+            gc.collect()  # exceptions that a test caught itself hold engines in their frames
         if simulation.cuda.lost is None:
             assert simulation.cuda.allocated == 0
             assert simulation.cuda.open_handles == 0

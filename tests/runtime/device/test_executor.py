@@ -213,6 +213,18 @@ def test_every_residency_gives_the_same_picture(simulate, picture, residencies):
     assert [simulation.latents(image=image, steps=2, prompt=prompt) for prompt in "aab"] == expected
 
 
+def test_what_stays_is_recorded_beside_what_takes_turns(simulate, picture):
+    turns = dict.fromkeys(("t5", "vae_encoder", "conditioner", "vae_decoder"), Residency.TURN)
+    simulation, image = simulate(residencies=turns), picture(128, 128)
+    for _ in range(3):
+        simulation.latents(image=image)
+    jobs = [job for w in simulation.executor._workspaces.values() for job in w._graphs]
+    assert [[stage.name for stage in job.stages] for job in jobs] == [["denoise"] * 3]
+    launches = simulation.cuda.calls["launch"]
+    simulation.latents(image=image)
+    assert simulation.cuda.calls["launch"] == launches + 1
+
+
 def test_budgets_are_kept(simulate):
     peak = simulate().residency.peak
     expected, classes = simulate().latents(steps=2), set()
@@ -246,8 +258,11 @@ def test_loaded_for_its_turn_means_one_at_a_time(simulate):
     assert simulation.cuda.allocated <= budget
 
 
-def test_streamed_weights_get_their_budget_and_are_not_recorded(simulate):
+def test_streamed_weights_get_their_budget_and_are_not_recorded(simulate, caplog):
     simulation = simulate(residencies={"denoiser": Residency.STREAMED})
+    assert [record.message for record in caplog.records] == [
+        "denoiser is not in GPU memory all the time, so not in a CUDA graph"
+    ]
     budgets = []
     simulation.library.on_budget = budgets.append
     assert simulation.latents() == simulation.latents() == simulation.latents()
@@ -276,6 +291,20 @@ def test_capture_that_fails_is_said_once_and_done_without(simulate, caplog):
             assert simulation.latents() == whole
     assert simulation.graphs == 0
     assert len([record for record in caplog.records if "cannot be recorded" in record.message]) == 1
+
+
+def test_stage_that_cannot_be_recorded_stays_out_of_graphs(simulate, caplog):
+    simulation = simulate()
+    (stream,) = simulation.cuda.streams
+    simulation.library.faults["enqueue"] = lambda component: component == "clip" and stream.capture is not None
+    first = simulation.latents(prompt="x")
+    for prompt in "yzx":
+        simulation.kontext.forget()
+        simulation.latents(prompt=prompt)
+    assert simulation.latents(prompt="x") == first
+    jobs = [job for w in simulation.executor._workspaces.values() for job in w._graphs]
+    assert next([stage.name for stage in job.stages] for job in jobs) == ["condition", *["denoise"] * 3, "decode"]
+    assert [record.message.split(" cannot")[0] for record in caplog.records] == ["text"]
 
 
 def test_nan_is_found_whatever_runs_it(simulate, picture):

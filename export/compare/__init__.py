@@ -1,0 +1,1 @@
+"""What one bundle's pictures lose against another's, where, and what it would take to lose less."""

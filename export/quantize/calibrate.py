@@ -1,0 +1,128 @@
+"""Calibration: the runtime's own requests, run by torch, with observers in the denoiser."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...engine.bundle import Bundle
+from ...engine.errors import QuantizationError
+from ...engine.progress import Progress, Silent
+from ...runtime.kontext import Kontext
+from ...runtime.serving import OnStep
+from ..torch_device import TorchDevice
+from ..torch_executor import TorchExecutor
+from .calibration import Calibration, Done, Observation
+from .observer import Magnitudes, observe
+from .recipes import make_recipe
+from .samples import Sample, read_samples
+from .stored_fp8 import AS_STORED
+
+logger = logging.getLogger(__name__)
+
+OBSERVED = "fp8-attention"
+"""The recipe whose activations are observed: all that any recipe may want, so one calibration serves them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationOptions:
+    """`steps` None takes the bundle's default (28). Each sample has a seed of its own, counted from `seed`.
+
+    `limit` ends after so many samples.
+    """
+
+    steps: int | None = None
+    seed: int = 0
+    device: TorchDevice = TorchDevice.AUTO
+    limit: int | None = None
+
+
+def model_sha256(bundle: Bundle) -> str:
+    """Which denoiser's weights a bundle has, by their samples."""
+    used = set(bundle.graph("denoiser").weights)
+    parts = sorted(record.sample_sha256 for record in bundle.manifest.weights if record.path in used)
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def calibrate_bundle(
+    bundle: Bundle,
+    folder: Path,
+    artefact: Path,
+    options: CalibrationOptions | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Run every sample of `folder` and keep what was seen in `artefact`, which is saved after each of them.
+
+    If the file is there from an earlier, interrupted run of the same model and number of steps, its samples are not run
+    again.
+
+    Raises QuantizationError if there is nothing to run, or the file belongs to another model; NotFiniteError, naming
+    the layer, if an activation is NaN or infinite.
+    """
+    options, progress = options or CalibrationOptions(), progress or Silent()
+    quantization = bundle.graph("denoiser").quantization
+    if quantization is not None and quantization.recipe != AS_STORED:
+        raise QuantizationError(f"{bundle.path} is quantized already; calibrate the bundle that it was made from")
+    samples, skipped = read_samples(folder)
+    if options.limit is not None:
+        samples = samples[: options.limit]
+    calibration = _start(bundle, artefact, options)
+    calibration = replace(calibration, skipped=tuple(skipped))
+    executor = TorchExecutor(bundle, options.device)
+    known = {done.key for done in calibration.samples}
+    jobs = [(sample, seed, sample.key(seed, calibration.steps)) for seed, sample in enumerate(samples, options.seed)]
+    jobs = [job for job in jobs if job[2] not in known]
+    if len(jobs) < len(samples):
+        logger.warning("%d of %d samples were run before; continuing", len(samples) - len(jobs), len(samples))
+    progress.start(f"calibrating on {len(jobs)} samples", len(jobs) * calibration.steps)
+
+    def run(observers: Mapping[str, Magnitudes]) -> None:
+        nonlocal calibration
+        with Kontext(bundle, executor) as kontext:
+            for sample, seed, key in jobs:
+                _serve(kontext, sample, seed, calibration.steps, lambda done, of: progress.advance(1))
+                seen = {name: observation for name, one in observers.items() if (observation := one.take()) is not None}
+                calibration = _add(calibration, sample, key, seen)
+                calibration.save(artefact)
+
+    if jobs:
+        observe(executor.module("denoiser"), make_recipe(OBSERVED), run)
+    calibration = replace(calibration, complete=True)
+    calibration.save(artefact)
+    return calibration
+
+
+def _start(bundle: Bundle, artefact: Path, options: CalibrationOptions) -> Calibration:
+    steps = options.steps or bundle.manifest.model.flow.steps
+    fresh = Calibration(model_sha256=model_sha256(bundle), steps=steps)
+    if not artefact.exists():
+        return fresh
+    found = Calibration.open(artefact)
+    if found.model_sha256 != fresh.model_sha256 or found.steps != steps:
+        what = "another model" if found.model_sha256 != fresh.model_sha256 else f"{found.steps} steps, not {steps}"
+        raise QuantizationError(f"{artefact} was calibrated with {what}; remove it, or name another file")
+    return found
+
+
+def _add(calibration: Calibration, sample: Sample, key: str, seen: Mapping[str, Observation]) -> Calibration:
+    picture = sample.picture.name if sample.picture else ""
+    return calibration.with_sample(Done(key=key, picture=picture, instruction=sample.instruction), seen)
+
+
+def _serve(kontext: Kontext, sample: Sample, seed: int, steps: int, on_step: OnStep) -> None:
+    """An edit, or text to image, as a user would ask for it."""
+    if sample.picture is None:
+        kontext.generate(sample.instruction, seed=seed, steps=steps, on_step=on_step)
+    else:
+        kontext.edit(sample.picture, sample.instruction, seed=seed, steps=steps, on_step=on_step)
+
+
+def check_calibration(calibration: Calibration, bundle: Bundle) -> None:
+    """Warn if a calibration is unfinished, or of other weights than a bundle's."""
+    if not calibration.complete:
+        logger.warning("the calibration was interrupted after %d samples", len(calibration.samples))
+    if calibration.model_sha256 != model_sha256(bundle):
+        logger.warning("the calibration was made with other weights than this bundle's; ranges may not fit")

@@ -1,0 +1,156 @@
+"""What calibration saw: for each activation that may be quantized, how large it gets and how often. Kept in one JSON
+file that can be inspected, compared, continued and used again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ... import __version__
+from ...engine.errors import QuantizationError
+from ...engine.files import atomic_file
+
+SCHEMA = 1
+BINS_PER_OCTAVE = 16
+BIN_SHIFT = 19
+"""A float32's bits, shifted so far to the right, number its bin: 8 bits of exponent, then 4 of mantissa."""
+PERCENTILES = (99.0, 99.9, 99.99, 99.999)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One activation. `amax` is the largest magnitude in `tensors` tensors; `values` of theirs are in the histogram.
+
+    `counts` is that histogram: 16 bins an octave of magnitudes, the same for everybody, the first being `first_bin`.
+    """
+
+    amax: float
+    tensors: int
+    values: int
+    first_bin: int
+    counts: tuple[int, ...]
+
+    def percentile(self, percent: float) -> float:
+        """The magnitude that so many percent of all values do not exceed: a bin's upper end, at most `amax`."""
+        reached = np.cumsum(np.asarray(self.counts, np.int64))
+        index = int(np.searchsorted(reached, percent / 100 * self.values))
+        return min(bin_end(self.first_bin + index), self.amax)
+
+    def merged(self, other: Observation) -> Observation:
+        first = min(self.first_bin, other.first_bin)
+        last = max(one.first_bin + len(one.counts) for one in (self, other))
+        counts = np.zeros(last - first, np.int64)
+        for one in (self, other):
+            counts[one.first_bin - first :][: len(one.counts)] += np.asarray(one.counts, np.int64)
+        return Observation(
+            amax=max(self.amax, other.amax),
+            tensors=self.tensors + other.tensors,
+            values=self.values + other.values,
+            first_bin=first,
+            counts=tuple(counts.tolist()),
+        )
+
+
+def bin_end(index: int) -> float:
+    """The upper end of a bin."""
+    return float(np.array((index + 1) << BIN_SHIFT, np.uint32).view(np.float32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A sample that was run. `key` covers picture, instruction, seed and steps; `picture` is "" for text to image."""
+
+    key: str
+    picture: str
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A picture that could not be used, and why."""
+
+    picture: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """`model_sha256` says which weights were run. `complete` is False until the last sample is done."""
+
+    model_sha256: str
+    steps: int
+    samples: tuple[Done, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    observations: Mapping[str, Observation] = field(default_factory=dict)
+    complete: bool = False
+    schema: int = SCHEMA
+    producer: str = f"kontext-trt {__version__}"
+
+    @property
+    def sha256(self) -> str:
+        """Over what was seen, not who saw it or in how many goes."""
+        return hashlib.sha256(msgspec.json.encode(self.observations, order="deterministic")).hexdigest()
+
+    def ranges(self, percentile: float | None = None) -> dict[str, float]:
+        """The magnitude of each activation that quantization must reach: the largest seen, or a percentile."""
+        return {
+            name: one.amax if percentile is None else one.percentile(percentile)
+            for name, one in self.observations.items()
+        }
+
+    def with_sample(self, sample: Done, seen: Mapping[str, Observation]) -> Calibration:
+        observations = dict(self.observations)
+        for name, one in seen.items():
+            observations[name] = observations[name].merged(one) if name in observations else one
+        return replace(self, samples=(*self.samples, sample), observations=observations)
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(msgspec.json.encode(self) + b"\n")
+
+    @classmethod
+    def open(cls, path: Path) -> Calibration:
+        """Raises QuantizationError if the file is no calibration, or one of another version."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise QuantizationError(f"calibration {path} cannot be read: {error.strerror}") from error
+        try:
+            found = msgspec.json.decode(data, type=cls, strict=False)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise QuantizationError(
+                f"{path} is not a calibration ({error}); make one with: kontext-trt calibrate"
+            ) from error
+        if found.schema != SCHEMA:
+            raise QuantizationError(f"{path} has schema {found.schema}, this version reads {SCHEMA}; calibrate again")
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An activation whose range differs between two calibrations; None where one of them never saw it."""
+
+    name: str
+    before: float | None
+    after: float | None
+
+    @property
+    def ratio(self) -> float:
+        """How many times larger the one is than the other; infinite where one is missing."""
+        if not self.before or not self.after:
+            return float("inf")
+        return max(self.before, self.after) / min(self.before, self.after)
+
+
+def differences(before: Calibration, after: Calibration, percentile: float | None = None) -> Iterator[Change]:
+    """What changed, the largest change first."""
+    one, other = before.ranges(percentile), after.ranges(percentile)
+    changes = (Change(name=name, before=one.get(name), after=other.get(name)) for name in one | other)
+    yield from sorted((change for change in changes if change.before != change.after), key=lambda item: -item.ratio)

@@ -1,0 +1,105 @@
+"""FP8 and NVFP4 as arithmetic on torch tensors.
+
+FP8 is E4M3 without infinities, values up to 448. NVFP4 is E2M1, values up to 6, in blocks of 16 along the input axis: a
+block has an E4M3 scale, a tensor one float32 scale over those. Source: OCP 8-bit Floating Point Specification 1.0, and
+NVIDIA's description of NVFP4 in TensorRT's documentation of quantized types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FP8_MAX = 448.0
+FP4_MAX = 6.0
+BLOCK = 16
+"""Values that share an NVFP4 block scale."""
+FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""The magnitudes of E2M1 in the order of their codes; bit 3 is the sign."""
+_FP4_MIDDLES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
+
+
+def round_up(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`scale` in `dtype`, not smaller than it was: a scale rounded down would clip the value it was made for.
+
+    Scales of 0, of tensors that hold nothing but zeros, become 1.
+    """
+    rounded = scale.to(dtype)
+    up = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+    rounded = torch.where(rounded.to(scale.dtype) < scale, up, rounded)
+    return torch.where(scale == 0, torch.ones_like(rounded), rounded)
+
+
+def to_fp8(x: Tensor) -> Tensor:
+    """Nearest E4M3 values, ties to even; beyond 448 they saturate."""
+    return x.clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+
+
+def fp8_scale(amax: Tensor, dtype: torch.dtype) -> Tensor:
+    """The scale that brings `amax` to FP8's largest value."""
+    return round_up(amax.to(torch.float32) / FP8_MAX, dtype)
+
+
+def fake_fp8(x: Tensor, scale: Tensor | float) -> Tensor:
+    """What `x` is after quantization with `scale` and back. Computed in float32, returned in the type of `x`."""
+    return (to_fp8(x.to(torch.float32) / scale).to(torch.float32) * scale).to(x.dtype)
+
+
+def fp4_codes(x: Tensor) -> Tensor:
+    """Codes 0 to 15 (uint8) of the nearest E2M1 values, ties to the even code; beyond 6 they saturate."""
+    middles = torch.tensor(_FP4_MIDDLES, dtype=x.dtype, device=x.device)
+    magnitude = x.abs()
+    code = torch.bucketize(magnitude, middles)  # a tie goes to the lower code ...
+    at_middle = (code < len(middles)) & (magnitude == middles[code.clamp(max=len(middles) - 1)])
+    code = torch.where(at_middle & (code % 2 == 1), code + 1, code)  # ... or to the upper, if that is even
+    return (code + 8 * torch.signbit(x)).to(torch.uint8)
+
+
+def fp4_values(codes: Tensor) -> Tensor:
+    """Codes (uint8) to float32."""
+    table = torch.tensor((*FP4_VALUES, *(-value for value in FP4_VALUES)), device=codes.device)
+    return table[codes.long()]
+
+
+def pack(codes: Tensor) -> Tensor:
+    """Two codes a byte along the last axis, the first in the low half, as ONNX and safetensors have it."""
+    return codes[..., ::2] | (codes[..., 1::2] << 4)
+
+
+def unpack(packed: Tensor) -> Tensor:
+    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nvfp4Tensor:
+    """A tensor (..., k): `codes` (..., k) uint8, one a value; `scales` (..., k / 16) E4M3; `scale` float32 ()."""
+
+    codes: Tensor
+    scales: Tensor
+    scale: Tensor
+
+    def values(self) -> Tensor:
+        """Back to float32."""
+        blocks = fp4_values(self.codes).unflatten(-1, (-1, BLOCK))
+        return (blocks * (self.scales.to(torch.float32) * self.scale).unsqueeze(-1)).flatten(-2)
+
+
+def nvfp4_scale(amax: Tensor) -> Tensor:
+    """The tensor scale with which block scales reach at most E4M3's 448."""
+    return round_up(amax.to(torch.float32) / (FP4_MAX * FP8_MAX), torch.float32)
+
+
+def to_nvfp4(x: Tensor, scale: Tensor) -> Nvfp4Tensor:
+    """`x` (..., k), k a multiple of 16, with the tensor scale given; each block's own scale is made for its largest."""
+    blocks = x.to(torch.float32).unflatten(-1, (-1, BLOCK))
+    scales = to_fp8(blocks.abs().amax(-1) / FP4_MAX / scale)
+    steps = (scales.to(torch.float32) * scale).unsqueeze(-1)
+    codes = fp4_codes(torch.where(steps > 0, blocks / steps, torch.zeros_like(blocks)))
+    return Nvfp4Tensor(codes=codes.flatten(-2), scales=scales, scale=scale)
+
+
+def fake_nvfp4(x: Tensor, scale: Tensor) -> Tensor:
+    """What `x` is after NVFP4 and back, in its own type."""
+    return to_nvfp4(x, scale).values().to(x.dtype)

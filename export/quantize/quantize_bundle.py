@@ -1,0 +1,220 @@
+"""From a bundle to a quantized one: what the recipe changes is written anew, everything else is shared."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor
+
+from ... import __version__
+from ...engine.bundle import MANIFEST, WEIGHTS, Bundle
+from ...engine.errors import QuantizationError
+from ...engine.files import atomic_folder, share_file
+from ...engine.graph_file import GraphFile
+from ...engine.manifest import GraphRecord, QuantizationRecord, WeightsRecord
+from ...engine.progress import Progress, Silent
+from ..checkpoint.views import View
+from ..export import attach_weights, file_record, weights_record
+from ..weights import STORED_TYPES, Placed, write_tensors
+from .calibration import Calibration
+from .graph import GraphQuantizer
+from .linears import LinearNodes, find_attention, find_linears
+from .quantized_weights import QuantizedLayer, quantize_layer
+from .recipes import Fp8Weights, Recipe, matches
+from .stored_fp8 import AS_STORED
+
+_SAFETENSORS_TYPES = {
+    ir.DataType.FLOAT: "F32",
+    ir.DataType.FLOAT16: "F16",
+    ir.DataType.BFLOAT16: "BF16",
+    ir.DataType.FLOAT8E4M3FN: "F8_E4M3",
+}
+CALIBRATION = "calibration.json"
+"""The calibration that a bundle was quantized with, in the bundle."""
+
+
+def quantize_bundle(
+    bundle: Bundle,
+    path: Path,
+    recipe: Recipe,
+    calibration: Calibration | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write a quantized bundle at `path`, whole or not at all, and open it. The old one stays, its files are shared.
+
+    Raises QuantizationError if the recipe quantizes nothing, the bundle is quantized already, a range is missing or 0,
+    or `path` is taken.
+    """
+    progress = progress or Silent()
+    check_place(path, overwrite=overwrite)
+    check_recipe(bundle, recipe)
+    with atomic_folder(path, replace=overwrite) as folder:
+        _Writer(bundle, folder, recipe, calibration, progress).write()
+    return Bundle.open(path)
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Raise QuantizationError unless a bundle may be written at `path`."""
+    if path.exists() and not overwrite:
+        raise QuantizationError(f"{path} exists; choose another name, or allow it with --overwrite")
+    if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir() if path.is_dir() else [path]):
+        raise QuantizationError(f"{path} exists and is not a bundle; it will not be overwritten")
+
+
+def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
+    """Raise QuantizationError if a recipe quantizes nothing, or one of its patterns matches no layer."""
+    if not recipe.components:
+        raise QuantizationError(f"the recipe {recipe.name} quantizes nothing; take another with --recipe")
+    names = [
+        f"{component}.{name}"
+        for component in recipe.components
+        for name in find_linears(ir.load(bundle.graph_path(component)))
+    ]
+    for pattern in recipe.keep:
+        if not any(matches(pattern, name) for name in names):
+            raise QuantizationError(f"--keep {pattern} matches no layer; they have names like {names[0]}")
+
+
+class _Writer:
+    """The steps of one quantization, and what they have written so far."""
+
+    def __init__(
+        self, bundle: Bundle, folder: Path, recipe: Recipe, calibration: Calibration | None, progress: Progress
+    ) -> None:
+        self.bundle, self.folder, self.recipe, self.progress = bundle, folder, recipe, progress
+        self.calibration = calibration
+        self.ranges = calibration.ranges(recipe.percentile) if calibration else {}
+
+    def write(self) -> None:
+        manifest = self.bundle.manifest
+        graphs = dict(manifest.graphs)
+        unchanged = [record for record in manifest.files if record.path not in self._changed_graphs]
+        for record in unchanged:
+            self._share(record.path)
+        weights = [self._share_weights(record) for record in manifest.weights]
+        for component in self.recipe.components:
+            graphs[component], written = self._component(component)
+            weights.append(weights_record(written, "quantized"))
+        files = [*unchanged, *(file_record(self.folder, path) for path in self._changed_graphs)]
+        if self.calibration is not None:
+            self.calibration.save(self.folder / CALIBRATION)
+            files = [record for record in files if record.path != CALIBRATION]
+            files.append(file_record(self.folder, CALIBRATION))
+        made = replace(
+            manifest,
+            producer=f"kontext-trt {__version__}",
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            graphs=graphs,
+            files=tuple(files),
+            weights=tuple(weights),
+        )
+        (self.folder / MANIFEST).write_bytes(made.to_json())
+
+    @property
+    def _changed_graphs(self) -> list[str]:
+        return [self.bundle.graph(component).path for component in self.recipe.components]
+
+    def _share(self, path: str) -> str:
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        return share_file(self.bundle.path / path, self.folder / path)
+
+    def _share_weights(self, record: WeightsRecord) -> WeightsRecord:
+        how = self._share(record.path)
+        return record if record.origin == "converted" else replace(record, origin=how)
+
+    def _component(self, component: str) -> tuple[GraphRecord, Path]:
+        record = self.bundle.graph(component)
+        if record.quantization is not None and record.quantization.recipe != AS_STORED:
+            raise QuantizationError(
+                f"{component} of {self.bundle.path} is quantized already ({record.quantization.recipe}); quantize the "
+                "bundle that it was made from"
+            )
+        model = ir.load(self.bundle.graph_path(component))
+        layers = self._edit(component, record, model)
+        file = self.folder / WEIGHTS / f"{component}.{self.recipe.name}.safetensors"
+        placed = self._write_weights(component, layers, file)
+        graph = self.folder / record.path
+        attach_weights(model, placed, graph.parent)
+        ir.save(model, graph)
+        return self._record(record, graph, layers), file
+
+    def _edit(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
+        """Put the recipe into the graph. Returns the layers whose weights are to be written."""
+        quantizer = GraphQuantizer(model, record.precision, self.ranges)
+        linears = find_linears(model)
+        attentions = find_attention(model, linears)
+        if self.recipe.fp8_attention and component == "denoiser" and not attentions:
+            raise QuantizationError(
+                f"{self.bundle.path} has its attention decomposed, and this recipe needs it as one operator; export "
+                "the checkpoint with --operators single"
+            )
+        layers: list[QuantizedLayer] = []
+        for name, linear in linears.items():
+            chosen = self.recipe.format_of(component, name)
+            if chosen is not None:
+                layers.append(
+                    QuantizedLayer(
+                        name=name,
+                        view=_view(linear),
+                        format=chosen,
+                        dtype=STORED_TYPES[record.precision],
+                        scale_dtype=STORED_TYPES[quantizer.scale_precision],
+                    )
+                )
+                quantizer.quantize(linear, chosen)
+        for name, attention in attentions.items():
+            if self.recipe.attention_is_fp8(component, name):
+                quantizer.quantize_attention(attention)
+        RemoveUnusedNodesPass()(model)
+        return layers
+
+    def _write_weights(self, component: str, layers: Sequence[QuantizedLayer], file: Path) -> dict[str, Placed]:
+        specs = {f"{layer.name}.{part}": spec for layer in layers for part, spec in layer.specs().items()}
+        self.progress.start(f"quantizing {component}", sum(spec.size_bytes for spec in specs.values()))
+
+        def pieces() -> Iterator[tuple[str, Tensor]]:
+            for layer in layers:
+                for part, values in quantize_layer(layer):
+                    yield f"{layer.name}.{part}", values
+
+        return write_tensors(file, specs, pieces(), self.progress.advance)
+
+    def _record(self, record: GraphRecord, graph: Path, layers: Sequence[QuantizedLayer]) -> GraphRecord:
+        read = GraphFile.read(graph)
+        products = Counter(read.quantized_products.values())
+        products["fp8_weights"] = sum(isinstance(layer.format, Fp8Weights) for layer in layers)
+        places = read.weights.values()
+        return replace(
+            record,
+            weight_bytes=sum(place.size_bytes for place in places),
+            weights=tuple(sorted({f"{WEIGHTS}/{place.file.name}" for place in places})),
+            quantization=QuantizationRecord(
+                recipe=self.recipe.name,
+                recipe_sha256=self.recipe.sha256,
+                calibration_sha256=self.calibration.sha256 if self.calibration else "",
+                products={name: count for name, count in sorted(products.items()) if count},
+                kept=self.recipe.keep,
+            ),
+        )
+
+
+def _view(linear: LinearNodes) -> View:
+    """Where a layer's weight lies."""
+    tensor = linear.weight.const_value
+    assert isinstance(tensor, ir.ExternalTensor)
+    scale = linear.stored_scale.const_value if linear.stored_scale is not None else None
+    return View(
+        path=Path(tensor.path),
+        dtype=_SAFETENSORS_TYPES[tensor.dtype],
+        shape=tuple(tensor.shape.numpy()),
+        offset=tensor.offset or 0,
+        scale=None if scale is None else float(scale.numpy()),
+    )

@@ -1,0 +1,145 @@
+"""Recipes: which matrix products of a model are quantized, to what, and which are left alone and why."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Union
+
+import msgspec
+
+from ...engine.errors import QuantizationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fp8:
+    """E4M3 weights and activations. Activations have one scale a tensor, weights one an output channel: in the engine
+    it is multiplied in the kernel that adds the bias, so it costs none of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fp8Weights:
+    """E4M3 weights, one scale an output channel; products are computed in the type of their activations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nvfp4:
+    """NVFP4 weights and activations; activations have a calibrated tensor scale and block scales computed as they come.
+
+    `rank` > 0 adds SVDQuant's branch: the `rank` largest singular components of a weight stay in the transformer's own
+    type, beside the product, and only what is left is rounded. Source: Li et al., SVDQuant (arXiv 2411.05007).
+    """
+
+    rank: int = 0
+
+
+LinearFormat = Union[Fp8, Fp8Weights, Nvfp4]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Layers that no recipe quantizes, and why."""
+
+    pattern: str
+    reason: str
+
+
+KEPT = (
+    Kept(pattern="conditioner.*", reason="runs once a request, and an error in its modulation scales every token"),
+    Kept(pattern="clip.*", reason="small, and runs once a prompt"),
+    Kept(pattern="vae_encoder.*", reason="runs once a picture, and its errors show in pixels"),
+    Kept(pattern="vae_decoder.*", reason="runs once a picture, and its errors show in pixels"),
+    Kept(pattern="denoiser.x_embedder", reason="64 inputs a token: nothing to gain, and all of the latents pass here"),
+    Kept(pattern="denoiser.proj_out", reason="the final layer: its error goes into the latents as it is"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a model is quantized.
+
+    Args:
+        name: what people call it.
+        blocks: the format of the linear layers in the denoiser's blocks, None for the type they are stored in.
+        fp8_attention: both products of the denoiser's attention in FP8.
+        t5: the format of T5's linear layers.
+        keep: patterns (`*` for anything) of further layers to leave alone, matched from the start of
+            "component.layer": "denoiser.single_transformer_blocks.37.*".
+        percentile: activations beyond this percentile are clipped; None takes the largest ever seen.
+    """
+
+    name: str
+    blocks: Fp8 | Nvfp4 | None = None
+    fp8_attention: bool = False
+    t5: Fp8Weights | None = None
+    keep: tuple[str, ...] = ()
+    percentile: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.percentile is not None and not 50 <= self.percentile < 100:
+            raise QuantizationError(f"a percentile from 50 to below 100 is possible, not {self.percentile}")
+
+    @property
+    def sha256(self) -> str:
+        """Over everything that decides what is quantized and how; not the name."""
+        return hashlib.sha256(msgspec.json.encode(replace(self, name=""), order="deterministic")).hexdigest()
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Those that the recipe changes."""
+        found = {"denoiser": self.blocks is not None or self.fp8_attention, "t5": self.t5 is not None}
+        return tuple(name for name, changed in found.items() if changed)
+
+    def kept(self, component: str, layer: str) -> bool:
+        name = f"{component}.{layer}"
+        return any(matches(pattern, name) for pattern in (*self.keep, *(kept.pattern for kept in KEPT)))
+
+    def format_of(self, component: str, layer: str) -> LinearFormat | None:
+        """What a linear layer becomes; None leaves it as it is."""
+        if self.kept(component, layer):
+            return None
+        return {"denoiser": self.blocks, "t5": self.t5}.get(component)
+
+    def attention_is_fp8(self, component: str, layer: str) -> bool:
+        return component == "denoiser" and self.fp8_attention and not self.kept(component, layer)
+
+
+class RecipeName(str, Enum):
+    """The recipes that quantize something."""
+
+    FP8 = "fp8"
+    FP8_ATTENTION = "fp8-attention"
+    NVFP4 = "nvfp4"
+    NVFP4_SVD = "nvfp4-svd"
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="bf16"),
+        Recipe(name="fp8", blocks=Fp8()),
+        Recipe(name="fp8-attention", blocks=Fp8(), fp8_attention=True),
+        Recipe(name="nvfp4", blocks=Nvfp4()),
+        Recipe(name="nvfp4-svd", blocks=Nvfp4(rank=32)),
+    )
+}
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name is what `pattern` says, or lies below it: "denoiser.a" matches "denoiser.a.b"."""
+    wanted = ".*".join(map(re.escape, pattern.split("*")))
+    return re.fullmatch(f"{wanted}(\\..*)?", name) is not None
+
+
+def make_recipe(name: str, *, keep: tuple[str, ...] = (), percentile: float | None = None, t5: bool = False) -> Recipe:
+    """A recipe by name with a user's changes. Patterns may leave the component out: they then mean the denoiser.
+
+    Raises QuantizationError, listing the names, if there is none.
+    """
+    if name not in RECIPES:
+        raise QuantizationError(f"a recipe is one of {', '.join(RECIPES)}, not {name!r}")
+    full = tuple(pattern if pattern.startswith(("denoiser.", "t5.")) else f"denoiser.{pattern}" for pattern in keep)
+    return replace(RECIPES[name], keep=full, percentile=percentile, t5=Fp8Weights() if t5 else None)

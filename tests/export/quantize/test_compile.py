@@ -1,0 +1,98 @@
+"""The real compiler takes quantized graphs and multiplies exactly what was asked in FP8 and FP4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from kontext_trt import Bundle, TargetError
+from kontext_trt.engine.build import Builder, BuildPolicy
+from kontext_trt.engine.components import Precision
+from kontext_trt.engine.coverage import Coverage
+from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
+from kontext_trt.engine.ingredients import plan_ingredients
+from kontext_trt.engine.targets import make_target
+
+COVERAGE = Coverage(sizes=((96, 192), (128, 128), (192, 96)), max_steps=8)
+LINEARS = 2 * 12 + 2 * 5
+"""In two blocks of each kind; what is left are the two embedders and the final layer, in bf16."""
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Flavour:
+    return load_flavour(FlavourName.TENSORRT_RTX)
+
+
+def build(bundle: Bundle, rtx: Flavour, capability: str, component: str = "denoiser"):
+    return Builder(bundle, rtx, make_target(rtx, capability, ()), policy=BuildPolicy()).build(component, COVERAGE)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "capability", "number_format", "attention"),
+    [
+        ("fp8", "sm_89", "fp8", "bf16"),
+        ("fp8", "sm_120", "fp8", "bf16"),
+        ("fp8-attention", "sm_89", "fp8", "fp8"),
+        ("fp8-attention", "sm_120", "fp8", "fp8"),
+        ("nvfp4", "sm_120", "nvfp4", "bf16"),
+        ("nvfp4-svd", "sm_120", "nvfp4", "bf16"),
+    ],
+)
+def test_every_product_of_the_blocks_and_no_other(
+    wide_quantized: Callable[..., Bundle],
+    rtx: Flavour,
+    recipe: str,
+    capability: str,
+    number_format: str,
+    attention: str,
+) -> None:
+    """`strays` would name a product in another format than its node's, and a kernel in one that no node asked for."""
+    bundle = wide_quantized(recipe)
+    manifest = build(bundle, rtx, capability).manifest
+    census = manifest.census
+    in_attention = 2 * 4 if attention == "fp8" else 0
+    assert census.products_asked == {number_format: LINEARS + in_attention}
+    assert census.strays == manifest.warnings == ()
+    assert set(census.gemms) == {number_format, "bf16"}
+    if recipe != "nvfp4-svd":  # whose branches are in bf16
+        assert census.gemms["bf16"] <= 3
+    assert census.attention == {attention: 4}
+    assert census.weight_bytes < 1.02 * bundle.graph("denoiser").weight_bytes, "nothing was widened"
+
+
+def test_weights_of_t5_stay_fp8_in_the_plan(
+    wide_quantized: Callable[..., Bundle], wide_bundles: Callable[[Precision], Bundle], rtx: Flavour
+) -> None:
+    bundle, plain = wide_quantized("fp8", t5=True), wide_bundles(Precision.BF16)
+    saved = build(plain, rtx, "sm_89", "t5").manifest.census.weight_bytes
+    census = build(bundle, rtx, "sm_89", "t5").manifest.census
+    quantization = bundle.graph("t5").quantization
+    assert quantization is not None
+    assert quantization.products == {"fp8_weights": 14}
+    assert set(census.gemms) == {"bf16"}, "activations are not quantized"
+    halved = plain.graph("t5").weight_bytes - bundle.graph("t5").weight_bytes
+    assert halved > 60_000
+    assert saved - census.weight_bytes > 0.9 * halved
+
+
+def test_a_gpu_without_the_format_is_refused_with_the_alternative(
+    wide_quantized: Callable[..., Bundle], rtx: Flavour
+) -> None:
+    for recipe, capability, words in (
+        ("nvfp4", "sm_89", "sm_89 has no nvfp4, which sm_10x and sm_12x have; export or quantize to fp8"),
+        ("fp8", "sm_86", "sm_86 has no fp8, which starts at sm_89; export with --precision bf16"),
+    ):
+        with pytest.raises(TargetError, match=words):
+            build(wide_quantized(recipe), rtx, capability)
+
+
+def test_the_recipe_is_in_the_plans_key(wide_quantized: Callable[..., Bundle], rtx: Flavour) -> None:
+    bundle = wide_quantized("fp8")
+    found = plan_ingredients(bundle, "denoiser", make_target(rtx, "sm_89", ()), COVERAGE)
+    quantization = bundle.graph("denoiser").quantization
+    assert quantization is not None
+    assert found.recipe_sha256 == quantization.recipe_sha256 != ""
+    assert replace(found, recipe_sha256="another").key != found.key
+    assert plan_ingredients(bundle, "clip", make_target(rtx, "sm_89", ()), COVERAGE).recipe_sha256 == ""
