@@ -17,7 +17,7 @@ from diffusers import FluxKontextPipeline
 from torch import Tensor
 
 from ...engine.errors import CheckpointError, KontextError
-from .model import text_networks
+from .model import flow_optimizer
 from .optimizer import FlatAdam
 from .state import Progress, save_state
 
@@ -32,8 +32,8 @@ def state_of(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is no diffusers folder of the small Kontext: {error}") from error
     tensors = {
-        f"{stage}.average": FlatAdam(module, torch.float32).average.to(torch.bfloat16)
-        for stage, module in (("vae", pipeline.vae), ("flow", text_networks(pipeline)))
+        "vae.average": FlatAdam(pipeline.vae, torch.float32).average.to(torch.bfloat16),
+        "flow.average": flow_optimizer(pipeline, torch.float32).average.to(torch.bfloat16),
     }
     progress = Progress(
         stage="flow",

@@ -11,6 +11,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 
 from ...export.configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
 from ...export.tiny import random_pipeline
+from .optimizer import FlatAdam
 from .vocabulary import CLIP_LENGTH, T5_LENGTH, corpus, train_clip_tokenizer, train_t5_tokenizer
 
 CORPUS_SENTENCES = 6000
@@ -107,6 +108,19 @@ def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) 
 def text_networks(pipeline: FluxKontextPipeline) -> nn.ModuleList:
     """What learns in the second stage: transformer, CLIP's and T5's encoders."""
     return nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
+
+
+def flow_optimizer(pipeline: FluxKontextPipeline, dtype: torch.dtype) -> FlatAdam:
+    """Of the second stage: Muon for the matrices inside blocks, Adam for what leads in, out and modulates."""
+    return FlatAdam(text_networks(pipeline), dtype, orthogonal=_is_hidden, average_decay=0.9995)
+
+
+def _is_hidden(name: str) -> bool:
+    inside = any(
+        f".{blocks}." in name for blocks in ("transformer_blocks", "single_transformer_blocks", "block", "layers")
+    )
+    others = ("norm", "bias")
+    return inside and name.endswith(".weight") and not any(other in name for other in others)
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -20,19 +20,19 @@ from .wordings import FRAMES, full_phrase, ground_phrase, listed, place_phrase, 
 
 TEXT_TO_IMAGE = "text to image"
 WEIGHTS: Mapping[str, float] = {
-    "recolour": 12,
-    "remove": 9,
+    "recolour": 14,
+    "remove": 6,
     "add": 9,
-    "move": 9,
-    "resize": 7,
-    "swap": 6,
-    "both": 8,
-    "background": 10,
-    "light": 2,
-    "letters": 14,
+    "move": 10,
+    "resize": 9,
+    "swap": 10,
+    "both": 14,
+    "background": 8,
+    "light": 3,
+    "letters": 24,
     "style": 7,
-    "creature": 9,
-    TEXT_TO_IMAGE: 12,
+    "creature": 6,
+    TEXT_TO_IMAGE: 16,
 }
 """How often training meets each task."""
 
