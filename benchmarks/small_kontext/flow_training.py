@@ -19,7 +19,7 @@ from ...engine.sizes import Size, token_grid
 from ...runtime.rope import position_ids
 from ...runtime.schedule import noise_levels, shift_for
 from .functional import Functions, Rotary, weights_of
-from .hints import GLYPHS_WEIGHT, HALVES, ROLES_WEIGHT, Hints
+from .hints import CLASSES, PLACES_WEIGHT, ROLES_WEIGHT, Hints
 from .stream import BUCKETS, NUM_TOKENS
 from .vocabulary import CLIP_LENGTH, T5_LENGTH
 
@@ -183,9 +183,9 @@ class FlowLoss:
                 halfway = joint[:, target]
         return transformer.proj_out(transformer.norm_out(joint[:, target], embedded)), halfway
 
-    def __call__(self, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted squared error of the velocity, and the two hints' losses. `sample` has latents `target` and
-        `reference` (b, NUM_TOKENS, 64), token ids `clip` and `t5`, `bucket` (b,), `roles` and `glyphs`."""
+    def __call__(self, sample: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Weighted squared error of the velocity, and the hints' three losses. `sample` has latents `target` and
+        `reference` (b, NUM_TOKENS, 64), token ids `clip` and `t5`, `bucket` (b,), `roles` and `places`."""
         target, reference, bucket = sample["target"].float(), sample["reference"], sample["bucket"].long()
         noise = torch.randn_like(target)
         spread = TIME_SPREAD * torch.randn(len(target), device=target.device)
@@ -207,7 +207,7 @@ def empty_sample(count: int, device: torch.device, dtype: torch.dtype) -> dict[s
         "clip": ((CLIP_LENGTH,), torch.int16),
         "t5": ((T5_LENGTH,), torch.int16),
         "roles": ((T5_LENGTH,), torch.int8),
-        "glyphs": ((NUM_TOKENS, HALVES), torch.int8),
+        "places": ((NUM_TOKENS, len(CLASSES)), torch.int8),
         "target": ((NUM_TOKENS, 64), dtype),
         "reference": ((NUM_TOKENS, 64), dtype),
         "bucket": ((), torch.int8),
@@ -215,9 +215,9 @@ def empty_sample(count: int, device: torch.device, dtype: torch.dtype) -> dict[s
     return {name: torch.zeros(count, *shape, dtype=kind, device=device) for name, (shape, kind) in shapes.items()}
 
 
-def weighted(flow: Tensor, roles: Tensor, glyphs: Tensor) -> Tensor:
+def weighted(flow: Tensor, roles: Tensor, letters: Tensor, things: Tensor) -> Tensor:
     """What is minimised."""
-    return flow + ROLES_WEIGHT * roles + GLYPHS_WEIGHT * glyphs
+    return flow + ROLES_WEIGHT * roles + PLACES_WEIGHT * (letters + things)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ class Step:
         self.loss, self.optimizers, self.record = loss, optimizers, record
         device = optimizers[0].master.device
         self._rate = torch.zeros((), device=device)
-        self._totals = torch.zeros(4, device=device)
+        self._totals = torch.zeros(5, device=device)
         self._num_steps = 0
         self._sample: dict[str, Tensor] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -61,8 +61,8 @@ class Step:
         losses = self.loss(sample)
         weighted(*losses).backward()
         norms = [optimizer.step(self._rate) for optimizer in self.optimizers]
-        self._totals[:3] += torch.stack(losses).detach()
-        self._totals[3] = torch.maximum(self._totals[3], norms[0])
+        self._totals[:4] += torch.stack(losses).detach()
+        self._totals[4] = torch.maximum(self._totals[4], norms[0])
 
     def take_totals(self) -> list[float]:
         """The losses' sums since the last call, and the networks' largest gradient."""

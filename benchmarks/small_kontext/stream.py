@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from .hints import letter_places, letter_roles
+from .hints import letter_roles, places
 from .samples import TEXT_TO_IMAGE, WEIGHTS, draw_sample
 from .scene import SIZES, SQUARE, Size
 from .vocabulary import CLIP_LENGTH, T5_LENGTH
@@ -65,7 +65,7 @@ class Texts:
 @dataclass(slots=True)
 class Chunk:
     """Samples of one bucket. `target` and `reference` (k, H, W, 3) uint8, `reference` (0, ...) for captions;
-    `clip` (k, 77) and `t5` (k, 56) int16; `roles` (k, 56) and `glyphs` (k, NUM_TOKENS, 2) int8, see `hints.py`."""
+    `clip` (k, 77) and `t5` (k, 56) int16; `roles` (k, 56) and `places` (k, NUM_TOKENS, 6) int8, see `hints.py`."""
 
     bucket: Bucket
     target: Tensor
@@ -73,7 +73,7 @@ class Chunk:
     clip: Tensor
     t5: Tensor
     roles: Tensor
-    glyphs: Tensor
+    places: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """All, by name."""
@@ -106,7 +106,7 @@ def draw_chunk(
         "clip": np.array([one.ids for one in clip], np.int16),
         "t5": np.array([one.ids for one in t5], np.int16),
         "roles": np.array([letter_roles(one.tokens) for one in t5], np.int8),
-        "glyphs": np.stack([letter_places(sample, NUM_TOKENS) for sample in samples]),
+        "places": np.stack([places(sample, NUM_TOKENS) for sample in samples]),
     }
     return Chunk(
         bucket,

@@ -238,10 +238,11 @@ class Trainer:
             num_logged += 1
             if self._due(LOG_SECONDS, "last_log") or self.progress.flow_steps == begun + 1:
                 *losses, worst = step.take_totals()
-                flow, roles, glyphs = (loss / num_logged for loss in losses)
+                flow, *hints = (loss / num_logged for loss in losses)
                 now = time.perf_counter()
                 self.log(
-                    f"flow: step {self.progress.flow_steps:,}, loss {flow:.4f}, hints {roles:.3f} and {glyphs:.3f}, "
+                    f"flow: step {self.progress.flow_steps:,}, loss {flow:.4f}, "
+                    f"hints {', '.join(f'{hint:.3f}' for hint in hints)}, "
                     f"largest gradient {worst:.2f}, rate {rate:.2f}, "
                     f"{num_logged * self.options.batch / (now - last):,.0f} samples/s, {pool.count:,} drawn, "
                     f"{self.seconds():.0f} s"
