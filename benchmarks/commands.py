@@ -9,9 +9,11 @@ import msgspec
 import typer
 from rich.table import Table
 
+from ..engine.bundle import Bundle
 from ..engine.errors import RequestError
 from ..engine.files import atomic_file
 from ..engine.terminal import JsonOption, notes, print_json, progress_bars, screen
+from ..export.environment import quiet_libraries, require_export
 from ..runtime.kontext import Kontext
 from ..runtime.options import ExecutorName
 from .small_kontext.contact_sheet import contact_sheet
@@ -30,12 +32,19 @@ def evaluate_command(
     executor: Annotated[
         ExecutorName, typer.Option(help="Who computes. Default: plans that fit this machine, else ONNX Runtime.")
     ] = ExecutorName.AUTO,
+    emulate: Annotated[
+        bool,
+        typer.Option("--emulate", help="Torch computes and rounds what is quantized: for types this machine lacks."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run EditBench on a bundle: held-out edits whose right answers are known."""
     if not 1 <= count <= NUM_CASES:
         raise RequestError(f"--count must be 1 to {NUM_CASES}, not {count}")
-    with Kontext.open(bundle, executor=executor.options()) as kontext, progress_bars() as bars:
+    if emulate and executor is not ExecutorName.AUTO:
+        raise RequestError(f"--emulate computes with torch; leave out --executor {executor.value}")
+    opened = _open_emulated(bundle) if emulate else Kontext.open(bundle, executor=executor.options())
+    with opened as kontext, progress_bars() as bars:
         check_model(kontext)
         made = evaluate(kontext, count=count, seed=seed, steps=steps, progress=bars)
     out.mkdir(parents=True, exist_ok=True)
@@ -48,6 +57,15 @@ def evaluate_command(
     else:
         _show(made)
     notes.print(f"{made.seconds:.0f} s, {made.steps} steps on {made.executor}; {out / SHEET}, {out / REPORT}")
+
+
+def _open_emulated(bundle: Path) -> Kontext:
+    require_export()
+    quiet_libraries()
+    from ..export.torch_executor import TorchExecutor
+
+    opened = Bundle.open(bundle)
+    return Kontext(opened, TorchExecutor(opened))
 
 
 def _show(made: Evaluation) -> None:

@@ -1,6 +1,6 @@
 """What training tells the networks besides the answer: which letter of which word each quoted capital is, and what
-stands where in the picture: letters, and each thing's colour, fill, size and shape. Linear heads learn to say so and are
-thrown away.
+stands where in the picture: letters, and each thing's colour, fill, size and shape. Linear heads learn to say so and
+are thrown away.
 
 Without them, that the third capital after the second quotation mark belongs right of the sign's middle, or that "red"
 is the circle's and not the background's, has to be found through the flow's loss alone, and takes many times as long.
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .letters import ALPHABET
 from .samples import Sample
-from .scene import COLOURS, FILLS, LETTER_SCALE, RADII, SHAPES, SIGN_MARGIN, Scene
+from .scene import COLOURS, FILLS, LETTER_SCALE, RADII, SHAPES, SIGN_MARGIN, Scene, Thing
 
 TOKEN = 16
 """Pixels along the side of a token's part of the picture."""
@@ -68,9 +68,10 @@ def places(sample: Sample, num_tokens: int) -> NDArray[np.int8]:
 def _name_things(answers: NDArray[np.int8], scene: Scene) -> None:
     colours = tuple(COLOURS)
     y, x = (np.indices(answers.shape[:2]) + 0.5) * TOKEN
-    if scene.creature is None:
-        answers[..., COLOUR], answers[..., SHAPE] = colours.index(scene.backdrop.colour), len(SHAPES)
-    for thing in scene.things:
+    answers[..., COLOUR], answers[..., SHAPE] = colours.index(scene.backdrop.colour), len(SHAPES)
+    creature = scene.creature
+    body = creature and Thing(shape=creature.body, colour=creature.colour, size=creature.size, cell=creature.cell)
+    for thing in (*scene.things, *((body,) if body else ())):
         right, down = scene.position(thing)
         covered = np.hypot(x - right, y - down) < max(scene.radius(thing.size), 0.7 * TOKEN)
         answers[covered, COLOUR:] = (

@@ -98,11 +98,30 @@ def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) 
     for last in (pipeline.transformer.norm_out.linear, pipeline.transformer.proj_out):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+    bias = pipeline.text_encoder_2.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+    bias.data.copy_(near_first(*bias.shape))
     encoded = pipeline.vae.encoder.conv_out.bias.shape[0] // 2
     nn.init.constant_(pipeline.vae.encoder.conv_out.bias[encoded:].detach(), FIRST_LOG_VARIANCE)
     for part in (pipeline.vae, *text_networks(pipeline)):
         part.eval()  # T5's dropout would be the only one
     return pipeline
+
+
+def near_first(num_buckets: int, num_heads: int) -> torch.Tensor:
+    """(buckets, heads): T5's bias of distances before training. Every other head looks back and the others ahead, each
+    pair less far than the next, as in ALiBi (Press et al., 2022).
+
+    T5 does not scale its scores, which are soon so large that a bias that begins near 0 is never found, and an encoder
+    without positions is a bag of words: "a red circle and a blue star" is then "a blue circle and a red star".
+    """
+    half = num_buckets // 2
+    distances = torch.arange(half, dtype=torch.float32)
+    slopes = 4.0 * 2.0 ** -torch.arange(num_heads // 2 * 2, dtype=torch.float32).div(2, rounding_mode="floor")
+    bias = torch.full((num_buckets, num_heads), 0.0)
+    for head, slope in enumerate(slopes):
+        near, far = (slice(half), slice(half, None)) if head % 2 == 0 else (slice(half, None), slice(half))
+        bias[near, head], bias[far, head] = -slope * distances, -slope * half
+    return bias
 
 
 def text_networks(pipeline: FluxKontextPipeline) -> nn.ModuleList:
@@ -119,7 +138,7 @@ def _is_hidden(name: str) -> bool:
     inside = any(
         f".{blocks}." in name for blocks in ("transformer_blocks", "single_transformer_blocks", "block", "layers")
     )
-    others = ("norm", "bias")
+    others = ("norm", "bias", "SelfAttention.q", "SelfAttention.k")  # T5 does not scale its scores
     return inside and name.endswith(".weight") and not any(other in name for other in others)
 
 

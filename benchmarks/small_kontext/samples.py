@@ -20,19 +20,19 @@ from .wordings import FRAMES, full_phrase, ground_phrase, listed, place_phrase, 
 
 TEXT_TO_IMAGE = "text to image"
 WEIGHTS: Mapping[str, float] = {
-    "recolour": 14,
-    "remove": 6,
+    "recolour": 12,
+    "remove": 5,
     "add": 9,
     "move": 10,
     "resize": 9,
     "swap": 10,
-    "both": 14,
+    "both": 16,
     "background": 8,
     "light": 3,
-    "letters": 24,
-    "style": 7,
-    "creature": 6,
-    TEXT_TO_IMAGE: 16,
+    "letters": 16,
+    "style": 9,
+    "creature": 16,
+    TEXT_TO_IMAGE: 20,
 }
 """How often training meets each task."""
 
