@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from diffusers import FluxKontextPipeline, FluxTransformer2DModel
@@ -36,11 +37,11 @@ loss is the same with any weight."""
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The trained parts of a pipeline."""
+    """The trained parts of a pipeline; transformers' modules are looked into by names that their types do not tell."""
 
     transformer: FluxTransformer2DModel
-    clip: torch.nn.Module
-    t5: torch.nn.Module
+    clip: Any
+    t5: Any
 
     @classmethod
     def of(cls, pipeline: FluxKontextPipeline) -> Networks:
