@@ -15,12 +15,14 @@ from PIL import Image
 from safetensors import safe_open
 
 from kontext_trt import Kontext
+from kontext_trt.benchmarks.small_kontext.calibration import write_samples
 from kontext_trt.benchmarks.small_kontext.disassemble import state_of
 from kontext_trt.benchmarks.small_kontext.editbench import KINDS, cases
 from kontext_trt.benchmarks.small_kontext.evaluation import answer
 from kontext_trt.benchmarks.small_kontext.samples import draw_sample
 from kontext_trt.benchmarks.small_kontext.scoring import decibels, score, squared_error
 from kontext_trt.engine.errors import CheckpointError
+from kontext_trt.export.quantize.samples import read_samples
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "benchmarks/small_kontext/checkpoint"
@@ -134,6 +136,27 @@ def test_evaluate_a_dozen(demo_path: Path, tmp_path: Path):
         assert sheet.width > 1500
 
 
+def test_emulation_gives_the_same_answers(demo_path: Path, tmp_path: Path):
+    """Torch on a bundle that is not quantized: what `--emulate` adds is rounding alone."""
+    bundle = demo_path / "bundle"
+    options = ("--count", 2, "--steps", 2, "--json")
+    one, other = (
+        json.loads(run("evaluate", bundle, "--out", tmp_path, *options, *more).stdout) for more in ((), ("--emulate",))
+    )
+    assert (one["executor"], other["executor"]) == ("onnxruntime (cpu)", "torch (cpu)")
+    for mine, yours in zip(one["answers"], other["answers"], strict=True):
+        assert mine["score"]["inside"] == pytest.approx(yours["score"]["inside"], rel=0.01)
+    refused = run("evaluate", bundle, "--emulate", "--executor", "cpu", code=1)
+    assert "--emulate computes with torch; leave out --executor cpu" in refused.stderr
+
+
+def test_samples_to_calibrate_on(tmp_path: Path):
+    write_samples(tmp_path, 12)
+    samples, skipped = read_samples(tmp_path)
+    assert (len(samples), skipped) == (12, [])
+    assert 0 < sum(sample.picture is None for sample in samples) < 12
+
+
 def test_backgrounds_are_changed(small: Kontext):
     """Most of the first eight; chance would give none."""
     chosen = [case.sample for case in cases() if case.sample.task == "background"][:8]
@@ -168,5 +191,9 @@ def test_training_goes_on_from_the_checkpoint(tmp_path: Path):
         weight = stored.get_tensor("x_embedder.bias")
     flow = tensors["flow.average"]
     assert any(torch.equal(flow[at : at + len(weight)], weight) for at in range(0, len(flow), 64))
+    fresh = state_of(CHECKPOINT, new_text=True)[1]
+    assert torch.equal(fresh["vae.average"], tensors["vae.average"])
+    changed = (fresh["flow.average"] != flow).float().mean()
+    assert 0.05 < changed < 0.3
     with pytest.raises(CheckpointError, match="is no diffusers folder of the small Kontext"):
         state_of(tmp_path)

@@ -42,9 +42,6 @@ def state_of(folder: Path, *, new_text: bool = False) -> tuple[Progress, dict[st
     }
     progress = Progress(
         stage="flow",
-        seconds=0.0,
-        vae_steps=0,
-        flow_steps=0,
         epoch=EPOCH,
         shift=pipeline.vae.config.shift_factor,
         scaling=pipeline.vae.config.scaling_factor,

@@ -86,13 +86,6 @@ class Trainer:
     def _first_progress(self) -> Progress:
         clip, t5 = new_tokenizers()
         return Progress(
-            stage="vae",
-            seconds=0.0,
-            vae_steps=0,
-            flow_steps=0,
-            epoch=0,
-            shift=0.0,
-            scaling=1.0,
             clip=clip.backend_tokenizer.to_str(),
             t5=t5.backend_tokenizer.to_str(),
             smoke=self.options.smoke,
@@ -104,15 +97,9 @@ class Trainer:
             ("vae", self.vae_adam, self.progress.vae_steps),
             ("flow", self.flow_adam, self.progress.flow_steps),
         ):
-            if f"{stage}.average" not in tensors:
-                continue
-            kept = {
-                "master": tensors.get(f"{stage}.master", average := tensors[f"{stage}.average"]),
-                "average": average,
-            }
-            if f"{stage}.second" in tensors:
-                kept["second"] = tensors[f"{stage}.second"]
-            adam.load(kept, steps)
+            stored = {name.removeprefix(f"{stage}."): one for name, one in tensors.items() if name.startswith(stage)}
+            if stored:
+                adam.load({"master": stored["average"]} | stored, steps)
 
     def seconds(self) -> float:
         """Training time used, resumed parts included."""
