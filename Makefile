@@ -17,7 +17,8 @@ $(SETUP): pyproject.toml
 	touch $(SETUP)
 
 demo: $(SETUP)
-	$(BIN)/kontext-trt demo demo
+	$(BIN)/kontext-trt demo demo --checkpoint benchmarks/small_kontext/checkpoint \
+		--image docs/small-kontext/before.png --prompt "turn the orange hexagon black" --steps 28
 
 test: lint types
 	$(BIN)/python -m pytest

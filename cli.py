@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 
 from . import __version__
 from .benchmarks.bench import commands as bench_commands
+from .benchmarks.small_kontext import commands as small_kontext_commands
 from .engine import build_commands
 from .engine import commands as engine_commands
 from .engine.errors import KontextError
@@ -41,6 +42,7 @@ for command in (
     bench_commands.bench,
 ):
     app.command()(command)
+app.command("evaluate")(small_kontext_commands.evaluate_command)
 app.add_typer(build_commands.plans, name="plans")
 app.add_typer(quantize_commands.calibration, name="calibration")
 

@@ -139,11 +139,15 @@ def export(
 
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("demo"),
-    steps: Annotated[int, typer.Option(help="Steps of the flow.")] = 8,
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: a tiny random one is made.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="The picture to edit.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do with it.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the flow. Default: 8.")] = None,
 ) -> None:
-    """Make a tiny random checkpoint, export it, and edit a picture with it: every part of the road, in a minute."""
+    """Export a checkpoint and edit a picture with it: every part of the road, in a minute."""
     require_export()
     quiet_libraries()
-    from .demo import run_demo
+    from .demo import Demo, run_demo
 
-    run_demo(folder, steps)
+    given = {"checkpoint": checkpoint, "image": image, "prompt": prompt, "steps": steps}
+    run_demo(folder, Demo(**{name: value for name, value in given.items() if value is not None}))

@@ -1,10 +1,12 @@
-"""The whole road on any machine: a tiny checkpoint is made, exported, and used to edit a picture."""
+"""The whole road on any machine: a checkpoint is exported, and used to edit a picture."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..engine.components import Precision
 from ..engine.terminal import notes, progress_bars, screen
 from ..runtime.kontext import Kontext
 from .checkpoint import open_checkpoint
@@ -15,25 +17,44 @@ PICTURE = Path(__file__).with_name("demo.png")
 PROMPT = "make the house blue"
 
 
-def run_demo(folder: Path, steps: int) -> None:
-    """Fill `folder` with checkpoint/, bundle/ and edited.png; what is there from an earlier demo is replaced."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """What to show. Without a `checkpoint`, a tiny random one is made."""
+
+    checkpoint: Path | None = None
+    image: Path = PICTURE
+    prompt: str = PROMPT
+    steps: int = 8
+
+
+def run_demo(folder: Path, demo: Demo) -> None:
+    """Fill `folder` with bundle/, edited.png and, if it has to be made, checkpoint/; what an earlier demo left there is
+    replaced. Everything computes in float32, for which any machine has kernels."""
     start = time.perf_counter()
-    write_tiny_checkpoint(folder / "checkpoint")
+    checkpoint = demo.checkpoint
+    if checkpoint is None:
+        checkpoint = folder / "checkpoint"
+        write_tiny_checkpoint(checkpoint)
     with progress_bars() as bars:
-        bundle = export_bundle(
-            open_checkpoint(folder / "checkpoint"), folder / "bundle", ExportOptions(overwrite=True), bars
-        )
-    notes.print(f"exported {folder / 'checkpoint'} to {folder / 'bundle'} in {time.perf_counter() - start:.0f} s")
+        options = ExportOptions(precision=Precision.FP32, overwrite=True)
+        bundle = export_bundle(open_checkpoint(checkpoint), folder / "bundle", options, bars)
+    notes.print(f"exported {checkpoint} to {folder / 'bundle'} in {time.perf_counter() - start:.0f} s")
     with Kontext.open(bundle) as kontext, progress_bars() as bars:
-        bars.start("denoising", steps)
-        result = kontext.edit(PICTURE, PROMPT, steps=steps, seed=0, on_step=lambda done, of: bars.advance(1))
+        bars.start("denoising", demo.steps)
+        result = kontext.edit(
+            demo.image, demo.prompt, steps=demo.steps, seed=0, on_step=lambda done, of: bars.advance(1)
+        )
     assert result.reference is not None
     notes.print(f"reference {result.reference.describe()}")
     (path,) = result.save(folder / "edited.png")
+    if demo.checkpoint is None:
+        notes.print(
+            "This checkpoint is random: it has every layer of FLUX.1 Kontext and none of its knowledge, so the picture "
+            "is a pattern."
+        )
     notes.print(
-        "The demo's checkpoint is random: it has every layer of FLUX.1 Kontext and none of its knowledge, so the "
-        "picture is a pattern. A real checkpoint takes the same two commands:\n"
-        f"  kontext-trt export CHECKPOINT BUNDLE\n"
-        f'  kontext-trt edit BUNDLE --image {PICTURE} --prompt "{PROMPT}"',
+        "A real checkpoint takes the same two commands:\n"
+        "  kontext-trt export CHECKPOINT BUNDLE\n"
+        f'  kontext-trt edit BUNDLE --image {demo.image} --prompt "{demo.prompt}"',
     )
     screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {result.seed}")

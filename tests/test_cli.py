@@ -9,17 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import LINKS, run
 from PIL import Image
-
-LINKS = str(Path(__file__).parent.parent / ".links")
-
-
-def run(*arguments: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": LINKS, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "kontext_trt", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
-    assert done.returncode == code, done.stderr
-    return done
 
 
 def size_of(path: Path) -> tuple[int, int]:

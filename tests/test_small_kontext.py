@@ -1,31 +1,16 @@
 """The small model's data and training, on small amounts."""
 
-import math
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
-import torch
 
-from kontext_trt.benchmarks.small_kontext.assemble import open_pipeline
 from kontext_trt.benchmarks.small_kontext.draw_scene import is_held_out, is_held_out_word
-from kontext_trt.benchmarks.small_kontext.flow_training import rope, velocity
-from kontext_trt.benchmarks.small_kontext.model import SMALL, SMOKE, new_pipeline, num_parameters, text_networks
-from kontext_trt.benchmarks.small_kontext.optimizer import FlatAdam
-from kontext_trt.benchmarks.small_kontext.options import Options
 from kontext_trt.benchmarks.small_kontext.samples import TEXT_TO_IMAGE, WEIGHTS, Sample, draw_sample
 from kontext_trt.benchmarks.small_kontext.scene import SIZES
-from kontext_trt.benchmarks.small_kontext.state import load_state
-from kontext_trt.benchmarks.small_kontext.stream import SQUARE, Bucket, Pool, Texts, draw_chunk
-from kontext_trt.benchmarks.small_kontext.trainer import Trainer
 from kontext_trt.benchmarks.small_kontext.vocabulary import T5_LENGTH, corpus, train_clip_tokenizer, train_t5_tokenizer
 from kontext_trt.benchmarks.small_kontext.wordings import FRAMES
-from kontext_trt.engine.errors import CheckpointError
 from kontext_trt.engine.sizes import check_size
-from kontext_trt.runtime.rope import position_ids
 
 
 @pytest.fixture(scope="module")
@@ -115,110 +100,3 @@ def test_stays_is_wide_enough_and_not_too_wide():
         changed = (sample.target() != sample.reference()).any(axis=2)
         touched = ~sample.stays()
         assert changed[touched].mean() > 0.15
-
-
-def test_velocity_is_diffusers_forward(tokenizers):
-    pipeline = new_pipeline(SMOKE, *tokenizers, seed=0)
-    transformer = pipeline.transformer
-    for parameter in transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    latents, reference = torch.randn(2, 2, 64, 64)
-    texts = torch.randn(2, 64), torch.randn(2, T5_LENGTH, 64)
-    timesteps, guidance = torch.tensor([0.9, 0.1]), torch.tensor([1.0, 4.0])
-    ids = torch.from_numpy(position_ids(T5_LENGTH, (8, 8), (8, 8))).float()
-    with torch.no_grad():
-        ours = velocity(
-            transformer,
-            latents,
-            timesteps,
-            guidance,
-            texts=texts,
-            reference=reference,
-            rotary=rope(transformer, SQUARE, True),
-        )
-        theirs = transformer(
-            hidden_states=torch.cat([latents, reference], dim=1),
-            timestep=timesteps,
-            guidance=guidance,
-            pooled_projections=texts[0],
-            encoder_hidden_states=texts[1],
-            txt_ids=ids[:T5_LENGTH],
-            img_ids=ids[T5_LENGTH:],
-            return_dict=False,
-        )[0][:, :64]
-    assert float(theirs.std()) > 0.01
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-
-
-def test_small_model_is_small(tokenizers):
-    pipeline = new_pipeline(SMALL, *tokenizers, seed=0)
-    assert 5e6 <= num_parameters(pipeline.transformer) <= 10e6
-    assert 2 * (num_parameters(text_networks(pipeline)) + num_parameters(pipeline.vae)) < 23.5e6
-
-
-def test_flat_adam_is_adamw():
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
-    other = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
-    other.load_state_dict(module.state_dict())
-    ours = FlatAdam(module, torch.float32, clip=1e9, weight_decay=0.1)
-    groups = [
-        {"params": [p for p in other.parameters() if p.ndim > 1], "weight_decay": 0.1},
-        {"params": [p for p in other.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    theirs = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.98))
-    for _ in range(20):
-        x = torch.randn(4, 5)
-        for network in (module, other):
-            network(x).square().mean().backward()
-        ours.step(1e-2)
-        theirs.step()
-        theirs.zero_grad()
-    for one, two in zip(module.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
-    before = [p.detach().clone() for p in module.parameters()]
-    ours.gradients.fill_(math.nan)
-    ours.step(1e-2)
-    for one, two in zip(module.parameters(), before, strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-3)  # momentum stops, nothing becomes NaN
-
-
-def test_pool_overwrites_the_oldest(tokenizers):
-    clip, t5 = (tokenizer.backend_tokenizer.to_str() for tokenizer in tokenizers)
-    bucket = Bucket(SQUARE, False)
-    chunk = draw_chunk(0, 3, bucket, Texts(clip, t5).encoders(), held_out=False)
-    assert chunk.target.shape == (3, 128, 128, 3)
-    assert chunk.t5.shape == (3, T5_LENGTH)
-    assert len(chunk.reference) == 0
-    pool = Pool(round(5 / bucket.share), torch.device("cpu"))
-    for i in range(4):
-        pool.add(bucket, {"a": torch.full((3, 2), i), "none": torch.zeros(0, 4)})
-    assert pool.size(bucket) == 5
-    assert set(pool.rings[bucket]["a"][:, 0].tolist()) == {2, 3}
-    drawn = pool.draw(bucket, 7)
-    assert drawn["a"].shape == (7, 2)
-    assert drawn["none"].shape == (0, 4)
-    assert pool.choose(Random(0)) == bucket
-
-
-def test_smoke_training_resumes_and_assembles(tmp_path: Path):
-    options = Options(minutes=0.001, device="cpu", smoke=True)
-    Trainer(tmp_path / "run", options, resume=False).train()
-    progress, _ = load_state(tmp_path / "run" / "state")
-    assert progress.stage == "flow"
-    assert progress.flow_steps > 0
-    with pytest.raises(CheckpointError, match="go on with --resume"):
-        Trainer(tmp_path / "run", options, resume=False)
-    Trainer(tmp_path / "run", replace(options, minutes=0.002), resume=True).train()
-    again, _ = load_state(tmp_path / "run" / "state")
-    assert again.flow_steps > progress.flow_steps
-    assert again.epoch == 1
-    assert (tmp_path / "run" / "samples.png").stat().st_size > 1000
-    pipeline = open_pipeline(tmp_path / "run" / "state")
-    assert pipeline.vae.config.scaling_factor == again.scaling
-    part = tmp_path / "run" / "state" / "part-0.bin"
-    part.write_bytes(part.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="cut short"):
-        load_state(tmp_path / "run" / "state")
-    with pytest.raises(CheckpointError, match="nothing to resume"):
-        Trainer(tmp_path / "other", options, resume=True)

@@ -15,7 +15,7 @@ from diffusers import FluxKontextPipeline
 
 from ...engine.errors import KontextError
 from ...export.tiny import save_checkpoint
-from .model import SMALL, SMOKE, new_pipeline, text_networks
+from .model import SMALL, SMOKE, flow_optimizer, new_pipeline
 from .optimizer import FlatAdam
 from .scene import SIZES
 from .state import load_state
@@ -26,13 +26,13 @@ def open_pipeline(state: Path) -> FluxKontextPipeline:
     """The pipeline of a state's averaged weights, in float32. Raises CheckpointError if the state is not whole."""
     progress, tensors = load_state(state)
     pipeline = new_pipeline(SMOKE if progress.smoke else SMALL, *read_tokenizers(progress.clip, progress.t5), 0)
-    for name, module in (("vae", pipeline.vae), ("flow", text_networks(pipeline))):
+    adams = {"vae": FlatAdam(pipeline.vae, torch.float32), "flow": flow_optimizer(pipeline, torch.float32)}
+    for name, adam in adams.items():
         if f"{name}.average" in tensors:
-            adam = FlatAdam(module, torch.float32)
             average = tensors[f"{name}.average"]
-            adam.load({"master": average, "average": average, "second": average}, 1)
-            for parameter in module.parameters():
-                parameter.grad = None
+            adam.load({"master": average, "average": average}, 0)
+        for parameter in adam.parameters:
+            parameter.grad = None
     pipeline.vae.register_to_config(shift_factor=progress.shift, scaling_factor=progress.scaling)
     return pipeline
 

@@ -11,6 +11,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 
 from ...export.configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
 from ...export.tiny import random_pipeline
+from .optimizer import FlatAdam
 from .vocabulary import CLIP_LENGTH, T5_LENGTH, corpus, train_clip_tokenizer, train_t5_tokenizer
 
 CORPUS_SENTENCES = 6000
@@ -97,6 +98,8 @@ def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) 
     for last in (pipeline.transformer.norm_out.linear, pipeline.transformer.proj_out):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+    bias = pipeline.text_encoder_2.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+    bias.data.copy_(near_first(*bias.shape))
     encoded = pipeline.vae.encoder.conv_out.bias.shape[0] // 2
     nn.init.constant_(pipeline.vae.encoder.conv_out.bias[encoded:].detach(), FIRST_LOG_VARIANCE)
     for part in (pipeline.vae, *text_networks(pipeline)):
@@ -104,9 +107,39 @@ def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) 
     return pipeline
 
 
+def near_first(num_buckets: int, num_heads: int) -> torch.Tensor:
+    """(buckets, heads): T5's bias of distances before training. Every other head looks back and the others ahead, each
+    pair less far than the next, as in ALiBi (Press et al., 2022).
+
+    T5 does not scale its scores, which are soon so large that a bias that begins near 0 is never found, and an encoder
+    without positions is a bag of words: "a red circle and a blue star" is then "a blue circle and a red star".
+    """
+    half = num_buckets // 2
+    distances = torch.arange(half, dtype=torch.float32)
+    slopes = 4.0 * 2.0 ** -torch.arange(num_heads // 2 * 2, dtype=torch.float32).div(2, rounding_mode="floor")
+    bias = torch.full((num_buckets, num_heads), 0.0)
+    for head, slope in enumerate(slopes):
+        near, far = (slice(half), slice(half, None)) if head % 2 == 0 else (slice(half, None), slice(half))
+        bias[near, head], bias[far, head] = -slope * distances, -slope * half
+    return bias
+
+
 def text_networks(pipeline: FluxKontextPipeline) -> nn.ModuleList:
     """What learns in the second stage: transformer, CLIP's and T5's encoders."""
     return nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
+
+
+def flow_optimizer(pipeline: FluxKontextPipeline, dtype: torch.dtype) -> FlatAdam:
+    """Of the second stage: Muon for the matrices inside blocks, Adam for what leads in, out and modulates."""
+    return FlatAdam(text_networks(pipeline), dtype, orthogonal=_is_hidden, average_decay=0.9995)
+
+
+def _is_hidden(name: str) -> bool:
+    inside = any(
+        f".{blocks}." in name for blocks in ("transformer_blocks", "single_transformer_blocks", "block", "layers")
+    )
+    others = ("norm", "bias", "SelfAttention.q", "SelfAttention.k")  # T5 does not scale its scores
+    return inside and name.endswith(".weight") and not any(other in name for other in others)
 
 
 def num_parameters(module: nn.Module) -> int:

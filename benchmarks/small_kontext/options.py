@@ -16,7 +16,7 @@ class Options:
 
     minutes: float
     vae_share: float = 0.33
-    batch: int = 512
+    batch: int = 256
     vae_batch: int = 64
     learning_rate: float = 1e-3
     vae_learning_rate: float = 5e-4

@@ -15,6 +15,7 @@ Point = tuple[float, float]
 
 SIZES: tuple[Size, ...] = ((96, 160), (112, 144), (128, 128), (144, 112), (160, 96))
 """Multiples of 16, 60 to 64 tokens each."""
+SQUARE: Size = (128, 128)
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),

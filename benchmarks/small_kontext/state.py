@@ -23,17 +23,17 @@ class Progress:
     """How far a training is. `stage` is "vae" or "flow"; `seconds` what it has used of its time; `shift` and `scaling`
     normalise latents, once the autoencoder is done; tokenizers are JSON."""
 
-    stage: str
-    seconds: float
-    vae_steps: int
-    flow_steps: int
-    epoch: int
-    shift: float
-    scaling: float
     clip: str
     t5: str
     smoke: bool
     seed: int
+    stage: str = "vae"
+    seconds: float = 0.0
+    vae_steps: int = 0
+    flow_steps: int = 0
+    epoch: int = 0
+    shift: float = 0.0
+    scaling: float = 1.0
 
 
 def save_state(folder: Path, progress: Progress, tensors: dict[str, Tensor]) -> None:

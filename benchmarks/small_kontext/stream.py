@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from random import Random
 
 import numpy as np
@@ -16,11 +16,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from .hints import letter_roles, places
 from .samples import TEXT_TO_IMAGE, WEIGHTS, draw_sample
-from .scene import SIZES, Size
+from .scene import SIZES, SQUARE, Size
 from .vocabulary import CLIP_LENGTH, T5_LENGTH
 
-SQUARE: Size = (128, 128)
 SQUARE_SHARE = 0.6
 """Of the samples; the other sizes share the rest evenly."""
 
@@ -40,6 +40,8 @@ class Bucket:
         return size * (1 - captions if self.edits else captions)
 
 
+NUM_TOKENS = max(width * height for width, height in SIZES) // 256
+"""Of the largest picture."""
 BUCKETS = tuple(Bucket(size, edits) for size in SIZES for edits in (True, False))
 EDITS = tuple(task for task in WEIGHTS if task != TEXT_TO_IMAGE)
 
@@ -63,17 +65,22 @@ class Texts:
 @dataclass(slots=True)
 class Chunk:
     """Samples of one bucket. `target` and `reference` (k, H, W, 3) uint8, `reference` (0, ...) for captions;
-    `clip` (k, 77) and `t5` (k, 56) int16."""
+    `clip` (k, 77) and `t5` (k, 56) int16; `roles` (k, 56) and `places` (k, NUM_TOKENS, 6) int8, see `hints.py`."""
 
     bucket: Bucket
     target: Tensor
     reference: Tensor
     clip: Tensor
     t5: Tensor
+    roles: Tensor
+    places: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "bucket"}
 
     def pin_memory(self) -> Chunk:
-        tensors = (self.target, self.reference, self.clip, self.t5)
-        return Chunk(self.bucket, *(tensor.pin_memory() for tensor in tensors))
+        return Chunk(self.bucket, **{name: tensor.pin_memory() for name, tensor in self.tensors().items()})
 
 
 def draw_chunk(
@@ -94,8 +101,19 @@ def draw_chunk(
         if bucket.edits:
             reference[i] = sample.reference()
     instructions = [sample.instruction for sample in samples]
-    clip, t5 = (np.array([one.ids for one in tokenizer.encode_batch(instructions)], np.int16) for tokenizer in texts)
-    return Chunk(bucket, *(torch.from_numpy(array) for array in (target, reference, clip, t5)))
+    clip, t5 = (tokenizer.encode_batch(instructions) for tokenizer in texts)
+    arrays = {
+        "clip": np.array([one.ids for one in clip], np.int16),
+        "t5": np.array([one.ids for one in t5], np.int16),
+        "roles": np.array([letter_roles(one.tokens) for one in t5], np.int8),
+        "places": np.stack([places(sample, NUM_TOKENS) for sample in samples]),
+    }
+    return Chunk(
+        bucket,
+        target=torch.from_numpy(target),
+        reference=torch.from_numpy(reference),
+        **{name: torch.from_numpy(array) for name, array in arrays.items()},
+    )
 
 
 class Chunks(IterableDataset[Chunk]):
@@ -173,49 +191,63 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Pool:
-    """Rings of samples on a device, one a bucket; new ones overwrite the oldest."""
+class Ring:
+    """Samples on a device; new ones overwrite the oldest."""
 
     capacity: int
     device: torch.device
-    rings: dict[Bucket, dict[str, Tensor]] = field(default_factory=dict)
-    counts: dict[Bucket, int] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+    """Of all that were ever added."""
 
-    def add(self, bucket: Bucket, values: dict[str, Tensor]) -> None:
+    def add(self, values: dict[str, Tensor]) -> None:
         """Append along the first dimension; every value has the same length, or none."""
         count = max(len(value) for value in values.values())
-        if bucket not in self.rings:
-            room = max(round(self.capacity * bucket.share), count)
-            self.rings[bucket] = {
-                name: torch.empty((room if len(value) else 0, *value.shape[1:]), dtype=value.dtype, device=self.device)
+        if not self.values:
+            self.capacity = max(self.capacity, count)
+            self.values = {
+                name: torch.empty(
+                    (self.capacity if len(value) else 0, *value.shape[1:]), dtype=value.dtype, device=self.device
+                )
                 for name, value in values.items()
             }
-            self.counts[bucket] = 0
-        room = max(len(ring) for ring in self.rings[bucket].values())
-        start = self.counts[bucket] % room
-        first = min(count, room - start)
+        start = self.count % self.capacity
+        first = min(count, self.capacity - start)
         for name, value in values.items():
             if len(value):
-                ring = self.rings[bucket][name]
+                ring = self.values[name]
                 ring[start : start + first].copy_(value[:first], non_blocking=True)
                 ring[: count - first].copy_(value[first:], non_blocking=True)
-        self.counts[bucket] += count
+        self.count += count
 
-    def size(self, bucket: Bucket) -> int:
-        if bucket not in self.rings:
-            return 0
-        return min(self.counts[bucket], max(len(ring) for ring in self.rings[bucket].values()))
+    def __len__(self) -> int:
+        return min(self.count, self.capacity)
 
-    def draw(self, bucket: Bucket, count: int) -> dict[str, Tensor]:
+    def draw(self, count: int) -> dict[str, Tensor]:
         """`count` samples at random, with repetition."""
-        chosen = torch.randint(self.size(bucket), (count,), device=self.device)
-        return {name: ring[chosen] if len(ring) else ring for name, ring in self.rings[bucket].items()}
+        chosen = torch.randint(len(self), (count,), device=self.device)
+        return {name: ring[chosen] if len(ring) else ring for name, ring in self.values.items()}
 
-    def ready(self) -> tuple[Bucket, ...]:
-        """Buckets that hold something."""
-        return tuple(bucket for bucket in self.rings if self.size(bucket))
+
+@dataclass(slots=True)
+class Pool:
+    """Pictures of many shapes: a ring a bucket."""
+
+    capacity: int
+    device: torch.device
+    rings: dict[Bucket, Ring] = field(default_factory=dict)
+
+    def add(self, bucket: Bucket, values: dict[str, Tensor]) -> None:
+        if bucket not in self.rings:
+            self.rings[bucket] = Ring(round(self.capacity * bucket.share), self.device)
+        self.rings[bucket].add(values)
+
+    @property
+    def count(self) -> int:
+        """Of all samples that were ever added."""
+        return sum(ring.count for ring in self.rings.values())
 
     def choose(self, rng: Random) -> Bucket:
         """A bucket that holds something, by its share."""
-        ready = self.ready()
+        ready = tuple(self.rings)
         return rng.choices(ready, [bucket.share for bucket in ready])[0]

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of this training")
     parser.add_argument("--minutes", type=float, default=16.0, help="of training in all, resumed parts included")
     parser.add_argument("--vae-share", type=float, default=0.33, help="of that time, for the autoencoder")
-    parser.add_argument("--batch", type=int, default=512, help="samples a step of the second stage")
+    parser.add_argument("--batch", type=int, default=256, help="samples a step of the second stage")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the second stage, at its peak")
     parser.add_argument("--workers", type=int, default=14, help="processes that draw samples")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

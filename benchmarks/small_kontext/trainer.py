@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from ...engine.errors import CheckpointError
-from .flow_training import Networks, flow_loss, rope
-from .model import SMALL, SMOKE, new_pipeline, new_tokenizers, num_parameters, text_networks
+from .flow_training import FlowLoss, Networks, empty_sample
+from .functional import Functions
+from .hints import Hints
+from .model import SMALL, SMOKE, flow_optimizer, new_pipeline, new_tokenizers, num_parameters, text_networks
 from .optimizer import FlatAdam
 from .options import Options, learning_rate
+from .scene import SQUARE
 from .state import Progress, load_state, save_state
-from .stream import SQUARE, Bucket, Chunk, Chunks, Pool, Stream, Texts
+from .step import Step
+from .stream import BUCKETS, NUM_TOKENS, Bucket, Chunk, Chunks, Pool, Ring, Stream, Texts
 from .vae_training import KL_WEIGHT, autoencoder_losses, decode, encode, latent_statistics, psnr, to_network
 from .validation import Validation
 from .vocabulary import read_tokenizers
@@ -29,6 +33,8 @@ CROP = 64
 """Pixels along the side of what the autoencoder learns from at first: many cheap steps before few whole pictures."""
 CROPS_SHARE = 0.75
 """Of its time."""
+REFRESH = 4
+"""Steps of the flow to a chunk of new samples: each is seen about eight times, with other noise."""
 
 
 class Trainer:
@@ -64,9 +70,14 @@ class Trainer:
         self.vae = self.pipeline.vae.to(self.device)
         self.networks = Networks.of(self.pipeline)
         learning = text_networks(self.pipeline).to(self.device)
+        transformer = self.pipeline.transformer.config
+        self.hints = Hints(
+            transformer.joint_attention_dim, transformer.num_attention_heads * transformer.attention_head_dim
+        )
         self.log(f"{num_parameters(learning):,} parameters learn the flow, {num_parameters(self.vae):,} are the VAE's")
         self.vae_adam = FlatAdam(self.vae, self.dtype)
-        self.flow_adam = FlatAdam(learning, self.dtype)
+        self.flow_adam = flow_optimizer(self.pipeline, self.dtype)
+        self.hints_adam = FlatAdam(self.hints.to(self.device), self.dtype)
         self._load(tensors)
         self.validation = Validation(self.options.per_task, self.texts, self.device)
         self.seconds_before = self.progress.seconds
@@ -75,13 +86,6 @@ class Trainer:
     def _first_progress(self) -> Progress:
         clip, t5 = new_tokenizers()
         return Progress(
-            stage="vae",
-            seconds=0.0,
-            vae_steps=0,
-            flow_steps=0,
-            epoch=0,
-            shift=0.0,
-            scaling=1.0,
             clip=clip.backend_tokenizer.to_str(),
             t5=t5.backend_tokenizer.to_str(),
             smoke=self.options.smoke,
@@ -93,11 +97,9 @@ class Trainer:
             ("vae", self.vae_adam, self.progress.vae_steps),
             ("flow", self.flow_adam, self.progress.flow_steps),
         ):
-            if f"{stage}.average" not in tensors:
-                continue
-            average = tensors[f"{stage}.average"]
-            kept = {name: tensors.get(f"{stage}.{name}", average) for name in ("master", "average", "second")}
-            adam.load(kept, steps)
+            stored = {name.removeprefix(f"{stage}."): one for name, one in tensors.items() if name.startswith(stage)}
+            if stored:
+                adam.load({"master": stored["average"]} | stored, steps)
 
     def seconds(self) -> float:
         """Training time used, resumed parts included."""
@@ -123,12 +125,13 @@ class Trainer:
         limit = 60 * self.options.minutes
         dataset = Chunks(self.texts, self.options.chunk, self.progress.epoch)
         pool = Pool(self.options.pictures, self.device)
+        step = self._new_step()
         with Stream(dataset, self.options.workers, pin=self.device.type == "cuda") as stream:
             if self.progress.stage == "vae":
                 self._train_vae(stream, pool, limit * self.options.vae_share)
                 self._finish_vae()
             with self.vae_adam.averaged():
-                self._train_flow(stream, self._encoded(pool), limit)
+                self._train_flow(step, stream, self._encoded(pool), limit)
                 self._validate()
         self.save()
         self.log(f"done: {self.progress.flow_steps:,} steps in {self.seconds() / 60:.1f} minutes of training")
@@ -141,7 +144,7 @@ class Trainer:
         total = torch.zeros(2, device=self.device)
         start, num_logged, begun = self.seconds(), 0, self.progress.vae_steps
         while self.seconds() < limit or self.progress.vae_steps == begun:  # one step, however late it is
-            chunk = stream.ready() if pool.ready() else stream.next()
+            chunk = stream.ready() if pool.count else stream.next()
             if chunk is not None:
                 pool.add(chunk.bucket, _values(chunk, self.device))
             share = _share(self.seconds(), start, limit)
@@ -160,7 +163,7 @@ class Trainer:
                 self.log(
                     f"vae: step {self.progress.vae_steps:,}, squared error {error_mean:.5f} "
                     f"({10 * math.log10(4 / error_mean):.1f} dB with noise), divergence {kl_mean:.2f}, "
-                    f"{self._pictures(pool):,} samples drawn, rate {rate:.2f}, {self.seconds():.0f} s"
+                    f"{pool.count:,} samples drawn, rate {rate:.2f}, {self.seconds():.0f} s"
                 )
                 total.zero_()
                 num_logged = 0
@@ -172,7 +175,7 @@ class Trainer:
         begin on multiples of the autoencoder's 8 pixels."""
         bucket = pool.choose(self.rng)
         count = self.options.vae_batch * (4 if crop else 1)
-        sample = pool.draw(bucket, count)
+        sample = pool.rings[bucket].draw(count)
         half = count // 2 if bucket.edits else 0
         pictures = torch.cat([sample["target"][half:], sample["reference"][:half]])
         if crop:
@@ -197,86 +200,81 @@ class Trainer:
 
     # the flow
 
-    def _train_flow(self, stream: Stream, pool: Pool, limit: float) -> None:
-        for block in (
-            *self.networks.transformer.transformer_blocks,
-            *self.networks.transformer.single_transformer_blocks,
-        ):
-            if self.options.compile:
-                block.compile()
-        rotaries: dict[Bucket, tuple[Tensor, Tensor]] = {}
-        total, worst = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+    def _new_step(self) -> Step:
+        """Compiled before the workers want all processors."""
+        functions = Functions.compiled() if self.options.compile else Functions()
+        loss = FlowLoss(self.networks, self.hints, functions)
+        step = Step(loss, (self.flow_adam, self.hints_adam), record=self.device.type == "cuda")
+        if self.options.compile:
+            begun = time.perf_counter()
+            step.prepare(empty_sample(self.options.batch, self.device, self.dtype))
+            self.log(f"flow: blocks are compiled, {time.perf_counter() - begun:.0f} s")
+        return step
+
+    def _train_flow(self, step: Step, stream: Stream, pool: Ring, limit: float) -> None:
         start = self.seconds() if not self.progress.flow_steps else 60 * self.options.minutes * self.options.vae_share
-        while sum(pool.counts.values()) < self.options.latents // 20:
+        while pool.count < self.options.latents // 20:
             self._add_encoded(stream.next(), pool)
         begun, num_logged, last = self.progress.flow_steps, 0, time.perf_counter()
         while self.seconds() < limit or self.progress.flow_steps == begun:
-            chunk = stream.ready()
-            if chunk is not None:
+            if self.progress.flow_steps % REFRESH == 0 and (chunk := stream.ready()) is not None:
                 self._add_encoded(chunk, pool)
-            # the most frequent shape first: the compiler makes one kernel for the first, and one for all others
-            bucket = (
-                pool.choose(self.rng)
-                if self.progress.flow_steps > begun
-                else max(pool.ready(), key=lambda one: one.share)
-            )
-            if bucket not in rotaries:
-                rotaries[bucket] = rope(self.networks.transformer, bucket.size, bucket.edits)
-            loss = flow_loss(self.networks, pool.draw(bucket, self.options.batch), rotaries[bucket])
-            loss.backward()
             rate = learning_rate(_share(self.seconds(), start, limit), begun)
-            norm = self.flow_adam.step(self.options.learning_rate * rate)
+            step.run(pool.draw(self.options.batch), self.options.learning_rate * rate)
             self.progress = replace(self.progress, flow_steps=self.progress.flow_steps + 1)
-            total += loss.detach()
-            worst = torch.maximum(worst, norm)
             num_logged += 1
             if self._due(LOG_SECONDS, "last_log") or self.progress.flow_steps == begun + 1:
+                *losses, worst = step.take_totals()
+                flow, *hints = (loss / num_logged for loss in losses)
                 now = time.perf_counter()
                 self.log(
-                    f"flow: step {self.progress.flow_steps:,}, loss {float(total) / num_logged:.4f}, largest gradient "
-                    f"{float(worst):.2f}, rate {rate:.2f}, {num_logged * self.options.batch / (now - last):,.0f} "
-                    f"samples/s, {self._pictures(pool):,} drawn, {self.seconds():.0f} s"
+                    f"flow: step {self.progress.flow_steps:,}, loss {flow:.4f}, "
+                    f"hints {', '.join(f'{hint:.3f}' for hint in hints)}, "
+                    f"largest gradient {worst:.2f}, rate {rate:.2f}, "
+                    f"{num_logged * self.options.batch / (now - last):,.0f} samples/s, {pool.count:,} drawn, "
+                    f"{self.seconds():.0f} s"
                 )
-                total.zero_()
-                worst.zero_()
                 num_logged, last = 0, now
             if self._due(SAVE_SECONDS, "last_save"):
                 self.save()
                 self._validate()
 
     def _validate(self) -> None:
-        with self.flow_adam.averaged(), torch.compiler.set_stance("force_eager"):
+        with self.flow_adam.averaged():
             report = self.validation.run(self.networks, self.vae, self.progress.shift, self.progress.scaling)
         report.sheet.save(self.run / "samples.png")
         self.log(f"flow: step {self.progress.flow_steps:,}, {report.describe()}")
 
     # pools
 
-    def _add_encoded(self, chunk: Chunk, pool: Pool) -> None:
-        pool.add(chunk.bucket, self._latents(_values(chunk, self.device)))
+    def _add_encoded(self, chunk: Chunk, pool: Ring) -> None:
+        pool.add(self._latents(chunk.bucket, _values(chunk, self.device)))
 
-    def _latents(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _latents(self, bucket: Bucket, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Samples as the flow learns from them: latents padded to NUM_TOKENS, and the bucket's number."""
         shift, scaling = self.progress.shift, self.progress.scaling
-        encoded = {
-            name: encode(self.vae, values[name], shift, scaling) if len(values[name]) else values[name]
+        count = len(values["target"])
+        padded = {
+            name: torch.zeros(count, NUM_TOKENS, 64, dtype=self.dtype, device=self.device)
             for name in ("target", "reference")
         }
-        return {**values, **encoded}
+        for name, latents in padded.items():
+            if len(values[name]):
+                encoded = encode(self.vae, values[name], shift, scaling)
+                latents[:, : encoded.shape[1]] = encoded
+        number = torch.full((count,), BUCKETS.index(bucket), dtype=torch.int8, device=self.device)
+        return {**values, **padded, "bucket": number}
 
-    def _encoded(self, pictures: Pool) -> Pool:
-        """A pool of the latents of all pictures; theirs is emptied."""
-        latents = Pool(self.options.latents, self.device)
-        for bucket in pictures.ready():
-            ring = pictures.rings.pop(bucket)
-            for start in range(0, min(pictures.counts[bucket], max(map(len, ring.values()))), self.options.chunk):
-                values = {name: values[start : start + self.options.chunk] for name, values in ring.items()}
-                latents.add(bucket, self._latents(values))
-            del ring
-        self.log(f"flow: begins with {sum(latents.size(bucket) for bucket in latents.ready()):,} samples")
+    def _encoded(self, pictures: Pool) -> Ring:
+        """The latents of all pictures; theirs is emptied."""
+        latents = Ring(self.options.latents, self.device)
+        for bucket, ring in pictures.rings.items():
+            for start in range(0, len(ring), self.options.chunk):
+                end = min(start + self.options.chunk, len(ring))
+                latents.add(self._latents(bucket, {name: one[start:end] for name, one in ring.values.items()}))
+        pictures.rings.clear()
+        self.log(f"flow: begins with {len(latents):,} samples")
         return latents
-
-    def _pictures(self, pool: Pool) -> int:
-        return sum(pool.counts.values())
 
     def _due(self, interval: float, clock: str) -> bool:
         if time.perf_counter() - getattr(self, clock) < interval:
@@ -291,8 +289,7 @@ class Trainer:
 
 
 def _values(chunk: Chunk, device: torch.device) -> dict[str, Tensor]:
-    tensors = {"target": chunk.target, "reference": chunk.reference, "clip": chunk.clip, "t5": chunk.t5}
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in chunk.tensors().items()}
 
 
 def _share(now: float, start: float, limit: float) -> float:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .flow_training import Networks, sample_latents
 from .samples import TEXT_TO_IMAGE, WEIGHTS, draw_sample
-from .stream import SQUARE, Texts
+from .scene import SQUARE
+from .stream import Texts
 from .vae_training import decode, encode
 
 STEPS = 10
