@@ -69,11 +69,6 @@ class DeviceWorkspace:
 
     @property
     def size_bytes(self) -> int:
-        """Of its buffers on the device."""
-        return self._block.size_bytes
-
-    @property
-    def size_bytes(self) -> int:
         """Device memory of its tensors."""
         return self._block.size_bytes
 
