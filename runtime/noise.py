@@ -3,6 +3,9 @@
 Source: PyTorch `aten/src/ATen/native/cpu/DistributionTemplates.h` (`normal_fill`): Mersenne twister, 24-bit uniforms,
 Box-Muller on blocks of 16. Values agree to 4e-7; 85 % are bit-equal, the rest differ in the last place, because
 PyTorch's vectorised logarithm, sine and cosine round differently from NumPy's.
+
+In 16-bit types PyTorch 2.13 draws these values rounded, and so does this module. PyTorch 2.11 draws others there, which
+have nothing to do with a seed's float32 noise: with it, diffusers in bf16 makes another picture of the same seed.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def _memory(runs: Sequence[Run]) -> Section | None:
         return None
     figures: Mapping[str, Callable[[Run], int | None]] = {
         "device, peak": lambda run: run.memory.device_peak,
-        "activations (arena)": lambda run: run.memory.arena,
+        "activations (arena)": lambda run: run.memory.arena or None,
         "buffers of the request": lambda run: run.memory.buffers,
         "CUDA graphs": lambda run: run.memory.graphs,
         "host, peak resident": lambda run: run.memory.host_peak,
@@ -148,7 +148,7 @@ def _memory(runs: Sequence[Run]) -> Section | None:
 
 
 def _components(runs: Sequence[Run]) -> Section | None:
-    for run in runs:
+    for run in runs[:1]:
         if run.memory.components:
             rows = tuple(
                 (name, _bytes(one.weights), _bytes(one.reckoned)) for name, one in run.memory.components.items()

@@ -85,13 +85,6 @@ class FlatRope(Rope):
 
     num_heads: int
 
-    @classmethod
-    def of(cls, cos: Tensor, sin: Tensor, num_heads: int) -> FlatRope:
-        """Two heads count as one of twice the width, and the tables as often: the kernel starts a block a head."""
-        at_once = 2 if num_heads % 2 == 0 else 1
-        cos, sin = (torch.cat([table] * at_once, dim=1) for table in (cos, sin))
-        return cls(cos=cos, sin=sin, single_operator=True, num_heads=num_heads // at_once)
-
     def rows(self, start: int | SymInt, stop: int | SymInt) -> FlatRope:
         return replace(self, cos=self.cos[start:stop], sin=self.sin[start:stop])
 

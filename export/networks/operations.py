@@ -109,7 +109,7 @@ class OnnxRuntimeOperations:
         return ort.MultiHeadAttention(self._num_heads)
 
     def rope(self, cos: Tensor, sin: Tensor) -> Rope:
-        return ort.FlatRope.of(cos, sin, self._num_heads)
+        return ort.FlatRope(cos=cos, sin=sin, single_operator=True, num_heads=self._num_heads)
 
 
 def operations(config: TransformerConfig, operators: Operators) -> Operations:

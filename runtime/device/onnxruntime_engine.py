@@ -28,6 +28,8 @@ ENCODER_PER_PIXEL_VALUE = 480
 DECODER_PER_PIXEL_VALUE = 1024
 """What a session takes beside its weights: a fixed amount, and so much for each value of the tokens between two layers,
 or of the picture. Measured at full size (docs/measurements)."""
+UNRECORDABLE = ("clip",)
+"""Networks in which ONNX Runtime waits for an event in the middle, which a CUDA graph cannot record."""
 _CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 """Those that ONNX Runtime is linked to; cuda-python has one of its own."""
 _NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
@@ -77,12 +79,11 @@ class OnnxRuntimeEngines:
 class OnnxRuntimeEngine:
     """See `Engine`. A session takes inputs of any shape, so what it binds is itself."""
 
-    capturable = True
-
     def __init__(
         self, bundle: Bundle, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int
     ) -> None:
         self._component, self._session, self._ort, self._device = component, session, ort, device
+        self.capturable = component not in UNRECORDABLE
         self._precision = bundle.graph(component).precision
         self._options = ort.RunOptions()
         # whoever reads an output waits for our stream

@@ -7,6 +7,7 @@ import re
 import types
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,10 +17,12 @@ from kontext_trt import Kontext
 from kontext_trt.benchmarks.bench import peer_compile, peers
 from kontext_trt.benchmarks.bench.agreement import agreement
 from kontext_trt.benchmarks.bench.child import ChildError, run_child
-from kontext_trt.benchmarks.bench.peer_process import stored_bytes, stored_precision
-from kontext_trt.benchmarks.bench.peers import PeerName, measure_peer
+from kontext_trt.benchmarks.bench.peer_process import _Request, stored_bytes, stored_precision
+from kontext_trt.benchmarks.bench.peers import PeerName, PeerRequest, measure_peer
 from kontext_trt.benchmarks.bench.records import Case, Failure, Run
 from kontext_trt.benchmarks.bench.stage_times import StageTimes
+from kontext_trt.engine.components import Precision
+from kontext_trt.runtime.noise import starting_noise
 
 SIZE = (144, 112)
 CASE = Case(size=SIZE, reference=SIZE, steps=3, batch=1, seed=7, guidance=2.5, prompt="make it blue")
@@ -52,6 +55,29 @@ def test_diffusers_makes_our_picture(checkpoint_path: Path, kontext: Kontext, re
     found = agreement(tmp_path / "ours.png", tmp_path / "diffusers.png", ("ours", "diffusers"))
     assert found.agree
     assert found.psnr_db > 60
+
+
+def test_peers_are_given_our_noise():
+    """Whatever torch would draw: 2.11 draws another noise than 2.13 in bfloat16."""
+    asked: dict[str, torch.Tensor] = {}
+
+    class Pipeline:
+        transformer = types.SimpleNamespace(config=types.SimpleNamespace(in_channels=64))
+        tokenizer_2 = types.SimpleNamespace(model_max_length=9)
+
+        def __call__(self, **arguments):
+            asked.update(arguments)
+            return types.SimpleNamespace(images=[])
+
+    case = msgspec.structs.replace(CASE, reference=None, batch=2)
+    request = PeerRequest(
+        peer=PeerName.EAGER, checkpoint=Path(), case=case, image=None, repeat=1, picture=Path("x.png")
+    )
+    _Request(request, Pipeline(), torch.device("cpu"), Precision.BF16).call(case)
+    noise = [starting_noise(seed, (7, 9), 64, Precision.BF16) for seed in (7, 8)]
+    np.testing.assert_array_equal(asked["latents"].numpy(), np.concatenate(noise))
+    assert asked["latents"].shape == (2, 63, 64)
+    assert "generator" not in asked
 
 
 @pytest.mark.slow
