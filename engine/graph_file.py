@@ -40,7 +40,7 @@ class GraphFile:
             import onnx
             from google.protobuf.message import DecodeError
         except ImportError as error:
-            raise MissingDependencyError("building plans needs onnx; install it with: pip install onnx") from error
+            raise MissingDependencyError("reading graphs needs onnx; install it with: pip install onnx") from error
         data = path.read_bytes()
         try:
             return cls(path=path, data=data, proto=onnx.load_from_string(data))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Clock:
     """Times of the stages of one request: what the host measured around its own work, and what executors report.
 
-    A stage that runs twice adds up; one that a cache saved is absent.
+    A stage that runs twice adds up; a network's that a cache saved is absent.
     """
 
     def __init__(self) -> None:

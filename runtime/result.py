@@ -49,7 +49,7 @@ class Result:
 
     `size` is the output's (width, height). `reference` says what was done to the reference, None without one.
     `milliseconds` holds tokenize and prepare (on the host: tables, noise), text, encode, condition, denoise, decode and
-    total; `step_milliseconds` each step. A stage that a cache saved is absent.
+    total; `step_milliseconds` each step. A network's stage that a cache saved is absent.
     `bundle` is the fingerprint of the bundle, `executor` who ran it.
     """
 

@@ -30,6 +30,8 @@ from ...runtime.result import Result
 from .agreement import LEAST_PSNR_DB
 from .picture_borders import DeviceCarrier, border_ms, carry_on_host
 from .records import Ablated, Ablation, Case
+from .request import ask
+from .sections import PRUNING
 from .undivided import UndividedExecutor
 
 WARM_UP = 2
@@ -71,7 +73,7 @@ def ablate(
     rows = [_row("hoisting", "condition and all steps", _loop, best, undivided)]
     if unpruned is not None:
         whole = run(open_executor(unpruned, options), unpruned)
-        rows.append(_row("last-block pruning", "one step", _step, best, whole))
+        rows.append(_row(PRUNING, "one step", _step, best, whole))
     if on_device and options.graphs:
         enqueued = run(open_executor(bundle, replace(options, graphs=False)), bundle)
         rows.append(_row("request graph", "a request, encoders cached", _total, best, enqueued, exact=True))
@@ -82,18 +84,11 @@ def ablate(
 
 def _results(kontext: Kontext, case: Case, image: Path | None, repeat: int, *, forget: bool = False) -> list[Result]:
     """Of the measured requests. The first ones warm up, and fill the caches."""
-    seeds = tuple(range(case.seed, case.seed + case.batch))
     results = []
     for _ in range(WARM_UP + repeat):
         if forget:
             kontext.forget()
-        if image is None:
-            result = kontext.generate(case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds)
-        else:
-            result = kontext.edit(
-                image, case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds
-            )
-        results.append(result)
+        results.append(ask(kontext, case, image))
     return results[WARM_UP:]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ...engine.bundle import Bundle
-from ...engine.errors import MissingDependencyError, RequestError
+from ...engine.errors import KontextError, RequestError
 from ...engine.files import atomic_file
+from ...engine.gpus import find_gpus
 from ...engine.progress import Progress, Silent
 from ...engine.sizes import Size, squarest
 from ...runtime.options import ExecutorName
@@ -23,9 +25,10 @@ from .ceilings import measure_ceilings
 from .chart import draw
 from .engine_process import ENGINE, Job, run_engine
 from .machine import this_machine
+from .nvml import load_nvml
 from .page import render
 from .peers import PeerName, measure_peer
-from .plan_only import check, predict
+from .plan_only import ALL_RESIDENT, check, predict, within
 from .records import Case, Ceilings, Failure, Record, Run, encode_lines
 from .roofline import hoisting, roofline
 from .sections import comparable
@@ -76,6 +79,14 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if min(self.batch, self.repeat) < 1:
             raise RequestError("a benchmark needs at least one picture a request and one warm request")
+        if self.steps is not None and self.steps < 1:
+            raise RequestError(f"a request has at least one step, not {self.steps}")
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise RequestError(f"guidance must be a number, not {self.guidance}")
+        if self.generate and self.image is not None:
+            raise RequestError("a request has a reference or is text to image: give --image or --generate, not both")
+        if self.unpruned is not None and not self.ablation:
+            raise RequestError("--unpruned is for --ablation")
         if self.peers and self.checkpoint is None:
             raise RequestError("peers need --checkpoint, the diffusers folder that the bundle was exported from")
 
@@ -88,6 +99,9 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
     """
     progress = progress or Silent()
     bundle = Bundle.open(options.bundle)
+    unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
+    if options.out.exists() and not options.out.is_dir():
+        raise RequestError(f"{options.out} is a file; the report needs a folder")
     options.out.mkdir(parents=True, exist_ok=True)
     case, image = make_case(bundle, options)
     records: list[Record] = [this_machine(), case]
@@ -99,22 +113,24 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
         write_report(records, options.out)
         return records[-1]
 
+    if find_gpus()[0] and load_nvml() is None:
+        reason = "nvidia-ml-py is not installed, or the driver does not answer it"
+        records.append(Failure(engine="clocks, power and peak memory", reason=reason))
     ours = add(ENGINE, lambda: _ours(options, case, image))
     assert isinstance(ours, Run)
     for peer in options.peers:
-        found = add(peer.value, lambda peer=peer: _peer(options, peer, case, image))
+        found = add(peer.value, lambda peer=peer: _peer(options, peer, case, image, ours.precision))
         if isinstance(found, Run):
             add(f"{peer.value}'s picture", lambda peer=peer: _agreement(options.out, peer))
     ceilings = add("ceilings", measure_ceilings) if options.ceilings else None
     measured = {name: spread.p50 for name, spread in ours.warm.items()}
     known = ceilings if isinstance(ceilings, Ceilings) else None
     add("roofline", lambda: _or_failure("roofline", lambda: roofline(bundle, case, known, measured)))
-    unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
     add("a step's work", lambda: _or_failure("a step's work", lambda: hoisting(bundle, case, unpruned)))
     if ours.memory.components:
-        add("memory check", lambda: _or_failure("memory check", lambda: check(predict(bundle), ours)))
+        add("memory check", lambda: _or_failure("memory check", lambda: _memory_check(options, bundle, case, ours)))
     if options.ablation:
-        add("ablation", lambda: _ablation(options, bundle, case, image, unpruned))
+        add("ablation", lambda: _or_failure("ablation", lambda: _ablation(options, bundle, case, image, unpruned)))
     return records
 
 
@@ -129,7 +145,7 @@ def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Path | None]
     case = Case(
         size=options.size or reference or squarest(model.sizes),
         reference=reference,
-        steps=options.steps or model.flow.steps,
+        steps=model.flow.steps if options.steps is None else options.steps,
         batch=options.batch,
         seed=options.seed,
         guidance=model.flow.guidance if options.guidance is None else options.guidance,
@@ -177,7 +193,7 @@ def _ours(options: BenchOptions, case: Case, image: Path | None) -> Run:
     )
 
 
-def _peer(options: BenchOptions, peer: PeerName, case: Case, image: Path | None) -> Run | Failure:
+def _peer(options: BenchOptions, peer: PeerName, case: Case, image: Path | None, precision: str) -> Run | Failure:
     assert options.checkpoint is not None
     return measure_peer(
         peer,
@@ -187,6 +203,7 @@ def _peer(options: BenchOptions, peer: PeerName, case: Case, image: Path | None)
         repeat=options.repeat,
         folder=options.out,
         timeout_s=options.peer_timeout_s,
+        precision=precision,
     )
 
 
@@ -200,8 +217,17 @@ def _ablation(options: BenchOptions, bundle: Bundle, case: Case, image: Path | N
     return ablate(bundle, executor, case, image, repeat=options.repeat, unpruned=unpruned)
 
 
+def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: Run) -> Record:
+    usual = squarest(bundle.manifest.model.sizes)
+    if (case.size, case.reference, case.batch) != (usual, usual, 1):
+        raise RequestError("memory is predicted for one picture of the squarest size with a reference like it")
+    budget = options.vram_bytes
+    return check(predict(bundle, budget), run, ALL_RESIDENT if budget is None else within(budget))
+
+
 def _or_failure(name: str, make: Callable[[], Record]) -> Record:
+    """What was measured so far is not lost with a part that cannot be had."""
     try:
         return make()
-    except MissingDependencyError as error:
+    except (KontextError, ValueError) as error:
         return Failure(engine=name, reason=str(error))

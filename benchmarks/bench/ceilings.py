@@ -31,7 +31,11 @@ PRODUCTS = ((8704, 3072, 12288), (8192, 8192, 8192))
 ATTENTION = (1, 24, 8704, 128)
 """(batch, heads, tokens, head width) of the denoiser."""
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-BACKENDS = {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION"}
+BACKENDS = {
+    "bf16": {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION"},
+    "fp16": {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION"},
+    "fp32": {"efficient": "EFFICIENT_ATTENTION"},
+}
 WARM_UP_MS = 200.0
 NUM_RUNS = 20
 
@@ -131,9 +135,9 @@ def _attention_rates(torch: Any, notes: list[str]) -> list[tuple[str, str, float
     batch, heads, tokens, width = ATTENTION
     operations = 4 * batch * heads * tokens * tokens * width
     found = []
-    for name in ("bf16", "fp16"):
+    for name, backends in BACKENDS.items():
         q, k, v = (torch.randn(ATTENTION, device=DEVICE).to(getattr(torch, DTYPES[name])) for _ in range(3))
-        for backend, member in BACKENDS.items():
+        for backend, member in backends.items():
             try:
                 with sdpa_kernel(getattr(SDPBackend, member)):
                     attend = torch.nn.functional.scaled_dot_product_attention

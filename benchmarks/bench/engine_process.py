@@ -6,11 +6,13 @@ The parent starts it with `run_engine`; what it finds comes back in a file.
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -19,7 +21,7 @@ import numpy as np
 from ...engine.bundle import Bundle
 from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, KontextError
-from ...engine.memory import anonymous_bytes, peak_resident_bytes
+from ...engine.memory import peak_resident_bytes
 from ...runtime.device.executor import DeviceExecutor
 from ...runtime.kontext import Kontext
 from ...runtime.options import ExecutorName
@@ -27,8 +29,10 @@ from ...runtime.result import Output, Result
 from .child import ChildError, run_child
 from .nvml import GpuSampler
 from .records import Case, ComponentMemory, Memory, Run, Spread
+from .request import ask
 
 ENGINE = "kontext-trt"
+LONGEST_NOTE = 160
 _CHILD = (
     "import sys, time\nstart = time.perf_counter()\nimport kontext_trt; kontext_trt.Kontext\n"
     "imported = 1e3 * (time.perf_counter() - start)\n"
@@ -57,10 +61,11 @@ def run_engine(job: Job) -> Run:
         file = Path(name) / "job.json"
         file.write_bytes(msgspec.json.encode(job, enc_hook=str))
         try:
-            run_child("-c", _CHILD, str(file), log=job.result.with_suffix(".log"))
+            anonymous = run_child("-c", _CHILD, str(file), log=job.result.with_suffix(".log"))
         except ChildError as error:
             raise ExecutorError(f"the measured process {error}") from error
-    return msgspec.json.decode(job.result.read_bytes(), type=Run)
+    run = msgspec.json.decode(job.result.read_bytes(), type=Run)
+    return msgspec.structs.replace(run, memory=msgspec.structs.replace(run.memory, host_anonymous=anonymous))
 
 
 def main(job_file: str, import_ms: float) -> None:
@@ -78,13 +83,14 @@ def measure(job: Job, import_ms: float) -> Run:
 
     Raises ExecutorError if a seed's pictures are not all the same: such times are worth nothing.
     """
-    with GpuSampler() as gpu:
+    with GpuSampler() as gpu, heard_warnings() as warned:
         start = time.perf_counter()
         options = job.executor.options(job.vram_bytes, graphs=job.graphs)
         with Kontext.open(job.bundle, executor=options) as kontext:
             opened = time.perf_counter()
             components = _load(kontext)
             loaded = time.perf_counter()
+            gpu.forget_peak()
             first, first_ms = _timed(kontext, job)
             free = _free_bytes(kontext)
             recording = [_timed(kontext, job) for _ in range(2)]  # the whole, or if that cannot be, its parts
@@ -118,8 +124,37 @@ def measure(job: Job, import_ms: float) -> Run:
         memory=memory,
         clocks=clocks if on_device else None,
         picture_sha256=hashlib.sha256(np.asarray(picture).tobytes()).hexdigest(),
-        notes=() if job.graphs else ("without CUDA graphs",),
+        notes=(*(() if job.graphs else ("without CUDA graphs",)), *dict.fromkeys(warned)),
     )
+
+
+class _Listener(logging.Handler):
+    def __init__(self, heard: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._heard.append(_shortened(record.getMessage()))
+
+
+@contextmanager
+def heard_warnings() -> Iterator[list[str]]:
+    """What is warned of meanwhile, by the warnings module or the log; the list is whole at the end."""
+    heard: list[str] = []
+    listener, logger = _Listener(heard), logging.getLogger("kontext_trt")
+    logger.addHandler(listener)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            yield heard
+            heard += [_shortened(str(one.message)) for one in warned]
+    finally:
+        logger.removeHandler(listener)
+
+
+def _shortened(words: str) -> str:
+    line = " ".join(words.split())
+    return line if len(line) <= LONGEST_NOTE else f"{line[: LONGEST_NOTE - 3]}..."
 
 
 def precision_of(bundle: Bundle) -> str:
@@ -142,23 +177,9 @@ def spreads(warm: list[tuple[Result, float]]) -> dict[str, Spread]:
 
 def _timed(kontext: Kontext, job: Job) -> tuple[Result, float]:
     kontext.forget()
-    request = _request(kontext, job)
     start = time.perf_counter()
-    result = request()
+    result = ask(kontext, job.case, job.image)
     return result, 1e3 * (time.perf_counter() - start)
-
-
-def _request(kontext: Kontext, job: Job) -> Callable[[], Result]:
-    case = job.case
-    seeds = tuple(range(case.seed, case.seed + case.batch))
-    if job.image is None:
-        return lambda: kontext.generate(
-            case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds
-        )
-    image = job.image
-    return lambda: kontext.edit(
-        image, case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds
-    )
 
 
 def _same(one: Output, other: Output) -> bool:
@@ -192,5 +213,5 @@ def _memory(kontext: Kontext, components: Mapping[str, ComponentMemory], graphs:
         graphs=graphs,
         device_peak=None,
         host_peak=peak_resident_bytes(),
-        host_anonymous=anonymous_bytes(os.getpid()),
+        host_anonymous=0,  # the parent samples it
     )

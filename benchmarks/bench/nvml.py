@@ -86,7 +86,7 @@ class GpuSampler:
         def ask(question: str, *arguments: object) -> float:
             try:
                 return float(getattr(nvml, question)(handle, *arguments))
-            except nvml.NVMLError:  # not every GPU answers everything
+            except (nvml.NVMLError, AttributeError):  # not every GPU, nor every version, answers everything
                 return float("nan")
 
         reasons = ask("nvmlDeviceGetCurrentClocksEventReasons")
@@ -97,6 +97,11 @@ class GpuSampler:
             ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
             reasons if np.isnan(reasons) else float(bool(int(reasons) & held)),
         )
+
+    def forget_peak(self) -> None:
+        """Count the most used memory from here on."""
+        if self._handle is not None:
+            self.used_bytes = self._memory()
 
     def forget(self) -> None:
         """Drop the samples of clocks and power so far; what memory was used stays."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from PIL import Image
 
 from .records import Record
-from .sections import Section, headline, sections
+from .section import Section
+from .sections import headline, sections
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1e1e1e; max-width: 62em; margin: 2em auto; padding: 0 1em }

@@ -56,7 +56,7 @@ def measure(asked: PeerRequest) -> Run:
 
     quiet_libraries()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = stored_precision(asked.checkpoint)
+    precision = asked.precision or stored_precision(asked.checkpoint)
     watch.start()
     pipeline = FluxKontextPipeline.from_pretrained(asked.checkpoint, dtype=getattr(torch, DTYPES[precision]))
     watch.lap("open")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from ...engine.components import Precision
 from .child import ChildError, run_child
 from .records import Case, Failure, Run
 
@@ -39,7 +40,8 @@ _NEEDS = {
 
 class PeerRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the child measures. `checkpoint` is a diffusers folder, `image` a picture of the case's reference size,
-    `picture` where the first picture goes."""
+    `picture` where the first picture goes, `precision` the type to compute in
+    ("bf16"), None for the checkpoint's own."""
 
     peer: PeerName
     checkpoint: Path
@@ -47,6 +49,7 @@ class PeerRequest(msgspec.Struct, frozen=True, kw_only=True):
     image: Path | None
     repeat: int
     picture: Path
+    precision: str | None = None
 
 
 def measure_peer(
@@ -58,6 +61,7 @@ def measure_peer(
     repeat: int,
     folder: Path,
     timeout_s: float = 600,
+    precision: str | None = None,
 ) -> Run | Failure:
     """Measure in a child process. Its first picture is FOLDER/PEER.png, what it printed FOLDER/PEER.log, and what it
     compiled FOLDER/PEER-code, which a second measurement in the same folder finds again."""
@@ -72,6 +76,7 @@ def measure_peer(
         image=image,
         repeat=repeat,
         picture=folder / f"{peer.value}.png",
+        precision=precision if precision in {one.value for one in Precision} else None,
     )
     environment = {
         "HF_HUB_OFFLINE": "1",

@@ -62,7 +62,8 @@ class _Way:
 def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
     """For one picture of the squarest trained size with a reference: a row for each executor, precision and residency.
 
-    ONNX Runtime has no kernels for nvfp4, so that is predicted for plans only. With a `budget` in bytes there is also
+    What quantizing would make of the bundle is predicted for its plans: ONNX Runtime has no kernels on CUDA that round
+    activations to fp8 or nvfp4. With a `budget` in bytes there is also
     the plan that would be run within it, where one fits. Raises MissingDependencyError without the onnx package.
     """
     buffers = GRAPH_BYTES + total_bytes(
@@ -77,11 +78,16 @@ def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
         }
         if budget is not None:
             try:
-                plans[f"within {human_bytes(budget)}"] = plan_residency(way.costs, fixed=buffers, budget=budget)
+                plans[within(budget)] = plan_residency(way.costs, fixed=buffers, budget=budget)
             except BudgetError as error:
                 logger.warning("%s, %s: %s", way.executor, way.precision, error)
         rows += [_row(way, name, plan) for name, plan in plans.items()]
     return Prediction(rows=tuple(rows))
+
+
+def within(budget: int) -> str:
+    """The name of the plan that is run within a budget in bytes."""
+    return f"within {human_bytes(budget)}"
 
 
 def check(prediction: Prediction, run: Run, residency: str = ALL_RESIDENT) -> MemoryCheck:
@@ -117,7 +123,6 @@ def _ways(bundle: Bundle) -> Iterator[_Way]:
     saved = bytes_saved(bundle) if unquantized else {}
     own = _Way(executor=ONNXRUNTIME, precision=precision_of(bundle), costs=costs, stored=stored)
     yield own
-    yield from (own.narrowed(name, size) for name, size in saved.items() if name != "nvfp4")
     for label, plans in _complete(bundle).items():
         costs = plan_costs(bundle, plans)
         stored = {name: cost.weights for name, cost in costs.items()}

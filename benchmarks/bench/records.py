@@ -12,12 +12,14 @@ import numpy as np
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """Percentiles of a measured time over `count` repetitions, in ms."""
+    """Percentiles of a measured time over `count` repetitions, in ms. Of few values the 95th and 99th are interpolated
+    between the two largest."""
 
     p50: float
     p95: float
     p99: float
     least: float
+    most: float
     count: int
 
     @classmethod
@@ -26,7 +28,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         if not values:
             raise ValueError("a spread needs at least one measured value")
         p50, p95, p99 = (float(np.percentile(values, percent)) for percent in (50, 95, 99))
-        return cls(p50=p50, p95=p95, p99=p99, least=min(values), count=len(values))
+        return cls(p50=p50, p95=p95, p99=p99, least=min(values), most=max(values), count=len(values))
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="case"):

@@ -37,16 +37,16 @@ def roofline(
 ) -> Roofline:
     """Each stage's work, and with `ceilings` its limit; `measured_ms` are warm times by stage, "step" one step's.
 
-    Raises MissingDependencyError without the onnx package, BundleError for a graph that cannot be counted, ValueError
-    for ceilings without a number format that a graph computes in.
+    A stage that computes in a number format without a measured rate has no limit. Raises MissingDependencyError without
+    the onnx package, BundleError for a graph that cannot be counted.
     """
     stages = {}
     for stage, components in STAGES.items():
         if stage == "encode" and case.reference is None:
             continue
         runs = case.batch if stage == "decode" else 1
-        counted = [work_of(bundle, component, case) for component in components] * runs
-        stages[stage] = stage_limit(counted, ceilings, (measured_ms or {}).get(stage))
+        counted = [work_of(bundle, component, case) for component in components]
+        stages[stage] = stage_limit(counted, ceilings, (measured_ms or {}).get(stage), runs=runs)
     return Roofline(stages=stages)
 
 
@@ -69,13 +69,16 @@ def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str,
     return {"b": batch, "n": n, "m": m, "s": s, "N": case.steps, "h": rows, "w": columns}
 
 
-def stage_limit(counted: Sequence[GraphWork], ceilings: Ceilings | None, measured_ms: float | None) -> StageLimit:
-    """Of components that run one after another."""
-    work = _sum([one.work() for one in counted])
-    if ceilings is None:
+def stage_limit(
+    counted: Sequence[GraphWork], ceilings: Ceilings | None, measured_ms: float | None, *, runs: int = 1
+) -> StageLimit:
+    """Of components that run one after another, all of them `runs` times."""
+    work = _sum([one.work() for one in counted], runs)
+    times = [None if ceilings is None else _times(one, ceilings) for one in counted]
+    known = [one for one in times if one is not None]
+    if len(known) < len(times):
         return StageLimit(work=work, limit_ms=None, bound=None, measured_ms=measured_ms, share=None)
-    times = [_times(one, ceilings) for one in counted]
-    parts = {name: sum(one[name] for one in times) for name in (PRODUCTS, ATTENTION, TRAFFIC)}
+    parts = {name: runs * sum(one[name] for one in known) for name in (PRODUCTS, ATTENTION, TRAFFIC)}
     limit = 1e3 * sum(parts.values())
     return StageLimit(
         work=work,
@@ -86,12 +89,15 @@ def stage_limit(counted: Sequence[GraphWork], ceilings: Ceilings | None, measure
     )
 
 
-def _times(counted: GraphWork, ceilings: Ceilings) -> dict[str, float]:
-    """Seconds that a component cannot do without, by what takes them; their sum is its limit."""
+def _times(counted: GraphWork, ceilings: Ceilings) -> dict[str, float] | None:
+    """Seconds that a component cannot do without, by what takes them; their sum is its limit. None if a rate is
+    missing."""
     seconds = {PRODUCTS: 0.0, ATTENTION: 0.0, TRAFFIC: 0.0}
     for one in counted.heavy:
-        kind = ATTENTION if one.is_attention else PRODUCTS
-        arithmetic, traffic = one.operations / _rate(one, ceilings), one.size_bytes / ceilings.copy
+        kind, rates = (ATTENTION, ceilings.attention) if one.is_attention else (PRODUCTS, ceilings.products)
+        if one.number_format not in rates:
+            return None
+        arithmetic, traffic = one.operations / rates[one.number_format], one.size_bytes / ceilings.copy
         seconds[kind if arithmetic >= traffic else TRAFFIC] += max(arithmetic, traffic)
     least = (counted.weight_bytes + counted.io_bytes) / ceilings.copy
     if sum(seconds.values()) < least:
@@ -99,26 +105,18 @@ def _times(counted: GraphWork, ceilings: Ceilings) -> dict[str, float]:
     return seconds
 
 
-def _rate(heavy: Heavy, ceilings: Ceilings) -> float:
-    kind, rates = (ATTENTION, ceilings.attention) if heavy.is_attention else (PRODUCTS, ceilings.products)
-    if heavy.number_format not in rates:
-        known = ", ".join(sorted(rates)) or "none"
-        raise ValueError(
-            f"the ceilings have no rate for {kind} in {heavy.number_format}, which {heavy.node} is; they have {known}"
-        )
-    return rates[heavy.number_format]
+def _sum(works: Sequence[Work], runs: int) -> Work:
+    """Weights once, whatever the runs."""
 
-
-def _sum(works: Sequence[Work]) -> Work:
     def added(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
         formats = dict.fromkeys(name for one in sums for name in one)
-        return {name: sum(one.get(name, 0.0) for one in sums) for name in formats}
+        return {name: runs * sum(one.get(name, 0.0) for one in sums) for name in formats}
 
     return Work(
         products=added([work.products for work in works]),
         attention=added([work.attention for work in works]),
         weight_bytes=sum(work.weight_bytes for work in works),
-        io_bytes=sum(work.io_bytes for work in works),
+        io_bytes=runs * sum(work.io_bytes for work in works),
         parameters=sum(work.parameters for work in works),
     )
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from ...engine.byte_sizes import human_bytes
 from .records import (
     Ablation,
     Agreement,
@@ -21,23 +19,14 @@ from .records import (
     Record,
     Roofline,
     Run,
-    Spread,
 )
+from .section import ENOUGH, Section, bytes_text, count_text, number_text, size_text, spread_text
 
 STAGES = ("tokenize", "prepare", "text", "encode", "condition", "denoise", "decode", "host_gap")
 """In the order of a request; they add up to its total."""
 
+PRUNING = "last-block pruning"
 Kind = TypeVar("Kind", bound=Record)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A table. The first column is names, the others are figures; `note` says what they are."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 def of_kind(records: Iterable[Record], kind: type[Kind]) -> list[Kind]:
@@ -61,6 +50,7 @@ def sections(records: Sequence[Record]) -> list[Section]:
     refused += [f"{one.engine} was not measured: {one.reason}" for one in of_kind(records, Failure)]
     makers: tuple[Callable[[], Section | None], ...] = (
         lambda: _times(runs, refused),
+        lambda: _spreads(runs),
         lambda: _cold(runs),
         lambda: _agreements(of_kind(records, Agreement)),
         lambda: _memory(runs),
@@ -87,36 +77,63 @@ def headline(records: Sequence[Record]) -> list[str]:
             f"{versions}, Python {machine.python}",
         ]
     for case in of_kind(records, Case):
-        reference = f"reference {_size(case.reference)}" if case.reference else "no reference"
+        reference = f"reference {size_text(case.reference)}" if case.reference else "no reference"
         lines.append(
-            f"{_size(case.size)}, {reference}, {case.steps} steps, batch {case.batch}, guidance {case.guidance:g}"
+            f"{size_text(case.size)}, {reference}, {case.steps} steps, batch {case.batch}, guidance {case.guidance:g}: "
+            f"{case.prompt!r}"
         )
+    lines += [f"bundle {run.bundle}" for run in of_kind(records, Run) if run.bundle is not None]
     return lines
 
 
 def _times(runs: Sequence[Run], refused: Sequence[str]) -> Section | None:
     if not runs:
         return Section(title="times", columns=("",), rows=(), note="; ".join(refused)) if refused else None
-    names = [name for name in ("total", "step", *STAGES) if any(name in run.warm for run in runs)]
-    rows = tuple((name, *(_spread(run.warm.get(name)) for run in runs)) for name in names)
-    ours = runs[0].warm.get("step")
-    speeds = [
-        f"a step of {runs[0].engine} takes {ours.p50 / theirs.p50:.2f} times {run.engine}'s"
-        for run in runs[1:]
-        if ours is not None and (theirs := run.warm.get("step")) is not None
+    rows = [
+        ("on", *(run.executor for run in runs)),
+        ("in", *(run.precision for run in runs)),
+        *((name, *(number_text(_median(run, name)) for run in runs)) for name in _timed(runs)),
     ]
     count = runs[0].warm["total"].count
+    notes = [f"{run.engine}: {note}" for run in runs for note in run.notes]
     return Section(
-        title="warm, ms",
+        title="warm, median ms",
         columns=("", *(run.engine for run in runs)),
-        rows=rows,
-        note="; ".join([f"median (95th, 99th percentile), {count} requests", *speeds, *refused]),
+        rows=tuple(rows),
+        note="; ".join([f"{count} requests", *_speeds(runs), *notes, *refused]),
     )
+
+
+def _speeds(runs: Sequence[Run]) -> Iterator[str]:
+    ours = runs[0]
+    for run in runs[1:]:
+        one, other = _median(ours, "step"), _median(run, "step")
+        if run.precision != ours.precision:
+            yield f"{run.engine} computes in {run.precision}, {ours.engine} in {ours.precision}: not compared"
+        elif one is not None and other is not None:
+            yield f"a step of {ours.engine} takes {one / other:.2f} times {run.engine}'s"
+
+
+def _spreads(runs: Sequence[Run]) -> Section | None:
+    """Percentiles where there are values enough for them, else the range."""
+    if not runs:
+        return None
+    rows = tuple((name, *(spread_text(run.warm.get(name)) for run in runs)) for name in _timed(runs))
+    note = f"95th and 99th percentile of {ENOUGH} values or more; of fewer, from the least to the most"
+    return Section(title="warm, spread in ms", columns=("", *(run.engine for run in runs)), rows=rows, note=note)
+
+
+def _timed(runs: Sequence[Run]) -> list[str]:
+    return [name for name in ("total", "step", *STAGES) if any(name in run.warm for run in runs)]
+
+
+def _median(run: Run, name: str) -> float | None:
+    return run.warm[name].p50 if name in run.warm else None
 
 
 def _cold(runs: Sequence[Run]) -> Section | None:
     names = list(dict.fromkeys(name for run in runs for name in run.cold))
-    rows = tuple((name, *(_number(run.cold.get(name)) for run in runs)) for name in names)
+    rows = tuple((name, *(number_text(run.cold.get(name)) for run in runs)) for name in names)
     return Section(title="cold, ms", columns=("", *(run.engine for run in runs)), rows=rows) if rows else None
 
 
@@ -140,7 +157,7 @@ def _memory(runs: Sequence[Run]) -> Section | None:
         "host, anonymous": lambda run: run.memory.host_anonymous,
     }
     rows = tuple(
-        (name, *(_bytes(value(run)) for run in runs))
+        (name, *(bytes_text(value(run)) for run in runs))
         for name, value in figures.items()
         if any(value(run) is not None for run in runs)
     )
@@ -151,7 +168,7 @@ def _components(runs: Sequence[Run]) -> Section | None:
     for run in runs[:1]:
         if run.memory.components:
             rows = tuple(
-                (name, _bytes(one.weights), _bytes(one.reckoned)) for name, one in run.memory.components.items()
+                (name, bytes_text(one.weights), bytes_text(one.reckoned)) for name, one in run.memory.components.items()
             )
             note = "reckoned: weights and what the plan sets aside for running"
             return Section(title="loading, on the device", columns=("", "took", "reckoned"), rows=rows, note=note)
@@ -168,7 +185,7 @@ def _clocks(runs: Sequence[Run]) -> Section | None:
         "most temperature, °C": lambda clocks: clocks.most_celsius,
         "clock held down, % of samples": lambda clocks: None if clocks.throttled is None else 100 * clocks.throttled,
     }
-    rows = tuple((name, *(_number(value(clocks)) for _, clocks in measured)) for name, value in figures.items())
+    rows = tuple((name, *(number_text(value(clocks)) for _, clocks in measured)) for name, value in figures.items())
     return (
         Section(title="the GPU meanwhile", columns=("", *(name for name, _ in measured)), rows=rows)
         if measured
@@ -190,16 +207,17 @@ def _roofline(rooflines: Sequence[Roofline]) -> Section | None:
         rows = tuple(
             (
                 name,
-                f"{sum([*stage.work.products.values(), *stage.work.attention.values()]) / 1e12:.2f}",
-                _bytes(stage.work.weight_bytes),
-                _number(stage.limit_ms),
+                count_text(sum([*stage.work.products.values(), *stage.work.attention.values()])),
+                bytes_text(stage.work.weight_bytes),
+                bytes_text(stage.work.io_bytes),
+                number_text(stage.limit_ms),
                 stage.bound or "",
-                _number(stage.measured_ms),
+                number_text(stage.measured_ms),
                 "" if stage.share is None else f"{100 * stage.share:.0f} %",
             )
             for name, stage in one.stages.items()
         )
-        columns = ("", "TFLOP", "weights", "limit ms", "bound by", "measured ms", "of the limit")
+        columns = ("", "FLOP", "weights", "I/O", "limit ms", "bound by", "measured", "of limit")
         return Section(title="roofline", columns=columns, rows=rows, note="elementwise operators taken as fused")
     return None
 
@@ -209,10 +227,10 @@ def _hoisting(found: Sequence[Hoisting]) -> Section | None:
         rows = tuple(
             (
                 name,
-                f"{work.parameters / 1e9:.3f}",
-                f"{work.operations / 1e12:.2f}",
-                _bytes(work.weight_bytes),
-                _bytes(work.traffic_bytes),
+                count_text(work.parameters),
+                count_text(work.operations),
+                bytes_text(work.weight_bytes),
+                bytes_text(work.traffic_bytes),
             )
             for name, work in (
                 ("undivided", one.undivided),
@@ -220,7 +238,7 @@ def _hoisting(found: Sequence[Hoisting]) -> Section | None:
                 ("last block pruned, too", one.pruned),
             )
         )
-        columns = ("", "parameters, 10^9", "TFLOP", "weights", "traffic")
+        columns = ("", "parameters", "FLOP", "weights", "traffic")
         return Section(title="a step's work", columns=columns, rows=rows)
     return None
 
@@ -228,11 +246,19 @@ def _hoisting(found: Sequence[Hoisting]) -> Section | None:
 def _ablation(ablations: Sequence[Ablation]) -> Section | None:
     for one in ablations:
         rows = tuple(
-            (row.gain, row.about, _number(row.with_ms), _number(row.without_ms), f"{row.without_ms - row.with_ms:+.2f}")
+            (
+                row.gain,
+                row.about,
+                number_text(row.with_ms),
+                number_text(row.without_ms),
+                f"{row.without_ms - row.with_ms:+.2f}",
+            )
             for row in one.rows
         )
         columns = ("switched off", "what is timed", "with, ms", "without, ms", "costs")
-        return Section(title="ablation", columns=columns, rows=rows)
+        pruned = any(row.gain == PRUNING for row in one.rows)
+        note = "" if pruned else f"no row for {PRUNING}: it needs a second bundle, --unpruned"
+        return Section(title="ablation", columns=columns, rows=rows, note=note)
     return None
 
 
@@ -241,7 +267,7 @@ def _prediction(predictions: Sequence[Prediction]) -> Section | None:
         rows = tuple(
             (
                 f"{row.executor}, {row.precision}, {row.residency}",
-                *map(_bytes, (row.weights, row.activations, row.buffers, row.peak, row.moved)),
+                *map(bytes_text, (row.weights, row.activations, row.buffers, row.peak, row.moved)),
             )
             for row in one.rows
         )
@@ -252,23 +278,7 @@ def _prediction(predictions: Sequence[Prediction]) -> Section | None:
 
 def _memory_check(checks: Sequence[MemoryCheck]) -> Section | None:
     for one in checks:
-        rows = tuple((row.what, _bytes(row.predicted), _bytes(row.measured)) for row in one.rows)
+        rows = tuple((row.what, bytes_text(row.predicted), bytes_text(row.measured)) for row in one.rows)
         title = f"memory, predicted for {one.executor} in {one.precision}, {one.residency}"
         return Section(title=title, columns=("", "predicted", "measured"), rows=rows)
     return None
-
-
-def _spread(spread: Spread | None) -> str:
-    return "" if spread is None else f"{spread.p50:.2f} ({spread.p95:.2f}, {spread.p99:.2f})"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
-
-
-def _bytes(value: int | None) -> str:
-    return "" if value is None else human_bytes(value)
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

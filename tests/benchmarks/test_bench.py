@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from command_line import run
 from PIL import Image
 
 from kontext_trt import ExecutorError, RequestError
-from kontext_trt.benchmarks.bench import engine_process, nvml
+from kontext_trt.benchmarks.bench import bench, engine_process, nvml
 from kontext_trt.benchmarks.bench.bench import BenchOptions, made_picture, make_case
 from kontext_trt.benchmarks.bench.chart import COLOURS, draw
 from kontext_trt.benchmarks.bench.engine_process import Job, measure
@@ -125,7 +128,14 @@ class TestCommand:
     def test_page_and_chart(self, report: Path):
         page = (report / "bench.html").read_text()
         assert page.count("<table>") >= 6
-        for words in ("warm, ms", "cold, ms", "roofline", "ablation", "times diffusers", "data:image/png;base64,"):
+        for words in (
+            "warm, median ms",
+            "cold, ms",
+            "roofline",
+            "ablation",
+            "times diffusers",
+            "data:image/png;base64,",
+        ):
             assert words in page
         with Image.open(report / "bench.png") as chart:
             colours = {colour for _, colour in chart.convert("RGB").getcolors(1 << 16) or ()}
@@ -141,7 +151,36 @@ class TestCommand:
         assert "peers need --checkpoint" in refused.stderr
         refused = run("bench", bundle_path, "--repeat", 0, "--out", tmp_path / "out", code=1)
         assert "at least one picture a request and one warm request" in refused.stderr
+        (tmp_path / "file").touch()
+        refused = run("bench", bundle_path, "--out", tmp_path / "file", code=1)
+        assert f"{tmp_path / 'file'} is a file; the report needs a folder" in refused.stderr
+        refused = run("bench", bundle_path, "--out", tmp_path / "out", "--ablation", "--unpruned", "nowhere", code=1)
+        assert "nowhere" in refused.stderr
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"steps": 0}, "at least one step, not 0"),
+            ({"guidance": float("nan")}, "guidance must be a number"),
+            ({"generate": True, "image": Path("a.png")}, "give --image or --generate, not both"),
+            ({"unpruned": Path("b")}, "--unpruned is for --ablation"),
+        ],
+    )
+    def test_options_that_make_no_sense(self, options: dict, words: str):
+        with pytest.raises(RequestError, match=words):
+            BenchOptions(bundle=Path("a"), out=Path("b"), **options)
+
+    def test_a_late_failure_loses_nothing(self, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def broken(*_: object, **__: object) -> None:
+            raise ExecutorError("without caches the picture is another")
+
+        monkeypatch.setattr(bench, "ablate", broken)
+        monkeypatch.setattr(bench, "run_engine", lambda job: made_run("kontext-trt", 5.0))
+        options = BenchOptions(bundle=bundle.path, out=tmp_path / "out", ceilings=False, ablation=True)
+        records = bench.run_bench(options)
+        assert Failure(engine="ablation", reason="without caches the picture is another") in records
+        assert decode_lines((tmp_path / "out/bench.jsonl").read_bytes()) == records
 
 
 class TestCase:
@@ -172,14 +211,12 @@ class TestCase:
 def test_times_are_worth_nothing_if_a_seed_gives_two_pictures(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    request = engine_process._request
-    seeds = iter(range(9))
+    ask, seeds = engine_process.ask, iter(range(9))
 
-    def forgetful(kontext, job):
-        case = engine_process.msgspec.structs.replace(job.case, seed=next(seeds))
-        return request(kontext, engine_process.msgspec.structs.replace(job, case=case))
+    def forgetful(kontext, case, image):
+        return ask(kontext, msgspec.structs.replace(case, seed=next(seeds)), image)
 
-    monkeypatch.setattr(engine_process, "_request", forgetful)
+    monkeypatch.setattr(engine_process, "ask", forgetful)
     case, _ = make_case(bundle, BenchOptions(bundle=bundle.path, out=tmp_path, generate=True, size=(32, 32), steps=1))
     job = Job(
         bundle=bundle.path,
@@ -213,6 +250,27 @@ class TestReport:
         assert "a step of kontext-trt takes 0.67 times near's" in times.note
         assert words[0] in times.note
         assert "57.00" not in render(records, draw(kept))
+
+    def test_other_precisions_are_not_compared(self):
+        records: list[Record] = [
+            msgspec.structs.replace(made_run("kontext-trt", 1.0), precision="fp32"),
+            made_run("half", 2.0),
+        ]
+        times = sections(records)[0]
+        assert "half computes in bf16, kontext-trt in fp32: not compared" in times.note
+        assert "times half's" not in times.note
+        assert times.rows[1] == ("in", "fp32", "bf16")
+
+    def test_what_an_engine_notes_is_said(self):
+        run = msgspec.structs.replace(made_run("compiled", 1.0), notes=("the decoder is not compiled: no room",))
+        assert "compiled: the decoder is not compiled: no room" in sections([run])[0].note
+
+    def test_bars_stay_in_the_picture(self):
+        """Stages' medians may add up to more than the median total."""
+        run = made_run("kontext-trt", 100.0)
+        short = msgspec.structs.replace(run, warm=dict(run.warm) | {"total": spread(10.0)})
+        pixels = np.asarray(draw([short]))
+        assert (pixels[:, -40:] == 255).all()
 
     def test_failures_are_said(self):
         records: list[Record] = [made_run("kontext-trt", 1.0), Failure(engine="torchao", reason="is not installed")]
@@ -290,3 +348,14 @@ def test_without_nvml_nothing_is_said(monkeypatch: pytest.MonkeyPatch):
     with nvml.GpuSampler() as gpu:
         pass
     assert (gpu.clocks(), gpu.used_bytes) == (None, None)
+
+
+def test_warnings_are_heard_once_each_and_cut():
+    with engine_process.heard_warnings() as heard:
+        warnings.warn("the prompt\nis longer", stacklevel=1)
+        logging.getLogger("kontext_trt.runtime").warning("a budget of %s", "8 GiB" + 200 * "!")
+    assert set(heard[1:]) == {"the prompt is longer"}
+    assert heard[0].startswith("a budget of 8 GiB!!")
+    assert len(heard[0]) == engine_process.LONGEST_NOTE
+    logging.getLogger("kontext_trt.runtime").warning("later")
+    assert len(heard) == 2

@@ -82,19 +82,6 @@ def test_a_step_is_what_the_closed_form_says(width: str, pruned: bool, tmp_path:
     assert work.attention == {"bf16": pytest.approx(attention, rel=1e-3)}
 
 
-@pytest.mark.slow
-def test_a_step_of_the_whole_model_is_what_the_closed_form_says(tmp_path: Path):
-    config, dims = ModelConfig(), FULL
-    for component in ("denoiser", "conditioner"):
-        work = count_work(traced(component, config, tmp_path, TraceOptions(precision=Precision.BF16)), dims).work()
-        if component == "denoiser":
-            products, attention = flux_step(config.transformer, dims)
-            assert work.attention == {"bf16": pytest.approx(attention, rel=1e-3)}
-        else:
-            products = flux_conditioner(config.transformer, dims)
-        assert work.products == {"bf16": pytest.approx(products, rel=1e-3)}
-
-
 def test_conditioning_is_what_the_closed_form_says(bundle: Bundle):
     work = count_work(GraphFile.read(bundle.graph_path("conditioner")), DIMS).work()
     assert work.products == {"fp32": pytest.approx(flux_conditioner(read_config(bundle).transformer, DIMS), rel=1e-3)}

@@ -125,7 +125,7 @@ def test_a_late_childs_children_end_with_it(child_module, tmp_path: Path):
         "time.sleep(60)"
     )
     with pytest.raises(ChildError, match="not done"):
-        run_child("-m", child_module(code), log=tmp_path / "log", timeout_s=1)
+        run_child("-m", child_module(code), log=tmp_path / "log", timeout_s=10)
     status = Path(f"/proc/{(tmp_path / 'log').read_text().strip()}/status")
     assert not status.exists() or "zombie" in status.read_text()
 

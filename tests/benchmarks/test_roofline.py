@@ -46,9 +46,18 @@ def test_weights_are_read_once_at_least():
     assert (found.limit_ms, found.bound) == (pytest.approx(50.0), "traffic")
 
 
-def test_a_format_without_a_rate_is_named():
-    with pytest.raises(ValueError, match="no rate for products in nvfp4, which p is; they have bf16, fp32"):
-        stage_limit([component(replace(HEAVY, number_format="nvfp4"))], CEILINGS, None)
+def test_a_format_without_a_rate_has_no_limit():
+    """Whatever else the stage does; its work is counted all the same."""
+    found = stage_limit([component(HEAVY), component(replace(HEAVY, number_format="nvfp4"))], CEILINGS, 5.0)
+    assert (found.limit_ms, found.bound, found.share, found.measured_ms) == (None, None, None, 5.0)
+    assert set(found.work.products) == {HEAVY.number_format, "nvfp4"}
+
+
+def test_a_stage_of_several_runs_reads_its_weights_in_each_and_has_them_once():
+    one, three = (stage_limit([component(HEAVY)], CEILINGS, None, runs=runs) for runs in (1, 3))
+    assert three.limit_ms == pytest.approx(3 * one.limit_ms)
+    assert three.work.products[HEAVY.number_format] == 3 * one.work.products[HEAVY.number_format]
+    assert (three.work.weight_bytes, three.work.parameters) == (one.work.weight_bytes, one.work.parameters)
 
 
 def test_stages_of_an_edit(bundle: Bundle):

@@ -1,0 +1,49 @@
+"""A table of words, and how figures are written in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...engine.byte_sizes import human_bytes
+from .records import Spread
+
+ENOUGH = 20
+"""Values of which the 95th percentile is one of the measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A table. The first column is names, the others are figures; `note` says what they are."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def spread_text(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    if spread.count < ENOUGH:
+        return f"{number_text(spread.least)} to {number_text(spread.most)}"
+    return f"{number_text(spread.p95)}, {number_text(spread.p99)}"
+
+
+def count_text(value: float) -> str:
+    """With three digits and a unit of a thousand's power."""
+    for power, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:,.2f} {unit}"
+    return f"{value:.0f}"
+
+
+def number_text(value: float | None) -> str:
+    return "" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def bytes_text(value: int | None) -> str:
+    return "" if value is None else human_bytes(value)
+
+
+def size_text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
