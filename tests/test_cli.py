@@ -142,14 +142,13 @@ def test_cut_prompt_is_quoted(bundle_path: Path, tmp_path: Path):
 
 def test_interrupt_exits_with_130_and_leaves_nothing(checkpoint_path: Path, tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": LINKS, "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "kontext_trt", "export", str(checkpoint_path), str(tmp_path / "bundle")]
-    child = subprocess.Popen(
-        command,
-        env=environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    # with the signal's usual handler: what a shell starts in the background ignores it
+    code = (
+        "import runpy, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "runpy.run_module('kontext_trt', run_name='__main__')"
     )
+    command = [sys.executable, "-c", code, "export", str(checkpoint_path), str(tmp_path / "bundle")]
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     while not any(tmp_path.glob(".bundle.*/graphs/*.onnx")):
         assert child.poll() is None
         time.sleep(0.05)
