@@ -122,3 +122,12 @@ def picture() -> Callable[..., Image.Image]:
         return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tokenizers():
+    """The small model's, for CLIP and T5."""
+    from kontext_trt.benchmarks.small_kontext.vocabulary import corpus, train_clip_tokenizer, train_t5_tokenizer
+
+    sentences = corpus(3000)
+    return train_clip_tokenizer(sentences), train_t5_tokenizer(sentences)

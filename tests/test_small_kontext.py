@@ -8,15 +8,9 @@ import pytest
 from kontext_trt.benchmarks.small_kontext.draw_scene import is_held_out, is_held_out_word
 from kontext_trt.benchmarks.small_kontext.samples import TEXT_TO_IMAGE, WEIGHTS, Sample, draw_sample
 from kontext_trt.benchmarks.small_kontext.scene import SIZES
-from kontext_trt.benchmarks.small_kontext.vocabulary import T5_LENGTH, corpus, train_clip_tokenizer, train_t5_tokenizer
+from kontext_trt.benchmarks.small_kontext.vocabulary import T5_LENGTH
 from kontext_trt.benchmarks.small_kontext.wordings import FRAMES
 from kontext_trt.engine.sizes import check_size
-
-
-@pytest.fixture(scope="module")
-def tokenizers():
-    sentences = corpus(3000)
-    return train_clip_tokenizer(sentences), train_t5_tokenizer(sentences)
 
 
 def things_shown(sample: Sample) -> set[tuple[str, str]]:

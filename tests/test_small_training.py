@@ -32,26 +32,15 @@ from kontext_trt.benchmarks.small_kontext.model import (
 )
 from kontext_trt.benchmarks.small_kontext.optimizer import FlatAdam, orthogonalised
 from kontext_trt.benchmarks.small_kontext.options import Options
-from kontext_trt.benchmarks.small_kontext.samples import Sample, draw_sample
+from kontext_trt.benchmarks.small_kontext.samples import draw_sample
 from kontext_trt.benchmarks.small_kontext.scene import COLOURS, SHAPES, SQUARE
 from kontext_trt.benchmarks.small_kontext.state import load_state
 from kontext_trt.benchmarks.small_kontext.step import Step
 from kontext_trt.benchmarks.small_kontext.stream import BUCKETS, NUM_TOKENS, Bucket, Pool, Ring, Texts, draw_chunk
 from kontext_trt.benchmarks.small_kontext.trainer import Trainer
-from kontext_trt.benchmarks.small_kontext.vocabulary import T5_LENGTH, corpus, train_clip_tokenizer, train_t5_tokenizer
+from kontext_trt.benchmarks.small_kontext.vocabulary import T5_LENGTH
 from kontext_trt.engine.errors import CheckpointError
 from kontext_trt.runtime.rope import position_ids
-
-
-@pytest.fixture(scope="module")
-def tokenizers():
-    sentences = corpus(3000)
-    return train_clip_tokenizer(sentences), train_t5_tokenizer(sentences)
-
-
-def things_shown(sample: Sample) -> set[tuple[str, str]]:
-    scenes = (sample.before, sample.edit.after)
-    return {(thing.colour, thing.shape) for scene in scenes if scene is not None for thing in scene.things}
 
 
 def test_velocity_is_diffusers_forward(tokenizers):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from ...engine.files import atomic_file
 from ...engine.gpus import find_gpus
 from ...engine.progress import Progress, Silent
 from ...engine.sizes import Size, squarest
-from ...runtime.options import ExecutorName
 from ...runtime.pictures import read_picture
 from ...runtime.sizes import Fit, nearest_size, place
 from .ablation import ablate
@@ -26,69 +23,13 @@ from .chart import draw
 from .engine_process import ENGINE, Job, run_engine
 from .machine import this_machine
 from .nvml import load_nvml
+from .options import CHART, PAGE, REFERENCE, REPORT, BenchOptions
 from .page import render
 from .peers import PeerName, measure_peer
 from .plan_only import ALL_RESIDENT, check, predict, within
 from .records import Case, Ceilings, Failure, Record, Run, encode_lines
 from .roofline import hoisting, roofline
 from .sections import comparable
-
-REPORT, PAGE, CHART, REFERENCE = "bench.jsonl", "bench.html", "bench.png", "reference.png"
-PROMPT = "make it blue"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchOptions:
-    """What to measure.
-
-    Args:
-        out: the folder for the report and pictures.
-        image: the reference; default: a smooth colourful picture of the squarest trained size.
-        generate: text to image, without a reference.
-        size: (width, height) of the output; default: the reference's trained size.
-        batch: pictures a request, of seeds from `seed` on.
-        repeat: warm requests.
-        checkpoint: the diffusers folder of the same weights, which peers load.
-        peer_timeout_s: for each peer, compiling included.
-        ceilings: measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
-        ablation: switch each gain off by itself. `unpruned` is a bundle of the same weights whose last block
-            computes every token.
-    """
-
-    bundle: Path
-    out: Path
-    executor: ExecutorName = ExecutorName.AUTO
-    vram_bytes: int | None = None
-    graphs: bool = True
-    image: Path | None = None
-    generate: bool = False
-    prompt: str = PROMPT
-    size: Size | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    batch: int = 1
-    seed: int = 0
-    repeat: int = 5
-    checkpoint: Path | None = None
-    peers: tuple[PeerName, ...] = ()
-    peer_timeout_s: float = 600
-    ceilings: bool = True
-    ablation: bool = False
-    unpruned: Path | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.batch, self.repeat) < 1:
-            raise RequestError("a benchmark needs at least one picture a request and one warm request")
-        if self.steps is not None and self.steps < 1:
-            raise RequestError(f"a request has at least one step, not {self.steps}")
-        if self.guidance is not None and not math.isfinite(self.guidance):
-            raise RequestError(f"guidance must be a number, not {self.guidance}")
-        if self.generate and self.image is not None:
-            raise RequestError("a request has a reference or is text to image: give --image or --generate, not both")
-        if self.unpruned is not None and not self.ablation:
-            raise RequestError("--unpruned is for --ablation")
-        if self.peers and self.checkpoint is None:
-            raise RequestError("peers need --checkpoint, the diffusers folder that the bundle was exported from")
 
 
 def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[Record]:

@@ -15,11 +15,9 @@ from ...engine.byte_sizes import parse_bytes
 from ...engine.sizes import parse_size
 from ...engine.terminal import notes, progress_bars, screen
 from ...runtime.options import ExecutorName
-from .bench import CHART, PAGE, PROMPT, REPORT, BenchOptions, run_bench
+from .options import CHART, PAGE, PROMPT, REPORT, BenchOptions
 from .peers import PeerName
-from .plan_only import predict
 from .records import Record, encode_lines
-from .sections import headline, sections
 
 
 def bench(
@@ -58,6 +56,8 @@ def bench(
     """Measure what a request costs, where its time goes, how far that is from the limit, and what else takes."""
     budget = None if vram is None else parse_bytes(vram)
     if plan_only:
+        from .plan_only import predict
+
         _show([predict(Bundle.open(bundle), budget)], as_json=json)
         return
     options = BenchOptions(
@@ -81,6 +81,8 @@ def bench(
         ablation=ablation,
         unpruned=unpruned,
     )
+    from .bench import run_bench
+
     with progress_bars() as bars:
         records = run_bench(options, bars)
     _show(records, as_json=json)
@@ -91,6 +93,8 @@ def _show(records: Sequence[Record], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(encode_lines(records).decode())
         return
+    from .sections import headline, sections
+
     for line in headline(records):
         screen.print(line)
     for section in sections(records):

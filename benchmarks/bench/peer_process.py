@@ -22,6 +22,7 @@ from ...engine.memory import peak_resident_bytes
 from ...engine.sizes import token_grid
 from ...engine.tensor_file import TensorFile
 from ...runtime.noise import starting_noise
+from .ceilings import DTYPES
 from .nvml import GpuSampler
 from .peers import PeerName, PeerRequest, read_request
 from .records import Case, ComponentMemory, Memory, Run, Spread
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from .stage_times import StageTimes
 
 PRECISIONS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 PARTS = {"clip": "text_encoder", "t5": "text_encoder_2", "vae": "vae", "transformer": "transformer"}
 COMPILE_STEPS = 2
 

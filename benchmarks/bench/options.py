@@ -1,0 +1,69 @@
+"""What a benchmark is asked for. Light to import: the command line does so whatever the command."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...engine.errors import RequestError
+from ...engine.sizes import Size
+from ...runtime.options import ExecutorName
+from .peers import PeerName
+
+REPORT, PAGE, CHART, REFERENCE = "bench.jsonl", "bench.html", "bench.png", "reference.png"
+PROMPT = "make it blue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOptions:
+    """What to measure.
+
+    Args:
+        out: the folder for the report and pictures.
+        image: the reference; default: a smooth colourful picture of the squarest trained size.
+        generate: text to image, without a reference.
+        size: (width, height) of the output; default: the reference's trained size.
+        batch: pictures a request, of seeds from `seed` on.
+        repeat: warm requests.
+        checkpoint: the diffusers folder of the same weights, which peers load.
+        peer_timeout_s: for each peer, compiling included.
+        ceilings: measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
+        ablation: switch each gain off by itself. `unpruned` is a bundle of the same weights whose last block
+            computes every token.
+    """
+
+    bundle: Path
+    out: Path
+    executor: ExecutorName = ExecutorName.AUTO
+    vram_bytes: int | None = None
+    graphs: bool = True
+    image: Path | None = None
+    generate: bool = False
+    prompt: str = PROMPT
+    size: Size | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    batch: int = 1
+    seed: int = 0
+    repeat: int = 5
+    checkpoint: Path | None = None
+    peers: tuple[PeerName, ...] = ()
+    peer_timeout_s: float = 600
+    ceilings: bool = True
+    ablation: bool = False
+    unpruned: Path | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.repeat) < 1:
+            raise RequestError("a benchmark needs at least one picture a request and one warm request")
+        if self.steps is not None and self.steps < 1:
+            raise RequestError(f"a request has at least one step, not {self.steps}")
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise RequestError(f"guidance must be a number, not {self.guidance}")
+        if self.generate and self.image is not None:
+            raise RequestError("a request has a reference or is text to image: give --image or --generate, not both")
+        if self.unpruned is not None and not self.ablation:
+            raise RequestError("--unpruned is for --ablation")
+        if self.peers and self.checkpoint is None:
+            raise RequestError("peers need --checkpoint, the diffusers folder that the bundle was exported from")
