@@ -62,14 +62,17 @@ class TorchWorkspace:
 
 
 class TorchExecutor:
-    """See `runtime.executor.Executor`. Modules are loaded when they are first needed."""
+    """See `runtime.executor.Executor`. Modules are loaded when they are first needed.
 
-    def __init__(self, bundle: Bundle, device: TorchDevice = TorchDevice.AUTO) -> None:
+    With `hold_weights` quantized weights are dequantized once, not every time: faster, with more memory.
+    """
+
+    def __init__(self, bundle: Bundle, device: TorchDevice = TorchDevice.AUTO, *, hold_weights: bool = False) -> None:
         has_cuda = torch.cuda.is_available()
         if device is TorchDevice.CUDA and not has_cuda:
             raise ExecutorError("torch sees no CUDA device; use --device cpu, or install torch for CUDA")
         self._device = torch.device("cuda" if has_cuda and device is not TorchDevice.CPU else "cpu")
-        self._bundle = bundle
+        self._bundle, self._hold_weights = bundle, hold_weights
         self._modules: dict[str, nn.Module] = {}
         self.name = f"torch ({self._device.type})"
 
@@ -77,7 +80,7 @@ class TorchExecutor:
         """A component's module, loaded if it is not yet; what is done to it shows in what it computes."""
         if component not in self._modules:
             graph = BundleGraph.read(self._bundle, component)
-            module = load_module(graph, read_config(self._bundle), emulated_layers(graph))
+            module = load_module(graph, read_config(self._bundle), emulated_layers(graph, hold=self._hold_weights))
             self._modules[component] = module.to(self._device)
         return self._modules[component]
 

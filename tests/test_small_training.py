@@ -19,7 +19,7 @@ from kontext_trt.benchmarks.small_kontext.flow_training import (
     velocity,
 )
 from kontext_trt.benchmarks.small_kontext.functional import Functions
-from kontext_trt.benchmarks.small_kontext.hints import CLASSES, NEW, OLD, UNKNOWN, Hints, letter_roles, places
+from kontext_trt.benchmarks.small_kontext.hints import CLASSES, NEW, OLD, UNKNOWN, Hints, letter_roles, places, stands
 from kontext_trt.benchmarks.small_kontext.letters import ALPHABET
 from kontext_trt.benchmarks.small_kontext.model import (
     SMALL,
@@ -33,7 +33,7 @@ from kontext_trt.benchmarks.small_kontext.model import (
 from kontext_trt.benchmarks.small_kontext.optimizer import FlatAdam, orthogonalised
 from kontext_trt.benchmarks.small_kontext.options import Options
 from kontext_trt.benchmarks.small_kontext.samples import draw_sample
-from kontext_trt.benchmarks.small_kontext.scene import COLOURS, SHAPES, SQUARE
+from kontext_trt.benchmarks.small_kontext.scene import ANATOMY, COLOURS, SHAPES, SQUARE
 from kontext_trt.benchmarks.small_kontext.state import load_state
 from kontext_trt.benchmarks.small_kontext.step import Step
 from kontext_trt.benchmarks.small_kontext.stream import BUCKETS, NUM_TOKENS, Bucket, Pool, Ring, Texts, draw_chunk
@@ -167,7 +167,7 @@ def test_training_fits_what_it_sees(tokenizers):
     step = Step(FlowLoss(Networks.of(pipeline), hints, Functions()), optimizers, record=False)
     sample = empty_sample(8, torch.device("cpu"), torch.float32)
     sample["target"] = torch.randn(2, NUM_TOKENS, 64).repeat(4, 1, 1)
-    sample["t5"][::2], sample["roles"][::2], sample["places"][::2] = 7, 1, 2
+    sample["t5"][::2], sample["roles"][::2], sample["places"][::2] = 7, 1, 1
     losses = []
     for _ in range(60):
         step.run(sample, 3e-3)
@@ -212,8 +212,25 @@ def test_places_name_what_the_answer_shows():
     assert "".join(dict.fromkeys(ALPHABET[i] for i in row if i != UNKNOWN)) == "".join(dict.fromkeys(after.sign.word))
     for thing in after.things:
         x, y = after.position(thing)
-        colour, _, _, shape = named.reshape(8, 8, -1)[int(y) // 16, int(x) // 16, 2:]
+        colour, _, _, shape, *creature = named.reshape(8, 8, -1)[int(y) // 16, int(x) // 16, 2:]
         assert (colour, shape) == (tuple(COLOURS).index(thing.colour), SHAPES.index(thing.shape))
+        assert set(creature) == {UNKNOWN}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_places_name_a_creatures_face(seed: int):
+    after = draw_sample(seed, task="creature", size=SQUARE).edit.after
+    creature = after.creature
+    assert creature is not None
+    named = torch.from_numpy(places(draw_sample(seed, task="creature", size=SQUARE), NUM_TOKENS))
+    x, y = after.centre(creature.cell)
+    here = int(y) // 16 * 8 + int(x) // 16
+    assert stands(named)[here]
+    assert 1 <= stands(named).sum() <= 20
+    eyes, mouth, head, accent = named[here, 6:].tolist()
+    assert (eyes + 1, ANATOMY.mouths[mouth], ANATOMY.heads[head]) == (creature.eyes, creature.mouth, creature.head)
+    assert tuple(COLOURS)[accent] == creature.accent
+    assert (named[~stands(named), 6:] == UNKNOWN).all()
 
 
 def test_t5_begins_with_the_nearest_tokens():

@@ -34,7 +34,10 @@ def evaluate_command(
     ] = ExecutorName.AUTO,
     emulate: Annotated[
         bool,
-        typer.Option("--emulate", help="Torch computes and rounds what is quantized: for types this machine lacks."),
+        typer.Option(
+            "--emulate",
+            help="Torch computes, and rounds what is quantized: for types that this machine's executors lack.",
+        ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -65,7 +68,7 @@ def _open_emulated(bundle: Path) -> Kontext:
     from ...export.torch_executor import TorchExecutor
 
     opened = Bundle.open(bundle)
-    return Kontext(opened, TorchExecutor(opened))
+    return Kontext(opened, TorchExecutor(opened, hold_weights=True))
 
 
 def _show(made: Evaluation) -> None:

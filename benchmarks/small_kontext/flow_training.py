@@ -20,7 +20,7 @@ from ...engine.sizes import Size, token_grid
 from ...runtime.rope import position_ids
 from ...runtime.schedule import noise_levels, shift_for
 from .functional import Functions, Rotary, weights_of
-from .hints import CLASSES, PLACES_WEIGHT, ROLES_WEIGHT, Hints
+from .hints import CLASSES, PLACES_WEIGHT, ROLES_WEIGHT, Hints, stands
 from .stream import BUCKETS, NUM_TOKENS
 from .vocabulary import CLIP_LENGTH, T5_LENGTH
 
@@ -33,6 +33,8 @@ CHANGED = 0.25
 CHANGED_WEIGHT = 4.0
 """Its weight in the loss: an edit changes one token of twelve. The edit being known from the inputs, what minimises the
 loss is the same with any weight."""
+THING_WEIGHT = 3.0
+"""What that is multiplied by where a thing or a creature appears: a new background is most of a picture, and easy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,8 @@ class FlowLoss:
         predicted, halfway = self.velocity(mixed, timesteps, guidance, texts, sample)
         error = (predicted.float() - (noise - target)).square().mean(dim=2)
         changed = (target - reference.float()).abs().mean(dim=2) > CHANGED
-        weights = torch.where(changed, CHANGED_WEIGHT, 1.0) * self.layouts.real[bucket]
+        thing = torch.where(stands(sample["places"]), THING_WEIGHT, 1.0)
+        weights = torch.where(changed, CHANGED_WEIGHT * thing, 1.0) * self.layouts.real[bucket]
         flow = (error * weights).sum() / weights.sum()
         return flow, *self.hints.losses(texts[1], halfway, sample, timesteps)
 

@@ -1,6 +1,6 @@
 """What training tells the networks besides the answer: which letter of which word each quoted capital is, and what
-stands where in the picture: letters, and each thing's colour, fill, size and shape. Linear heads learn to say so and
-are thrown away.
+stands where in the picture: letters, each thing's colour, fill, size and shape, and a creature's face and hat. Linear
+heads learn to say so and are thrown away.
 
 Without them, that the third capital after the second quotation mark belongs right of the sign's middle, or that "red"
 is the circle's and not the background's, has to be found through the flow's loss alone, and takes many times as long.
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .letters import ALPHABET
 from .samples import Sample
-from .scene import COLOURS, FILLS, LETTER_SCALE, RADII, SHAPES, SIGN_MARGIN, Scene, Thing
+from .scene import ANATOMY, COLOURS, FILLS, LETTER_SCALE, RADII, SHAPES, SIGN_MARGIN, Scene, Thing
 
 TOKEN = 16
 """Pixels along the side of a token's part of the picture."""
@@ -27,10 +27,14 @@ HALVES = 2
 NONE, OLD, NEW = 0, 1, {3: 2, 4: 5}
 """Roles of text tokens: no letter, a letter of the word that is there, the first of a new word of so many letters."""
 NUM_ROLES = 9
-CLASSES = (len(ALPHABET), len(ALPHABET), len(COLOURS), len(FILLS), len(RADII), len(SHAPES) + 1)
-"""What is asked for at each token of the picture: letters in its two halves, then a thing's attributes. Where there is
-no thing, the colour is the background's and the shape a ninth."""
-COLOUR, SHAPE = 2, 5
+CLASSES = (
+    *(len(ALPHABET), len(ALPHABET)),
+    *(len(COLOURS), len(FILLS), len(RADII), len(SHAPES) + 1),
+    *(len(ANATOMY.eyes), len(ANATOMY.mouths), len(ANATOMY.heads), len(COLOURS)),
+)
+"""What is asked for at each token of the picture: letters in its two halves, a thing's attributes, then a creature's.
+Where there is no thing, the colour is the background's and the shape a ninth."""
+COLOUR, SHAPE, EYES = 2, 5, 6
 UNKNOWN = -1
 ROLES_WEIGHT, PLACES_WEIGHT = 0.05, 0.1
 """Of the hints in the loss."""
@@ -67,19 +71,30 @@ def places(sample: Sample, num_tokens: int) -> NDArray[np.int8]:
 
 def _name_things(answers: NDArray[np.int8], scene: Scene) -> None:
     colours = tuple(COLOURS)
-    y, x = (np.indices(answers.shape[:2]) + 0.5) * TOKEN
     answers[..., COLOUR], answers[..., SHAPE] = colours.index(scene.backdrop.colour), len(SHAPES)
     creature = scene.creature
     body = creature and Thing(shape=creature.body, colour=creature.colour, size=creature.size, cell=creature.cell)
     for thing in (*scene.things, *((body,) if body else ())):
-        right, down = scene.position(thing)
-        covered = np.hypot(x - right, y - down) < max(scene.radius(thing.size), 0.7 * TOKEN)
-        answers[covered, COLOUR:] = (
+        answers[_covered(answers, scene, thing), COLOUR:EYES] = (
             colours.index(thing.colour),
             FILLS.index(thing.fill),
             tuple(RADII).index(thing.size),
             SHAPES.index(thing.shape),
         )
+    if creature and body:
+        answers[_covered(answers, scene, body), EYES:] = (
+            tuple(ANATOMY.eyes).index(creature.eyes),
+            ANATOMY.mouths.index(creature.mouth),
+            ANATOMY.heads.index(creature.head),
+            colours.index(creature.accent),
+        )
+
+
+def _covered(answers: NDArray[np.int8], scene: Scene, thing: Thing) -> NDArray[np.bool_]:
+    """The tokens that a thing stands on."""
+    y, x = (np.indices(answers.shape[:2]) + 0.5) * TOKEN
+    right, down = scene.position(thing)
+    return np.hypot(x - right, y - down) < max(scene.radius(thing.size), 0.7 * TOKEN)
 
 
 def _name_letters(answers: NDArray[np.int8], scene: Scene, *, asked: bool) -> None:
@@ -95,6 +110,12 @@ def _name_letters(answers: NDArray[np.int8], scene: Scene, *, asked: bool) -> No
     known = (index >= 0) & (index < len(letters))
     row = np.where(known, letters[index.clip(0, len(letters) - 1)], UNKNOWN)
     answers[(y > top) & (y < bottom), :, :HALVES] = row.reshape(-1, HALVES)
+
+
+def stands(places: Tensor) -> Tensor:
+    """(..., n) bool, of `places` (..., n, len(CLASSES)): whether a thing or a creature is known to stand there."""
+    shape = places[..., SHAPE]
+    return (shape != UNKNOWN) & (shape < len(SHAPES))
 
 
 class Hints(nn.Module):
@@ -115,7 +136,7 @@ class Hints(nn.Module):
         answers = self.places(hidden).float().split(CLASSES, dim=-1)
         kinds = sample["places"].long().unbind(dim=-1)
         noise = timesteps[:, None].expand_as(kinds[0])
-        thing = torch.where(kinds[SHAPE] < len(SHAPES), 1.0, GROUND_WEIGHT)
+        thing = torch.where(stands(sample["places"]), 1.0, GROUND_WEIGHT)
         letters = [_mean_error(answers[i], kinds[i], noise) for i in range(COLOUR)]
         things = [_mean_error(answers[i], kinds[i], noise * thing) for i in range(COLOUR, len(CLASSES))]
         return (said * weights).sum() / weights.sum(), torch.stack(letters).mean(), torch.stack(things).mean()

@@ -65,7 +65,7 @@ class Texts:
 @dataclass(slots=True)
 class Chunk:
     """Samples of one bucket. `target` and `reference` (k, H, W, 3) uint8, `reference` (0, ...) for captions;
-    `clip` (k, 77) and `t5` (k, 56) int16; `roles` (k, 56) and `places` (k, NUM_TOKENS, 6) int8, see `hints.py`."""
+    `clip` (k, 77) and `t5` (k, 56) int16; `roles` (k, 56) and `places` (k, NUM_TOKENS, 10) int8, see `hints.py`."""
 
     bucket: Bucket
     target: Tensor

@@ -1,6 +1,6 @@
 """Quantized layers as torch modules that compute what their graph says, in the type that it computes in.
 
-Weights stay quantized in their files and are dequantized when a layer runs.
+Weights stay quantized in their files and are dequantized when a layer runs, unless they are to be held.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ class QuantizedLinear(nn.Module):
     """A linear layer with an FP8 or NVFP4 weight.
 
     `input_format` is "fp8", "nvfp4", or "" where the input is not quantized. `rest` holds what the format needs beside
-    the weight, by the names that the graph has for it.
+    the weight, by the names that the graph has for it. With `hold` the weight is dequantized once, which takes the
+    memory of an unquantized layer.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, rest: dict[str, Tensor], input_format: str) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, rest: dict[str, Tensor], input_format: str, *, hold: bool = False
+    ) -> None:
         super().__init__()
         self.codes = nn.Buffer(weight)
         self.weight = None  # transformers' T5 casts its activations to the type of a layer's weight, if that is one
@@ -33,6 +36,8 @@ class QuantizedLinear(nn.Module):
         for name, tensor in rest.items():
             self.register_buffer(self._names[name], tensor)
         self.input_format = input_format
+        self._hold = hold
+        self._held: Tensor | None = None
 
     def _part(self, name: str) -> Tensor:
         return getattr(self, self._names[name])
@@ -47,7 +52,9 @@ class QuantizedLinear(nn.Module):
         return (self.codes.to(torch.float32) * (steps[:, None] if steps.ndim else steps)).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        result = F.linear(self._rounded(x), self.full_weight(x.dtype), self.bias)
+        weight = self.full_weight(x.dtype) if self._held is None else self._held
+        self._held = weight if self._hold else None
+        result = F.linear(self._rounded(x), weight, self.bias)
         if DOWN in self._names:
             result = result + F.linear(F.linear(x, self._part(DOWN)), self._part(UP))
         return result
@@ -73,8 +80,11 @@ class QuantizedAttend(nn.Module):
         return rearrange(probabilities @ v, "b h s d -> b s (h d)")
 
 
-def emulated_layers(graph: BundleGraph) -> dict[str, nn.Module]:
-    """The quantized layers of a graph by the names of the modules that they replace; none if it is not quantized."""
+def emulated_layers(graph: BundleGraph, *, hold: bool = False) -> dict[str, nn.Module]:
+    """The quantized layers of a graph by the names of the modules that they replace; none if it is not quantized.
+
+    `hold` is `QuantizedLinear`'s.
+    """
     values = graph.initializers
     layers: dict[str, nn.Module] = {}
     for product in graph.model.graph:
@@ -87,7 +97,7 @@ def emulated_layers(graph: BundleGraph) -> dict[str, nn.Module]:
         rest = {part: read_tensor(value) for part, value in parts.items() if value is not None}
         bias = values.get(f"{name}.bias")
         layers[name] = QuantizedLinear(
-            read_tensor(found), None if bias is None else read_tensor(bias), rest, input_format
+            read_tensor(found), None if bias is None else read_tensor(bias), rest, input_format, hold=hold
         )
     for name in [name for name in values if name.endswith(".attend.q_scale")]:
         stem = name.removesuffix(".q_scale")

@@ -18,7 +18,6 @@ BLOCK = 16
 """Values that share an NVFP4 block scale."""
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """The magnitudes of E2M1 in the order of their codes; bit 3 is the sign."""
-_FP4_MIDDLES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 
 
 def round_up(scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -47,14 +46,18 @@ def fake_fp8(x: Tensor, scale: Tensor | float) -> Tensor:
     return (to_fp8(x.to(torch.float32) / scale).to(torch.float32) * scale).to(x.dtype)
 
 
-def fp4_codes(x: Tensor) -> Tensor:
-    """Codes 0 to 15 (uint8) of the nearest E2M1 values, ties to the even code; beyond 6 they saturate."""
-    middles = torch.tensor(_FP4_MIDDLES, dtype=x.dtype, device=x.device)
+def to_fp4(x: Tensor) -> Tensor:
+    """Nearest E2M1 values in the type of `x`, ties to the even code; beyond 6 they saturate. -0 is kept."""
     magnitude = x.abs()
-    code = torch.bucketize(magnitude, middles)  # a tie goes to the lower code ...
-    at_middle = (code < len(middles)) & (magnitude == middles[code.clamp(max=len(middles) - 1)])
-    code = torch.where(at_middle & (code % 2 == 1), code + 1, code)  # ... or to the upper, if that is even
-    return (code + 8 * torch.signbit(x)).to(torch.uint8)
+    spacing = torch.where(magnitude < 2, 0.5, torch.where(magnitude < 4, 1.0, 2.0)).to(x.dtype)
+    return ((magnitude / spacing).round() * spacing).clamp(max=FP4_MAX).copysign(x)  # round() takes ties to even
+
+
+def fp4_codes(x: Tensor) -> Tensor:
+    """Codes 0 to 15 (uint8) of the nearest E2M1 values, see `to_fp4`."""
+    values = to_fp4(x)
+    table = torch.tensor(FP4_VALUES, dtype=x.dtype, device=x.device)
+    return (torch.bucketize(values.abs(), table) + 8 * torch.signbit(values)).to(torch.uint8)
 
 
 def fp4_values(codes: Tensor) -> Tensor:
@@ -93,13 +96,19 @@ def nvfp4_scale(amax: Tensor) -> Tensor:
 
 def to_nvfp4(x: Tensor, scale: Tensor) -> Nvfp4Tensor:
     """`x` (..., k), k a multiple of 16, with the tensor scale given; each block's own scale is made for its largest."""
-    blocks = x.to(torch.float32).unflatten(-1, (-1, BLOCK))
-    scales = to_fp8(blocks.abs().amax(-1) / FP4_MAX / scale)
-    steps = (scales.to(torch.float32) * scale).unsqueeze(-1)
-    codes = fp4_codes(torch.where(steps > 0, blocks / steps, torch.zeros_like(blocks)))
-    return Nvfp4Tensor(codes=codes.flatten(-2), scales=scales, scale=scale)
+    scaled, scales = _in_block_steps(x, scale)
+    return Nvfp4Tensor(codes=fp4_codes(scaled).flatten(-2), scales=scales, scale=scale)
 
 
 def fake_nvfp4(x: Tensor, scale: Tensor) -> Tensor:
-    """What `x` is after NVFP4 and back, in its own type."""
-    return to_nvfp4(x, scale).values().to(x.dtype)
+    """What `x` is after NVFP4 and back, in its own type: `to_nvfp4(x, scale).values()` without the codes."""
+    scaled, scales = _in_block_steps(x, scale)
+    return (to_fp4(scaled) * (scales.to(torch.float32) * scale).unsqueeze(-1)).flatten(-2).to(x.dtype)
+
+
+def _in_block_steps(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """`x` in blocks (..., k / 16, 16) divided by their steps, float32; the block scales (..., k / 16), E4M3."""
+    blocks = x.to(torch.float32).unflatten(-1, (-1, BLOCK))
+    scales = to_fp8(blocks.abs().amax(-1) / FP4_MAX / scale)
+    steps = (scales.to(torch.float32) * scale).unsqueeze(-1)
+    return torch.where(steps > 0, blocks / steps, torch.zeros_like(blocks)), scales
