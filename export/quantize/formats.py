@@ -18,6 +18,8 @@ BLOCK = 16
 """Values that share an NVFP4 block scale."""
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """The magnitudes of E2M1 in the order of their codes; bit 3 is the sign."""
+_EXPONENT = 0x7F800000
+"""Its bits in a float32."""
 
 
 def round_up(scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -46,17 +48,18 @@ def fake_fp8(x: Tensor, scale: Tensor | float) -> Tensor:
     return (to_fp8(x.to(torch.float32) / scale).to(torch.float32) * scale).to(x.dtype)
 
 
-def to_fp4(x: Tensor) -> Tensor:
-    """Nearest E2M1 values in the type of `x`, ties to the even code; beyond 6 they saturate. -0 is kept."""
+def round_to_fp4(x: Tensor) -> Tensor:
+    """Nearest E2M1 values of float32, ties to the even code; beyond 6 they saturate. -0 is kept."""
     magnitude = x.abs()
-    spacing = torch.where(magnitude < 2, 0.5, torch.where(magnitude < 4, 1.0, 2.0)).to(x.dtype)
+    power = (magnitude.view(torch.int32) & _EXPONENT).view(torch.float32)  # of two, the largest in the magnitude
+    spacing = power.clamp(1, 4) / 2
     return ((magnitude / spacing).round() * spacing).clamp(max=FP4_MAX).copysign(x)  # round() takes ties to even
 
 
 def fp4_codes(x: Tensor) -> Tensor:
-    """Codes 0 to 15 (uint8) of the nearest E2M1 values, see `to_fp4`."""
-    values = to_fp4(x)
-    table = torch.tensor(FP4_VALUES, dtype=x.dtype, device=x.device)
+    """Codes 0 to 15 (uint8) of what `round_to_fp4` gives."""
+    values = round_to_fp4(x)
+    table = torch.tensor(FP4_VALUES, device=x.device)
     return (torch.bucketize(values.abs(), table) + 8 * torch.signbit(values)).to(torch.uint8)
 
 
@@ -103,7 +106,7 @@ def to_nvfp4(x: Tensor, scale: Tensor) -> Nvfp4Tensor:
 def fake_nvfp4(x: Tensor, scale: Tensor) -> Tensor:
     """What `x` is after NVFP4 and back, in its own type: `to_nvfp4(x, scale).values()` without the codes."""
     scaled, scales = _in_block_steps(x, scale)
-    return (to_fp4(scaled) * (scales.to(torch.float32) * scale).unsqueeze(-1)).flatten(-2).to(x.dtype)
+    return (round_to_fp4(scaled) * (scales.to(torch.float32) * scale).unsqueeze(-1)).flatten(-2).to(x.dtype)
 
 
 def _in_block_steps(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,4 +114,4 @@ def _in_block_steps(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     blocks = x.to(torch.float32).unflatten(-1, (-1, BLOCK))
     scales = to_fp8(blocks.abs().amax(-1) / FP4_MAX / scale)
     steps = (scales.to(torch.float32) * scale).unsqueeze(-1)
-    return torch.where(steps > 0, blocks / steps, torch.zeros_like(blocks)), scales
+    return blocks / torch.where(steps > 0, steps, torch.inf), scales
