@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.engine.components import Precision
+from kontext_trt.engine.components import Component, Precision
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from diffusers import FluxKontextPipeline
+
+    from kontext_trt.export.configs import ModelConfig
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # torch and what needs it are imported where they are used: GPU tests also run where they are not installed
@@ -31,6 +36,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Exports in this process share the graphs that depend on nothing else: one of each component, configuration and
+    options is traced, which takes seconds, and every export gets a copy. `traced_anew` is for tests of tracing."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnxscript") is None:
+        yield
+        return
+    from kontext_trt.export import export, trace
+
+    traced: dict[tuple[str, bytes, trace.TraceOptions], ir.Model] = {}
+
+    def cached(component: Component, config: ModelConfig, options: trace.TraceOptions) -> ir.Model:
+        key = (component.name, msgspec.json.encode(config), options)
+        if key not in traced:
+            traced[key] = trace.trace(component, config, options)
+        return traced[key].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "trace", cached)
+        yield
+
+
+@pytest.fixture
+def traced_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kontext_trt.export import export, trace
+
+    monkeypatch.setattr(export, "trace", trace.trace)
 
 
 @pytest.fixture(scope="session")

@@ -217,7 +217,7 @@ class GraphQuantizer:
 
 def _renewed(weight: ir.Value, dtype: ir.DataType) -> ir.Value:
     """The initializer, of another type and without the values it had."""
-    weight.dtype, weight.const_value = dtype, None
+    weight.type, weight.const_value = ir.TensorType(dtype), None  # copies of a graph share their values' types
     return weight
 
 

@@ -292,6 +292,7 @@ class TestWriting:
         with pytest.raises(ExportError, match="is not a bundle; it will not be overwritten"):
             export_bundle(checkpoint, tmp_path, ExportOptions(overwrite=True))
 
+    @pytest.mark.usefixtures("traced_anew")
     def test_same_checkpoint_same_graphs(self, checkpoint_path: Path, bundle: Bundle, tmp_path: Path):
         again = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle")
         assert again.fingerprint == bundle.fingerprint
