@@ -42,7 +42,12 @@ def build(
     optimization_level: Annotated[int | None, typer.Option(help="0 (fast build) to 5 (fast plan).")] = None,
     max_aux_streams: Annotated[int | None, typer.Option(help="Streams beside the caller's.")] = None,
     refit: Annotated[Refit, typer.Option(help="Whether weights can be exchanged in the plan.")] = Refit.NONE,
-    strip: Annotated[bool, typer.Option(help="Leave weights out; needs --refit.")] = False,
+    strip: Annotated[
+        bool,
+        typer.Option(
+            help="Leave weights out, for software that refits; needs --refit. `edit` does not run such plans."
+        ),
+    ] = False,
     weight_streaming: Annotated[bool, typer.Option(help="Weights may stay in host memory.")] = False,
     compatibility: Annotated[
         Compatibility, typer.Option(help="Which other GPUs may run the plan (TensorRT).")
@@ -187,4 +192,4 @@ def _store(bundle: Path, folder: Path | None, *, trust: bool = False) -> PlanSto
     path = Bundle.open(bundle).path
     if folder is not None and not folder.is_dir():
         raise PlanError(f"there is no store at {folder}")
-    return PlanStore.of(path) if folder is None else PlanStore(bundle=path, folder=folder, trust=trust)
+    return PlanStore.of(path, trust=trust) if folder is None else PlanStore(bundle=path, folder=folder, trust=trust)

@@ -61,19 +61,3 @@ class Coverage:
             and other.batch <= self.batch
             and other.max_steps <= self.max_steps
         )
-
-    def check(self, size: Size, *, reference: Size | None = None, batch: int = 1, steps: int = 1) -> None:
-        """Raise RequestError, naming the build command, unless plans of this coverage can serve a request."""
-        for wanted in (size, reference):
-            if wanted is not None and wanted not in self.sizes:
-                text = f"{wanted[0]}x{wanted[1]}"
-                raise RequestError(
-                    f"no profile for {text}: these plans cover {self.describe()}; build with --size {text}"
-                )
-        task = Task.GENERATE if reference is None else Task.EDIT
-        if task not in self.tasks:
-            raise RequestError(f"these plans cover {self.describe()}; build with --task {task.value}")
-        if batch > self.batch:
-            raise RequestError(f"these plans cover {self.describe()}; build with --batch {batch}")
-        if steps > self.max_steps:
-            raise RequestError(f"these plans cover {self.describe()}; build with --max-steps {steps}")

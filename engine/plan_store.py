@@ -53,8 +53,8 @@ class PlanStore:
     trust: bool = False
 
     @classmethod
-    def of(cls, bundle: Path) -> PlanStore:
-        return cls(bundle=bundle, folder=bundle / PLANS)
+    def of(cls, bundle: Path, *, trust: bool = False) -> PlanStore:
+        return cls(bundle=bundle, folder=bundle / PLANS, trust=trust)
 
     def path(self, component: str, key: str) -> Path:
         return self.folder / component / f"{key}.plan"
@@ -167,7 +167,7 @@ class PlanStore:
         """Raise PlanError unless a plan lies in the bundle's own store, and only its owner can write it."""
         if self.trust:
             return
-        advice = "plans are executable code; if you trust where it comes from, add --trust"
+        advice = "plans are executable code; if you trust where it comes from, add --trust (in Python, trust=True)"
         own = (self.bundle / PLANS).resolve()
         if not path.resolve().is_relative_to(own):
             raise PlanError(f"{path} is not in the bundle's own store {own}: {advice}")

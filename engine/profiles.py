@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from .components import Component, Precision
+from .components import PIXELS_PER_TOKEN, Component, Precision
 from .coverage import Coverage, Task
 from .errors import RequestError
 from .manifest import ModelRecord
-from .sizes import token_grid
+from .sizes import Grid, token_grid
 
 BATCHED = frozenset({"conditioner", "denoiser"})
 """The others run once a prompt or a picture, whose results are cached, so a batch never reaches them."""
@@ -25,6 +25,9 @@ class Range:
     min: int
     opt: int
     max: int
+
+    def __contains__(self, value: int) -> bool:
+        return self.min <= value <= self.max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,30 @@ def io_bytes(component: Component, coverage: Coverage, model: ModelRecord, preci
         * port.element_type.resolve(precision).item_bytes
         for port in component.ports
     )
+
+
+def check_request(
+    coverage: Coverage, model: ModelRecord, *, grid: Grid, reference: Grid | None, batch: int, steps: int
+) -> None:
+    """Raise RequestError, naming the build command, unless plans of this coverage can serve a request.
+
+    `grid` and `reference` are rows and columns of target and reference tokens. Sizes between those covered pass.
+    """
+    ranges = dynamic_ranges(coverage, model)
+    covered = f"these plans cover {coverage.describe()}"
+    for rows, columns in (grid, *(() if reference is None else (reference,))):
+        extents = {"h": rows, "w": columns, "n": rows * columns}
+        if any(extent not in ranges[name] for name, extent in extents.items()):
+            text = f"{columns * PIXELS_PER_TOKEN}x{rows * PIXELS_PER_TOKEN}"
+            raise RequestError(f"no profile for {text}: {covered}; build with --size {text}")
+    task = Task.GENERATE if reference is None else Task.EDIT
+    for value, name, option in (
+        (0 if reference is None else prod(reference), "m", f"--task {task.value}"),
+        (batch, "b", f"--batch {batch}"),
+        (steps, "N", f"--max-steps {steps}"),
+    ):
+        if value not in ranges[name]:
+            raise RequestError(f"{covered}; build with {option}")
 
 
 def check_shapes(component: str, profile: Profile, shapes: Mapping[str, Sequence[int]]) -> None:

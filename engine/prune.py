@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,17 @@ def _unfinished(store: PlanStore, dry_run: bool) -> Iterator[Removal]:
             lock = store.lock_path(folder.name.split(".")[1])
             if not folder.is_dir() or not lock.is_file():
                 continue
-            size = sum(file.stat().st_size for file in folder.iterdir())
             with unused(lock) as free:
+                size = _size_bytes(folder)
                 if free and not dry_run:
                     shutil.rmtree(folder)
             yield Removal(path=folder, reason="its build was ended", size_bytes=size, in_use=not free)
+
+
+def _size_bytes(folder: Path) -> int:
+    """Of the files in a folder that its owner may be emptying; 0 if it is gone."""
+    size = 0
+    with suppress(FileNotFoundError):
+        for file in folder.iterdir():
+            size += file.stat().st_size
+    return size

@@ -34,6 +34,9 @@ VramOption = Annotated[
     typer.Option(help="GPU memory to use, as 8GiB: what does not fit is loaded for its turn.", show_default=False),
 ]
 GraphsOption = Annotated[bool, typer.Option("--graphs/--no-graphs", help="Record CUDA graphs.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Run the bundle's plans whoever may write them. Plans are executable code.")
+]
 DebugNanOption = Annotated[bool, typer.Option("--debug-nan", help="Check every network and step for NaN. Slower.")]
 
 
@@ -50,13 +53,14 @@ def edit(
     executor: ExecutorOption = ExecutorName.AUTO,
     vram: VramOption = None,
     graphs: GraphsOption = True,
+    trust: TrustOption = False,
     debug_nan: DebugNanOption = False,
     json: JsonOption = False,
 ) -> None:
     """Edit a picture as the prompt says."""
     chosen = None if size is None else parse_size(size)
     check_output(out)
-    with _open(bundle, executor, vram, graphs=graphs) as kontext, progress_bars() as bars:
+    with _open(bundle, executor, vram, graphs=graphs, trust=trust) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.edit(
             image,
@@ -83,13 +87,14 @@ def generate(
     executor: ExecutorOption = ExecutorName.AUTO,
     vram: VramOption = None,
     graphs: GraphsOption = True,
+    trust: TrustOption = False,
     debug_nan: DebugNanOption = False,
     json: JsonOption = False,
 ) -> None:
     """Make a picture from a prompt alone."""
     chosen = None if size is None else parse_size(size)
     check_output(out)
-    with _open(bundle, executor, vram, graphs=graphs) as kontext, progress_bars() as bars:
+    with _open(bundle, executor, vram, graphs=graphs, trust=trust) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.generate(
             prompt,
@@ -103,11 +108,10 @@ def generate(
     _report(result, result.save(out), as_json=json)
 
 
-def _open(bundle: Path, executor: ExecutorName, vram: str | None, *, graphs: bool) -> Kontext:
+def _open(bundle: Path, executor: ExecutorName, vram: str | None, *, graphs: bool, trust: bool) -> Kontext:
     """Say what will lie in the GPU's memory before anything does."""
-    kontext = Kontext.open(
-        bundle, executor=executor.options(None if vram is None else parse_bytes(vram), graphs=graphs)
-    )
+    budget = None if vram is None else parse_bytes(vram)
+    kontext = Kontext.open(bundle, executor=executor.options(budget, graphs=graphs, trust=trust))
     for line in kontext.residency:
         notes.print(line, highlight=False)
     return kontext

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 
 from ..engine.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
-from ..engine.components import COMPONENTS
 from ..engine.errors import ExecutorError, MissingDependencyError, PlanError
 from ..engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
 from ..engine.gpus import Gpu, find_gpus
 from ..engine.machine import Machine
-from ..engine.plan_choice import choose_plan
+from ..engine.plan_choice import choose_plans
 from ..engine.plan_manifest import PlanManifest
 from ..engine.plan_store import PlanStore
 from ..engine.sizes import squarest, token_grid
@@ -35,11 +34,12 @@ def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
         return _open_tensorrt(bundle, options)
     if isinstance(options, OnnxRuntimeOptions):
         return _open_onnxruntime(bundle, options)
-    if installed_flavours() and any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
+    if any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
+        chosen = TensorRtOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, trust=options.trust)
         try:
-            return _open_tensorrt(bundle, TensorRtOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
+            return _open_tensorrt(bundle, chosen)
         except (PlanError, MissingDependencyError) as error:
-            logger.info("the bundle's plans are not run: %s", error)
+            logger.warning("ONNX Runtime runs this bundle, not its plans: %s", error)
     return _open_onnxruntime(bundle, OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
 
 
@@ -72,7 +72,7 @@ def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
     gpus, reason = find_gpus()
     if options.device_id >= len(gpus):
         raise ExecutorError(f"there is no GPU {options.device_id}: {reason or f'this machine has {len(gpus)}'}")
-    store = PlanStore.of(bundle.path)
+    store = PlanStore.of(bundle.path, trust=options.trust)
     if options.plans is not None:
         store = PlanStore(bundle=bundle.path, folder=options.plans, trust=options.trust)
     flavour, machine, plans = _choose(bundle, store, options, gpus[options.device_id])
@@ -93,7 +93,7 @@ def _choose(
         try:
             flavour = load_flavour(FlavourName(name))
             machine = Machine(flavour=flavour.name, version=flavour.version, gpu=gpu)
-            return flavour, machine, {c: choose_plan(store, bundle, c, machine) for c in COMPONENTS}
+            return flavour, machine, choose_plans(store, bundle, machine)
         except (PlanError, MissingDependencyError) as error:
             problem = error
     assert problem is not None

@@ -55,7 +55,7 @@ class TensorRtOptions:
             larger requests take more. Default: what is free.
         graphs: record CUDA graphs.
         plans: another folder of plans than the bundle's own; it must be trusted.
-        trust: open plans from there. Plans are executable code.
+        trust: open plans wherever they lie and whoever may write them. Plans are executable code.
     """
 
     flavour: FlavourName | None = None
@@ -68,10 +68,12 @@ class TensorRtOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnyExecutor:
-    """TensorRT if the bundle has plans for this machine, else ONNX Runtime, on a GPU if it can."""
+    """TensorRT if the bundle has plans for this machine, else ONNX Runtime, on a GPU if it can. `trust` is
+    `TensorRtOptions`'."""
 
     vram_bytes: int | None = None
     graphs: bool = True
+    trust: bool = False
 
 
 ExecutorOptions = AnyExecutor | OnnxRuntimeOptions | TensorRtOptions
@@ -86,10 +88,10 @@ class ExecutorName(str, Enum):
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
 
-    def options(self, vram_bytes: int | None = None, *, graphs: bool = True) -> ExecutorOptions:
+    def options(self, vram_bytes: int | None = None, *, graphs: bool = True, trust: bool = False) -> ExecutorOptions:
         if self is ExecutorName.AUTO:
-            return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs)
+            return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs, trust=trust)
         if self in (ExecutorName.TENSORRT, ExecutorName.TENSORRT_RTX):
             flavour = FlavourName(self.value.replace("-", "_"))
-            return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs)
+            return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs, trust=trust)
         return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from ..tensors import RequestShape
 from .cuda import Handle
 from .memory import DeviceTensor
 
@@ -62,6 +63,10 @@ class Engines(Protocol):
     @property
     def allocates(self) -> bool:
         """Executions may allocate device memory, also when they are recorded."""
+        ...
+
+    def check(self, shape: RequestShape) -> None:
+        """Raise RequestError for a request that the engines do not take, before any of them is loaded for it."""
         ...
 
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> Engine:

@@ -46,7 +46,7 @@ class DeviceExecutor:
     ) -> None:
         self.name = f"{engines.name} (cuda:{cuda.device})"
         self.residency = plan
-        self._bundle, self._cuda, self._options = bundle, cuda, options
+        self._bundle, self._engines, self._cuda, self._options = bundle, engines, cuda, options
         self._workspaces: OrderedDict[RequestShape, DeviceWorkspace] = OrderedDict()
         self._closed = False
         moving = [name for name, residency in plan.residencies.items() if residency is not Residency.RESIDENT]
@@ -69,6 +69,7 @@ class DeviceExecutor:
         if shape in self._workspaces:
             self._workspaces.move_to_end(shape)
             return self._workspaces[shape]
+        self._engines.check(shape)
         while len(self._workspaces) >= self._options.workspaces:
             self._drop_oldest()
         tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))

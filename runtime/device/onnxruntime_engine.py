@@ -48,6 +48,9 @@ class OnnxRuntimeEngines:
     def name(self) -> str:
         return "onnxruntime"
 
+    def check(self, shape: RequestShape) -> None:
+        """Sessions take requests of any shape."""
+
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> OnnxRuntimeEngine:
         assert streaming_budget is None, "ONNX Runtime does not stream weights"
         provider = {

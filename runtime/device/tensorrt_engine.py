@@ -14,7 +14,8 @@ from ...engine.flavour import ContextMaker, Flavour
 from ...engine.machine import Machine
 from ...engine.plan_manifest import PlanManifest
 from ...engine.plan_store import PlanStore
-from ...engine.profiles import Profile, check_shapes, profile_of
+from ...engine.profiles import Profile, check_request, check_shapes, profile_of
+from ..tensors import RequestShape
 from .cuda import Cuda, Handle
 from .engine import Shapes
 from .library_log import LibraryLog, make_logger
@@ -48,6 +49,18 @@ class TensorRtEngines:
     def name(self) -> str:
         return f"{self._flavour.name} {self._flavour.version}"
 
+    def check(self, shape: RequestShape) -> None:
+        model = self._bundle.manifest.model
+        for coverage in {plan.ingredients.coverage: None for plan in self._plans.values()}:
+            check_request(
+                coverage,
+                model,
+                grid=shape.grid,
+                reference=shape.reference,
+                batch=shape.batch,
+                steps=shape.num_steps,
+            )
+
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> TensorRtEngine:
         plan = self._plans[component]
         self._log.clear()
@@ -59,6 +72,11 @@ class TensorRtEngines:
         if streaming_budget is not None:
             with self._log.named(component):
                 engine.weight_streaming_budget_v2 = streaming_budget  # before any context exists
+            if engine.weight_streaming_budget_v2 > streaming_budget:  # the property's setter drops the answer
+                raise self._log.error(
+                    f"{component}: TensorRT did not accept {streaming_budget:,} bytes for streamed weights",
+                    ExecutorError,
+                )
         profile = profile_of(COMPONENTS[component], plan.ingredients.coverage, self._bundle.manifest.model)
         parts = Parts(component=component, engine=engine, contexts=self._contexts, log=self._log, cuda=self._cuda)
         return TensorRtEngine(parts, profile, streams=streaming_budget is not None)

@@ -27,27 +27,6 @@ def test_the_common_size_is_the_squarest() -> None:
     assert Coverage(sizes=((512, 512), (1024, 1024))).common == (1024, 1024)
 
 
-def test_what_is_covered_passes() -> None:
-    ALL.check((1568, 672), reference=(672, 1568), steps=50)
-    ALL.check((1024, 1024))
-    SQUARE.check((1024, 1024), reference=(1024, 1024), batch=2, steps=28)
-
-
-@pytest.mark.parametrize(
-    ("request_", "advice"),
-    [
-        ({"size": (1504, 688), "reference": (1024, 1024)}, "no profile for 1504x688.*build with --size 1504x688"),
-        ({"size": (1024, 1024), "reference": (688, 1504)}, "no profile for 688x1504"),
-        ({"size": (1024, 1024)}, "cover 1024x1024; edit; .*build with --task generate"),
-        ({"size": (1024, 1024), "reference": (1024, 1024), "batch": 3}, "build with --batch 3"),
-        ({"size": (1024, 1024), "reference": (1024, 1024), "steps": 29}, "build with --max-steps 29"),
-    ],
-)
-def test_what_is_not_covered_is_refused_with_the_command(request_: dict[str, Any], advice: str) -> None:
-    with pytest.raises(RequestError, match=advice):
-        SQUARE.check(request_.pop("size"), **request_)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

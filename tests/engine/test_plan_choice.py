@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from simulated_tensorrt import MACHINE, add_plans
 
 from kontext_trt.engine.build import Builder
+from kontext_trt.engine.build_options import BuildOptions, Refit
 from kontext_trt.engine.bundle import Bundle
+from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.engine.errors import PlanError
 from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.machine import Machine
-from kontext_trt.engine.plan_choice import choose_plan
+from kontext_trt.engine.plan_choice import choose_plans
 from kontext_trt.engine.plan_store import PlanStore
 from kontext_trt.engine.targets import make_target
 
 from .conftest import COVERAGE
 
 Build = Callable[..., str]
+LATER = "2026-11-22T00:00:00Z"
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def build(wide_bundle: Bundle, rtx: Flavour) -> Build:
 
 
 def _chosen(bundle: Bundle, machine: Machine) -> str:
-    return choose_plan(PlanStore.of(bundle.path), bundle, "clip", machine).key
+    return choose_plans(PlanStore.of(bundle.path), bundle, machine, ("clip",))["clip"].key
 
 
 def test_the_very_gpu_comes_before_the_portable_plan(wide_bundle: Bundle, build: Build, ada_machine: Machine) -> None:
@@ -64,11 +69,43 @@ def test_a_plan_of_another_graph_is_not_chosen(wide_bundle: Bundle, build: Build
         _chosen(exported_again, ada_machine)
 
 
-def test_only_plans_that_cover_what_is_needed_count(wide_bundle: Bundle, build: Build, ada_machine: Machine) -> None:
-    wide = build("sm_89", max_steps=8)
-    build("sm_89", max_steps=4)  # the latest
-    store = PlanStore.of(wide_bundle.path)
-    needed = replace(COVERAGE, max_steps=8)
-    assert choose_plan(store, wide_bundle, "clip", ada_machine, needed).key == wide
-    with pytest.raises(PlanError, match=r"up to 8 steps, not .* up to 9 steps"):
-        choose_plan(store, wide_bundle, "clip", ada_machine, replace(COVERAGE, max_steps=9))
+def test_a_stripped_plan_is_not_run(bundle_copy: Path) -> None:
+    bundle = Bundle.open(bundle_copy)
+    whole = add_plans(bundle, COVERAGE)
+    add_plans(bundle, COVERAGE, options=BuildOptions(refit=Refit.FULL, strip=True), created=LATER)
+    assert choose_plans(PlanStore.of(bundle.path), bundle, MACHINE) == whole
+    for plan in whole.values():
+        PlanStore.of(bundle.path).path(plan.ingredients.component, plan.key).unlink()
+    with pytest.raises(PlanError, match=r"has no weights \(--strip\), and this runtime does not refit"):
+        choose_plans(PlanStore.of(bundle.path), bundle, MACHINE)
+
+
+def test_plans_are_chosen_together(bundle_copy: Path) -> None:
+    """A later, narrower plan of one component does not narrow what the others can do; a later set of all does."""
+    bundle = Bundle.open(bundle_copy)
+    store = PlanStore.of(bundle.path)
+    wide, narrow = replace(COVERAGE, max_steps=8), replace(COVERAGE, max_steps=4, batch=2)
+    first = add_plans(bundle, wide)
+    add_plans(bundle, narrow, components=("denoiser",), created=LATER)
+    assert choose_plans(store, bundle, MACHINE) == first
+    second = add_plans(bundle, narrow, created=LATER)
+    assert choose_plans(store, bundle, MACHINE) == second
+
+
+def test_a_wider_plan_serves_where_there_is_no_other(bundle_copy: Path) -> None:
+    bundle = Bundle.open(bundle_copy)
+    narrow, wide = replace(COVERAGE, max_steps=4), replace(COVERAGE, max_steps=8)
+    most = tuple(component for component in COMPONENTS if component != "denoiser")
+    made = add_plans(bundle, wide, components=most) | add_plans(bundle, narrow, components=("denoiser",))
+    assert choose_plans(PlanStore.of(bundle.path), bundle, MACHINE) == made
+
+
+def test_plans_with_nothing_in_common_are_refused(bundle_copy: Path) -> None:
+    bundle = Bundle.open(bundle_copy)
+    most = tuple(component for component in COMPONENTS if component != "denoiser")
+    add_plans(bundle, replace(COVERAGE, batch=2, max_steps=4), components=most)
+    add_plans(bundle, COVERAGE, components=("denoiser",))
+    with pytest.raises(
+        PlanError, match=r"do not cover anything together: clip .*batch 1 to 2; up to 4 steps.*denoiser"
+    ):
+        choose_plans(PlanStore.of(bundle.path), bundle, MACHINE)

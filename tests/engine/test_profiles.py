@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,19 @@ from kontext_trt.engine.components import COMPONENTS, DYNAMIC_DIMS, Precision
 from kontext_trt.engine.coverage import Coverage, Task
 from kontext_trt.engine.errors import RequestError
 from kontext_trt.engine.manifest import ModelRecord
-from kontext_trt.engine.profiles import Range, ShapeRange, check_shapes, dynamic_ranges, io_bytes, profile_of
-from kontext_trt.engine.sizes import TRAINED_SIZES
+from kontext_trt.engine.profiles import (
+    Range,
+    ShapeRange,
+    check_request,
+    check_shapes,
+    dynamic_ranges,
+    io_bytes,
+    profile_of,
+)
+from kontext_trt.engine.sizes import TRAINED_SIZES, Size, token_grid
 
 ALL = Coverage(sizes=TRAINED_SIZES)
+SQUARE = Coverage(sizes=((1024, 1024),), tasks=(Task.EDIT,), batch=2, max_steps=28)
 
 
 @pytest.fixture
@@ -80,3 +90,38 @@ def test_a_shape_outside_names_the_input_and_its_range(model: ModelRecord) -> No
         check_shapes("vae_decoder", profile, {"latents": (1, 41, 64, 64)})
     with pytest.raises(RequestError, match="--batch"):
         check_shapes("vae_decoder", profile, {"latents": (1, 64, 64)})
+
+
+def requested(size: Size, *, reference: Size | None = None, batch: int = 1, steps: int = 1) -> dict[str, Any]:
+    grid = None if reference is None else token_grid(reference)
+    return {"grid": token_grid(size), "reference": grid, "batch": batch, "steps": steps}
+
+
+def test_what_is_covered_passes(model: ModelRecord) -> None:
+    check_request(ALL, model, **requested((1568, 672), reference=(672, 1568), steps=50))
+    check_request(ALL, model, **requested((1024, 1024)))
+    check_request(ALL, model, **requested((1008, 1040), reference=(1024, 1024)))  # between two that are covered
+    check_request(SQUARE, model, **requested((1024, 1024), reference=(1024, 1024), batch=2, steps=28))
+
+
+@pytest.mark.parametrize(
+    ("request_", "advice"),
+    [
+        ({"size": (1504, 688), "reference": (1024, 1024)}, "no profile for 1504x688.*build with --size 1504x688"),
+        ({"size": (1024, 1024), "reference": (688, 1504)}, "no profile for 688x1504"),
+        ({"size": (1024, 1024)}, "cover 1024x1024; edit; .*build with --task generate"),
+        ({"size": (1024, 1024), "reference": (1024, 1024), "batch": 3}, "build with --batch 3"),
+        ({"size": (1024, 1024), "reference": (1024, 1024), "steps": 29}, "build with --max-steps 29"),
+    ],
+)
+def test_what_is_not_covered_is_refused_with_the_command(
+    model: ModelRecord, request_: dict[str, Any], advice: str
+) -> None:
+    with pytest.raises(RequestError, match=advice):
+        check_request(SQUARE, model, **requested(**request_))
+
+
+def test_generating_alone_takes_no_reference(model: ModelRecord) -> None:
+    generate = Coverage(sizes=((1024, 1024),), tasks=(Task.GENERATE,))
+    with pytest.raises(RequestError, match="build with --task edit"):
+        check_request(generate, model, **requested((1024, 1024), reference=(1024, 1024)))

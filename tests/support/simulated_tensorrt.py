@@ -7,7 +7,7 @@ with too little memory, shapes after a graph was recorded of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
 from functools import cache
@@ -111,13 +111,16 @@ class Engine:
         self.ports = COMPONENTS[component].ports
         self.weights = 0
         self.weights = library.cuda.malloc(weight_bytes)
+        self._budget = weight_bytes
         library.loaded.append(component)
 
     def _set_budget(self, size_bytes: int) -> None:
-        self.library.on_budget(size_bytes)
+        if not self.library.faulty("streaming budget", self.component):
+            self.library.on_budget(size_bytes)
+            self._budget = size_bytes
 
     num_io_tensors = property(lambda self: len(self.ports))
-    weight_streaming_budget_v2 = property(None, _set_budget)
+    weight_streaming_budget_v2 = property(lambda self: self._budget, _set_budget)
 
     def get_tensor_name(self, index: int) -> str:
         return self.ports[index].name
@@ -246,13 +249,16 @@ class SimulatedFlavour:
         return Contexts(self.trt)
 
 
-def add_plans(bundle: Bundle, coverage: Coverage, *, streamable: tuple[str, ...] = ()) -> dict[str, PlanManifest]:
+def add_plans(
+    bundle: Bundle, coverage: Coverage, *, streamable: tuple[str, ...] = (), options: BuildOptions | None = None,
+    components: Iterable[str] = COMPONENTS, created: str = "2026-11-21T00:00:00Z",
+) -> dict[str, PlanManifest]:  # fmt: skip
     """A plan a component in the bundle's store, for the simulated machine."""
     store, plans = PlanStore.of(bundle.path), {}
     target = Target(flavour="tensorrt", version=VERSION, capability="sm_90", gpu=GPU.name)
-    for component in COMPONENTS:
-        options = BuildOptions(weight_streaming=component in streamable)
-        ingredients = plan_ingredients(bundle, component, target, coverage, options)
+    for component in components:
+        asked = options or BuildOptions(weight_streaming=component in streamable)
+        ingredients = plan_ingredients(bundle, component, target, coverage, asked)
         weights = bundle.graph(component).weight_bytes
         data = json.dumps({"component": component, "weights": weights}).encode()
         census = Census(
@@ -261,8 +267,8 @@ def add_plans(bundle: Bundle, coverage: Coverage, *, streamable: tuple[str, ...]
         )  # fmt: skip
         manifest = PlanManifest(
             schema=SCHEMA, key=ingredients.key, ingredients=ingredients, size_bytes=len(data),
-            chunked_sha256=hash_buffer(memoryview(data)), producer="test", created="2026-11-21T00:00:00Z",
-            build=BuildReport(options=options, seconds=0.0, weight_bytes=weights, peak_bytes=0), census=census,
+            chunked_sha256=hash_buffer(memoryview(data)), producer="test", created=created,
+            build=BuildReport(options=asked, seconds=0.0, weight_bytes=weights, peak_bytes=0), census=census,
         )  # fmt: skip
         path = store.path(component, manifest.key)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -191,9 +191,11 @@ def test_one_component_alone(simulate, kontext: Kontext, component: str, sizes: 
         np.testing.assert_allclose(ours[name], array, atol=1e-5)
 
 
-def test_shape_outside_the_plan_says_how_to_build(simulate):
-    with pytest.raises(RequestError, match=r"denoiser: latents .* is outside its profile.*build with --size"):
-        simulate().latents(size=(256, 256))
+def test_request_outside_the_plans_says_how_to_build(simulate):
+    simulation = simulate()
+    with pytest.raises(RequestError, match=r"no profile for 256x256: these plans cover .*build with --size 256x256"):
+        simulation.latents(size=(256, 256))
+    assert not simulation.library.loaded
 
 
 @pytest.mark.parametrize(

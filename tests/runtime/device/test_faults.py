@@ -88,6 +88,14 @@ def test_weights_that_find_no_memory(simulate, picture, expected, component: str
     assert serve(simulation, picture) == expected
 
 
+def test_streaming_budget_that_is_not_accepted(simulate, picture, expected):
+    simulation = simulate(residencies={"denoiser": Residency.STREAMED})
+    simulation.library.faults["streaming budget"] = once("denoiser")
+    with pytest.raises(ExecutorError, match=r"denoiser: TensorRT did not accept [0-9,]+ bytes for streamed weights"):
+        serve(simulation, picture)
+    assert serve(simulation, picture) == expected
+
+
 @pytest.mark.parametrize("component", list(COMPONENTS))
 def test_context_that_is_not_made(simulate, picture, expected, component: str):
     simulation = simulate()
