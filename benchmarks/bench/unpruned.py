@@ -17,6 +17,7 @@ from ...engine.bundle import BUILT, MANIFEST, Bundle
 from ...engine.components import COMPONENTS, Operators
 from ...engine.errors import BundleError
 from ...engine.files import atomic_folder, sha256_file, share_folder
+from ..program import run_main
 
 
 def write_unpruned(bundle: Bundle, target: Path, graph: Path | None = None) -> Bundle:
@@ -72,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
