@@ -99,11 +99,12 @@ def run(
     unpruned = folder / UNPRUNED
     if ablation and not unpruned.exists():
         write_unpruned(Bundle.open(folder / BUNDLE), unpruned, folder / UNPRUNED_GRAPH)
+    peers = tuple(PeerName if peer is None else peer)
     options = BenchOptions(
         bundle=folder / BUNDLE,
         out=out,
-        checkpoint=folder / CHECKPOINT,
-        peers=tuple(PeerName) if peer is None else tuple(peer),
+        checkpoint=folder / CHECKPOINT if peers else None,
+        peers=peers,
         ceilings=not skip_ceilings,
         ablation=ablation,
         unpruned=unpruned if ablation else None,

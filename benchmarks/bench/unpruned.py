@@ -21,7 +21,10 @@ from ..program import run_main
 
 
 def write_unpruned(bundle: Bundle, target: Path, graph: Path | None = None) -> Bundle:
-    """Raises BundleError for a quantized denoiser, MissingDependencyError or ExportError if it cannot be traced."""
+    """Raises BundleError for a quantized denoiser or if there is something at `target`, MissingDependencyError or
+    ExportError if it cannot be traced."""
+    if target.exists():
+        raise BundleError(f"{target} exists; choose another name for the bundle")
     record = bundle.graph("denoiser")
     with atomic_folder(target) as folder:
         share_folder(bundle.path, folder, ignore=BUILT)

@@ -41,7 +41,10 @@ WRONG = {
         (["nope", "--batch", "0"], "'0' is not a whole number of at least 1"),
         (["{bundle}", "--size", "big"], "a size is WIDTHxHEIGHT"),
     ],
-    "bench.unpruned": [(["nope", "target"], "bundle nope does not exist")],
+    "bench.unpruned": [
+        (["nope", "target"], "bundle nope does not exist"),
+        (["{bundle}", "{bundle}"], "exists; choose another name for the bundle"),
+    ],
     "build_cost": [(["--blocks", "x"], "blocks are DOUBLE+SINGLE, one of each at least, such as 19+38, not 'x'")],
     "device_memory": [(["nope"], "bundle nope does not exist")],
     "export_cost": [(["--blocks", "2"], "expected 2 arguments"), (["--blocks", "0", "1"], "'0' is not a whole number")],
