@@ -8,23 +8,39 @@ BARE is a few megabytes whatever the model's size. Filled, it opens and runs as 
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..engine.bundle import MANIFEST, Bundle
+from ..engine.errors import BundleError
 from ..engine.manifest import WeightsRecord, parse_manifest
 from ..engine.tensor_file import TensorEntry, TensorFile
+from .program import run_main
 
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+GAIN = 0.7
+"""Of a matrix: what it makes of inputs of size 1."""
+CODE_SPREAD = {"F8_E4M3": 100.0, "F4": 2.0}
+"""The standard deviation of quantized codes, which reach 448 and 6."""
+BLOCK_SCALE = 256.0
+"""Of NVFP4, which reaches 448."""
 
 
 def strip(bundle: Bundle, target: Path) -> None:
-    """Copy everything but the weights' data. Each weights file becomes its header alone, named `.header`."""
+    """Copy everything but the weights' data. Each weights file becomes its header alone, named `.header`.
+
+    Raises BundleError if there is something at `target`.
+    """
+    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+        raise BundleError(f"{target} exists; choose another name for the bare bundle")
     for record in bundle.manifest.files:
         (target / record.path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(bundle.path / record.path, target / record.path)
@@ -38,8 +54,20 @@ def strip(bundle: Bundle, target: Path) -> None:
 
 
 def fill(target: Path) -> None:
-    """Write random weights behind every header, and note in the manifest that they are others."""
+    """Write random weights behind every header, and note in the manifest that they are others.
+
+    Raises BundleError if `target` is not a bundle that was stripped.
+    """
+    if not (target / MANIFEST).is_file():
+        raise BundleError(f"{target} is not a bare bundle: it has no {MANIFEST}; make one with: bare_bundle strip")
     manifest = parse_manifest((target / MANIFEST).read_bytes(), str(target))
+    missing = [weights.path for weights in manifest.weights if not (target / f"{weights.path}.header").is_file()]
+    if missing:
+        raise BundleError(
+            f"{target} is not a bare bundle: it has no {missing[0]}.header; make one with: bare_bundle strip"
+        )
+    import torch
+
     torch.manual_seed(0)
     records: list[WeightsRecord] = []
     for weights in manifest.weights:
@@ -48,29 +76,62 @@ def fill(target: Path) -> None:
         with path.open("wb") as file:
             file.write(header)
             file.truncate(weights.size_bytes)
-        entries = sorted(TensorFile.open(path).tensors.items(), key=lambda item: item[1].offset)
+        entries = TensorFile.open(path).tensors
         with path.open("r+b") as file:
-            for name, entry in entries:
-                file.seek(entry.offset)
-                file.write(random_tensor(name, entry).view(torch.uint8).cpu().numpy().tobytes())
+            for name, entry in sorted(entries.items(), key=lambda item: item[1].offset):
+                values = random_tensor(name, entries)
+                if values is not None:
+                    file.seek(entry.offset)
+                    file.write(values.contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
         sample = TensorFile.open(path).sample_sha256()
         records.append(replace(weights, sample_sha256=sample, sha256=None, origin="random"))
     (target / MANIFEST).write_bytes(replace(manifest, weights=tuple(records)).to_json())
 
 
-def random_tensor(name: str, entry: TensorEntry) -> torch.Tensor:
-    """Values that keep activations of ordinary size: norms near 1, biases near 0, matrices scaled by their inputs."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    values = torch.randn(entry.shape, device=device)
-    if len(entry.shape) == 1:
-        values = 1 + 0.02 * values if name.endswith("weight") else 0.02 * values
+def random_tensor(name: str, entries: Mapping[str, TensorEntry]) -> Tensor | None:
+    """One of a file's tensors, of values that keep activations of ordinary size: norms near 1, biases near 0, matrices
+    scaled by their inputs, quantized ones through their scales. None for a type that no graph reads."""
+    import torch
+
+    from ..export.quantize.formats import fp4_codes, pack, to_fp8
+    from ..export.quantize.quantized_weights import SCALE, TENSOR_SCALE
+
+    entry, device = entries[name], "cuda" if torch.cuda.is_available() else "cpu"
+    layer, _, end = name.rpartition(".")
+    weight = entries.get(f"{layer}.weight")
+    if weight is not None and weight.dtype in CODE_SPREAD and end in (SCALE, TENSOR_SCALE):
+        scale = GAIN / weight.shape[-1] ** 0.5 / CODE_SPREAD[weight.dtype]
+        if weight.dtype == "F4":
+            scale = scale / BLOCK_SCALE if end == TENSOR_SCALE else BLOCK_SCALE
+        values = torch.full(entry.shape, scale, device=device)
     else:
-        values *= 0.7 / prod(entry.shape[1:]) ** 0.5
-    return values.to(DTYPES[entry.dtype]).contiguous()
+        values = torch.randn(entry.shape, device=device)
+        if entry.dtype in CODE_SPREAD:
+            values *= CODE_SPREAD[entry.dtype]
+        elif len(entry.shape) == 1:
+            values = 1 + 0.02 * values if end == "weight" else 0.02 * values
+        else:
+            values *= GAIN / prod(entry.shape[1:]) ** 0.5
+    if entry.dtype == "F4":
+        return pack(fp4_codes(values))
+    if entry.dtype == "F8_E4M3":
+        return to_fp8(values)
+    return values.to(getattr(torch, DTYPES[entry.dtype])) if entry.dtype in DTYPES else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A bundle without its weights' bytes, and random ones for it.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    stripping = commands.add_parser("strip", help="copy a bundle without its weights")
+    stripping.add_argument("bundle")
+    stripping.add_argument("bare", type=Path, help="the folder to make")
+    commands.add_parser("fill", help="write random weights").add_argument("bare", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "strip":
+        strip(Bundle.open(arguments.bundle), arguments.bare)
+    else:
+        fill(arguments.bare)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "strip":
-        strip(Bundle.open(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        fill(Path(sys.argv[2]))
+    run_main(main)

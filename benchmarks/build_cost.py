@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 
 from ..engine.build import Builder, BuildPolicy
@@ -29,10 +28,8 @@ from ..engine.flavour import FlavourName, load_flavour
 from ..engine.gpus import find_gpus
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.targets import make_target
-from ..export.checkpoint import CheckpointFiles, open_checkpoint
-from ..export.environment import quiet_libraries
-from ..export.export import export_bundle
-from ..export.tiny import tiny_pipeline
+from ..export.environment import quiet_libraries, require_export
+from .program import parse_blocks, run_main
 
 WHOLE_BYTES = 17_243_396_224
 """The 19 + 38 blocks of FLUX.1's denoiser in bf16."""
@@ -40,6 +37,12 @@ WHOLE_BYTES = 17_243_396_224
 
 def full_width_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
     """A bundle whose transformer has full-width blocks; the other networks are tiny."""
+    import torch
+
+    from ..export.checkpoint import CheckpointFiles, open_checkpoint
+    from ..export.export import export_bundle
+    from ..export.tiny import tiny_pipeline
+
     pipeline = tiny_pipeline(head_width=128)
     torch.set_default_dtype(torch.bfloat16)
     config = dict(pipeline.transformer.config) | {
@@ -56,9 +59,9 @@ def full_width_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
     return export_bundle(open_checkpoint(folder / "checkpoint", CheckpointFiles()), folder / "bundle")
 
 
-def measure(blocks: str, gpu: str, work: Path | None) -> dict[str, Any]:
+def measure(blocks: tuple[int, int], gpu: str, work: Path | None) -> dict[str, Any]:
     """Build the denoiser of so many double+single blocks, and check that its attention is fused."""
-    doubles, singles = (int(count) for count in blocks.split("+"))
+    doubles, singles = blocks
     flavour, gpus = load_flavour(FlavourName.TENSORRT_RTX), find_gpus()[0]
     with tempfile.TemporaryDirectory(dir=work) as folder:
         bundle = full_width_bundle(Path(folder), doubles, singles)
@@ -67,7 +70,7 @@ def measure(blocks: str, gpu: str, work: Path | None) -> dict[str, Any]:
     assert sum(manifest.census.attention.values()) == doubles + singles, manifest.census.describe()
     report = manifest.build
     return {
-        "blocks": blocks,
+        "blocks": f"{doubles}+{singles}",
         "weight_gb": report.weight_bytes / 1e9,
         "plan_gb": manifest.size_bytes / 1e9,
         "seconds": report.seconds,
@@ -83,8 +86,10 @@ def main(
     gpu: Annotated[str, typer.Option(help="Compute capability.")] = "sm_120",
     work: Annotated[Path | None, typer.Option(help="Where weights and plans go while it runs.")] = None,
 ) -> None:
+    counts = [parse_blocks(one) for one in blocks]
+    require_export()
     quiet_libraries()
-    rows = [measure(one, gpu, work) for one in blocks]
+    rows = [measure(one, gpu, work) for one in counts]
     for row in rows:
         print(
             f"{row['blocks']:>6}  {row['weight_gb']:.2f} GB of weights  {row['seconds']:.1f} s  "
@@ -100,4 +105,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_main(lambda: typer.run(main))

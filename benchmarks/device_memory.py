@@ -19,6 +19,7 @@ from ..runtime.executors import open_executor, usual_shape
 from ..runtime.host_workspace import empty
 from ..runtime.options import Device, OnnxRuntimeOptions, TensorRtOptions
 from ..runtime.tensors import input_specs
+from .program import run_main
 
 
 def inputs(bundle: Bundle, component: str) -> dict[str, np.ndarray]:
@@ -65,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

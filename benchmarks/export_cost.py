@@ -13,11 +13,12 @@ import json
 import platform
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
+from ..export.environment import quiet_libraries, require_export
 from .measure import Cost, disk_bytes, measure_module
+from .program import positive, run_main
 
 MODULE = "kontext_trt.benchmarks.export_cost"
 
@@ -31,7 +32,6 @@ def _config(blocks: tuple[int, int]):
 def export_ours(folder: Path) -> None:
     """Child: export the checkpoint in FOLDER/checkpoint, and print what its graphs hold."""
     from ..export.checkpoint import open_checkpoint
-    from ..export.environment import quiet_libraries
     from ..export.export import export_bundle
 
     quiet_libraries()
@@ -42,6 +42,8 @@ def export_ours(folder: Path) -> None:
 
 def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     """Child: the same denoiser with real weights through torch.onnx.export and save, as its documentation has it."""
+    import torch
+
     from ..engine.components import COMPONENTS
     from ..export.trace import EXAMPLE_DIMS, TORCH_TYPES, Precision, build_module, model_dims
 
@@ -85,7 +87,6 @@ def row(what: str, cost: Cost, written: int) -> dict[str, float | str]:
 
 
 def run(blocks: tuple[int, int]) -> list[dict[str, float | str]]:
-    from ..export.environment import quiet_libraries
     from .sparse_checkpoint import write_sparse_checkpoint
 
     quiet_libraries()
@@ -109,18 +110,19 @@ def run(blocks: tuple[int, int]) -> list[dict[str, float | str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "--blocks", type=int, nargs=2, default=(2, 4), help="double and single blocks for the comparison"
+        "--blocks", type=positive, nargs=2, default=(2, 4), help="double and single blocks for the comparison"
     )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child-ours", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child-plain", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    require_export()
     if arguments.child_ours:
         return export_ours(arguments.child_ours)
     if arguments.child_plain:
         return export_plainly(arguments.child_plain, tuple(arguments.blocks))
     rows = run(tuple(arguments.blocks))
-    about = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "torch": torch.__version__}
+    about = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "torch": version("torch")}
     if arguments.json:
         print(json.dumps({**about, "rows": rows}))
         return None
@@ -131,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

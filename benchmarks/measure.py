@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.memory import anonymous_bytes
+from .bench.child import ChildError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Cost:
 
 
 def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> Cost:
-    """Run `python -m MODULE ARGUMENTS` and sample its memory. Raises CalledProcessError if it fails."""
+    """Run `python -m MODULE ARGUMENTS` and sample its memory. Raises ChildError if it fails."""
     command = [sys.executable, "-m", module, *arguments]
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
@@ -42,7 +43,7 @@ def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> Co
     sampler.join()
     seconds = time.perf_counter() - start
     if child.returncode:
-        raise subprocess.CalledProcessError(child.returncode, command, output)
+        raise ChildError(f"{module} ended with {child.returncode}; what it said is above")
     return Cost(seconds=seconds, peak_anonymous_bytes=peak, report=json.loads(output.strip().splitlines()[-1]))
 
 

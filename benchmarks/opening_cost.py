@@ -16,6 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..export.environment import quiet_libraries, require_export
+from .bench.child import ChildError, last_words
+from .program import positive, run_main
+
 OURS = """
 import sys, time
 start = time.perf_counter()
@@ -49,7 +53,9 @@ print(imported - start, opened - imported, done - opened)
 def time_it(code: str, *arguments: str, repeat: int) -> dict[str, float]:
     runs = []
     for _ in range(repeat):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ChildError(f"the measured process ended with {done.returncode}: {last_words(done.stderr)}")
         values = done.stdout.strip().splitlines()[-1].split()
         assert len(values) == 3, f"imported {values[3:]}"
         runs.append([float(value) for value in values])
@@ -59,12 +65,12 @@ def time_it(code: str, *arguments: str, repeat: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What opening costs, beside diffusers.")
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--repeat", type=positive, default=5)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    require_export()
     from ..export.checkpoint import open_checkpoint
     from ..export.demo import PICTURE
-    from ..export.environment import quiet_libraries
     from ..export.export import export_bundle
     from ..export.tiny import write_tiny_checkpoint
 
@@ -85,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

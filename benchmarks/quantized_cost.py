@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-import sys
 import tempfile
 import time
 from math import prod
@@ -32,13 +31,13 @@ from ..engine.sizes import TRAINED_SIZES
 from ..engine.targets import make_target
 from ..engine.tensor_file import TensorFile
 from ..export.configs import ModelConfig
-from ..export.environment import quiet_libraries
-from ..export.trace import expected_tensors
+from ..export.environment import quiet_libraries, require_export
+from ..export.quantize.recipes import RecipeName, make_recipe
 from .measure import measure_module
+from .program import parse_blocks, run_main
 from .sparse_checkpoint import write_sparse_transformer
 
 MODULE = "kontext_trt.benchmarks.quantized_cost"
-CHILD = "child"
 
 
 def make_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
@@ -62,21 +61,20 @@ def make_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
     return export_bundle(open_checkpoint(folder / "checkpoint"), folder / "bundle", options)
 
 
-def quantize(folder: Path, recipe: str) -> None:
+def quantize(folder: Path, recipe: RecipeName) -> None:
     """Child: quantize FOLDER/bundle, with made-up ranges, to FOLDER/quantized."""
     import onnx_ir as ir
 
     from ..export.quantize.calibration import Calibration, Observation
     from ..export.quantize.linears import find_linears
     from ..export.quantize.quantize_bundle import quantize_bundle
-    from ..export.quantize.recipes import make_recipe
 
     bundle = Bundle.open(folder / "bundle")
     linears = find_linears(ir.load(bundle.graph_path("denoiser")))
     names = [*linears, *(f"{name.removesuffix('.to_v')}.attend.{part}" for name in linears for part in "qkv")]
     seen = Observation(amax=10.0, tensors=1, values=1, first_bin=0, counts=(1,))
     made_up = Calibration(model_sha256="", steps=1, observations=dict.fromkeys(names, seen))
-    made = quantize_bundle(bundle, folder / "quantized", make_recipe(recipe), made_up)
+    made = quantize_bundle(bundle, folder / "quantized", make_recipe(recipe.value), made_up)
     print(json.dumps({"weight_bytes": made.graph("denoiser").weight_bytes}))
 
 
@@ -96,17 +94,19 @@ def fill_with_random_bytes(path: Path) -> None:
     data.flush()
 
 
-def measure(blocks: str, recipe: str, gpu: str, work: Path | None, compile_it: bool) -> dict[str, Any]:
-    doubles, singles = (int(count) for count in blocks.split("+"))
+def measure(
+    blocks: tuple[int, int], recipe: RecipeName, gpu: str, work: Path | None, compile_it: bool
+) -> dict[str, Any]:
+    doubles, singles = blocks
     with tempfile.TemporaryDirectory(dir=work) as name:
         folder = Path(name)
         make_bundle(folder, doubles, singles)
-        cost = measure_module(MODULE, CHILD, str(folder), recipe)
+        cost = measure_module(MODULE, "--child", str(folder), "--recipe", recipe.value)
         bundle = Bundle.open(folder / "quantized")
         graph, plain = bundle.graph("denoiser"), Bundle.open(folder / "bundle").graph("denoiser")
         row: dict[str, Any] = {
-            "blocks": blocks,
-            "recipe": recipe,
+            "blocks": f"{doubles}+{singles}",
+            "recipe": recipe.value,
             "bf16_gb": plain.weight_bytes / 1e9,
             "weight_gb": graph.weight_bytes / 1e9,
             "quantize_seconds": cost.seconds,
@@ -149,6 +149,8 @@ FITTED = ("weight_gb", "quantize_seconds", "quantize_peak_gb", "plan_weight_gb",
 
 def fit(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Each cost of the whole, by a line over the bytes of bf16 weights."""
+    from ..export.trace import expected_tensors
+
     whole = 2e-9 * sum(prod(shape) for shape in expected_tensors("denoiser", ModelConfig()).values())
     sizes = [row["bf16_gb"] for row in rows]
     found: dict[str, float] = {}
@@ -160,15 +162,22 @@ def fit(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main(
-    recipe: Annotated[str, typer.Option(help="fp8, fp8-attention, nvfp4 or nvfp4-svd.")] = "nvfp4",
+    recipe: Annotated[RecipeName, typer.Option(help="What is quantized, and to which format.")] = RecipeName.NVFP4,
     blocks: Annotated[list[str], typer.Option(help="double+single, several times.")] = ["1+1", "2+2"],  # noqa: B006
     gpu: Annotated[str, typer.Option(help="Compute capability.")] = "sm_120",
     compile_it: Annotated[bool, typer.Option("--compile/--no-compile", help="Also build the plan.")] = True,
     work: Annotated[Path | None, typer.Option(help="Where weights and plans go while it runs.")] = None,
+    child: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
+    counts = [parse_blocks(one) for one in blocks]
+    require_export()
+    quiet_libraries()
+    if child is not None:
+        quantize(child, recipe)
+        return
     print(f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}")
     rows = []
-    for one in blocks:
+    for one in counts:
         rows.append(measure(one, recipe, gpu, work, compile_it))
         print(
             "  ".join(
@@ -181,8 +190,4 @@ def main(
 
 
 if __name__ == "__main__":
-    quiet_libraries()
-    if sys.argv[1:2] == [CHILD]:
-        quantize(Path(sys.argv[2]), sys.argv[3])
-    else:
-        typer.run(main)
+    run_main(lambda: typer.run(main))

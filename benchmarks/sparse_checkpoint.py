@@ -7,9 +7,9 @@ The weights read as zeros. It is for what depends on shapes and sizes alone: exp
 
 from __future__ import annotations
 
+import argparse
 import json
 import struct
-import sys
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -17,8 +17,8 @@ from pathlib import Path
 from ..engine.components import COMPONENTS
 from ..engine.tensor_file import ITEM_BITS
 from ..export.configs import ModelConfig, TransformerConfig
-from ..export.tiny import clip_tokenizer, t5_tokenizer
-from ..export.trace import expected_tensors
+from ..export.environment import require_export
+from .program import run_main
 
 FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
 
@@ -55,6 +55,8 @@ def write_sparse_transformer(path: Path, transformer: TransformerConfig) -> int:
 
 
 def _write_part(path: Path, part: str, config: ModelConfig, dtype: str = "BF16") -> int:
+    from ..export.trace import expected_tensors
+
     shapes: dict[str, tuple[int, ...]] = {}
     for component in COMPONENTS.values():
         if component.part == part:
@@ -64,6 +66,8 @@ def _write_part(path: Path, part: str, config: ModelConfig, dtype: str = "BF16")
 
 def write_sparse_checkpoint(folder: Path, config: ModelConfig | None = None, *, dtype: str = "BF16") -> int:
     """A diffusers folder without weights' blocks and without configurations. Returns its apparent size in bytes."""
+    from ..export.tiny import clip_tokenizer, t5_tokenizer
+
     config = config or ModelConfig()
     total = 0
     for part, name in FOLDERS.items():
@@ -74,6 +78,14 @@ def write_sparse_checkpoint(folder: Path, config: ModelConfig | None = None, *, 
     return total
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A checkpoint of FLUX.1 Kontext's real shapes that takes no disk.")
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    require_export()
+    written = write_sparse_checkpoint(folder)
+    print(f"{folder}: {written / 1e9:.1f} GB apparent size")
+
+
 if __name__ == "__main__":
-    written = write_sparse_checkpoint(Path(sys.argv[1]))
-    print(f"{sys.argv[1]}: {written / 1e9:.1f} GB apparent size")
+    run_main(main)

@@ -9,14 +9,16 @@ import argparse
 from pathlib import Path
 
 from ..engine.components import Precision
-from ..export.checkpoint import open_checkpoint
-from ..export.environment import quiet_libraries
-from ..export.export import ExportOptions, export_bundle
-from ..export.tiny import write_tiny_checkpoint
+from ..export.environment import quiet_libraries, require_export
+from .program import run_main
 
 
 def write_tiny_bundles(folder: Path) -> None:
     """FOLDER/fp32, FOLDER/fp16 and FOLDER/bf16, all of the checkpoint FOLDER/checkpoint."""
+    from ..export.checkpoint import open_checkpoint
+    from ..export.export import ExportOptions, export_bundle
+    from ..export.tiny import write_tiny_checkpoint
+
     quiet_libraries()
     write_tiny_checkpoint(folder / "checkpoint")
     for precision in Precision:
@@ -27,8 +29,10 @@ def write_tiny_bundles(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Bundles of the tiny random checkpoint, one a precision.")
     parser.add_argument("folder", type=Path)
-    write_tiny_bundles(parser.parse_args().folder)
+    folder = parser.parse_args().folder
+    require_export()
+    write_tiny_bundles(folder)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

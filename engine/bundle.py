@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .components import COMPONENTS, Component
 from .errors import BundleError
 from .files import sha256_file
+from .graph_file import GraphFile, misplaced_weights
 from .manifest import FileRecord, GraphRecord, Manifest, TokenizerRecord, WeightsRecord, parse_manifest
 from .tensor_file import TensorFile, read_header_sha256
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
@@ -81,18 +86,34 @@ class Bundle:
     def verify(self, *, whole: bool = False, on_bytes: Callable[[int], None] | None = None) -> list[str]:
         """Every problem found, in words; an empty list for a sound bundle.
 
-        Samples every tensor of the weights; with `whole`, reads every byte of those whose full hash was recorded.
+        Samples every tensor of the weights, and reads where the graphs point, which needs the onnx package; with
+        `whole`, reads every byte of the weights whose full hash was recorded.
         """
         problems = list(self._quick_problems())
         if problems:
             return problems
+        files = {
+            self.path / weights.path: TensorFile.open(self.path / weights.path) for weights in self.manifest.weights
+        }
+        problems += self._graph_problems(files)
         for weights in self.manifest.weights:
             file = self.path / weights.path
-            if TensorFile.open(file).sample_sha256() != weights.sample_sha256:
+            if files[file].sample_sha256() != weights.sample_sha256:
                 problems.append(f"{weights.path} holds other weights than were exported")
             elif whole and weights.sha256 is not None and sha256_file(file, on_bytes) != weights.sha256:
                 problems.append(f"{weights.path} was altered (SHA-256 differs)")
         return problems
+
+    def _graph_problems(self, files: Mapping[Path, TensorFile]) -> Iterator[str]:
+        if importlib.util.find_spec("onnx") is None:
+            logger.warning("where graphs point was not checked; for that: pip install onnx")
+            return
+        for graph in self.manifest.graphs.values():
+            misplaced = misplaced_weights(GraphFile.read(self.path / graph.path), files)
+            if misplaced:
+                yield f"{graph.path} reads weights where its files hold none: {', '.join(misplaced[:3])}" + (
+                    f" and {len(misplaced) - 3} more" if len(misplaced) > 3 else ""
+                )
 
 
 def _file_problems(root: Path, record: FileRecord, *, whole: bool) -> Iterator[str]:

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -94,8 +94,28 @@ def _umask() -> int:
     return 0o022
 
 
+def free_path(path: Path) -> Path:
+    """`path`, or where something has that name the first free one of NAME-2.SUFFIX, NAME-3.SUFFIX and so on."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
+def share_folder(source: Path, target: Path, *, ignore: Sequence[str] = ()) -> None:
+    """Fill `target` with `source`'s files as `share_file` does, without names that match a pattern of `ignore`."""
+    shutil.copytree(
+        source,
+        target,
+        ignore=shutil.ignore_patterns(*ignore),
+        copy_function=lambda file, shared: share_file(Path(file), Path(shared)),
+        dirs_exist_ok=True,
+    )
+
+
 def share_file(source: Path, target: Path) -> str:
-    """Make `target` hold the bytes of `source` without copying them where the file system allows.
+    """Make `target` hold the bytes of `source` without copying them where the file system allows; it must not exist.
 
     Returns how: "reflink" (shared blocks: btrfs, XFS), "hardlink", or "copy" (another file system). Links in `source`
     itself are followed, so a file in a hub cache gives its blob.
@@ -116,7 +136,7 @@ def share_file(source: Path, target: Path) -> str:
 
 
 def _reflink(source: Path, target: Path) -> bool:
-    with source.open("rb") as reader, target.open("wb") as writer:
+    with source.open("rb") as reader, target.open("xb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError, MissingDependencyError
+from .tensor_file import TensorFile
 
 _QUANTIZED = {"FLOAT8E4M3FN": "fp8", "FLOAT4E2M1": "nvfp4"}
 
@@ -101,6 +103,21 @@ def _dequantized_format(name: str, producers: Mapping[str, Any]) -> str | None:
     if node is None or node.op_type != "DequantizeLinear":
         return None
     return "nvfp4" if any(attribute.name == "block_size" for attribute in node.attribute) else "fp8"
+
+
+def misplaced_weights(graph: GraphFile, files: Mapping[Path, TensorFile]) -> list[str]:
+    """The external initializers whose bytes do not lie within one tensor of a file of `files`."""
+    tensors = {
+        path: sorted((one.offset, one.size_bytes) for one in file.tensors.values()) for path, file in files.items()
+    }
+    misplaced: list[str] = []
+    for name, place in graph.weights.items():
+        entries = tensors.get(place.file, [])
+        before = bisect.bisect_right(entries, place.offset, key=lambda entry: entry[0])
+        offset, size = entries[before - 1] if before else (0, 0)
+        if place.offset + place.size_bytes > offset + size:
+            misplaced.append(name)
+    return misplaced
 
 
 def map_weights(graph: GraphFile) -> dict[str, NDArray[np.uint8]]:

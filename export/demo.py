@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.components import Precision
+from ..engine.errors import ExportError
 from ..engine.terminal import notes, progress_bars, screen
 from ..runtime.kontext import Kontext
 from .checkpoint import open_checkpoint
@@ -15,6 +16,8 @@ from .tiny import write_tiny_checkpoint
 
 PICTURE = Path(__file__).with_name("demo.png")
 PROMPT = "make the house blue"
+MARK = ".demo"
+"""An empty file in what a demo made, and another demo may replace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +32,23 @@ class Demo:
 
 def run_demo(folder: Path, demo: Demo) -> None:
     """Fill `folder` with bundle/, edited.png and, if it has to be made, checkpoint/; what an earlier demo left there is
-    replaced. Everything computes in float32, for which any machine has kernels."""
+    replaced. Everything computes in float32, for which any machine has kernels.
+
+    Raises ExportError if bundle/ or checkpoint/ is not a demo's.
+    """
     start = time.perf_counter()
-    checkpoint = demo.checkpoint
-    if checkpoint is None:
-        checkpoint = folder / "checkpoint"
+    path, checkpoint = folder / "bundle", demo.checkpoint or folder / "checkpoint"
+    for made in (path,) if demo.checkpoint else (path, checkpoint):
+        _check_place(made)
+    if demo.checkpoint is None:
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / MARK).touch()
         write_tiny_checkpoint(checkpoint)
     with progress_bars() as bars:
         options = ExportOptions(precision=Precision.FP32, overwrite=True)
-        bundle = export_bundle(open_checkpoint(checkpoint), folder / "bundle", options, bars)
-    notes.print(f"exported {checkpoint} to {folder / 'bundle'} in {time.perf_counter() - start:.0f} s")
+        bundle = export_bundle(open_checkpoint(checkpoint), path, options, bars)
+    (path / MARK).touch()
+    notes.print(f"exported {checkpoint} to {path} in {time.perf_counter() - start:.0f} s")
     with Kontext.open(bundle) as kontext, progress_bars() as bars:
         bars.start("denoising", demo.steps)
         result = kontext.edit(
@@ -58,3 +68,8 @@ def run_demo(folder: Path, demo: Demo) -> None:
         f'  kontext-trt edit BUNDLE --image {demo.image} --prompt "{demo.prompt}"',
     )
     screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {result.seed}")
+
+
+def _check_place(path: Path) -> None:
+    if path.exists() and not (path / MARK).is_file() and any(path.iterdir() if path.is_dir() else [path]):
+        raise ExportError(f"{path} exists and no demo made it; choose another folder: kontext-trt demo FOLDER")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -17,7 +15,7 @@ from .. import __version__
 from ..engine.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.components import COMPONENTS, Component, Operators, Precision
 from ..engine.errors import ExportError
-from ..engine.files import atomic_folder, sha256_file, share_file
+from ..engine.files import atomic_folder, free_path, sha256_file, share_file, share_folder
 from ..engine.manifest import (
     SCHEMA,
     FileRecord,
@@ -77,7 +75,7 @@ def export_bundle(
         _BundleWriter(checkpoint, config, options, progress, folder, tensors).write()
         for name in BUILT:  # by content, so what still fits the new graphs is used, and `plans prune` removes the rest
             if (path / name).is_dir():
-                shutil.copytree(path / name, folder / name, copy_function=os.link)
+                share_folder(path / name, folder / name)
     return Bundle.open(path)
 
 
@@ -163,14 +161,14 @@ class _BundleWriter:
                 f"converting {part} to {precision.value}",
                 sum(view.num_items for view in convert.values()) * precision.item_bytes,
             )
-            file = self.folder / WEIGHTS / f"{part}.{precision.value}.safetensors"
+            file = free_path(self.folder / WEIGHTS / f"{part}.{precision.value}.safetensors")
             placed |= write_converted(convert, precision, file, self.progress.advance)
             self.origins[file] = "converted"
         return placed
 
     def _share(self, part: str, source: Path) -> Path:
         if source not in self.shared:
-            target = self.folder / WEIGHTS / f"{part}.{source.name}"
+            target = free_path(self.folder / WEIGHTS / f"{part}.{source.name}")
             self.origins[target] = share_file(source, target)
             self.shared[source] = target
         return self.shared[source]

@@ -97,6 +97,7 @@ def write_tensors(
 
     The pieces of one tensor come in its order; tensors may take turns. `on_bytes` is told the size of every piece.
     """
+    assert not path.exists(), f"{path} is taken"
     header: dict[str, object] = {}
     begins: dict[str, int] = {}
     end = 0

@@ -41,6 +41,8 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
     progress = progress or Silent()
     bundle = Bundle.open(options.bundle)
     unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
+    if options.checkpoint is not None and not options.checkpoint.is_dir():
+        raise RequestError(f"checkpoint {options.checkpoint} is not a folder; peers load a diffusers folder")
     if options.out.exists() and not options.out.is_dir():
         raise RequestError(f"{options.out} is a file; the report needs a folder")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,9 @@ python -m kontext_trt.benchmarks.bench.ceilings RESULT
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..program import result_file, run_main
 from .child import ChildError, run_child
 from .records import Ceilings, Failure
 
@@ -171,5 +172,12 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the GPU reaches with plain kernels.")
+    parser.add_argument("result", type=result_file, help="the JSON file to write")
+    result = parser.parse_args().result
+    result.write_bytes(msgspec.json.encode(measure()))
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(msgspec.json.encode(measure()))
+    run_main(main)

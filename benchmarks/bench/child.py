@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...engine.errors import KontextError
 from ...engine.memory import anonymous_bytes
 
 _INTERVAL_S = 0.02
 _LAST_LINES = 3
 
 
-class ChildError(Exception):
+class ChildError(KontextError):
     """A child process that did not finish its work; the message says why."""
 
 
@@ -63,5 +64,11 @@ def _ending(code: int) -> str:
 
 
 def _words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f": {' '.join(lines[-_LAST_LINES:])}" if lines else ""
+    words = last_words(log.read_text(errors="replace"))
+    return f": {words}" if words else ""
+
+
+def last_words(output: str) -> str:
+    """The last lines of what a process printed, as one."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return " ".join(lines[-_LAST_LINES:])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engine.bundle import WEIGHTS
+from ...engine.errors import BundleError
 
 if TYPE_CHECKING:
     from ...export.configs import ModelConfig
@@ -42,11 +43,11 @@ def write_configs(folder: Path, config: ModelConfig) -> None:
 
 def link_weights(folder: Path, bundle: Path) -> None:
     """Hard links to a bundle's weights, which must be one file a part, as the checkpoint stored them. Links that are
-    there are replaced. Raises ValueError if a part has no file of its own."""
+    there are replaced. Raises BundleError if a part has no file of its own."""
     for part, name in WEIGHT_FILES.items():
         found = sorted((bundle / WEIGHTS).glob(f"{part}.*.safetensors"))
         if len(found) != 1:
-            raise ValueError(f"{bundle} has {len(found)} weights files of {part}, one is needed")
+            raise BundleError(f"{bundle} has {len(found)} weights files of {part}, one is needed; prepare it again")
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)

@@ -11,8 +11,6 @@ is there after each. A second call on the same machine goes on with --skip-fill.
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +22,9 @@ import typer
 
 from ...engine.bundle import Bundle
 from ...engine.components import Operators
+from ...engine.errors import BundleError
+from ..program import run_main
+from .child import run_child
 from .peers import PeerName
 
 BUNDLE, CHECKPOINT, UNPRUNED, UNPRUNED_GRAPH = "bundle", "checkpoint", "unpruned", "unpruned-denoiser.onnx"
@@ -40,7 +41,7 @@ def prepare(
     from ...export.checkpoint import open_checkpoint
     from ...export.checkpoint.open import SIZES_FILE
     from ...export.configs import ModelConfig
-    from ...export.environment import quiet_libraries
+    from ...export.environment import quiet_libraries, require_export
     from ...export.export import ExportOptions, export_bundle
     from ...export.tiny import TINY_SIZES, tiny_config
     from ..bare_bundle import strip
@@ -48,6 +49,7 @@ def prepare(
     from .diffusers_folder import write_configs
     from .unpruned import write_unpruned
 
+    require_export()
     quiet_libraries()
     config = tiny_config() if tiny else ModelConfig()
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,24 +83,28 @@ def run(
     peer_timeout: Annotated[float, typer.Option(help="Seconds for each peer, compiling included.")] = 330,
 ) -> None:
     """Fill, link, and measure into REPORT."""
+    if not (folder / BUNDLE).is_dir():
+        raise BundleError(f"{folder} has no {BUNDLE}; make it with: full_size prepare {folder}")
     from .bench import BenchOptions, run_bench
     from .diffusers_folder import link_weights
     from .unpruned import write_unpruned
 
     if not skip_fill:
-        with phase("fill with random weights"):  # in a process of its own, which gives the GPU's memory back
-            command = [sys.executable, "-m", "kontext_trt.benchmarks.bare_bundle", "fill", str(folder / BUNDLE)]
-            subprocess.run(command, check=True)
+        # in a process of its own, which gives the GPU's memory back
+        with phase("fill with random weights"), tempfile.TemporaryDirectory() as name:
+            module, bundle = "kontext_trt.benchmarks.bare_bundle", str(folder / BUNDLE)
+            run_child("-m", module, "fill", bundle, log=Path(name) / "log")
         shutil.rmtree(folder / UNPRUNED, ignore_errors=True)  # it links to what was there before
     link_weights(folder / CHECKPOINT, folder / BUNDLE)
     unpruned = folder / UNPRUNED
     if ablation and not unpruned.exists():
         write_unpruned(Bundle.open(folder / BUNDLE), unpruned, folder / UNPRUNED_GRAPH)
+    peers = tuple(PeerName if peer is None else peer)
     options = BenchOptions(
         bundle=folder / BUNDLE,
         out=out,
-        checkpoint=folder / CHECKPOINT,
-        peers=tuple(PeerName) if peer is None else tuple(peer),
+        checkpoint=folder / CHECKPOINT if peers else None,
+        peers=peers,
         ceilings=not skip_ceilings,
         ablation=ablation,
         unpruned=unpruned if ablation else None,
@@ -131,4 +137,4 @@ class Lines:
 
 
 if __name__ == "__main__":
-    app()
+    run_main(app)

@@ -65,5 +65,7 @@ class BenchOptions:
             raise RequestError("a request has a reference or is text to image: give --image or --generate, not both")
         if self.unpruned is not None and not self.ablation:
             raise RequestError("--unpruned is for --ablation")
+        if self.checkpoint is not None and not self.peers:
+            raise RequestError("--checkpoint is for --peer")
         if self.peers and self.checkpoint is None:
             raise RequestError("peers need --checkpoint, the diffusers folder that the bundle was exported from")

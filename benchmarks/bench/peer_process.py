@@ -5,8 +5,8 @@ python -m kontext_trt.benchmarks.bench.peer_process REQUEST RESULT
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -22,6 +22,7 @@ from ...engine.memory import peak_resident_bytes
 from ...engine.sizes import token_grid
 from ...engine.tensor_file import TensorFile
 from ...runtime.noise import starting_noise
+from ..program import result_file, run_main
 from .ceilings import DTYPES
 from .nvml import GpuSampler
 from .peers import PeerName, PeerRequest, read_request
@@ -37,8 +38,13 @@ PARTS = {"clip": "text_encoder", "t5": "text_encoder_2", "vae": "vae", "transfor
 COMPILE_STEPS = 2
 
 
-def main(asked: Path, found: Path) -> None:
-    found.write_bytes(msgspec.json.encode(measure(read_request(asked))))
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Load and time diffusers' pipeline.")
+    parser.add_argument("request", type=Path, help="what `peers` asks for, as JSON")
+    parser.add_argument("result", type=result_file, help="the JSON file to write")
+    arguments = parser.parse_args()
+    run = measure(read_request(arguments.request))
+    arguments.result.write_bytes(msgspec.json.encode(run))
 
 
 def measure(asked: PeerRequest) -> Run:
@@ -256,4 +262,4 @@ def _wait(device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    run_main(main)

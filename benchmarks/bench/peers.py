@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ...engine.components import Precision
+from ...engine.errors import RequestError
 from .child import ChildError, run_child
 from .records import Case, Failure, Run
 
@@ -64,7 +65,7 @@ def measure_peer(
     precision: str | None = None,
 ) -> Run | Failure:
     """Measure in a child process. Its first picture is FOLDER/PEER.png, what it printed FOLDER/PEER.log, and what it
-    compiled FOLDER/PEER-code, which a second measurement in the same folder finds again."""
+    compiled FOLDER/PEER-compiled, which a second measurement in the same folder finds again."""
     missing = [name for name in _NEEDS[peer] if importlib.util.find_spec(name) is None]
     if missing:
         return Failure(engine=peer.value, reason=f"{missing[0]} is not installed")
@@ -102,4 +103,8 @@ def measure_peer(
 
 
 def read_request(file: Path) -> PeerRequest:
-    return msgspec.json.decode(file.read_bytes(), type=PeerRequest, dec_hook=lambda kind, value: kind(value))
+    """Raises RequestError for a file that holds none."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=PeerRequest, dec_hook=lambda kind, value: kind(value))
+    except msgspec.DecodeError as error:
+        raise RequestError(f"{file} is not a request to a peer ({error}); `measure_peer` writes them") from error

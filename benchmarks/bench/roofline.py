@@ -18,6 +18,7 @@ from ...engine.components import COMPONENTS
 from ...engine.graph_file import GraphFile
 from ...engine.manifest import ModelRecord
 from ...engine.sizes import parse_size, squarest, token_grid
+from ..program import positive, run_main
 from .graph_work import GraphWork, Heavy, count_work
 from .records import Case, Ceilings, Hoisting, LoopWork, Roofline, StageLimit, Work
 
@@ -172,9 +173,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="The work of a request's stages, counted in a bundle's graphs.")
     parser.add_argument("bundle")
-    parser.add_argument("--size", type=parse_size, help="WIDTHxHEIGHT of output and reference")
+    parser.add_argument("--size", help="WIDTHxHEIGHT of output and reference")
     parser.add_argument("--generate", action="store_true", help="without a reference")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=positive, default=1)
     parser.add_argument("--unpruned", help="a bundle whose last block is whole")
     parser.add_argument("--copy", type=float, help="bytes a second")
     parser.add_argument("--products", type=float, help="operations a second, in every number format")
@@ -182,7 +183,7 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true", help="also a step's bytes by operator, were none fused")
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
-    size = arguments.size or squarest(bundle.manifest.model.sizes)
+    size = parse_size(arguments.size) if arguments.size else squarest(bundle.manifest.model.sizes)
     case = Case(
         size=size,
         reference=None if arguments.generate else size,
@@ -207,4 +208,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

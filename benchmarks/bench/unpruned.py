@@ -9,7 +9,6 @@ onnx; `--graph` takes it from another such bundle of the same model, for machine
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +16,18 @@ from pathlib import Path
 from ...engine.bundle import BUILT, MANIFEST, Bundle
 from ...engine.components import COMPONENTS, Operators
 from ...engine.errors import BundleError
-from ...engine.files import atomic_folder, sha256_file
+from ...engine.files import atomic_folder, sha256_file, share_folder
+from ..program import run_main
 
 
 def write_unpruned(bundle: Bundle, target: Path, graph: Path | None = None) -> Bundle:
-    """Raises BundleError for a quantized denoiser, MissingDependencyError or ExportError if it cannot be traced."""
+    """Raises BundleError for a quantized denoiser or if there is something at `target`, MissingDependencyError or
+    ExportError if it cannot be traced."""
+    if target.exists():
+        raise BundleError(f"{target} exists; choose another name for the bundle")
     record = bundle.graph("denoiser")
     with atomic_folder(target) as folder:
-        ignore = shutil.ignore_patterns(*BUILT)
-        shutil.copytree(bundle.path, folder, ignore=ignore, copy_function=os.link, dirs_exist_ok=True)
+        share_folder(bundle.path, folder, ignore=BUILT)
         file = folder / record.path
         file.unlink()
         (folder / MANIFEST).unlink()
@@ -74,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

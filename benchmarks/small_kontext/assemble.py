@@ -7,14 +7,14 @@ The averaged weights, in bfloat16, as `FluxKontextPipeline.from_pretrained` and 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
 from diffusers import FluxKontextPipeline
 
-from ...engine.errors import KontextError
 from ...export.tiny import save_checkpoint
+from ..program import run_main
 from .model import SMALL, SMOKE, flow_optimizer, new_pipeline
 from .optimizer import FlatAdam
 from .scene import SIZES
@@ -38,16 +38,14 @@ def open_pipeline(state: Path) -> FluxKontextPipeline:
 
 
 def main() -> None:
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m kontext_trt.benchmarks.small_kontext.assemble RUN FOLDER")
-    run, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    try:
-        pipeline = open_pipeline(run / "state")
-    except KontextError as error:
-        sys.exit(f"error: {error}")
+    parser = argparse.ArgumentParser(description="Make a diffusers folder of a training's state.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    folder, pipeline = arguments.folder, open_pipeline(arguments.run / "state")
     save_checkpoint(pipeline, folder, SIZES, dtype=torch.bfloat16)
     print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..program import positive, run_main
 from .samples import draw_sample
 
 FIRST_SEED = 2_000_000_000
@@ -36,10 +37,10 @@ def write_samples(folder: Path, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write samples to calibrate on.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=48)
+    parser.add_argument("--count", type=positive, default=48)
     arguments = parser.parse_args()
     write_samples(arguments.folder, arguments.count)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

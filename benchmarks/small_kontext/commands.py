@@ -41,7 +41,7 @@ def evaluate_command(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Run EditBench on a bundle: held-out edits whose right answers are known."""
+    """Run EditBench on a bundle: held-out requests whose right answers are known."""
     if not 1 <= count <= NUM_CASES:
         raise RequestError(f"--count must be 1 to {NUM_CASES}, not {count}")
     if emulate and executor is not ExecutorName.AUTO:

@@ -10,14 +10,14 @@ checkpoint; the learning rate rises anew. With --new-text T5 begins anew too.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from diffusers import FluxKontextPipeline
 from torch import Tensor
 
-from ...engine.errors import CheckpointError, KontextError
+from ...engine.errors import CheckpointError
+from ..program import run_main
 from .model import SMALL, SMOKE, flow_optimizer, new_pipeline
 from .optimizer import FlatAdam
 from .state import Progress, save_state
@@ -61,13 +61,10 @@ def main() -> None:
     arguments = parser.parse_args()
     folder, run = arguments.folder, arguments.run
     if (run / "state").exists():
-        sys.exit(f"error: {run}/state holds a training; choose another folder")
-    try:
-        save_state(run / "state", *state_of(folder, new_text=arguments.new_text))
-    except KontextError as error:
-        sys.exit(f"error: {error}")
+        raise CheckpointError(f"{run}/state holds a training; choose another folder")
+    save_state(run / "state", *state_of(folder, new_text=arguments.new_text))
     print(f"go on with: python -m kontext_trt.benchmarks.small_kontext.train {run} --resume")
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

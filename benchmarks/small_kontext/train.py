@@ -10,10 +10,9 @@ the training's own time over all resumptions; the learning rate follows it, so t
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from ...engine.errors import KontextError
+from ..program import run_main
 from .model import device_of
 from .options import Options
 from .trainer import Trainer
@@ -35,11 +34,8 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     run, resume = arguments.pop("run"), arguments.pop("resume")
     arguments["device"] = str(device_of(arguments["device"]))
-    try:
-        Trainer(run, Options(**arguments), resume=resume).train()
-    except KontextError as error:
-        sys.exit(f"error: {error}")
+    Trainer(run, Options(**arguments), resume=resume).train()
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

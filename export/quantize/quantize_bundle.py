@@ -16,7 +16,7 @@ from ... import __version__
 from ...engine.bundle import MANIFEST, WEIGHTS, Bundle
 from ...engine.components import Operators
 from ...engine.errors import QuantizationError
-from ...engine.files import atomic_folder, share_file
+from ...engine.files import atomic_folder, free_path, share_file
 from ...engine.graph_file import GraphFile
 from ...engine.manifest import GraphRecord, QuantizationRecord, WeightsRecord
 from ...engine.progress import Progress, Silent
@@ -147,7 +147,7 @@ class _Writer:
             )
         model = ir.load(self.bundle.graph_path(component))
         layers = self._edit(component, record, model)
-        file = self.folder / WEIGHTS / f"{component}.{self.recipe.name}.safetensors"
+        file = free_path(self.folder / WEIGHTS / f"{component}.{self.recipe.name}.safetensors")
         placed = self._write_weights(component, layers, file)
         graph = self.folder / record.path
         attach_weights(model, placed, graph.parent)

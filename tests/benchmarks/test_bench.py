@@ -156,6 +156,10 @@ class TestCommand:
         assert f"{tmp_path / 'file'} is a file; the report needs a folder" in refused.stderr
         refused = run("bench", bundle_path, "--out", tmp_path / "out", "--ablation", "--unpruned", "nowhere", code=1)
         assert "nowhere" in refused.stderr
+        refused = run(
+            *("bench", bundle_path, "--out", tmp_path / "out", "--peer", "diffusers", "--checkpoint", "gone"), code=1
+        )
+        assert "checkpoint gone is not a folder; peers load a diffusers folder" in refused.stderr
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
@@ -165,6 +169,7 @@ class TestCommand:
             ({"guidance": float("nan")}, "guidance must be a number"),
             ({"generate": True, "image": Path("a.png")}, "give --image or --generate, not both"),
             ({"unpruned": Path("b")}, "--unpruned is for --ablation"),
+            ({"checkpoint": Path("b")}, "--checkpoint is for --peer"),
         ],
     )
     def test_options_that_make_no_sense(self, options: dict, words: str):

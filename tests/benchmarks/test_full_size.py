@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kontext_trt import Bundle
+from kontext_trt import Bundle, BundleError
 from kontext_trt.benchmarks.bare_bundle import strip
 from kontext_trt.benchmarks.bench.diffusers_folder import WEIGHT_FILES, link_weights, write_configs
 from kontext_trt.benchmarks.bench.full_size import BUNDLE, CHECKPOINT, UNPRUNED_GRAPH, app
@@ -56,7 +56,7 @@ def test_one_fill_serves_both_and_they_agree(prepared: Path, tmp_path: Path):
 def test_a_part_without_its_own_file_cannot_be_linked(bundle_copy: Path, tmp_path: Path):
     (transformer,) = (bundle_copy / "graphs/weights").glob("transformer.*")
     transformer.unlink()
-    with pytest.raises(ValueError, match="has 0 weights files of transformer, one is needed"):
+    with pytest.raises(BundleError, match="has 0 weights files of transformer, one is needed"):
         link_weights(tmp_path / "folder", bundle_copy)
 
 

@@ -1,9 +1,11 @@
 """Opening a bundle: what is missing, altered, half-written or too new is refused before anything runs."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 
 from kontext_trt import Bundle, BundleError, Kontext
@@ -104,6 +106,32 @@ def test_one_flipped_byte_is_found_by_reading_all(bundle_copy: Path):
     opened = Bundle.open(bundle_copy)
     assert opened.verify() == []
     assert opened.verify(whole=True) == [f"{name} was altered (SHA-256 differs)"]
+
+
+def test_a_graph_that_points_beside_the_weights_is_found(bundle_copy: Path):
+    """Everything is as the manifest says, and one initializer begins a byte too late, another past the file's end."""
+    file = own_bytes(bundle_copy / GRAPH)
+    model = onnx.load(file, load_external_data=False)
+    outside = [tensor for tensor in model.graph.initializer if tensor.external_data][:2]
+    for tensor, offset in zip(outside, (1, 1 << 40), strict=True):
+        (entry,) = (entry for entry in tensor.external_data if entry.key == "offset")
+        entry.value = str(int(entry.value) + offset)
+    data = model.SerializeToString()
+    file.write_bytes(data)
+    files = json.loads((bundle_copy / "manifest.json").read_text())["files"]
+    (record,) = (record for record in files if record["path"] == GRAPH)
+    record |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    edit_manifest(bundle_copy, files=files)
+    names = ", ".join(tensor.name for tensor in outside)
+    assert Bundle.open(bundle_copy).verify() == [f"{GRAPH} reads weights where its files hold none: {names}"]
+
+
+def test_without_onnx_where_graphs_point_is_not_checked(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert bundle.verify() == []
+    assert "where graphs point was not checked; for that: pip install onnx" in caplog.text
 
 
 def test_newer_manifest(bundle_copy: Path):

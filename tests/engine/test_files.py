@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kontext_trt.engine.files import atomic_file, atomic_folder, sha256_file, share_file
+from kontext_trt.engine.files import atomic_file, atomic_folder, free_path, sha256_file, share_file
 
 
 def test_file_appears_on_a_clean_exit_only(tmp_path: Path):
@@ -66,6 +66,22 @@ def test_killed_writer_leaves_nothing_under_the_name(tmp_path: Path):
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert not (tmp_path / "a").exists()
+
+
+def test_sharing_never_writes_over_a_file(tmp_path: Path):
+    """The target may be a link to somebody's checkpoint."""
+    (tmp_path / "source").write_bytes(b"bytes")
+    (tmp_path / "taken").write_bytes(b"others")
+    with pytest.raises(FileExistsError):
+        share_file(tmp_path / "source", tmp_path / "taken")
+    assert (tmp_path / "taken").read_bytes() == b"others"
+
+
+def test_a_free_name_is_the_first_one(tmp_path: Path):
+    path = tmp_path / "a.b.safetensors"
+    for name in ("a.b.safetensors", "a.b-2.safetensors", "a.b-3.safetensors"):
+        assert free_path(path) == tmp_path / name
+        (tmp_path / name).touch()
 
 
 def test_sharing_links_or_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 """Graphs: sound for every tool, views of the checkpoint, exact, in every precision and both forms of operators."""
 
 import errno
+import os
 from collections import Counter
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +13,7 @@ import pytest
 import torch
 from polygraphy.backend.onnx import OnnxFromPath
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from kontext_trt import Bundle, Kontext
 from kontext_trt.engine.components import COMPONENTS, Operators, Precision
@@ -179,6 +181,22 @@ class TestViews:
             file.unlink()
         assert Bundle.open(made.path).verify() == []
 
+    def test_a_source_named_like_a_converted_file_is_left_as_it_is(self, checkpoint_copy: Path, tmp_path: Path):
+        """One tensor of another type is converted, and the name its file would get is the source's."""
+        folder = checkpoint_copy / "transformer"
+        tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
+        tensors["proj_out.bias"] = tensors["proj_out.bias"].to(torch.bfloat16)
+        (folder / "diffusion_pytorch_model.safetensors").unlink()
+        save_file(tensors, folder / "fp32.safetensors")
+        before = (folder / "fp32.safetensors").read_bytes()
+        made = export_bundle(open_checkpoint(checkpoint_copy), tmp_path / "bundle")
+        origins = {record.path: record.origin for record in made.manifest.weights}
+        assert origins["graphs/weights/transformer.fp32.safetensors"] != "converted"
+        assert origins["graphs/weights/transformer.fp32-2.safetensors"] == "converted"
+        assert (folder / "fp32.safetensors").read_bytes() == before
+        assert made.verify() == []
+        onnxruntime.InferenceSession(made.graph_path("denoiser"))
+
 
 class TestPrecisions:
     def test_stored_type_is_kept_and_nothing_converted(self, bf16_checkpoint: Path, tmp_path: Path):
@@ -283,6 +301,20 @@ class TestWriting:
         assert plan.read_text() == "hours of work"
         assert again.fingerprint == before
         assert [path.name for path in bundle_copy.parent.iterdir()] == ["copy"]
+
+    def test_what_was_built_is_copied_where_it_cannot_be_linked(
+        self, checkpoint_path: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        plan = bundle_copy / "plans/clip/0123.plan"
+        plan.parent.mkdir(parents=True)
+        plan.write_text("hours of work")
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr("kontext_trt.engine.files._reflink", lambda *_: False)
+        export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))
+        assert plan.read_text() == "hours of work"
 
     def test_taken_name_is_refused(self, checkpoint_path: Path, tmp_path: Path):
         checkpoint = open_checkpoint(checkpoint_path)

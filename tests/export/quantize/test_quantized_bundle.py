@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kontext_trt import Bundle, QuantizationError
+from kontext_trt.benchmarks.bare_bundle import fill, strip
 from kontext_trt.engine.components import COMPONENTS, Operators, Precision
 from kontext_trt.export.bundle_modules import BundleGraph, load_module, read_config, read_tensor
 from kontext_trt.export.quantize.calibration import Calibration
@@ -39,6 +40,18 @@ def relative_error(wanted: torch.Tensor, found: torch.Tensor) -> float:
 
 
 class TestWeights:
+    @pytest.mark.parametrize("recipe", ["fp8", "nvfp4-svd"])
+    def test_random_ones_are_of_ordinary_size(self, tiny_quantized: Quantized, recipe: str, tmp_path: Path) -> None:
+        """Of a bare bundle, filled: codes and scales make matrices that keep activations as large as they were."""
+        strip(tiny_quantized(recipe), tmp_path / "bare")
+        fill(tmp_path / "bare")
+        filled = Bundle.open(tmp_path / "bare")
+        assert filled.verify() == []
+        for name, layer in layers(filled).items():
+            assert isinstance(layer, QuantizedLinear)
+            codes = layer.full_weight(torch.float32)
+            assert 0.5 < float(codes.std()) * codes.shape[1] ** 0.5 < 0.9, name
+
     def test_fp8_weights_are_within_half_a_step_a_channel(self, bundle: Bundle, tiny_quantized: Quantized) -> None:
         wanted = weights(bundle)
         found = layers(tiny_quantized("fp8"))

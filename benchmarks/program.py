@@ -1,0 +1,41 @@
+"""A benchmark as a program: its errors are one line, as the command line's are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..engine.errors import KontextError, RequestError
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Exit codes: 0 done, 1 refused or failed, 2 wrong usage."""
+    try:
+        main()
+    except (KontextError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def result_file(text: str) -> Path:
+    """A file that can be written, as a type of arguments: seen before anything is measured."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} cannot be written; name a file in a folder that exists")
+    return path
+
+
+def parse_blocks(text: str) -> tuple[int, int]:
+    """Read "19+38" as 19 double and 38 single blocks. Raises RequestError for anything else."""
+    doubles, _, singles = text.partition("+")
+    if not (doubles.isdecimal() and singles.isdecimal() and min(int(doubles), int(singles)) > 0):
+        raise RequestError(f"blocks are DOUBLE+SINGLE, one of each at least, such as 19+38, not {text!r}")
+    return int(doubles), int(singles)
+
+
+def positive(text: str) -> int:
+    """A count of at least one, as a type of arguments."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

@@ -1,0 +1,120 @@
+"""Benchmarks as programs: wrong arguments are answered in words, and before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import LINKS
+
+from kontext_trt.benchmarks import opening_cost
+from kontext_trt.benchmarks.bench.child import ChildError
+from kontext_trt.benchmarks.measure import measure_module
+from kontext_trt.benchmarks.opening_cost import time_it
+from kontext_trt.benchmarks.program import parse_blocks
+from kontext_trt.engine.errors import RequestError
+
+BENCHMARKS = Path(opening_cost.__file__).parent
+RUN = (
+    "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+WRONG = {
+    "bare_bundle": [
+        ([], "required: command"),
+        (["strip"], "required: bundle, bare"),
+        (["strip", "{bundle}", "{bundle}"], "exists; choose another name for the bare bundle"),
+        (["fil", "nope"], "invalid choice: 'fil'"),
+    ],
+    "bench.ceilings": [([], "required: result"), (["{folder}"], "cannot be written; name a file in a folder that")],
+    "bench.full_size": [(["run", "nope", "--out", "x"], "nope has no bundle; make it with: full_size prepare nope")],
+    "bench.peer_process": [
+        ([], "required: request, result"),
+        (["nope", "{folder}/result"], "No such file or directory: 'nope'"),
+        (["{bundle}/networks.json", "{folder}/result"], "is not a request to a peer"),
+    ],
+    "bench.roofline": [
+        (["nope"], "bundle nope does not exist"),
+        (["nope", "--batch", "0"], "'0' is not a whole number of at least 1"),
+        (["{bundle}", "--size", "big"], "a size is WIDTHxHEIGHT"),
+    ],
+    "bench.unpruned": [
+        (["nope", "target"], "bundle nope does not exist"),
+        (["{bundle}", "{bundle}"], "exists; choose another name for the bundle"),
+    ],
+    "build_cost": [(["--blocks", "x"], "blocks are DOUBLE+SINGLE, one of each at least, such as 19+38, not 'x'")],
+    "device_memory": [(["nope"], "bundle nope does not exist")],
+    "export_cost": [(["--blocks", "2"], "expected 2 arguments"), (["--blocks", "0", "1"], "'0' is not a whole number")],
+    "opening_cost": [(["--repeat", "0"], "'0' is not a whole number of at least 1")],
+    "quantized_cost": [
+        (["--blocks", "1+0"], "blocks are DOUBLE+SINGLE"),
+        (["--recipe", "nope"], "'nope' is not one of"),
+    ],
+    "small_kontext.calibration": [([], "required: folder")],
+    "sparse_checkpoint": [([], "required: folder")],
+    "tiny_bundles": [([], "required: folder")],
+}
+HEAVY = {"small_kontext.assemble", "small_kontext.disassemble", "small_kontext.train"}
+"""Those that are torch from end to end."""
+
+
+def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": LINKS, "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [sys.executable, "-c", RUN, f"kontext_trt.benchmarks.{module}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_every_program_is_tried():
+    programs = [file for file in BENCHMARKS.rglob("*.py") if '__name__ == "__main__"' in file.read_text()]
+    names = {".".join(file.relative_to(BENCHMARKS).with_suffix("").parts) for file in programs}
+    assert names == set(WRONG) | HEAVY
+    for file in programs:
+        assert "    run_main(" in file.read_text(), f"{file} lets its errors through"
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "words"),
+    [(module, arguments, words) for module, cases in WRONG.items() for arguments, words in cases],
+)
+def test_wrong_arguments_are_answered_in_words(
+    module: str, arguments: list[str], words: str, bundle_path: Path, tmp_path: Path
+):
+    given = [argument.format(bundle=bundle_path, folder=tmp_path) for argument in arguments]
+    done = run_module(module, *given)
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["nothing", "manifest alone"])
+def test_only_a_bare_bundle_is_filled(what: str, bundle_path: Path, tmp_path: Path):
+    if what == "manifest alone":
+        (tmp_path / "manifest.json").write_bytes((bundle_path / "manifest.json").read_bytes())
+    done = run_module("bare_bundle", "fill", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path} is not a bare bundle: it has no ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_has_no_errors():
+    assert "strip" in run_module("bare_bundle", "--help").stdout
+
+
+def test_a_child_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    with pytest.raises(ChildError, match="the measured process ended with 3: no such picture"):
+        time_it("import sys; print('no such picture', file=sys.stderr); sys.exit(3)", repeat=1)
+    (tmp_path / "child.py").write_text("raise SystemExit(4)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ChildError, match="child ended with 4"):
+        measure_module("child")
+
+
+def test_blocks():
+    assert parse_blocks("19+38") == (19, 38)
+    for text in ("x", "1", "1+", "+1", "0+1", "1+2+3", "-1+2"):
+        with pytest.raises(RequestError, match=r"blocks are DOUBLE\+SINGLE"):
+            parse_blocks(text)
