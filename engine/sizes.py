@@ -37,7 +37,7 @@ def squarest(sizes: Sequence[Size]) -> Size:
 
 
 def check_size(size: Size) -> Size:
-    """Raise RequestError unless both sides are positive multiples of 16."""
+    """A size in Python's own numbers. Raises RequestError unless both sides are positive multiples of 16."""
     try:
         width, height = (operator.index(side) for side in size)
     except (TypeError, ValueError):
@@ -48,7 +48,7 @@ def check_size(size: Size) -> Size:
             f"size {width}x{height} is not possible: both sides must be positive multiples of {PIXELS_PER_TOKEN}; "
             f"the nearest is {rounded[0]}x{rounded[1]}"
         )
-    return size
+    return width, height
 
 
 def parse_size(text: str) -> Size:

@@ -36,7 +36,7 @@ class Reference:
 class Request:
     """One edit or generation of every combination of prompts and seeds. Raises RequestError for what is out of range.
 
-    `noise` (b, n, channels) float32 replaces what the seeds would draw.
+    NumPy's numbers are kept as Python's, so that a request can be written down. `noise` (b, n, channels) float32 replaces what the seeds would draw.
     """
 
     prompts: tuple[str, ...]
@@ -62,7 +62,10 @@ class Request:
             raise RequestError(f"steps must be a whole number of at least 1, not {self.steps!r}")
         if not isinstance(self.guidance, numbers.Real) or not math.isfinite(self.guidance) or self.guidance < 0:
             raise RequestError(f"guidance must be a number of at least 0, not {self.guidance!r}")
-        check_size(self.size)
+        object.__setattr__(self, "seeds", tuple(map(int, self.seeds)))
+        object.__setattr__(self, "steps", int(self.steps))
+        object.__setattr__(self, "guidance", float(self.guidance))
+        object.__setattr__(self, "size", check_size(self.size))
         height, width = self.grid
         wanted = (len(self.jobs), height * width, self.channels)
         if self.noise is not None and self.noise.shape != wanted:
@@ -98,7 +101,9 @@ def make_request(
     seeds = secrets.randbits(32) if seed is None else seed
     return Request(
         prompts=tuple(prompt) if isinstance(prompt, Sequence) and not isinstance(prompt, str) else (prompt,),
-        seeds=tuple(seeds) if isinstance(seeds, (Sequence, np.ndarray)) else (seeds,),
+        seeds=tuple(np.atleast_1d(seeds) if isinstance(seeds, np.ndarray) else seeds)
+        if isinstance(seeds, (Sequence, np.ndarray))
+        else (seeds,),
         size=size,
         steps=model.flow.steps if steps is None else steps,
         guidance=model.flow.guidance if guidance is None else guidance,

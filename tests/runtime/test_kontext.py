@@ -178,6 +178,15 @@ def test_numpy_numbers_are_numbers(kontext: Kontext):
     assert pixels(one.image).tolist() == pixels(two.image).tolist()
 
 
+@pytest.mark.parametrize("seed", [np.int64(3), np.arange(2), np.array(3)])
+def test_request_of_numpy_numbers_is_written_down(kontext: Kontext, picture, tmp_path: Path, seed):
+    options = {"steps": np.int64(1), "guidance": np.float32(2.5), "size": (np.int64(32), np.int32(48))}
+    result = kontext.edit(picture(64, 64), "x", seed=seed, **options)
+    request = result.request(result.outputs[0])
+    assert all(type(value) in (int, float, str) for name, value in request.items() if name != "reference")
+    assert all(path.is_file() for path in result.save(tmp_path / "a.png"))
+
+
 def test_given_noise_is_not_said_to_come_from_a_seed(kontext: Kontext):
     result = kontext.generate("x", steps=1, size=(32, 32), noise=np.ones((1, 4, 64), np.float32))
     assert result.seed is None
