@@ -21,6 +21,7 @@ from kontext_trt import (
     WhenBusy,
 )
 from kontext_trt.engine.bundle import Bundle
+from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
 
@@ -116,21 +117,26 @@ def test_threads_take_turns(kontext: Kontext):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"steps": 0}, "steps must be a whole number from 1 to 1000, not 0"),
+        ({"steps": 20_000_000}, "steps must be a whole number from 1 to 1000, not 20000000"),
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"seed": -1}, "a seed must be a whole number from 0"),
         ({"seed": 2**64}, "a seed must be a whole number from 0"),
         ({"seed": []}, "a prompt and a seed at least, not 1 and 0"),
-        ({"guidance": float("nan")}, "guidance must be a number of at least 0"),
-        ({"guidance": -1}, "guidance must be a number of at least 0"),
+        ({"guidance": float("nan")}, "guidance must be a number from 0 to 1000"),
+        ({"guidance": -1}, "guidance must be a number from 0 to 1000"),
+        ({"guidance": 1e39}, "guidance must be a number from 0 to 1000"),
+        ({"guidance": 10**400}, "guidance must be a number from 0 to 1000"),
         ({"size": (100, 100)}, "size 100x100 is not possible"),
+        ({"size": (100_000, 16)}, "size 100000x16 is not possible: sides of up to 8192 px are"),
+        ({"prompt": "a\udcff"}, r"a prompt must be text that UTF-8 can hold, not 'a\\udcff'"),
         ({"prompt": ""}, "a prompt must be a text"),
         ({"prompt": []}, "a prompt and a seed at least, not 0 and 1"),
         ({"noise": np.zeros((1, 5, 64), np.float32)}, r"noise must be of shape \(1, 64, 64\), this is \(1, 5, 64\)"),
         ({"noise": np.zeros((1, 64, 3), np.float32)}, r"noise must be of shape \(1, 64, 64\), this is \(1, 64, 3\)"),
         ({"seed": 3.0}, "a seed must be a whole number"),
         ({"seed": True}, "a seed must be a whole number"),
-        ({"guidance": "a"}, "guidance must be a number of at least 0, not 'a'"),
+        ({"guidance": "a"}, "guidance must be a number from 0 to 1000, not 'a'"),
         ({"size": (1024,)}, r"a size is two whole numbers, \(width, height\), not \(1024,\)"),
         ({"size": (64.0, 64.0)}, "a size is two whole numbers"),
         ({"prompt": 3}, "a prompt must be a text"),
@@ -139,6 +145,17 @@ def test_threads_take_turns(kontext: Kontext):
 def test_arguments_out_of_range_are_refused(kontext: Kontext, options: dict, message: str):
     with pytest.raises(RequestError, match=message):
         kontext.generate(**{"prompt": "x", "seed": 0, **options})
+
+
+def test_want_of_memory_is_said_in_words(kontext: Kontext, monkeypatch: pytest.MonkeyPatch):
+    def workspace(shape):
+        np.empty(1 << 60, np.uint8)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kontext.executor, "workspace", workspace)
+        with pytest.raises(ExecutorError, match="not enough memory for 2 pictures of 64x32 in 3 steps; ask for fewer"):
+            kontext.generate("x", steps=3, seed=[1, 2], size=(64, 32))
+    assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).size == (32, 32)
 
 
 def test_unknown_fit_is_refused(kontext: Kontext, picture):
@@ -230,7 +247,7 @@ def test_nan_is_named_and_ends_the_request(poisoned, picture, component: str, ou
     kontext, executor = poisoned
     prompts = ["x", "y"] if at == 1 else "x"
     executor.poison(component, output, at)
-    with pytest.raises(NotFiniteError, match=f"{where}.* values are NaN or infinite"):
+    with pytest.raises(NotFiniteError, match=f"{where}.* values are NaN or infinite$"):
         kontext.edit(picture(128, 128), prompts, steps=3, seed=0)
     assert kontext.edit(picture(128, 128), "x", steps=1, seed=0).image.size == (128, 128)
 
@@ -241,6 +258,14 @@ def test_what_was_not_finite_is_not_kept(poisoned, picture):
     with pytest.raises(NotFiniteError, match="clip"):
         kontext.edit(picture(128, 128), "x", steps=1, seed=0)
     assert "text" in kontext.edit(picture(128, 128), "x", steps=1, seed=0).milliseconds
+
+
+def test_fp16_is_suspected_where_a_graph_has_it(poisoned, picture):
+    kontext, executor = poisoned
+    kontext._server._precisions["clip"] = Precision.FP16
+    executor.poison("clip", "pooled")
+    with pytest.raises(NotFiniteError, match="clip: .* infinite; a graph in bf16 or fp32 instead of fp16 usually cures"):
+        kontext.edit(picture(128, 128), "x", steps=1, seed=0)
 
 
 @pytest.mark.parametrize(
