@@ -39,7 +39,8 @@ class Reference:
 class Request:
     """One edit or generation of every combination of prompts and seeds. Raises RequestError for what is out of range.
 
-    NumPy's numbers are kept as Python's, so that a request can be written down. `noise` (b, n, channels) float32 replaces what the seeds would draw.
+    NumPy's numbers are kept as Python's, so that a request can be written down. `noise` (b, n, channels) float32
+    replaces what the seeds would draw.
     """
 
     prompts: tuple[str, ...]
@@ -69,6 +70,9 @@ class Request:
         object.__setattr__(self, "steps", int(self.steps))
         object.__setattr__(self, "guidance", float(self.guidance))
         object.__setattr__(self, "size", check_size(self.size))
+        if self.noise is not None and (not isinstance(self.noise, np.ndarray) or self.noise.dtype.kind not in "fiu"):
+            found = getattr(self.noise, "dtype", type(self.noise).__name__)
+            raise RequestError(f"noise must be a NumPy array of float32, not {found}")
         height, width = self.grid
         wanted = (len(self.jobs), height * width, self.channels)
         if self.noise is not None and self.noise.shape != wanted:
