@@ -102,6 +102,8 @@ def test_doctor():
         (["--steps", "0"], "error: steps must be a whole number from 1 to 1000, not 0"),
         (["--steps", "100000000000"], "error: steps must be a whole number from 1 to 1000, not 100000000000"),
         (["-o", "out.xyz"], "error: out.xyz: no picture format has the suffix '.xyz'"),
+        (["-o", "out.xbm"], "error: out.xbm: Pillow writes no colour picture as XBM; use .png, .jpg or .webp"),
+        (["-o", "/proc/x/out.png"], "error: /proc/x/out.png cannot be written: "),
         (["--image", "missing.png"], "error: picture missing.png cannot be read: No such file or directory"),
         (["--prompt", ""], "error: a prompt must be a text that says what to do, not ''"),
         (["--vram", "lots"], "error: a size in memory is written like 512MiB or 2GiB, not 'lots'"),
