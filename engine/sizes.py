@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Sequence
 
 from .components import PIXELS_PER_TOKEN
@@ -12,6 +13,9 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 Grid = tuple[int, int]
 """(height, width) in tokens."""
+
+MAX_OUTPUT_SIDE = 8192
+"""Pixels. At its square, attention is over 262 144 tokens: 64 times as many as the model was trained with."""
 
 _PORTRAIT = (
     (672, 1568),
@@ -37,26 +41,28 @@ def squarest(sizes: Sequence[Size]) -> Size:
 
 
 def check_size(size: Size) -> Size:
-    """Raise RequestError unless both sides are positive multiples of 16."""
+    """A size in Python's own numbers. Raises RequestError unless both sides are multiples of 16, from 16 to 8192."""
     try:
         width, height = (operator.index(side) for side in size)
     except (TypeError, ValueError):
         raise RequestError(f"a size is two whole numbers, (width, height), not {size!r}") from None
+    if max(width, height) > MAX_OUTPUT_SIDE:
+        raise RequestError(f"size {width}x{height} is not possible: sides of up to {MAX_OUTPUT_SIDE} px are")
     if width <= 0 or height <= 0 or width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
-        rounded = tuple(max(PIXELS_PER_TOKEN, round(side / PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN) for side in size)
+        rounded = tuple(max(1, round(side / PIXELS_PER_TOKEN)) * PIXELS_PER_TOKEN for side in (width, height))
         raise RequestError(
             f"size {width}x{height} is not possible: both sides must be positive multiples of {PIXELS_PER_TOKEN}; "
             f"the nearest is {rounded[0]}x{rounded[1]}"
         )
-    return size
+    return width, height
 
 
 def parse_size(text: str) -> Size:
     """Read "1024x768" as (1024, 768). Raises RequestError for anything else, or a size that is not possible."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.strip().isdecimal() and height.strip().isdecimal()):
+    match = re.fullmatch(r"\s*(\d{1,9})\s*x\s*(\d{1,9})\s*", text, re.IGNORECASE)
+    if match is None:
         raise RequestError(f"a size is WIDTHxHEIGHT, such as 1024x1024, not {text!r}")
-    return check_size((int(width), int(height)))
+    return check_size((int(match[1]), int(match[2])))
 
 
 def token_grid(size: Size) -> Grid:

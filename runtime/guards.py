@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ..engine.components import ElementType
+from ..engine.components import ElementType, Precision
 from ..engine.errors import NotFiniteError
 from .executor import Array
 from .flow import Condition, Decode, EncodeReference, EncodeText, Stage, Step
@@ -40,9 +40,18 @@ def checked_tensors(stage: Stage, shape: RequestShape, *, every_step: bool) -> t
 
 
 def check(
-    stage: Stage, shape: RequestShape, arrays: Mapping[str, Array], specs: Mapping[str, TensorSpec], *, every_step: bool
+    stage: Stage,
+    shape: RequestShape,
+    arrays: Mapping[str, Array],
+    specs: Mapping[str, TensorSpec],
+    precisions: Mapping[str, Precision],
+    *,
+    every_step: bool,
 ) -> None:
-    """Raise NotFiniteError, naming component and step, if what a stage gave is not finite."""
+    """Raise NotFiniteError, naming component and step, if what a stage gave is not finite.
+
+    `precisions` holds the type of each component's graph: only for fp16 is another the likely cure.
+    """
     for component, name in _outputs(stage, shape, every_step=every_step):
         array = arrays[name]
         if isinstance(stage, EncodeText):
@@ -50,10 +59,10 @@ def check(
         count = nonfinite_count(array, specs[name].element_type)
         if count:
             place = _place(stage, component, shape)
-            raise NotFiniteError(
-                f"{place}: {count:,} of {array.size:,} values are NaN or infinite; a graph in bf16 or fp32 instead of "
-                "fp16 usually cures this"
-            )
+            message = f"{place}: {count:,} of {array.size:,} values are NaN or infinite"
+            if precisions[component] is Precision.FP16:
+                message += "; a graph in bf16 or fp32 instead of fp16 usually cures this"
+            raise NotFiniteError(message)
 
 
 def _outputs(stage: Stage, shape: RequestShape, *, every_step: bool) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,10 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +33,18 @@ from .sizes import Fit, nearest_size, place
 logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
+Choice = TypeVar("Choice", bound=Enum)
 
 
 class Kontext:
     """A bundle, opened to run. A context manager; calls from several threads take turns, or are refused."""
 
-    def __init__(self, bundle: Bundle, executor: Executor, *, when_busy: WhenBusy = WhenBusy.WAIT) -> None:
+    def __init__(self, bundle: Bundle, executor: Executor, *, when_busy: WhenBusy | str = WhenBusy.WAIT) -> None:
+        self._when_busy = _chosen(WhenBusy, "when_busy", when_busy)
         self.bundle = bundle
         self.executor = executor
         self._fingerprint = bundle.fingerprint
         self._server = Server(bundle, executor)
-        self._when_busy = WhenBusy(when_busy)
         self._lock = threading.Lock()
         self._owner: int | None = None  # the thread whose turn it is
         self._closed = False
@@ -52,19 +55,26 @@ class Kontext:
         bundle: Bundle | Path | str,
         *,
         executor: ExecutorOptions | None = None,
-        when_busy: WhenBusy = WhenBusy.WAIT,
+        when_busy: WhenBusy | str = WhenBusy.WAIT,
     ) -> Kontext:
         """Open a bundle. Networks are loaded when they are first needed; `load` does it now.
 
         Args:
             executor: who runs it; see `AnyExecutor` for the default.
-            when_busy: whether a request waits while another thread's runs, or is refused with BusyError.
+            when_busy: whether a request waits while another thread's runs ("wait"), or is refused with BusyError
+                ("refuse").
 
         Raises BundleError if the bundle is not sound, PlanError, BudgetError, ExecutorError or MissingDependencyError
-        if it cannot be run as asked.
+        if it cannot be run as asked, RequestError for another `when_busy`.
         """
+        chosen = _chosen(WhenBusy, "when_busy", when_busy)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return cls(opened, open_executor(opened, executor or AnyExecutor()), when_busy=when_busy)
+        runner = open_executor(opened, executor or AnyExecutor())
+        try:
+            return cls(opened, runner, when_busy=chosen)
+        except BaseException:
+            runner.close()
+            raise
 
     def __enter__(self) -> Kontext:
         return self
@@ -154,7 +164,7 @@ class Kontext:
         """
         original = read_picture(image)
         target = nearest_size(original.size, self.sizes)
-        placed, placement = place(original, target, _fit(fit))
+        placed, placement = place(original, target, _chosen(Fit, "fit", fit))
         logger.info("reference %s", placement.describe())
         request = make_request(
             self.bundle.manifest.model,
@@ -227,8 +237,9 @@ class Kontext:
         return np.concatenate([drawn[seed] for _, seed in request.jobs])
 
 
-def _fit(fit: Fit | str) -> Fit:
+def _chosen(choices: type[Choice], name: str, value: object) -> Choice:
     try:
-        return Fit(fit)
+        return choices(value)
     except ValueError:
-        raise RequestError(f"fit must be one of {', '.join(fit.value for fit in Fit)}, not {fit!r}") from None
+        allowed = ", ".join(choice.value for choice in choices)
+        raise RequestError(f"{name} must be one of {allowed}, not {value!r}") from None

@@ -23,17 +23,23 @@ Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, NDArray[np.uint8]]
 def read_picture(picture: Picture) -> Image.Image:
     """The picture as upright RGB, its first frame if it has several; transparency is laid over white.
 
-    Raises ImageError, naming the file, if it is missing, empty, no picture, cut short, or a side is over 16384 px.
+    Raises ImageError, naming the file, if it is missing, empty, no picture, cut short, or a side is over 16384 px; and
+    for what is not a `Picture`.
     """
-    name = f"picture {os.fspath(picture)}" if isinstance(picture, (str, os.PathLike)) else "the picture"
-    image = _open(picture, name)
-    if max(image.size) > MAX_SIDE or min(image.size) < 1:
+    if not isinstance(picture, (str, os.PathLike, bytes, Image.Image, np.ndarray)):
         raise ImageError(
-            f"{name} is {image.width}x{image.height}; sides of 1 to {MAX_SIDE} px are possible, make it smaller first"
+            "a picture must be a path, the bytes of an encoded file, a PIL image or a uint8 array, "
+            f"not {type(picture).__name__}"
         )
+    name = f"picture {os.fspath(picture)}" if isinstance(picture, (str, os.PathLike)) else "the picture"
     try:
-        image = ImageOps.exif_transpose(image)
-        return _to_rgb(image)
+        image = _open(picture, name)
+        if max(image.size) > MAX_SIDE or min(image.size) < 1:
+            raise ImageError(
+                f"{name} is {image.width}x{image.height}; sides of 1 to {MAX_SIDE} px are possible, "
+                "make it smaller first"
+            )
+        return _to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"{name} cannot be decoded, it may be cut short: {error}") from error
 
@@ -45,8 +51,9 @@ def _open(picture: Picture, name: str) -> Image.Image:
         return _from_array(picture)
     try:
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(f"{name} cannot be read: {reason}") from error
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
     try:

@@ -47,9 +47,13 @@ class PromptTokenizer:
 
 
 def check_prompt(prompt: object) -> str:
-    """Raise RequestError unless this is a prompt with something in it."""
+    """Raise RequestError unless this is a prompt with something in it, of whole characters."""
     if not isinstance(prompt, str) or not prompt.strip():
         raise RequestError(f"a prompt must be a text that says what to do, not {prompt!r}")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:  # a command line that is not UTF-8 comes with lone surrogates
+        raise RequestError(f"a prompt must be text that UTF-8 can hold, not {prompt!r}") from None
     return prompt
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import secrets
 from collections.abc import Sequence
@@ -18,6 +17,10 @@ from .prompts import check_prompt
 from .sizes import Placement
 
 MAX_SEED = 2**64 - 1
+MAX_STEPS = 1000
+"""As many as there were noise levels in training."""
+MAX_GUIDANCE = 1000
+"""Far beyond what a model was trained with, and far from where float32 overflows in its embedding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,8 @@ class Reference:
 class Request:
     """One edit or generation of every combination of prompts and seeds. Raises RequestError for what is out of range.
 
-    `noise` (b, n, channels) float32 replaces what the seeds would draw.
+    NumPy's numbers are kept as Python's, so that a request can be written down. `noise` (b, n, channels) float32
+    replaces what the seeds would draw.
     """
 
     prompts: tuple[str, ...]
@@ -58,11 +62,17 @@ class Request:
         for seed in self.seeds:
             if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
                 raise RequestError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed!r}")
-        if not is_whole(self.steps) or self.steps < 1:
-            raise RequestError(f"steps must be a whole number of at least 1, not {self.steps!r}")
-        if not isinstance(self.guidance, numbers.Real) or not math.isfinite(self.guidance) or self.guidance < 0:
-            raise RequestError(f"guidance must be a number of at least 0, not {self.guidance!r}")
-        check_size(self.size)
+        if not is_whole(self.steps) or not 1 <= self.steps <= MAX_STEPS:
+            raise RequestError(f"steps must be a whole number from 1 to {MAX_STEPS}, not {self.steps!r}")
+        if not isinstance(self.guidance, numbers.Real) or not 0 <= self.guidance <= MAX_GUIDANCE:
+            raise RequestError(f"guidance must be a number from 0 to {MAX_GUIDANCE}, not {self.guidance!r}")
+        object.__setattr__(self, "seeds", tuple(map(int, self.seeds)))
+        object.__setattr__(self, "steps", int(self.steps))
+        object.__setattr__(self, "guidance", float(self.guidance))
+        object.__setattr__(self, "size", check_size(self.size))
+        if self.noise is not None and (not isinstance(self.noise, np.ndarray) or self.noise.dtype.kind not in "fiu"):
+            found = getattr(self.noise, "dtype", type(self.noise).__name__)
+            raise RequestError(f"noise must be a NumPy array of float32, not {found}")
         height, width = self.grid
         wanted = (len(self.jobs), height * width, self.channels)
         if self.noise is not None and self.noise.shape != wanted:
@@ -98,7 +108,9 @@ def make_request(
     seeds = secrets.randbits(32) if seed is None else seed
     return Request(
         prompts=tuple(prompt) if isinstance(prompt, Sequence) and not isinstance(prompt, str) else (prompt,),
-        seeds=tuple(seeds) if isinstance(seeds, (Sequence, np.ndarray)) else (seeds,),
+        seeds=tuple(np.atleast_1d(seeds) if isinstance(seeds, np.ndarray) else seeds)
+        if isinstance(seeds, (Sequence, np.ndarray))
+        else (seeds,),
         size=size,
         steps=model.flow.steps if steps is None else steps,
         guidance=model.flow.guidance if guidance is None else guidance,

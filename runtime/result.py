@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +21,41 @@ from ..engine.files import atomic_file
 from ..engine.sizes import Size
 from .sizes import Placement
 
+logger = logging.getLogger(__name__)
+
 METADATA_KEY = "kontext-trt"
 EXIF_IMAGE_DESCRIPTION = 0x010E
+JPEG_EXIF_BYTES = 65533
+"""The most that JPEG holds, in one marker."""
 
 
 def check_output(path: Path) -> str:
-    """Pillow's name of the format that a suffix chooses. Raises RequestError if there is none that it writes."""
+    """Pillow's name of the format that a suffix chooses. Makes the folder, and tries whether a file can be made in it.
+
+    Raises RequestError if it cannot, or if Pillow writes no colour picture of that suffix.
+    """
     name = Image.registered_extensions().get(path.suffix.lower())
-    if name is None or name not in Image.SAVE:
+    if name is None:
         raise RequestError(f"{path}: no picture format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
+    if not _holds_colour(name):
+        raise RequestError(f"{path}: Pillow writes no colour picture as {name}; use .png, .jpg or .webp")
+    if path.is_dir():
+        raise RequestError(f"{path} cannot be written: it is a folder; choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be written: {error}; choose another place") from error
     return name
+
+
+def _holds_colour(file_format: str) -> bool:
+    """Whether Pillow can write a picture in it: some formats it only reads, some are black and white."""
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), format=file_format)
+    except Exception:  # each format raises what it likes
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +124,7 @@ class Result:
         """Write the picture, or several as NAME-1.png, NAME-2.png, ...; each whole or not at all.
 
         The suffix chooses the format. The request goes along: in PNG as the text chunk "kontext-trt", else in EXIF's
-        image description, as JSON. Raises RequestError for a suffix that Pillow does not write.
+        image description, as JSON, unless it is too long for JPEG. Raises RequestError as `check_output` does.
         """
         path = Path(path)
         file_format = check_output(path)
@@ -118,7 +146,11 @@ class Result:
         elif file_format in ("JPEG", "WEBP", "TIFF"):
             exif = Image.Exif()
             exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(request)  # in ASCII: Pillow writes nothing else there
-            options |= {"exif": exif, "quality": 95} if file_format != "TIFF" else {"exif": exif}
-        path.parent.mkdir(parents=True, exist_ok=True)
+            if file_format != "TIFF":
+                options["quality"] = 95
+            if file_format == "JPEG" and len(exif.tobytes()) > JPEG_EXIF_BYTES:
+                logger.warning("%s: the request is too long for a JPEG, and is left out; .png and .webp hold it", path)
+            else:
+                options["exif"] = exif
         with atomic_file(path) as file:
             output.image.save(file, format=file_format, **options)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.bundle import Bundle
-from ..engine.errors import Cancelled
+from ..engine.components import COMPONENTS, Precision
+from ..engine.errors import Cancelled, ExecutorError
 from .clock import Clock
 from .conditions import Encodings
 from .executor import Array, Executor, Workspace
@@ -59,6 +60,7 @@ class Run:
     request: Request
     workspace: Workspace
     specs: Mapping[str, TensorSpec]
+    precisions: Mapping[str, Precision]
     watch: Watch
     clock: Clock
     outputs: dict[str, Array] = field(default_factory=dict)
@@ -70,7 +72,14 @@ class Run:
         self.outputs |= performed.outputs
         for stage, milliseconds in zip(stages, performed.milliseconds, strict=True):
             self.clock.add(stage, milliseconds)
-            check(stage, self.workspace.shape, self.outputs, self.specs, every_step=self.watch.every_step)
+            check(
+                stage,
+                self.workspace.shape,
+                self.outputs,
+                self.specs,
+                self.precisions,
+                every_step=self.watch.every_step,
+            )
 
     def _wanted(self, stage: Stage) -> Iterator[str]:
         yield from checked_tensors(stage, self.workspace.shape, every_step=self.watch.every_step)
@@ -85,13 +94,24 @@ class Server:
 
     def __init__(self, bundle: Bundle, executor: Executor) -> None:
         self._bundle, self._executor = bundle, executor
+        self._precisions = {name: bundle.graph(name).precision for name in COMPONENTS}
         self.encodings = Encodings(bundle)
 
     def serve(self, request: Request, draw: Draw, watch: Watch, clock: Clock) -> Served:
         """`draw` gives a request's noise, (b, n, channels) float32.
 
-        Raises Cancelled, NotFiniteError, and what the executor raises.
+        Raises Cancelled, NotFiniteError, ExecutorError for want of memory, and what the executor raises.
         """
+        try:
+            return self._serve(request, draw, watch, clock)
+        except MemoryError as error:
+            count, (width, height) = len(request.jobs), request.size
+            raise ExecutorError(
+                f"there is not enough memory for {count} picture{'s'[: count > 1]} of {width}x{height} in "
+                f"{request.steps} steps; ask for fewer or smaller ones, or for fewer steps"
+            ) from error
+
+    def _serve(self, request: Request, draw: Draw, watch: Watch, clock: Clock) -> Served:
         with clock.stage("tokenize"):
             token_ids = self.encodings.tokenize(request)
         with clock.stage("prepare"):
@@ -102,6 +122,7 @@ class Server:
             request=request,
             workspace=self._executor.workspace(shape),
             specs=request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle)),
+            precisions=self._precisions,
             watch=watch,
             clock=clock,
         )

@@ -98,8 +98,12 @@ def test_doctor():
     [
         (["--size", "100x100"], "error: size 100x100 is not possible: both sides must be positive multiples of 16"),
         (["--size", "big"], "error: a size is WIDTHxHEIGHT, such as 1024x1024, not 'big'"),
-        (["--steps", "0"], "error: steps must be a whole number of at least 1, not 0"),
+        (["--size", "100000x100000"], "error: size 100000x100000 is not possible: sides of up to 8192 px are"),
+        (["--steps", "0"], "error: steps must be a whole number from 1 to 1000, not 0"),
+        (["--steps", "100000000000"], "error: steps must be a whole number from 1 to 1000, not 100000000000"),
         (["-o", "out.xyz"], "error: out.xyz: no picture format has the suffix '.xyz'"),
+        (["-o", "out.xbm"], "error: out.xbm: Pillow writes no colour picture as XBM; use .png, .jpg or .webp"),
+        (["-o", "/proc/x/out.png"], "error: /proc/x/out.png cannot be written: "),
         (["--image", "missing.png"], "error: picture missing.png cannot be read: No such file or directory"),
         (["--prompt", ""], "error: a prompt must be a text that says what to do, not ''"),
         (["--vram", "lots"], "error: a size in memory is written like 512MiB or 2GiB, not 'lots'"),

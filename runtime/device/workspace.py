@@ -10,7 +10,7 @@ from itertools import groupby
 
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..executor import Array, Performed
-from ..flow import Stage
+from ..flow import Stage, Step
 from ..tensors import RequestShape, TensorSpec
 from .components import Components
 from .cuda import Cuda, CudaError, Handle
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 GRAPHS_KEPT = 128
 """Of one workspace: a step by step request of 50 steps has 52."""
+OTHER_GRAPHS = 8
+"""Of those, what is left for other jobs than steps. A request of more steps than the rest would replace every graph
+before its next use, so its steps are not recorded one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +147,10 @@ class DeviceWorkspace:
         """Its graph, recorded now if its stages ran before; None if it is to be enqueued call by call."""
         if job not in self._graphs and self._warm.issuperset(job.stages) and self._recordable(job):
             self._record(job)
-        return self._graphs.get(job)
+        graph = self._graphs.pop(job, None)
+        if graph is not None:
+            self._graphs[job] = graph  # the last to be trimmed
+        return graph
 
     def _enqueue(self, job: Job, events: Sequence[Handle]) -> None:
         cuda, stream, staged = self._machine.cuda, self._machine.stream, self._staging.addresses
@@ -164,9 +170,15 @@ class DeviceWorkspace:
         return (
             self._machine.graphs
             and job not in self._unrecordable
+            and not self._is_one_of_too_many(job)
             and all(map(self._may_record, job.stages))
             and all(self._bound[component].recordable(self._machine.stream) for component in components)
         )
+
+    def _is_one_of_too_many(self, job: Job) -> bool:
+        """A step by itself, of more than are kept."""
+        alone = len(job.stages) == 1 and isinstance(job.stages[0], Step)
+        return alone and self.shape.num_steps > GRAPHS_KEPT - OTHER_GRAPHS
 
     def _record(self, job: Job) -> None:
         """If it cannot be recorded, say so, and never try again: with the stage that failed, if that is known."""
@@ -198,6 +210,7 @@ class DeviceWorkspace:
             )
 
     def _trim(self) -> None:
+        """Close the graphs that were used longest ago."""
         while len(self._graphs) > GRAPHS_KEPT:
             self._graphs.pop(next(iter(self._graphs))).close()
 

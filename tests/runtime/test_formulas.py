@@ -128,7 +128,7 @@ def test_size_off_the_grid_is_refused(size: tuple[int, int]):
 
 def test_sizes_are_read():
     assert [parse_size(text) for text in ("1568x672", "1024X1024")] == [(1568, 672), (1024, 1024)]
-    for text in ("1024", "x", "1024x", "12.5x16", "axb"):
+    for text in ("1024", "x", "1024x", "12.5x16", "axb", "-16x16", f"{'1' * 5000}x16"):
         with pytest.raises(RequestError, match="a size is WIDTHxHEIGHT, such as 1024x1024"):
             parse_size(text)
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from kontext_trt import (
+    BundleError,
     BusyError,
     Cancelled,
     ExecutorError,
@@ -21,7 +22,9 @@ from kontext_trt import (
     WhenBusy,
 )
 from kontext_trt.engine.bundle import Bundle
+from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from kontext_trt.runtime.result import check_output
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -116,21 +119,28 @@ def test_threads_take_turns(kontext: Kontext):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"steps": 0}, "steps must be a whole number from 1 to 1000, not 0"),
+        ({"steps": 20_000_000}, "steps must be a whole number from 1 to 1000, not 20000000"),
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"seed": -1}, "a seed must be a whole number from 0"),
         ({"seed": 2**64}, "a seed must be a whole number from 0"),
         ({"seed": []}, "a prompt and a seed at least, not 1 and 0"),
-        ({"guidance": float("nan")}, "guidance must be a number of at least 0"),
-        ({"guidance": -1}, "guidance must be a number of at least 0"),
+        ({"guidance": float("nan")}, "guidance must be a number from 0 to 1000"),
+        ({"guidance": -1}, "guidance must be a number from 0 to 1000"),
+        ({"guidance": 1e39}, "guidance must be a number from 0 to 1000"),
+        ({"guidance": 10**400}, "guidance must be a number from 0 to 1000"),
         ({"size": (100, 100)}, "size 100x100 is not possible"),
+        ({"size": (100_000, 16)}, "size 100000x16 is not possible: sides of up to 8192 px are"),
+        ({"prompt": "a\udcff"}, r"a prompt must be text that UTF-8 can hold, not 'a\\udcff'"),
         ({"prompt": ""}, "a prompt must be a text"),
         ({"prompt": []}, "a prompt and a seed at least, not 0 and 1"),
         ({"noise": np.zeros((1, 5, 64), np.float32)}, r"noise must be of shape \(1, 64, 64\), this is \(1, 5, 64\)"),
         ({"noise": np.zeros((1, 64, 3), np.float32)}, r"noise must be of shape \(1, 64, 64\), this is \(1, 64, 3\)"),
+        ({"noise": [1]}, "noise must be a NumPy array of float32, not list"),
+        ({"noise": np.zeros((1, 64, 64), object)}, "noise must be a NumPy array of float32, not object"),
         ({"seed": 3.0}, "a seed must be a whole number"),
         ({"seed": True}, "a seed must be a whole number"),
-        ({"guidance": "a"}, "guidance must be a number of at least 0, not 'a'"),
+        ({"guidance": "a"}, "guidance must be a number from 0 to 1000, not 'a'"),
         ({"size": (1024,)}, r"a size is two whole numbers, \(width, height\), not \(1024,\)"),
         ({"size": (64.0, 64.0)}, "a size is two whole numbers"),
         ({"prompt": 3}, "a prompt must be a text"),
@@ -141,9 +151,35 @@ def test_arguments_out_of_range_are_refused(kontext: Kontext, options: dict, mes
         kontext.generate(**{"prompt": "x", "seed": 0, **options})
 
 
+def test_want_of_memory_is_said_in_words(kontext: Kontext, monkeypatch: pytest.MonkeyPatch):
+    def workspace(shape):
+        np.empty(1 << 60, np.uint8)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kontext.executor, "workspace", workspace)
+        with pytest.raises(ExecutorError, match="not enough memory for 2 pictures of 64x32 in 3 steps; ask for fewer"):
+            kontext.generate("x", steps=3, seed=[1, 2], size=(64, 32))
+    assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).size == (32, 32)
+
+
 def test_unknown_fit_is_refused(kontext: Kontext, picture):
     with pytest.raises(RequestError, match="fit must be one of resize, pad, crop, not 'stretch'"):
         kontext.edit(picture(64, 64), "x", fit="stretch")
+
+
+def test_unknown_behaviour_when_busy_is_refused_before_anything_is_opened(bundle: Bundle, monkeypatch):
+    monkeypatch.setattr("kontext_trt.runtime.kontext.open_executor", None)
+    with pytest.raises(RequestError, match="when_busy must be one of wait, refuse, not 'later'"):
+        Kontext.open(bundle, when_busy="later")
+
+
+def test_session_that_cannot_be_made_closes_its_executor(bundle_copy: Path, monkeypatch):
+    bundle, closed = Bundle.open(bundle_copy), []
+    bundle.tokenizer("t5")[0].write_text("{}")
+    monkeypatch.setattr(OnnxRuntimeCpu, "close", lambda executor: closed.append(executor))
+    with pytest.raises(BundleError, match="is not a tokenizer"):
+        Kontext.open(bundle)
+    assert len(closed) == 1
 
 
 def test_unusable_picture_is_refused(kontext: Kontext):
@@ -176,6 +212,15 @@ def test_numpy_numbers_are_numbers(kontext: Kontext):
     one = kontext.generate("x", steps=np.int64(1), seed=np.int64(3), guidance=np.float32(2.5), size=(32, 32))
     two = kontext.generate("x", steps=1, seed=np.array([3]), size=(np.int32(32), 32))
     assert pixels(one.image).tolist() == pixels(two.image).tolist()
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.arange(2), np.array(3)])
+def test_request_of_numpy_numbers_is_written_down(kontext: Kontext, picture, tmp_path: Path, seed):
+    options = {"steps": np.int64(1), "guidance": np.float32(2.5), "size": (np.int64(32), np.int32(48))}
+    result = kontext.edit(picture(64, 64), "x", seed=seed, **options)
+    request = result.request(result.outputs[0])
+    assert all(type(value) in (int, float, str) for name, value in request.items() if name != "reference")
+    assert all(path.is_file() for path in result.save(tmp_path / "a.png"))
 
 
 def test_given_noise_is_not_said_to_come_from_a_seed(kontext: Kontext):
@@ -221,7 +266,7 @@ def test_nan_is_named_and_ends_the_request(poisoned, picture, component: str, ou
     kontext, executor = poisoned
     prompts = ["x", "y"] if at == 1 else "x"
     executor.poison(component, output, at)
-    with pytest.raises(NotFiniteError, match=f"{where}.* values are NaN or infinite"):
+    with pytest.raises(NotFiniteError, match=f"{where}.* values are NaN or infinite$"):
         kontext.edit(picture(128, 128), prompts, steps=3, seed=0)
     assert kontext.edit(picture(128, 128), "x", steps=1, seed=0).image.size == (128, 128)
 
@@ -232,6 +277,14 @@ def test_what_was_not_finite_is_not_kept(poisoned, picture):
     with pytest.raises(NotFiniteError, match="clip"):
         kontext.edit(picture(128, 128), "x", steps=1, seed=0)
     assert "text" in kontext.edit(picture(128, 128), "x", steps=1, seed=0).milliseconds
+
+
+def test_fp16_is_suspected_where_a_graph_has_it(poisoned, picture):
+    kontext, executor = poisoned
+    kontext._server._precisions["clip"] = Precision.FP16
+    executor.poison("clip", "pooled")
+    with pytest.raises(NotFiniteError, match=r"clip: .* infinite; a graph in bf16 or fp32 instead of fp16 usually"):
+        kontext.edit(picture(128, 128), "x", steps=1, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -314,6 +367,42 @@ def test_several_pictures_are_numbered(kontext: Kontext, tmp_path: Path):
     assert [path.name for path in result.save(tmp_path / "out.png")] == ["out-1.png", "out-2.png"]
     with pytest.raises(RequestError, match="made 2 pictures"):
         _ = result.image
+
+
+@pytest.mark.filterwarnings("ignore::kontext_trt.PromptCutWarning")
+def test_request_too_long_for_jpeg_is_left_out_with_a_warning(kontext: Kontext, tmp_path: Path, caplog):
+    result = kontext.generate("x" * 70_000, steps=1, seed=1, size=(32, 32))
+    for suffix in (".jpg", ".webp"):
+        result.save(tmp_path / f"out{suffix}")
+    (message,) = (record.message for record in caplog.records if record.name.endswith("result"))
+    assert "out.jpg: the request is too long for a JPEG, and is left out" in message
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert 0x010E not in image.getexif()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file/out.png", "out.png cannot be written: .*exists.*; choose another place"),
+        ("/proc/nowhere/out.png", "out.png cannot be written: .*; choose another place"),
+        ("a\0b/out.png", "cannot be written: .*null"),
+        (f"{'x' * 250}.png", "cannot be written: .*too long"),
+        ("folder.png", "folder.png cannot be written: it is a folder"),
+        ("out.xbm", "Pillow writes no colour picture as XBM; use .png, .jpg or .webp"),
+        ("out.h5", "Pillow writes no colour picture as HDF5; use .png, .jpg or .webp"),
+    ],
+)
+def test_place_that_cannot_be_written_is_refused(tmp_path: Path, name: str, message: str):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(RequestError, match=message):
+        check_output(tmp_path / name)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder.png"}
+
+
+def test_place_is_made_and_left_empty(tmp_path: Path):
+    assert check_output(tmp_path / "a" / "b" / "out.JPG") == "JPEG"
+    assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["out.txt", "out"])

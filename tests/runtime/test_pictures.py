@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from kontext_trt.engine.errors import ImageError
 from kontext_trt.runtime.pictures import read_picture
@@ -80,6 +81,25 @@ def test_empty_file(tmp_path: Path):
 def test_missing_file(tmp_path: Path):
     with pytest.raises(ImageError, match=r"gone\.png cannot be read: No such file"):
         read_picture(tmp_path / "gone.png")
+
+
+def test_name_that_no_file_can_have():
+    with pytest.raises(ImageError, match=r"cannot be read: .*null"):
+        read_picture("a\0b")
+
+
+@pytest.mark.parametrize("picture", [bytearray(b"abc"), io.BytesIO(b"abc"), None, 3, ["a.png"]])
+def test_other_types_are_refused(picture):
+    message = f"a picture must be a path, the bytes of an encoded file.*, not {type(picture).__name__}"
+    with pytest.raises(ImageError, match=message):
+        read_picture(picture)
+
+
+def test_header_that_pillow_refuses():
+    text = PngInfo()
+    text.add_text("comment", "x" * (2 << 20), zip=True)
+    with pytest.raises(ImageError, match=r"the picture cannot be decoded.*too large"):
+        read_picture(encoded(Image.new("RGB", (8, 8)), pnginfo=text))
 
 
 def test_truncated_file():

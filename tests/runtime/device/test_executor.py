@@ -8,6 +8,7 @@ import pytest
 
 from kontext_trt import Cancelled, ExecutorError, Kontext, NotFiniteError, RequestError
 from kontext_trt.engine.components import COMPONENTS
+from kontext_trt.runtime.device import workspace
 from kontext_trt.runtime.residency import Residency
 
 
@@ -90,6 +91,36 @@ def test_a_step_is_a_graph_for_progress_and_cancel(simulate):
     simulation.latents(steps=5, cancel=threading.Event())
     assert (simulation.cuda.calls - before)["launch"] == 7  # conditions, five steps, decoding
     assert (simulation.cuda.calls - before)["copy"] == 0  # they are in the graphs
+
+
+def test_graph_used_longest_ago_goes_first(simulate, monkeypatch):
+    monkeypatch.setattr(workspace, "GRAPHS_KEPT", 6)
+    monkeypatch.setattr(workspace, "OTHER_GRAPHS", 2, raising=False)
+    simulation = simulate()
+    whole = [simulation.latents(), simulation.latents()][1]  # enqueued, then recorded before all others
+    simulation.latents(cancel=threading.Event())  # conditions, three steps, decoding: six are kept
+    simulation.latents()
+    simulation.latents(prompt="another")  # takes a place
+    before = simulation.cuda.calls.copy()
+    assert simulation.latents() == whole
+    made = simulation.cuda.calls - before
+    assert made == {"launch": 1, "synchronize": 1, "use": 1}
+    assert simulation.graphs == 6
+
+
+def test_steps_of_a_request_that_has_too_many_are_enqueued(simulate, monkeypatch):
+    monkeypatch.setattr(workspace, "GRAPHS_KEPT", 6)
+    monkeypatch.setattr(workspace, "OTHER_GRAPHS", 2, raising=False)
+    simulation, watched = simulate(), {"steps": 8, "on_step": lambda done, of: None}
+    whole = simulation.latents(steps=8)
+    for _ in range(2):
+        assert simulation.latents(**watched) == whole
+    assert simulation.graphs == 2  # conditions, decoding
+    before = simulation.cuda.calls.copy()
+    assert simulation.latents(**watched) == whole
+    assert (simulation.cuda.calls - before)["instantiate"] == 0
+    assert simulation.latents(steps=8) == whole
+    assert simulation.graphs == 3  # as a whole it is one graph
 
 
 def test_cancelled_after_each_step_and_usable_again(simulate):
