@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import warnings
 from typing import Annotated
 
@@ -65,9 +67,19 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object) -
     notes.print(str(message))
 
 
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """An interrupt that arrives in a destructor or a weak reference's callback is dropped there; raise it anew."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        main_thread = threading.main_thread().ident or 0
+        threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> None:
     """Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     warnings.showwarning = _show_warning
+    sys.unraisablehook = _interrupt_again
     try:
         app()
     except (KontextError, OSError) as error:  # a full disk or a missing permission needs no stack, either

@@ -163,6 +163,19 @@ def test_interrupt_exits_with_130_and_leaves_nothing(checkpoint_path: Path, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupt_that_a_destructor_swallows_comes_again():
+    code = (
+        "import signal, sys, time\nfrom kontext_trt import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\ncli.app = lambda: work()\n"
+        "class Late:\n    def __del__(self):\n        raise KeyboardInterrupt\n"
+        "def work():\n    late = Late()\n    del late\n    time.sleep(30)\n"
+        "try:\n    cli.main()\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": LINKS}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=25)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 def test_usage_errors_exit_with_2(bundle_path: Path):
     assert "No such option" in run("edit", bundle_path, "--nonsense", code=2).stderr
     assert "Missing option" in run("edit", bundle_path, code=2).stderr
