@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.bundle import MANIFEST, Bundle
 from ..engine.errors import BundleError
+from ..engine.files import is_taken
 from ..engine.manifest import WeightsRecord, parse_manifest
 from ..engine.tensor_file import TensorEntry, TensorFile
 from .program import run_main
@@ -39,7 +40,7 @@ def strip(bundle: Bundle, target: Path) -> None:
 
     Raises BundleError if there is something at `target`.
     """
-    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+    if is_taken(target):
         raise BundleError(f"{target} exists; choose another name for the bare bundle")
     for record in bundle.manifest.files:
         (target / record.path).parent.mkdir(parents=True, exist_ok=True)

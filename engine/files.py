@@ -94,6 +94,11 @@ def _umask() -> int:
     return 0o022
 
 
+def is_taken(path: Path) -> bool:
+    """Whether there is something at `path`; an empty folder is nothing."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
 def free_path(path: Path) -> Path:
     """`path`, or where something has that name the first free one of NAME-2.SUFFIX, NAME-3.SUFFIX and so on."""
     number, free = 1, path

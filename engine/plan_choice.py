@@ -26,7 +26,8 @@ def choose_plans(
 
     Raises PlanError if there is no such choice, saying of each plan why it is not the one.
     """
-    fitting = {component: _fitting(store, bundle, component, machine) for component in components}
+    entries = list(store.entries())
+    fitting = {component: _fitting(entries, bundle, component, machine) for component in components}
     covered = {plan.ingredients.coverage for plans in fitting.values() for plan in plans}
     choices = [choice for coverage in covered if (choice := _choice(fitting, coverage)) is not None]
     if not choices:
@@ -68,11 +69,11 @@ def _choice(fitting: Mapping[str, Sequence[PlanManifest]], coverage: Coverage) -
     return _Choice(plans, (num_own, all(exact for _, exact, _ in ranks), oldest, len(coverage.sizes)))
 
 
-def _fitting(store: PlanStore, bundle: Bundle, component: str, machine: Machine) -> list[PlanManifest]:
+def _fitting(entries: Iterable[Entry], bundle: Bundle, component: str, machine: Machine) -> list[PlanManifest]:
     """The component's plans that the machine can run. Raises PlanError if there is none."""
     fitting: list[PlanManifest] = []
     others: list[str] = []
-    for entry in store.entries():
+    for entry in entries:
         if entry.component == component:
             reasons = list(_reasons(entry, bundle, machine))
             if entry.manifest is not None and not reasons:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..engine.components import Precision
 from ..engine.errors import ExportError
+from ..engine.files import is_taken
 from ..engine.terminal import notes, progress_bars, screen
 from ..runtime.kontext import Kontext
 from .checkpoint import open_checkpoint
@@ -71,5 +72,5 @@ def run_demo(folder: Path, demo: Demo) -> None:
 
 
 def _check_place(path: Path) -> None:
-    if path.exists() and not (path / MARK).is_file() and any(path.iterdir() if path.is_dir() else [path]):
+    if is_taken(path) and not (path / MARK).is_file():
         raise ExportError(f"{path} exists and no demo made it; choose another folder: kontext-trt demo FOLDER")

@@ -15,7 +15,7 @@ from .. import __version__
 from ..engine.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.components import COMPONENTS, Component, Operators, Precision
 from ..engine.errors import ExportError
-from ..engine.files import atomic_folder, free_path, sha256_file, share_file, share_folder
+from ..engine.files import atomic_folder, free_path, is_taken, sha256_file, share_file, share_folder
 from ..engine.manifest import (
     SCHEMA,
     FileRecord,
@@ -61,7 +61,7 @@ def export_bundle(
     options, progress = options or ExportOptions(), progress or Silent()
     if path.exists() and not options.overwrite:
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
-    if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir() if path.is_dir() else [path]):
+    if is_taken(path) and not (path / MANIFEST).is_file():
         raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
     config = ModelConfig(
         transformer=checkpoint.transformer.config,

@@ -16,7 +16,7 @@ from ... import __version__
 from ...engine.bundle import MANIFEST, WEIGHTS, Bundle
 from ...engine.components import Operators
 from ...engine.errors import QuantizationError
-from ...engine.files import atomic_folder, free_path, share_file
+from ...engine.files import atomic_folder, free_path, is_taken, share_file
 from ...engine.graph_file import GraphFile
 from ...engine.manifest import GraphRecord, QuantizationRecord, WeightsRecord
 from ...engine.progress import Progress, Silent
@@ -66,7 +66,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     """Raise QuantizationError unless a bundle may be written at `path`."""
     if path.exists() and not overwrite:
         raise QuantizationError(f"{path} exists; choose another name, or allow it with --overwrite")
-    if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir() if path.is_dir() else [path]):
+    if is_taken(path) and not (path / MANIFEST).is_file():
         raise QuantizationError(f"{path} exists and is not a bundle; it will not be overwritten")
 
 

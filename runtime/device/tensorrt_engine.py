@@ -51,7 +51,7 @@ class TensorRtEngines:
 
     def check(self, shape: RequestShape) -> None:
         model = self._bundle.manifest.model
-        for coverage in {plan.ingredients.coverage: None for plan in self._plans.values()}:
+        for coverage in {plan.ingredients.coverage for plan in self._plans.values()}:
             check_request(
                 coverage,
                 model,
