@@ -6,16 +6,17 @@ import re
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
 
 
 def anonymous_bytes(pid: int) -> int:
     """Memory that a process holds and no file backs; 0 if it has ended."""
-    return _field(Path(f"/proc/{pid}/status"), r"RssAnon:\s+(\d+) kB") * 1024
+    return _field(_PROC / f"{pid}/status", r"RssAnon:\s+(\d+) kB") * 1024
 
 
 def available_bytes() -> int:
     """What a new process may take: what the kernel calls available, or less if the control group leaves less."""
-    free = _field(Path("/proc/meminfo"), r"MemAvailable:\s+(\d+) kB") * 1024
+    free = _field(_PROC / "meminfo", r"MemAvailable:\s+(\d+) kB") * 1024
     limit = _field(_CGROUP / "memory.max", r"(\d+)") or _field(_CGROUP / "memory/memory.limit_in_bytes", r"(\d+)")
     if limit:
         used = _field(_CGROUP / "memory.current", r"(\d+)") or _field(
@@ -34,7 +35,7 @@ def available_bytes() -> int:
 def oom_kills() -> int:
     """How often the kernel has ended a process for want of memory, since it started."""
     group = _field(_CGROUP / "memory.events", r"oom_kill (\d+)")
-    return group + _field(Path("/proc/vmstat"), r"oom_kill (\d+)")
+    return group + _field(_PROC / "vmstat", r"oom_kill (\d+)")
 
 
 def _field(file: Path, pattern: str) -> int:

@@ -73,13 +73,10 @@ def test_hard_links_count_once(tmp_path: Path):
 
 def test_a_childs_memory_and_report_are_seen(tmp_path: Path, monkeypatch):
     (tmp_path / "child.py").write_text(
-        "import json, time\n"
-        "held = bytearray(b'x') * 200_000_000\n"
-        "time.sleep(0.3)\n"
-        "print(json.dumps({'held': len(held)}))"
+        "import json, time\nheld = bytearray(b'x') * 200_000_000\ntime.sleep(2)\nprint(json.dumps({'held': len(held)}))"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     cost = measure_module("child")
     assert cost.report == {"held": 200_000_000}
     assert 200e6 < cost.peak_anonymous_bytes < 300e6
-    assert cost.seconds > 0.3
+    assert cost.seconds > 2

@@ -32,6 +32,7 @@ from kontext_trt.engine.machine import Machine
 from kontext_trt.engine.plan_store import PlanStore, remove_unused
 from kontext_trt.engine.targets import Target, make_target
 
+from ..support.processes import has_ended, wait_until
 from .conftest import COVERAGE
 
 Bundles = Callable[[Precision], Bundle]
@@ -113,7 +114,7 @@ def test_a_damaged_plan_is_built_again(builder: Callable[..., Builder], ada_mach
 
 def test_the_manifest_says_what_the_build_took(clip_plan: Built) -> None:
     report = clip_plan.manifest.build
-    assert 0 < report.seconds < 120
+    assert 0 < report.seconds < 600
     assert report.peak_bytes > 16 << 20
     assert report.weight_bytes > 0
 
@@ -252,7 +253,7 @@ def test_two_processes_build_one_key_once(wide_bundle: Bundle) -> None:
     both = [_start(wide_bundle, "denoiser") for _ in range(2)]
     for process in both:
         _go(process)
-    ends = [process.communicate(timeout=120) for process in both]
+    ends = [process.communicate(timeout=300) for process in both]
     reused, keys = zip(*(out.split() for out, _ in ends), strict=True)
     assert sorted(reused) == ["False", "True"], ends
     assert len(set(keys)) == 1
@@ -272,7 +273,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_opens(wide_bundle: Bun
         _go(process)
         time.sleep(moment)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
         found = store.find("conditioner", key)
         for entry in store.entries():
             assert entry.manifest == found, "what is listed is what is sound"
@@ -286,7 +287,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_opens(wide_bundle: Bun
     assert finished < 10, "every moment came after the end"
     process = _start(wide_bundle, "conditioner")
     _go(process)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert out.split()[-1] == key, err
     left = [path for path in (store.folder / "conditioner").iterdir() if path.name.startswith(".")]
     assert left == [], "the next build clears what killed ones left"
@@ -295,20 +296,11 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_opens(wide_bundle: Bun
 def test_the_compiler_dies_with_the_process_that_started_it(wide_bundle: Bundle) -> None:
     process = _start(wide_bundle, "denoiser")
     _go(process)
-    child = _wait_for(lambda: next(iter(_children(process.pid)), None))
+    child = wait_until(lambda: _children(process.pid), "the compiler starts")[0]
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
-    assert _wait_for(lambda: not Path(f"/proc/{child}").exists() or None), f"process {child} lives on"
+    process.communicate(timeout=120)
+    wait_until(lambda: has_ended(child), "the compiler ends")
 
 
 def _children(pid: int) -> list[int]:
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _wait_for(look: Callable[[], object], seconds: float = 20) -> object:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (found := look()) is not None:
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it did not happen in time")

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from kontext_trt.engine import memory
 from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.preflight import Resources, estimate, lacks, measure
@@ -50,19 +52,27 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
     assert memory.anonymous_bytes(2**22 + 1) == 0
 
 
-def test_a_control_groups_limit_counts(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.fixture
+def kernel_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the kernel tells of a machine that holds still."""
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    free = memory.available_bytes()
-    (tmp_path / "memory.max").write_text("max\n")
-    assert abs(memory.available_bytes() - free) < 1 << 30
-    (tmp_path / "memory.max").write_text("3000000\n")
-    (tmp_path / "memory.current").write_text("2500000\n")
-    (tmp_path / "memory.stat").write_text("anon 2000000\ninactive_file 100000\nactive_file 50000\n")
+    monkeypatch.setattr(memory, "_PROC", tmp_path)
+    (tmp_path / "meminfo").write_text("MemTotal:  24000000 kB\nMemAvailable:  8000000 kB\n")
+    (tmp_path / "vmstat").write_text("pgfault 9\noom_kill 5\n")
+    return tmp_path
+
+
+def test_a_control_groups_limit_counts(kernel_files: Path) -> None:
+    assert memory.available_bytes() == 8_000_000 * 1024
+    (kernel_files / "memory.max").write_text("max\n")
+    assert memory.available_bytes() == 8_000_000 * 1024
+    (kernel_files / "memory.max").write_text("3000000\n")
+    (kernel_files / "memory.current").write_text("2500000\n")
+    (kernel_files / "memory.stat").write_text("anon 2000000\ninactive_file 100000\nactive_file 50000\n")
     assert memory.available_bytes() == 3000000 - 2500000 + 150000
 
 
-def test_kills_for_want_of_memory_are_counted(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    before = memory.oom_kills()
-    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
-    assert memory.oom_kills() == before + 2
+def test_kills_for_want_of_memory_are_counted(kernel_files: Path) -> None:
+    assert memory.oom_kills() == 5
+    (kernel_files / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    assert memory.oom_kills() == 5 + 2
