@@ -172,7 +172,7 @@ class Kontext:
             seed=seed,
             steps=steps,
             guidance=guidance,
-            size=size or target,
+            size=target if size is None else size,
             reference=Reference(pixels=np.asarray(placed), placement=placement),
             noise=noise,
         )
@@ -198,7 +198,7 @@ class Kontext:
             seed=seed,
             steps=steps,
             guidance=guidance,
-            size=size or squarest(self.sizes),
+            size=squarest(self.sizes) if size is None else size,
             reference=None,
             noise=noise,
         )

@@ -6,6 +6,7 @@ import numbers
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from .sizes import Placement
 MAX_SEED = 2**64 - 1
 MAX_STEPS = 1000
 """As many as there were noise levels in training."""
+MAX_PICTURES = 1000
+"""Of one request, whose noise and tables are made before its first step."""
 MAX_GUIDANCE = 1000
 """Far beyond what a model was trained with, and far from where float32 overflows in its embedding."""
 
@@ -57,6 +60,7 @@ class Request:
             raise RequestError(
                 f"a request needs a prompt and a seed at least, not {len(self.prompts)} and {len(self.seeds)}"
             )
+        _check_count(len(self.prompts) * len(self.seeds))
         for prompt in self.prompts:
             check_prompt(prompt)
         for seed in self.seeds:
@@ -88,9 +92,24 @@ class Request:
         return token_grid(self.size)
 
 
+def _check_count(pictures: int) -> None:
+    if pictures > MAX_PICTURES:
+        raise RequestError(f"a request makes up to {MAX_PICTURES} pictures, not {pictures:,}; ask for them in several")
+
+
 def is_whole(value: object) -> bool:
     """A whole number of Python's or NumPy's, not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _each(values: Any) -> tuple[Any, ...]:
+    """Of a sequence or an array, its values, counted before they are made; else the one value."""
+    if isinstance(values, np.ndarray):
+        values = np.atleast_1d(values)
+    elif isinstance(values, str) or not isinstance(values, Sequence):
+        return (values,)
+    _check_count(len(values))
+    return tuple(values)
 
 
 def make_request(
@@ -107,10 +126,8 @@ def make_request(
     """Fill in the bundle's defaults, and draw a seed if none is given."""
     seeds = secrets.randbits(32) if seed is None else seed
     return Request(
-        prompts=tuple(prompt) if isinstance(prompt, Sequence) and not isinstance(prompt, str) else (prompt,),
-        seeds=tuple(np.atleast_1d(seeds) if isinstance(seeds, np.ndarray) else seeds)
-        if isinstance(seeds, (Sequence, np.ndarray))
-        else (seeds,),
+        prompts=_each(prompt),
+        seeds=_each(seeds),
         size=size,
         steps=model.flow.steps if steps is None else steps,
         guidance=model.flow.guidance if guidance is None else guidance,

@@ -7,6 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ JPEG_EXIF_BYTES = 65533
 
 
 def check_output(path: Path) -> str:
-    """Pillow's name of the format that a suffix chooses. Makes the folder, and tries whether a file can be made in it.
+    """Pillow's name of the format that a suffix chooses, once a file could be made there; it leaves nothing behind.
 
     Raises RequestError if it cannot, or if Pillow writes no colour picture of that suffix.
     """
@@ -42,8 +43,12 @@ def check_output(path: Path) -> str:
     if path.is_dir():
         raise RequestError(f"{path} cannot be written: it is a folder; choose another name")
     try:
+        made = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+        with suppress(OSError):  # somebody else put something there meanwhile
+            for folder in made:
+                folder.rmdir()
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} cannot be written: {error}; choose another place") from error
     return name
@@ -128,6 +133,7 @@ class Result:
         """
         path = Path(path)
         file_format = check_output(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if len(self.outputs) == 1:
             paths = (path,)
         else:

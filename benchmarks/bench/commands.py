@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from ...engine.bundle import Bundle
 from ...engine.byte_sizes import parse_bytes
+from ...engine.errors import RequestError
 from ...engine.sizes import parse_size
 from ...engine.terminal import notes, progress_bars, screen
 from ...runtime.options import ExecutorName
@@ -21,6 +23,7 @@ from .records import Record, encode_lines
 
 
 def bench(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="A bundle, as `export` makes it.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {REPORT}, {PAGE}, {CHART}.")] = Path(
         "bench"
@@ -58,6 +61,7 @@ def bench(
     if plan_only:
         from .plan_only import predict
 
+        _refuse_others(context, {"bundle", "vram", "plan_only", "json"})
         _show([predict(Bundle.open(bundle), budget)], as_json=json)
         return
     options = BenchOptions(
@@ -87,6 +91,17 @@ def bench(
         records = run_bench(options, bars)
     _show(records, as_json=json)
     notes.print(f"{out / PAGE}, {out / CHART}, {out / REPORT}")
+
+
+def _refuse_others(context: typer.Context, taken: AbstractSet[str]) -> None:
+    """Raise RequestError for an option that was given and would change nothing."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name not in taken and source is not None and source.name == "COMMANDLINE":
+            raise RequestError(
+                f"--plan-only is of one picture of the usual size, and runs nothing: leave out {parameter.opts[0]}"
+            )
 
 
 def _show(records: Sequence[Record], *, as_json: bool) -> None:

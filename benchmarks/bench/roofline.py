@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ...engine.bundle import Bundle
 from ...engine.components import COMPONENTS
+from ...engine.errors import BundleError
 from ...engine.graph_file import GraphFile
 from ...engine.manifest import ModelRecord
 from ...engine.sizes import parse_size, squarest, token_grid
@@ -146,13 +147,15 @@ def hoisting(bundle: Bundle, case: Case, unpruned: Bundle | None = None) -> Hois
     block is whole. That denoiser is `unpruned`'s; without one, its last block counts as the one before it.
 
     The reference implementations also compute the final layer for reference tokens; that is left out of all three.
-    Raises what `roofline` raises.
+    Raises what `roofline` raises, and BundleError for a model with one single block and no `unpruned`.
     """
     conditioner, pruned = work_of(bundle, "conditioner", case, steps=1), work_of(bundle, "denoiser", case)
     if unpruned is not None:
         whole = _Loop(components=(work_of(unpruned, "denoiser", case),))
     else:
         last = bundle.manifest.model.num_single_blocks - 1
+        if last < 1:
+            raise BundleError("with a single block alone, what pruning saves is counted against an unpruned bundle")
         whole = _Loop(components=(pruned,), more=single_block(pruned, last - 1), less=single_block(pruned, last))
     undivided = _Loop(components=(conditioner, *whole.components), more=whole.more, less=whole.less)
     return Hoisting(undivided=undivided.work(), hoisted=whole.work(), pruned=_Loop(components=(pruned,)).work())

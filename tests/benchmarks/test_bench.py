@@ -144,9 +144,11 @@ class TestCommand:
         assert {COLOURS["denoise"], COLOURS["decode"], COLOURS["encode"]} <= colours
 
     def test_plan_only_runs_nothing(self, bundle_path: Path, tmp_path: Path):
-        done = run("bench", bundle_path, "--plan-only", "--out", tmp_path / "out", cwd=tmp_path)
+        done = run("bench", bundle_path, "--plan-only", "--vram", "1GiB", cwd=tmp_path)
         assert "memory, predicted" in done.stdout
         assert not list(tmp_path.iterdir())
+        refused = run("bench", bundle_path, "--plan-only", "--size", "64x64", cwd=tmp_path, code=1)
+        assert "--plan-only is of one picture of the usual size, and runs nothing: leave out --size" in refused.stderr
 
     def test_refusals(self, bundle_path: Path, tmp_path: Path):
         refused = run("bench", bundle_path, "--peer", "diffusers", "--out", tmp_path / "out", code=1)

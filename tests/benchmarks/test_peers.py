@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import has_ended, wait_until
 
 from kontext_trt import Kontext
 from kontext_trt.benchmarks.bench import peer_compile, peers
@@ -23,8 +24,6 @@ from kontext_trt.benchmarks.bench.records import Case, Failure, Run
 from kontext_trt.benchmarks.bench.stage_times import StageTimes
 from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.noise import starting_noise
-
-from ..support.processes import has_ended, wait_until
 
 SIZE = (144, 112)
 CASE = Case(size=SIZE, reference=SIZE, steps=3, batch=1, seed=7, guidance=2.5, prompt="make it blue")

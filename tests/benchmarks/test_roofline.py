@@ -94,6 +94,14 @@ def unpruned(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bun
     return write_unpruned(Bundle.open(bundle_path), tmp_path_factory.mktemp("unpruned") / "bundle")
 
 
+def test_one_single_block_needs_the_unpruned_graph(bundle: Bundle, unpruned: Bundle):
+    manifest = bundle.manifest
+    small = replace(bundle, manifest=replace(manifest, model=replace(manifest.model, num_single_blocks=1)))
+    with pytest.raises(BundleError, match="counted against an unpruned bundle"):
+        hoisting(small, EDIT)
+    assert hoisting(small, EDIT, unpruned) == hoisting(bundle, EDIT)
+
+
 @pytest.mark.parametrize("case", [EDIT, GENERATE])
 def test_a_step_before_and_after(bundle: Bundle, unpruned: Bundle, case: Case):
     """With the graph whose last block is whole, and reckoned from the block before it."""

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
+from processes import has_ended, wait_until
 
 from kontext_trt.engine.build import Builder, Built
 from kontext_trt.engine.build_options import BuildOptions, Refit
@@ -32,7 +33,6 @@ from kontext_trt.engine.machine import Machine
 from kontext_trt.engine.plan_store import PlanStore, remove_unused
 from kontext_trt.engine.targets import Target, make_target
 
-from ..support.processes import has_ended, wait_until
 from .conftest import COVERAGE
 
 Bundles = Callable[[Precision], Bundle]

@@ -125,6 +125,11 @@ def test_threads_take_turns(kontext: Kontext):
         ({"seed": -1}, "a seed must be a whole number from 0"),
         ({"seed": 2**64}, "a seed must be a whole number from 0"),
         ({"seed": []}, "a prompt and a seed at least, not 1 and 0"),
+        ({"seed": range(10**9)}, "a request makes up to 1000 pictures, not 1,000,000,000; ask for them in several"),
+        ({"prompt": ["a"] * 501, "seed": (1, 2)}, "up to 1000 pictures, not 1,002"),
+        ({"size": np.array([64, 100])}, "size 64x100 is not possible"),
+        ({"size": np.array([64])}, "a size is two whole numbers"),
+        ({"size": ()}, "a size is two whole numbers"),
         ({"guidance": float("nan")}, "guidance must be a number from 0 to 1000"),
         ({"guidance": -1}, "guidance must be a number from 0 to 1000"),
         ({"guidance": 1e39}, "guidance must be a number from 0 to 1000"),
@@ -400,9 +405,10 @@ def test_place_that_cannot_be_written_is_refused(tmp_path: Path, name: str, mess
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder.png"}
 
 
-def test_place_is_made_and_left_empty(tmp_path: Path):
-    assert check_output(tmp_path / "a" / "b" / "out.JPG") == "JPEG"
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+def test_trying_a_place_leaves_nothing(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    assert check_output(tmp_path / "a" / "b" / "c" / "out.JPG") == "JPEG"
+    assert list((tmp_path / "a").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["out.txt", "out"])
