@@ -57,7 +57,7 @@ WRONG = {
     "sparse_checkpoint": [([], "required: folder")],
     "tiny_bundles": [([], "required: folder")],
 }
-HEAVY = {"small_kontext.assemble", "small_kontext.disassemble", "small_kontext.train"}
+HEAVY = {"small_kontext.assemble", "small_kontext.disassemble", "small_kontext.train", "small_kontext.tune_decoder"}
 """Those that are torch from end to end."""
 
 
