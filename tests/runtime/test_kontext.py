@@ -1,6 +1,5 @@
 """The session: what it gives back, batches, caches, cancelling, refusals."""
 
-import json
 import threading
 from pathlib import Path
 
@@ -16,15 +15,12 @@ from kontext_trt import (
     ImageError,
     Kontext,
     KontextError,
-    NotFiniteError,
     RequestError,
     Result,
     WhenBusy,
 )
 from kontext_trt.engine.bundle import Bundle
-from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
-from kontext_trt.runtime.result import check_output
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -234,78 +230,6 @@ def test_given_noise_is_not_said_to_come_from_a_seed(kontext: Kontext):
     assert result.request(result.outputs[0])["seed"] is None
 
 
-class Poisoned(OnnxRuntimeCpu):
-    """One output of one run of a component turns into NaN."""
-
-    def poison(self, component: str, output: str, at: int = 0) -> None:
-        self.target, self.runs_left = (component, output), at
-
-    def _compute(self, component, inputs, outputs) -> None:
-        super()._compute(component, inputs, outputs)
-        if component == self.target[0]:
-            if self.runs_left == 0:
-                outputs[self.target[1]].flat[-1] = np.nan
-            self.runs_left -= 1
-
-
-@pytest.fixture
-def poisoned(bundle: Bundle):
-    executor = Poisoned(bundle)
-    with Kontext(bundle, executor) as kontext:
-        yield kontext, executor
-
-
-@pytest.mark.parametrize(
-    ("component", "output", "at", "where"),
-    [
-        ("clip", "pooled", 0, "clip: 1 of 64"),
-        ("t5", "text", 0, "t5: 1 of"),
-        ("t5", "text", 1, "t5, prompt 2: 1 of"),
-        ("vae_encoder", "reference", 0, "vae_encoder: 1 of"),
-        ("denoiser", "next_latents", 0, "denoiser, step 1 of 3: 1 of"),
-        ("denoiser", "next_latents", 2, "denoiser, step 3 of 3: 1 of"),
-        ("vae_decoder", "mean", 1, "vae_decoder, mean of the picture: 1 of 2"),
-    ],
-)  # fmt: skip
-def test_nan_is_named_and_ends_the_request(poisoned, picture, component: str, output: str, at: int, where: str):
-    kontext, executor = poisoned
-    prompts = ["x", "y"] if at == 1 else "x"
-    executor.poison(component, output, at)
-    with pytest.raises(NotFiniteError, match=f"{where}.* values are NaN or infinite$"):
-        kontext.edit(picture(128, 128), prompts, steps=3, seed=0)
-    assert kontext.edit(picture(128, 128), "x", steps=1, seed=0).image.size == (128, 128)
-
-
-def test_what_was_not_finite_is_not_kept(poisoned, picture):
-    kontext, executor = poisoned
-    executor.poison("clip", "pooled")
-    with pytest.raises(NotFiniteError, match="clip"):
-        kontext.edit(picture(128, 128), "x", steps=1, seed=0)
-    assert "text" in kontext.edit(picture(128, 128), "x", steps=1, seed=0).milliseconds
-
-
-def test_fp16_is_suspected_where_a_graph_has_it(poisoned, picture):
-    kontext, executor = poisoned
-    kontext._server._precisions["clip"] = Precision.FP16
-    executor.poison("clip", "pooled")
-    with pytest.raises(NotFiniteError, match=r"clip: .* infinite; a graph in bf16 or fp32 instead of fp16 usually"):
-        kontext.edit(picture(128, 128), "x", steps=1, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("component", "output", "at", "where"),
-    [("conditioner", "modulation", 0, "conditioner: 1 of"), ("denoiser", "next_latents", 1, "denoiser, step 2 of 4")],
-)  # fmt: skip
-def test_debug_nan_finds_the_step(poisoned, component: str, output: str, at: int, where: str):
-    kontext, executor = poisoned
-    executor.poison(component, output, at)
-    with pytest.raises(NotFiniteError, match=where):
-        kontext.generate("x", steps=4, seed=0, size=(32, 32), debug_nan=True)
-    executor.poison(component, output, at)
-    with pytest.raises(NotFiniteError, match=r"denoiser, step [14] of 4"):  # all that is seen without
-        kontext.generate("x", steps=4, seed=0, size=(32, 32))
-
-
 def test_in_parts_or_in_one_piece_is_the_same(kontext: Kontext, picture):
     def latents(**watch):
         result = kontext.edit(picture(96, 192), "x", steps=3, seed=1, **watch)
@@ -344,75 +268,3 @@ def test_failure_names_component_and_shapes(bundle: Bundle):
         executor.run("t5", {"input_ids": np.zeros((1, 5), np.int32)})
     with pytest.raises(ExecutorError, match=r"t5 failed in ONNX Runtime for input_ids \[1, 512\]: .*indices"):
         executor.run("t5", {"input_ids": np.full((1, 512), 1 << 30, np.int32)})
-
-
-def test_png_carries_request_and_fingerprint(kontext: Kontext, picture, tmp_path: Path):
-    result = kontext.edit(picture(96, 192), "mach es blau, größer", steps=1, seed=9)
-    (path,) = result.save(tmp_path / "new" / "out.png")
-    with Image.open(path) as image:
-        image.load()
-        request = json.loads(image.text["kontext-trt"])
-        assert pixels(image).tolist() == pixels(result.image).tolist()
-    assert request["prompt"] == "mach es blau, größer"
-    assert (request["seed"], request["steps"], request["guidance"]) == (9, 1, 2.5)
-    assert (request["width"], request["height"]) == (96, 192)
-    assert request["bundle"] == kontext.bundle.fingerprint
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
-def test_other_formats_carry_it_in_exif(kontext: Kontext, tmp_path: Path, suffix: str):
-    (path,) = kontext.generate("größer, 猫", steps=1, seed=1, size=(32, 32)).save(tmp_path / f"out{suffix}")
-    with Image.open(path) as image:
-        request = json.loads(image.getexif()[0x010E])
-    assert (request["prompt"], request["seed"]) == ("größer, 猫", 1)
-
-
-def test_several_pictures_are_numbered(kontext: Kontext, tmp_path: Path):
-    result = kontext.generate("x", steps=1, seed=[1, 2], size=(32, 32))
-    assert [path.name for path in result.save(tmp_path / "out.png")] == ["out-1.png", "out-2.png"]
-    with pytest.raises(RequestError, match="made 2 pictures"):
-        _ = result.image
-
-
-@pytest.mark.filterwarnings("ignore::kontext_trt.PromptCutWarning")
-def test_request_too_long_for_jpeg_is_left_out_with_a_warning(kontext: Kontext, tmp_path: Path, caplog):
-    result = kontext.generate("x" * 70_000, steps=1, seed=1, size=(32, 32))
-    for suffix in (".jpg", ".webp"):
-        result.save(tmp_path / f"out{suffix}")
-    (message,) = (record.message for record in caplog.records if record.name.endswith("result"))
-    assert "out.jpg: the request is too long for a JPEG, and is left out" in message
-    with Image.open(tmp_path / "out.jpg") as image:
-        assert 0x010E not in image.getexif()
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("file/out.png", "out.png cannot be written: .*exists.*; choose another place"),
-        ("/proc/nowhere/out.png", "out.png cannot be written: .*; choose another place"),
-        ("a\0b/out.png", "cannot be written: .*null"),
-        (f"{'x' * 250}.png", "cannot be written: .*too long"),
-        ("folder.png", "folder.png cannot be written: it is a folder"),
-        ("out.xbm", "Pillow writes no colour picture as XBM; use .png, .jpg or .webp"),
-        ("out.h5", "Pillow writes no colour picture as HDF5; use .png, .jpg or .webp"),
-    ],
-)
-def test_place_that_cannot_be_written_is_refused(tmp_path: Path, name: str, message: str):
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(RequestError, match=message):
-        check_output(tmp_path / name)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder.png"}
-
-
-def test_trying_a_place_leaves_nothing(tmp_path: Path):
-    (tmp_path / "a").mkdir()
-    assert check_output(tmp_path / "a" / "b" / "c" / "out.JPG") == "JPEG"
-    assert list((tmp_path / "a").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["out.txt", "out"])
-def test_unknown_format_is_refused_and_nothing_written(kontext: Kontext, tmp_path: Path, name: str):
-    with pytest.raises(RequestError, match="no picture format has the suffix"):
-        kontext.generate("x", steps=1, seed=1, size=(32, 32)).save(tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
