@@ -22,14 +22,14 @@ from diffusers import AutoencoderKL
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch.nn.functional import avg_pool2d, pad
 
 from ...engine.errors import CheckpointError
 from ...engine.files import atomic_folder, is_taken
 from ..program import positive, run_main
 from .samples import draw_sample
 from .scene import SIZES, Size
-from .scoring import worst_window, wrong_pixels
+from .scoring import decibels, squared_error, worst_window, wrong_pixels
 from .vae_training import to_network, to_pictures
 
 WEIGHTS_FILE = "vae/diffusion_pytorch_model.safetensors"
@@ -56,6 +56,9 @@ class Quality:
 
     psnr_db: float
     wrong: float
+
+    def __str__(self) -> str:
+        return f"{self.psnr_db:.1f} dB, {100 * self.wrong:.1f} % of the worst windows wrong"
 
 
 class Tuner:
@@ -127,9 +130,9 @@ def quality(vae: AutoencoderKL) -> Quality:
         pixels = torch.from_numpy(picture)[None]
         latents = vae.encoder(to_network(pixels, torch.float32)).chunk(2, dim=1)[0]
         decoded = to_pictures(vae.decoder(latents))
-        errors.append(interpolate((decoded.float() - pixels).square().permute(0, 3, 1, 2), (1, 1), mode="area"))
+        errors.append(squared_error(decoded[0].numpy(), picture, np.ones(picture.shape[:2], bool)))
         wrong.append(worst_window(wrong_pixels(decoded[0].numpy(), picture)))
-    return Quality(psnr_db=float(10 * torch.log10(255**2 / torch.stack(errors).mean())), wrong=float(np.mean(wrong)))
+    return Quality(psnr_db=decibels(float(np.mean(errors))), wrong=float(np.mean(wrong)))
 
 
 def main() -> None:
@@ -152,8 +155,9 @@ def tune(checkpoint: Path, folder: Path, *, minutes: float, batch: int) -> None:
         raise CheckpointError(f"{checkpoint} is no diffusers folder of the small Kontext: {error}") from error
     console, tuner = Console(), Tuner(vae)
     console.print(f"before: {quality(vae)}")
-    start, steps, losses = time.monotonic(), 0, []
-    while (part := (time.monotonic() - start) / (60 * minutes)) < 1:
+    start, end = time.monotonic(), 60 * max(minutes, 1e-6)
+    steps, losses = 0, []
+    while (part := (time.monotonic() - start) / end) < 1:
         losses.append(tuner.step(batch, part))
         steps += 1
         if steps % REPORTED == 0:
