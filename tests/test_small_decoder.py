@@ -32,7 +32,6 @@ def test_details_count_more():
 def test_the_decoder_alone_learns(pipeline, monkeypatch: pytest.MonkeyPatch):
     """Two pictures by heart."""
     monkeypatch.setattr(tune_decoder, "LEARNING_RATE", 3e-3)
-    monkeypatch.setattr(tune_decoder, "AVERAGED", 0.9)
     tuner = Tuner(pipeline.vae)
     pictures = tuner._pictures(2, SQUARE)
     monkeypatch.setattr(Tuner, "_pictures", lambda self, batch, size: pictures)
@@ -40,11 +39,11 @@ def test_the_decoder_alone_learns(pipeline, monkeypatch: pytest.MonkeyPatch):
     losses = [tuner.step(2, 0.03) for _ in range(40)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     last = [parameter.clone() for parameter in pipeline.vae.decoder.parameters()]
-    tuner.take_average()
-    after = pipeline.vae.state_dict()
-    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
-    assert {name.partition(".")[0] for name in changed} == {"decoder"}
-    assert any(not torch.equal(a, b) for a, b in zip(last, pipeline.vae.decoder.parameters(), strict=True))
+    with tuner.adam.averaged():
+        after = pipeline.vae.state_dict()
+        changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+        assert {name.partition(".")[0] for name in changed} == {"decoder"}
+        assert any(not torch.equal(a, b) for a, b in zip(last, pipeline.vae.decoder.parameters(), strict=True))
 
 
 def test_quality_is_of_held_out_pictures(pipeline):

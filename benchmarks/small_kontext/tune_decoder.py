@@ -1,4 +1,4 @@
-"""Go on training the decoder of a checkpoint's autoencoder, alone; an hour of two CPU cores is enough to see it.
+"""Go on training the decoder of a checkpoint's autoencoder, alone; half an hour of two CPU cores is enough.
 
     python -m kontext_trt.benchmarks.small_kontext.tune_decoder CHECKPOINT FOLDER [--minutes 40]
 
@@ -26,22 +26,24 @@ from torch.nn.functional import avg_pool2d, pad
 
 from ...engine.errors import CheckpointError
 from ...engine.files import atomic_folder, is_taken
+from ..bench.diffusers_folder import WEIGHT_FILES
 from ..program import positive, run_main
+from .optimizer import FlatAdam
+from .options import learning_rate
 from .samples import draw_sample
 from .scene import SIZES, Size
 from .scoring import decibels, squared_error, worst_window, wrong_pixels
-from .vae_training import to_network, to_pictures
+from .vae_training import decode, encode, to_network
 
-WEIGHTS_FILE = "vae/diffusion_pytorch_model.safetensors"
+WEIGHTS_FILE = WEIGHT_FILES["vae"]
 DETAILED = ("creature", "creature", "creature", "style", "style", "light")
 """Tasks whose answers half of the pictures are; the other half is what training meets."""
 DETAIL, DETAIL_WEIGHT = 0.1, 4.0
 """What a pixel counts that is this far, of -1..1, from the mean of the 5x5 around it."""
 NOISE = 0.2
 """The most, as a part of the latents' deviation; drawn for each picture."""
-LEARNING_RATE, WARM_UP = 3e-5, 0.03
-AVERAGED = 0.999
-"""The part that the average of weights keeps a step."""
+LEARNING_RATE = 3e-5
+"""At its peak."""
 FIRST_SEED = 40_000_000
 """Pictures that the rest of the training did not see."""
 REPORTED = 500
@@ -67,9 +69,7 @@ class Tuner:
     def __init__(self, vae: AutoencoderKL, seed: int = 0) -> None:
         self.vae, self._dice = vae.requires_grad_(False), Random(f"decoder {seed}")
         self._noise = torch.Generator().manual_seed(seed)
-        self._parameters: list[Tensor] = list(vae.decoder.requires_grad_(True).parameters())
-        self._average: list[Tensor] = [parameter.detach().clone() for parameter in self._parameters]
-        self._adam = torch.optim.Adam(self._parameters, lr=LEARNING_RATE, betas=(0.9, 0.99))
+        self.adam = FlatAdam(vae.decoder.requires_grad_(True), torch.float32, betas=(0.9, 0.99), weight_decay=0.0)
         self._next = FIRST_SEED
 
     def step(self, batch: int, part: float) -> float:
@@ -82,19 +82,9 @@ class Tuner:
         with _bfloat16():
             decoded = self.vae.decoder(latents)
         loss = detail_loss(decoded.float(), pictures)
-        for group in self._adam.param_groups:
-            group["lr"] = LEARNING_RATE * min(part / WARM_UP, 0.5 + 0.5 * float(np.cos(np.pi * part)))
-        self._adam.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._adam.step()
-        torch._foreach_lerp_(self._average, [one.detach() for one in self._parameters], 1 - AVERAGED)
+        self.adam.step(LEARNING_RATE * learning_rate(part, resumed=0))
         return float(loss.detach())
-
-    def take_average(self) -> None:
-        """Give the decoder the average of its weights so far."""
-        with torch.no_grad():
-            torch._foreach_copy_(self._parameters, self._average)
 
     def _pictures(self, batch: int, size: Size) -> Tensor:
         targets = []
@@ -120,18 +110,16 @@ def detail_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
     return (weight * each).mean() / weight.mean()
 
 
-@torch.no_grad()
 def quality(vae: AutoencoderKL) -> Quality:
     """On held-out pictures with details, encoded and decoded."""
     errors, wrong = [], []
     for number in range(NUM_CHECKED):
         task = DETAILED[number % len(DETAILED)]
         picture = draw_sample(CHECKED_SEED + number, held_out=True, task=task).target()
-        pixels = torch.from_numpy(picture)[None]
-        latents = vae.encoder(to_network(pixels, torch.float32)).chunk(2, dim=1)[0]
-        decoded = to_pictures(vae.decoder(latents))
-        errors.append(squared_error(decoded[0].numpy(), picture, np.ones(picture.shape[:2], bool)))
-        wrong.append(worst_window(wrong_pixels(decoded[0].numpy(), picture)))
+        latents = encode(vae, torch.from_numpy(picture)[None], 0.0, 1.0)
+        decoded = decode(vae, latents, (picture.shape[1], picture.shape[0]), 0.0, 1.0)[0].numpy()
+        errors.append(squared_error(decoded, picture, np.ones(picture.shape[:2], bool)))
+        wrong.append(worst_window(wrong_pixels(decoded, picture)))
     return Quality(psnr_db=decibels(float(np.mean(errors))), wrong=float(np.mean(wrong)))
 
 
@@ -163,9 +151,8 @@ def tune(checkpoint: Path, folder: Path, *, minutes: float, batch: int) -> None:
         if steps % REPORTED == 0:
             console.print(f"{100 * part:5.1f} %  step {steps}  loss {np.mean(losses):.5f}  {quality(vae)}")
             losses.clear()
-    tuner.take_average()
-    console.print(f"after {steps} steps: {quality(vae)}")
-    with atomic_folder(folder, replace=True) as new:
+    with tuner.adam.averaged(), atomic_folder(folder, replace=True) as new:
+        console.print(f"after {steps} steps: {quality(vae)}")
         shutil.copytree(checkpoint, new, dirs_exist_ok=True)
         weights = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in vae.state_dict().items()}
         (new / WEIGHTS_FILE).unlink()
