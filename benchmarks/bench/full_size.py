@@ -80,7 +80,7 @@ def run(
     ablation: Annotated[bool, typer.Option("--ablation", help="Switch each of the engine's gains off.")] = False,
     steps: Annotated[int, typer.Option(help="Steps of the flow.")] = 28,
     repeat: Annotated[int, typer.Option(help="Warm requests.")] = 3,
-    peer_timeout: Annotated[float, typer.Option(help="Seconds for each peer, compiling included.")] = 330,
+    peer_timeout: Annotated[float, typer.Option(help="Seconds for each peer, compiling included.")] = 420,
 ) -> None:
     """Fill, link, and measure into REPORT."""
     if not (folder / BUNDLE).is_dir():

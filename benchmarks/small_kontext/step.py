@@ -54,7 +54,8 @@ class Step:
             return
         self._sample = {name: values.clone() for name, values in sample.items()}
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=self._stream):
+        # another thread pins memory for the stream of samples meanwhile, which "global" takes for an error
+        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
             self._step(self._sample)
 
     def _step(self, sample: dict[str, Tensor]) -> None:
