@@ -1,4 +1,4 @@
-"""One calibration and the quantized bundles of the tiny checkpoints, made once for the whole run."""
+"""The tiny checkpoint as single files, one calibration and quantized bundles, made once for the whole run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from single_files import write_models_folder
 
 from kontext_trt import Bundle
 from kontext_trt.engine.components import Precision
@@ -81,3 +82,11 @@ def wide_quantized(
         return made[recipe, t5]
 
     return bundle
+
+
+@pytest.fixture(scope="session")
+def models_path(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ComfyUI has it. Not to be altered."""
+    path = tmp_path_factory.mktemp("comfy") / "models"
+    write_models_folder(checkpoint_path, path)
+    return path

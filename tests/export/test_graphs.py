@@ -1,7 +1,6 @@
-"""Graphs: sound for every tool, views of the checkpoint, exact, in every precision and both forms of operators."""
+"""Graphs: sound for every tool, views of the checkpoint, exact, in both forms of operators."""
 
 import errno
-import os
 from collections import Counter
 from pathlib import Path
 from typing import ClassVar
@@ -12,21 +11,15 @@ import onnxruntime
 import pytest
 import torch
 from polygraphy.backend.onnx import OnnxFromPath
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kontext_trt import Bundle, Kontext
 from kontext_trt.engine.components import COMPONENTS, Operators, Precision
-from kontext_trt.engine.errors import ExportError
-from kontext_trt.export import export as export_module
 from kontext_trt.export.checkpoint import open_checkpoint
-from kontext_trt.export.checkpoint.views import View
 from kontext_trt.export.configs import ModelConfig, TransformerConfig
 from kontext_trt.export.export import ExportOptions, export_bundle
 from kontext_trt.export.networks.layers import WIDEST
-from kontext_trt.export.tiny import write_tiny_checkpoint
 from kontext_trt.export.trace import TraceOptions, trace
-from kontext_trt.export.weights import write_converted
 
 
 def structure(bundle: Bundle, component: str) -> onnx.ModelProto:
@@ -50,13 +43,6 @@ def copied_bundle(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactor
 def decomposed_bundle(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     options = ExportOptions(operators=Operators.DECOMPOSED)
     return export_bundle(open_checkpoint(checkpoint_path), tmp_path_factory.mktemp("decomposed") / "bundle", options)
-
-
-@pytest.fixture(scope="module")
-def bf16_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bf16") / "checkpoint"
-    write_tiny_checkpoint(path, dtype=torch.bfloat16)
-    return path
 
 
 class TestSoundness:
@@ -196,138 +182,6 @@ class TestViews:
         assert (folder / "fp32.safetensors").read_bytes() == before
         assert made.verify() == []
         onnxruntime.InferenceSession(made.graph_path("denoiser"))
-
-
-class TestPrecisions:
-    def test_stored_type_is_kept_and_nothing_converted(self, bf16_checkpoint: Path, tmp_path: Path):
-        made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle")
-        assert {graph.precision for graph in made.manifest.graphs.values()} == {Precision.BF16}
-        assert {record.origin for record in made.manifest.weights} == {"hardlink"}
-        model = structure(made, "denoiser")
-        types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
-        assert types["latents"] == types["next_latents"] == types["cos"] == onnx.TensorProto.FLOAT
-        assert types["modulation"] == types["text_tokens"] == onnx.TensorProto.BFLOAT16
-
-    def test_fp16_picture_is_near(self, kontext: Kontext, checkpoint_path: Path, picture, tmp_path: Path):
-        options = ExportOptions(precision=Precision.FP16)
-        made = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle", options)
-        assert {record.origin for record in made.manifest.weights} == {"converted"}
-        with Kontext.open(made) as other:
-            one, two = (session.edit(picture(128, 128), "x", steps=3, seed=0) for session in (kontext, other))
-        error = np.asarray(one.image, float) - np.asarray(two.image, float)
-        assert 20 * np.log10(255 / np.sqrt(np.mean(error**2))) > 45
-
-    def test_bf16_widened_to_fp32_is_diffusers_in_fp32(self, bf16_checkpoint: Path, picture, tmp_path: Path):
-        from diffusers import FluxKontextPipeline
-
-        options = ExportOptions(precision=Precision.FP32)
-        made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle", options)
-        pipeline = FluxKontextPipeline.from_pretrained(bf16_checkpoint, dtype=torch.float32)
-        pipeline.set_progress_bar_config(disable=True)
-        noise = np.random.default_rng(0).standard_normal((1, 64, 64)).astype(np.float32)
-        with Kontext.open(made) as kontext:
-            ours = kontext.edit(picture(128, 128), "x", steps=2, seed=0, noise=noise).outputs[0].latents
-        theirs = pipeline(
-            image=picture(128, 128),
-            prompt="x",
-            latents=torch.from_numpy(noise),
-            width=128,
-            height=128,
-            max_area=128 * 128,
-            num_inference_steps=2,
-            guidance_scale=2.5,
-            output_type="latent",
-            _auto_resize=False,
-        ).images[0]
-        np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-5)
-
-    @pytest.mark.parametrize("precision", list(Precision))
-    def test_converted_file_is_safetensors_and_rounds_as_torch(
-        self, precision: Precision, bundle: Bundle, tmp_path: Path
-    ):
-        views = open_checkpoint(Path(bundle.manifest.source)).clip.weights.views
-        write_converted(views, precision, tmp_path / "out.safetensors")
-        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision.value]
-        with safe_open(tmp_path / "out.safetensors", "pt") as file:
-            assert set(file.keys()) == set(views)
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                assert torch.equal(file.get_tensor(name), views[name].read().to(dtype))
-
-    def test_chunks_cover_a_tensor_of_any_size(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("kontext_trt.export.checkpoint.views.CHUNK_ITEMS", 7)
-        values = np.arange(23, dtype=np.float32)
-        values.tofile(tmp_path / "data")
-        view = View(path=tmp_path / "data", dtype="F32", shape=(23,), offset=0)
-        assert [len(chunk) for chunk in view.chunks()] == [7, 7, 7, 2]
-        assert view.read().tolist() == values.tolist()
-
-    def test_overflow_in_fp16_names_the_tensor(self, tmp_path: Path):
-        np.array([1.0, 70_000.0], np.float32).tofile(tmp_path / "data")
-        views = {"big.weight": View(path=tmp_path / "data", dtype="F32", shape=(2,), offset=0)}
-        with pytest.raises(ExportError, match=r"tensor big\.weight has values beyond float16's 65504"):
-            write_converted(views, Precision.FP16, tmp_path / "out.safetensors")
-        assert [file.name for file in tmp_path.iterdir()] == ["data"]
-
-
-class TestWriting:
-    def test_failed_export_leaves_nothing(self, checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        def fail(*_: object) -> None:
-            raise ExportError("tracing t5 failed: on purpose")
-
-        monkeypatch.setattr(export_module, "trace", fail)
-        with pytest.raises(ExportError, match="on purpose"):
-            export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_failed_overwrite_leaves_the_old_bundle(
-        self, checkpoint_path: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
-    ):
-        def fail(*_: object) -> None:
-            raise ExportError("on purpose")
-
-        monkeypatch.setattr(export_module, "trace", fail)
-        before = Bundle.open(bundle_copy).fingerprint
-        with pytest.raises(ExportError, match="on purpose"):
-            export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))
-        assert Bundle.open(bundle_copy).fingerprint == before
-        assert [path.name for path in bundle_copy.parent.iterdir()] == ["copy"]
-
-    def test_overwriting_keeps_what_was_built(self, checkpoint_path: Path, bundle_copy: Path):
-        plan = bundle_copy / "plans/clip/0123.plan"
-        plan.parent.mkdir(parents=True)
-        plan.write_text("hours of work")
-        before = Bundle.open(bundle_copy).fingerprint
-        again = export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))
-        assert plan.read_text() == "hours of work"
-        assert again.fingerprint == before
-        assert [path.name for path in bundle_copy.parent.iterdir()] == ["copy"]
-
-    def test_what_was_built_is_copied_where_it_cannot_be_linked(
-        self, checkpoint_path: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
-    ):
-        def refuse(*_: object) -> None:
-            raise OSError(errno.EPERM, "Operation not permitted")
-
-        plan = bundle_copy / "plans/clip/0123.plan"
-        plan.parent.mkdir(parents=True)
-        plan.write_text("hours of work")
-        monkeypatch.setattr(os, "link", refuse)
-        monkeypatch.setattr("kontext_trt.engine.files._reflink", lambda *_: False)
-        export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))
-        assert plan.read_text() == "hours of work"
-
-    def test_taken_name_is_refused(self, checkpoint_path: Path, tmp_path: Path):
-        checkpoint = open_checkpoint(checkpoint_path)
-        with pytest.raises(ExportError, match="exists; choose another name or export with --overwrite"):
-            export_bundle(checkpoint, tmp_path)
-        (tmp_path / "thesis.tex").touch()
-        with pytest.raises(ExportError, match="is not a bundle; it will not be overwritten"):
-            export_bundle(checkpoint, tmp_path, ExportOptions(overwrite=True))
-
-    @pytest.mark.usefixtures("traced_anew")
-    def test_same_checkpoint_same_graphs(self, checkpoint_path: Path, bundle: Bundle, tmp_path: Path):
-        again = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle")
-        assert again.fingerprint == bundle.fingerprint
 
 
 def test_no_operator_takes_a_list_longer_than_a_kernel_does() -> None:
