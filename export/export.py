@@ -63,12 +63,7 @@ def export_bundle(
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
         raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
-    config = ModelConfig(
-        transformer=checkpoint.transformer.config,
-        vae=checkpoint.vae.config,
-        clip=checkpoint.clip.config,
-        t5=checkpoint.t5.config,
-    )
+    config = checkpoint.config
     tensors = {name: expected_tensors(name, config) for name in COMPONENTS}
     check_tensors(checkpoint, tensors)
     with atomic_folder(path, replace=options.overwrite) as folder:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...engine.errors import CheckpointError
 from ...engine.manifest import FlowRecord
 from ...engine.tensor_file import TensorFile
-from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
+from ..configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
 from .parts import Part, open_clip, open_t5, open_transformer, open_vae
 from .views import Weights
 
@@ -70,6 +70,13 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.vae.weights.source} makes pictures {self.vae.config.downscale}x smaller, FLUX.1's does 8x"
             )
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of all four parts."""
+        return ModelConfig(
+            transformer=self.transformer.config, vae=self.vae.config, clip=self.clip.config, t5=self.t5.config
+        )
 
     def weights(self, part: str) -> Weights:
         """The tensors of "transformer", "vae", "clip" or "t5"."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
-from kontext_trt.export.configs import ModelConfig
 from kontext_trt.export.export import check_tensors
 from kontext_trt.export.trace import expected_tensors
 
@@ -15,14 +15,7 @@ TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 def check(checkpoint_path: Path, **files: Path) -> None:
     """Open and compare with the networks, as an export does before it traces."""
     checkpoint = open_checkpoint(checkpoint_path, CheckpointFiles(**files))
-    config = ModelConfig(
-        transformer=checkpoint.transformer.config,
-        vae=checkpoint.vae.config,
-        clip=checkpoint.clip.config,
-        t5=checkpoint.t5.config,
-    )
-    names = ("clip", "t5", "vae_encoder", "conditioner", "denoiser", "vae_decoder")
-    check_tensors(checkpoint, {name: expected_tensors(name, config) for name in names})
+    check_tensors(checkpoint, {name: expected_tensors(name, checkpoint.config) for name in COMPONENTS})
 
 
 def rewrite(file: Path, change) -> None:
