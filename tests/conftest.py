@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +15,8 @@ from PIL import Image
 
 from kontext_trt import Bundle, Kontext
 from kontext_trt.engine.components import Component, Precision
+from kontext_trt.engine.errors import MissingDependencyError
+from kontext_trt.export.environment import require_export
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,7 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def traced_once() -> Iterator[None]:
     """Exports in this process share the graphs that depend on nothing else: one of each component, configuration and
     options is traced, which takes seconds, and every export gets a copy. `traced_anew` is for tests of tracing."""
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnxscript") is None:
+    try:
+        require_export()
+    except MissingDependencyError:
         yield
         return
     from kontext_trt.export import export, trace
