@@ -57,6 +57,7 @@ class OnnxRuntimeEngines:
             "device_id": str(self._cuda.device),
             "user_compute_stream": str(self._cuda.stream_address(stream)),
             "arena_extend_strategy": "kSameAsRequested",  # the default doubles what it takes
+            "cudnn_conv_algo_search": "HEURISTIC",  # the default times every algorithm at each new shape
         }
         if self._bundle.graph(component).precision is Precision.FP32:
             provider["use_tf32"] = "0"  # elsewhere it would also keep convolutions from the tensor cores
