@@ -18,7 +18,7 @@ from ...engine.sizes import parse_size
 from ...engine.terminal import notes, progress_bars, screen
 from ...runtime.options import ExecutorName
 from .options import CHART, PAGE, PROMPT, REPORT, BenchOptions
-from .peers import PeerName
+from .peers import TIMEOUT_S, PeerName
 from .records import Record, encode_lines
 
 
@@ -48,6 +48,7 @@ def bench(
     peer: Annotated[
         list[PeerName] | None, typer.Option(help="Measure this beside it; several are allowed.", show_default=False)
     ] = None,
+    peer_timeout: Annotated[float, typer.Option(min=1, help="Seconds for each peer, compiling included.")] = TIMEOUT_S,
     ceilings: Annotated[bool, typer.Option(help="Measure what the GPU reaches with plain kernels.")] = True,
     ablation: Annotated[bool, typer.Option("--ablation", help="Switch each of the engine's gains off.")] = False,
     unpruned: Annotated[
@@ -81,6 +82,7 @@ def bench(
         repeat=repeat,
         checkpoint=checkpoint,
         peers=tuple(peer or ()),
+        peer_timeout_s=peer_timeout,
         ceilings=ceilings,
         ablation=ablation,
         unpruned=unpruned,

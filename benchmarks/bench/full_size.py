@@ -5,7 +5,7 @@
 
 `prepare`, on any machine with the exporter, makes a few megabytes: a bundle and a diffusers folder without weights.
 `run`, on the GPU machine, fills 34 GB of them (45 s on an H200) and measures; each phase prints a line, and the report
-is there after each. A second call on the same machine goes on with --skip-fill.
+is there after each. A second call on the same machine goes on with --skip-fill, and finds what a peer has compiled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...engine.components import Operators
 from ...engine.errors import BundleError
 from ..program import run_main
 from .child import run_child
-from .peers import PeerName
+from .peers import TIMEOUT_S, PeerName
 
 BUNDLE, CHECKPOINT, UNPRUNED, UNPRUNED_GRAPH = "bundle", "checkpoint", "unpruned", "unpruned-denoiser.onnx"
 app = typer.Typer(add_completion=False, help=(__doc__ or "").splitlines()[0])
@@ -80,7 +80,7 @@ def run(
     ablation: Annotated[bool, typer.Option("--ablation", help="Switch each of the engine's gains off.")] = False,
     steps: Annotated[int, typer.Option(help="Steps of the flow.")] = 28,
     repeat: Annotated[int, typer.Option(help="Warm requests.")] = 3,
-    peer_timeout: Annotated[float, typer.Option(help="Seconds for each peer, compiling included.")] = 420,
+    peer_timeout: Annotated[float, typer.Option(min=1, help="Seconds for each peer, compiling included.")] = TIMEOUT_S,
 ) -> None:
     """Fill, link, and measure into REPORT."""
     if not (folder / BUNDLE).is_dir():

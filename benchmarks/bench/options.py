@@ -9,7 +9,7 @@ from pathlib import Path
 from ...engine.errors import RequestError
 from ...engine.sizes import Size
 from ...runtime.options import ExecutorName
-from .peers import PeerName
+from .peers import TIMEOUT_S, PeerName
 
 REPORT, PAGE, CHART, REFERENCE = "bench.jsonl", "bench.html", "bench.png", "reference.png"
 PROMPT = "make it blue"
@@ -27,7 +27,7 @@ class BenchOptions:
         batch: pictures a request, of seeds from `seed` on.
         repeat: warm requests.
         checkpoint: the diffusers folder of the same weights, which peers load.
-        peer_timeout_s: for each peer, compiling included.
+        peer_timeout_s: for each peer, compiling included. What it has compiled until then is found again in `out`.
         ceilings: measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
         ablation: switch each gain off by itself. `unpruned` is a bundle of the same weights whose last block
             computes every token.
@@ -49,7 +49,7 @@ class BenchOptions:
     repeat: int = 5
     checkpoint: Path | None = None
     peers: tuple[PeerName, ...] = ()
-    peer_timeout_s: float = 600
+    peer_timeout_s: float = TIMEOUT_S
     ceilings: bool = True
     ablation: bool = False
     unpruned: Path | None = None

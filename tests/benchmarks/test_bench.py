@@ -9,55 +9,28 @@ import msgspec
 import numpy as np
 import pytest
 from command_line import run
+from made_runs import made_run
 from PIL import Image
 
 from kontext_trt import ExecutorError, RequestError
 from kontext_trt.benchmarks.bench import bench, engine_process
 from kontext_trt.benchmarks.bench.bench import BenchOptions, made_picture, make_case
-from kontext_trt.benchmarks.bench.chart import COLOURS, draw
+from kontext_trt.benchmarks.bench.chart import COLOURS
 from kontext_trt.benchmarks.bench.engine_process import Job, measure
-from kontext_trt.benchmarks.bench.page import render
 from kontext_trt.benchmarks.bench.peers import PeerName
 from kontext_trt.benchmarks.bench.records import (
     Agreement,
     Case,
     Failure,
     Machine,
-    Memory,
     Record,
     Roofline,
     Run,
-    Spread,
     decode_lines,
-    encode_lines,
 )
-from kontext_trt.benchmarks.bench.sections import STAGES, comparable, sections
+from kontext_trt.benchmarks.bench.sections import STAGES
 from kontext_trt.engine.bundle import Bundle
 from kontext_trt.runtime.options import ExecutorName
-
-MEMORY = Memory(
-    components={}, arena=None, buffers=None, graphs=None, device_peak=None, host_peak=1 << 30, host_anonymous=1 << 29
-)
-
-
-def spread(value: float) -> Spread:
-    return Spread.of([value, value, 2 * value])
-
-
-def made_run(engine: str, step: float) -> Run:
-    stages = {"tokenize": 1.0, "text": 20.0, "encode": 40.0, "denoise": 4 * step, "decode": 80.0}
-    total = sum(stages.values())
-    return Run(
-        engine=engine,
-        executor="none",
-        bundle=None,
-        precision="bf16",
-        cold={"import": 100.0, "first request": 2 * total},
-        warm={name: spread(value) for name, value in {**stages, "total": total, "step": step}.items()},
-        memory=MEMORY,
-        clocks=None,
-        picture_sha256="",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +120,16 @@ class TestCommand:
         assert not list(tmp_path.iterdir())
         refused = run("bench", bundle_path, "--plan-only", "--size", "64x64", cwd=tmp_path, code=1)
         assert "--plan-only is of one picture of the usual size, and runs nothing: leave out --size" in refused.stderr
+
+    def test_peer_that_takes_too_long(self, bundle_path: Path, checkpoint_path: Path, tmp_path: Path):
+        """The rest is measured all the same."""
+        options = ("--steps", 1, "--repeat", 1, "--executor", "cpu", "--no-ceilings", "--out", tmp_path / "out")
+        peer = ("--peer", "diffusers", "--checkpoint", checkpoint_path, "--peer-timeout", 1)
+        done = run("bench", bundle_path, *options, *peer)
+        assert "diffusers was not measured: not done after 1 s" in " ".join(done.stdout.split())
+        records = decode_lines((tmp_path / "out/bench.jsonl").read_bytes())
+        assert [record.engine for record in records if isinstance(record, Run)] == ["kontext-trt"]
+        assert isinstance(only(records, Roofline), Roofline)
 
     def test_refusals(self, bundle_path: Path, tmp_path: Path):
         refused = run("bench", bundle_path, "--peer", "diffusers", "--out", tmp_path / "out", code=1)
@@ -238,65 +221,3 @@ def test_times_are_worth_nothing_if_a_seed_gives_two_pictures(
     )
     with pytest.raises(ExecutorError, match="one seed gave different pictures"):
         measure(job, 0.0)
-
-
-class TestReport:
-    def test_no_speed_is_quoted_of_another_picture(self):
-        """Neither in the tables nor in the chart."""
-        ours, near, far = made_run("kontext-trt", 100.0), made_run("near", 150.0), made_run("far", 57.0)
-        agreements = [
-            Agreement(one="kontext-trt", other="near", psnr_db=44.0, agree=True),
-            Agreement(one="kontext-trt", other="far", psnr_db=12.0, agree=False),
-        ]
-        records: list[Record] = [ours, near, far, *agreements]
-        kept, words = comparable(records)
-        assert [run.engine for run in kept] == ["kontext-trt", "near"]
-        assert words == ["far: its picture is 12.0 dB from kontext-trt's, too far for its times to mean anything"]
-        times = sections(records)[0]
-        assert times.columns == ("", "kontext-trt", "near")
-        assert "a step of kontext-trt takes 0.67 times near's" in times.note
-        assert words[0] in times.note
-        assert "57.00" not in render(records, draw(kept))
-
-    def test_other_precisions_are_not_compared(self):
-        records: list[Record] = [
-            msgspec.structs.replace(made_run("kontext-trt", 1.0), precision="fp32"),
-            made_run("half", 2.0),
-        ]
-        times = sections(records)[0]
-        assert "half computes in bf16, kontext-trt in fp32: not compared" in times.note
-        assert "times half's" not in times.note
-        assert times.rows[1] == ("in", "fp32", "bf16")
-
-    def test_what_an_engine_notes_is_said(self):
-        run = msgspec.structs.replace(made_run("compiled", 1.0), notes=("the decoder is not compiled: no room",))
-        assert "compiled: the decoder is not compiled: no room" in sections([run])[0].note
-
-    def test_bars_stay_in_the_picture(self):
-        """Stages' medians may add up to more than the median total."""
-        run = made_run("kontext-trt", 100.0)
-        short = msgspec.structs.replace(run, warm=dict(run.warm) | {"total": spread(10.0)})
-        pixels = np.asarray(draw([short]))
-        assert (pixels[:, -40:] == 255).all()
-
-    def test_failures_are_said(self):
-        records: list[Record] = [made_run("kontext-trt", 1.0), Failure(engine="torchao", reason="is not installed")]
-        assert "torchao was not measured: is not installed" in sections(records)[0].note
-
-    def test_page_escapes_what_it_quotes(self):
-        records: list[Record] = [made_run("<b>", 1.0), Failure(engine="x", reason="a < b & c")]
-        page = render(records, None)
-        assert "<b>" not in page
-        assert "a &lt; b &amp; c" in page
-
-    def test_lines_come_back_as_they_were(self):
-        records: list[Record] = [made_run("kontext-trt", 1.5), Failure(engine="x", reason='"quoted"\nlines')]
-        text = encode_lines(records)
-        assert text.count(b"\n") == 2
-        assert decode_lines(text) == records
-
-    def test_percentiles(self):
-        made = Spread.of([float(value) for value in range(101)])
-        assert (made.p50, made.p95, made.p99, made.least, made.count) == (50, 95, 99, 0, 101)
-        with pytest.raises(ValueError, match="at least one"):
-            Spread.of([])

@@ -1,0 +1,81 @@
+"""What a benchmark's report shows, and what it refuses to compare."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from made_runs import made_run, spread
+
+from kontext_trt.benchmarks.bench.chart import draw
+from kontext_trt.benchmarks.bench.page import render
+from kontext_trt.benchmarks.bench.records import Agreement, Failure, Record, Spread, decode_lines, encode_lines
+from kontext_trt.benchmarks.bench.sections import comparable, sections
+
+
+def test_no_speed_is_quoted_of_another_picture():
+    """Neither in the tables nor in the chart."""
+    ours, near, far = made_run("kontext-trt", 100.0), made_run("near", 150.0), made_run("far", 57.0)
+    agreements = [
+        Agreement(one="kontext-trt", other="near", psnr_db=44.0, agree=True),
+        Agreement(one="kontext-trt", other="far", psnr_db=12.0, agree=False),
+    ]
+    records: list[Record] = [ours, near, far, *agreements]
+    kept, words = comparable(records)
+    assert [run.engine for run in kept] == ["kontext-trt", "near"]
+    assert words == ["far: its picture is 12.0 dB from kontext-trt's, too far for its times to mean anything"]
+    times = sections(records)[0]
+    assert times.columns == ("", "kontext-trt", "near")
+    assert "a step of kontext-trt takes 0.67 times near's" in times.note
+    assert words[0] in times.note
+    assert "57.00" not in render(records, draw(kept))
+
+
+def test_other_precisions_are_not_compared():
+    records: list[Record] = [
+        msgspec.structs.replace(made_run("kontext-trt", 1.0), precision="fp32"),
+        made_run("half", 2.0),
+    ]
+    times = sections(records)[0]
+    assert "half computes in bf16, kontext-trt in fp32: not compared" in times.note
+    assert "times half's" not in times.note
+    assert times.rows[1] == ("in", "fp32", "bf16")
+
+
+def test_what_an_engine_notes_is_said():
+    run = msgspec.structs.replace(made_run("compiled", 1.0), notes=("the decoder is not compiled: no room",))
+    assert "compiled: the decoder is not compiled: no room" in sections([run])[0].note
+
+
+def test_bars_stay_in_the_picture():
+    """Stages' medians may add up to more than the median total."""
+    run = made_run("kontext-trt", 100.0)
+    short = msgspec.structs.replace(run, warm=dict(run.warm) | {"total": spread(10.0)})
+    pixels = np.asarray(draw([short]))
+    assert (pixels[:, -40:] == 255).all()
+
+
+def test_failures_are_said():
+    records: list[Record] = [made_run("kontext-trt", 1.0), Failure(engine="torchao", reason="is not installed")]
+    assert "torchao was not measured: is not installed" in sections(records)[0].note
+
+
+def test_page_escapes_what_it_quotes():
+    records: list[Record] = [made_run("<b>", 1.0), Failure(engine="x", reason="a < b & c")]
+    page = render(records, None)
+    assert "<b>" not in page
+    assert "a &lt; b &amp; c" in page
+
+
+def test_lines_come_back_as_they_were():
+    records: list[Record] = [made_run("kontext-trt", 1.5), Failure(engine="x", reason='"quoted"\nlines')]
+    text = encode_lines(records)
+    assert text.count(b"\n") == 2
+    assert decode_lines(text) == records
+
+
+def test_percentiles():
+    made = Spread.of([float(value) for value in range(101)])
+    assert (made.p50, made.p95, made.p99, made.least, made.count) == (50, 95, 99, 0, 101)
+    with pytest.raises(ValueError, match="at least one"):
+        Spread.of([])
