@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
+# what runs on the GPU: gpu is ONNX Runtime, tensorrt TensorRT; make test-gpu GPU_EXTRAS=tensorrt
+GPU_EXTRAS ?= gpu
+GPU_VENV := .venv-$(GPU_EXTRAS)
+GPU_SETUP := $(GPU_VENV)/.ready
 
 .PHONY: setup demo test test-gpu lint types wheel clean
 
@@ -20,11 +24,20 @@ demo: $(SETUP)
 	$(BIN)/kontext-trt demo demo --checkpoint benchmarks/small_kontext/checkpoint \
 		--image docs/small-kontext/before.png --prompt "turn the orange hexagon black" --steps 28
 
+# on a CPU, also where there is a GPU
 test: lint types
-	$(BIN)/python -m pytest
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
 
-test-gpu: $(SETUP)
-	$(BIN)/python -m pytest -m gpu
+# onnxruntime-gpu cannot be installed beside onnxruntime, so these have an environment of their own
+$(GPU_SETUP): pyproject.toml
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(GPU_VENV)/bin/python -m pip install --quiet "torch==2.13.0"
+	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[export,$(GPU_EXTRAS)]" "pytest>=8"
+	touch $(GPU_SETUP)
+
+test-gpu: $(GPU_SETUP)
+	KONTEXT_TRT_REQUIRE_GPU=1 $(GPU_VENV)/bin/python -m pytest tests/gpu
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -37,4 +50,4 @@ wheel: $(SETUP)
 	$(BIN)/python -m build --wheel --outdir dist
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist demo *.egg-info .pytest_cache .ruff_cache

@@ -8,14 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..engine.errors import KontextError, RequestError
+from .bench.child import end_with_parent
 
 
 def run_main(main: Callable[[], None]) -> None:
     """Exit codes: 0 done, 1 refused or failed, 2 wrong usage."""
+    end_with_parent()
     try:
         main()
     except (KontextError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def first_line(error: Exception) -> str:
+    """Of what another library raised, in a note."""
+    words = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {words[0] if words else 'no reason given'}"
 
 
 def result_file(text: str) -> Path:

@@ -5,11 +5,9 @@ Started by `compile_process`. A process of its own gives its memory back, and it
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import logging
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -18,9 +16,9 @@ import msgspec
 
 from .compile import Compiled, CompileJob, compile_plan
 from .errors import KontextError
+from .parent_process import die_with_parent
 
 SECONDS_BETWEEN_REPORTS = 0.1
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +58,6 @@ def main() -> None:
     except (KontextError, OSError) as error:
         report.send(Message(refusal=str(error)))
         sys.exit(1)
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to end this process when its parent's thread ends: nobody is left to use the plan."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(1)  # it ended before the kernel knew
 
 
 if __name__ == "__main__":

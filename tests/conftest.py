@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     from kontext_trt.engine.gpus import find_gpus
 
     gpus, reason = find_gpus()
+    if not gpus and os.environ.get("KONTEXT_TRT_REQUIRE_GPU"):
+        raise pytest.UsageError(f"these tests need a GPU: {reason}")
     if not gpus:
         skip = pytest.mark.skip(reason=f"needs a GPU: {reason}")
         for item in items:

@@ -16,18 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ...engine.bundle import Bundle
-from ...engine.errors import ExecutorError
-from ...export.compare.metrics import psnr_db
+from ...engine.errors import ExecutorError, KontextError
 from ...runtime.device.cuda import CudaPython
 from ...runtime.device.executor import DeviceExecutor
 from ...runtime.executor import Executor
 from ...runtime.executors import open_executor
 from ...runtime.kontext import Kontext
 from ...runtime.options import AnyExecutor, ExecutorOptions
+from ...runtime.pictures import read_picture
 from ...runtime.result import Result
-from .agreement import LEAST_PSNR_DB
+from .agreement import likeness
 from .picture_borders import DeviceCarrier, border_ms, carry_on_host
 from .records import Ablated, Ablation, Case
 from .request import ask
@@ -52,37 +53,69 @@ def ablate(
 
     Prompt and reference come from the caches but where those are what is switched off. Without `unpruned` there is no
     row for pruning, and none for the request graph where there are no graphs. Each way of running is opened by itself
-    and closed before the next.
+    and closed before the next. One that fails, or whose picture is not the one with all gains, is a note instead of a
+    row: within rounding (`Likeness`), and with the same latents, bit for bit, where the same kernels run.
 
-    Raises ExecutorError if a picture is not the one with all gains: bit for bit where the same kernels run, else within
-    rounding (PSNR 30 dB), and what opening and running raise.
+    Raises what opening and running with all gains raise.
     """
     if (image is None) != (case.reference is None):
         raise ValueError("an ablation needs the reference's file if its case has a reference, and only then")
 
-    def run(executor: Executor, of: Bundle, *, forget: bool = False) -> list[Result]:
+    picture = None if image is None else read_picture(image)
+
+    def run(executor: Executor, of: Bundle) -> list[Result]:
         with Kontext(of, executor) as kontext:
-            return _results(kontext, case, image, repeat, forget=forget)
+            return _results(kontext, case, picture, repeat)
 
     executor = open_executor(bundle, options)
     on_device = isinstance(executor, DeviceExecutor)
     with Kontext(bundle, executor) as kontext:
-        best = _results(kontext, case, image, repeat)
-        encoded = _results(kontext, case, image, repeat, forget=True)
-    undivided = run(UndividedExecutor(open_executor(bundle, options)), bundle)
-    rows = [_row("hoisting", "condition and all steps", _loop, best, undivided)]
+        best = _results(kontext, case, picture, repeat)
+        encoded = _results(kontext, case, picture, repeat, forget=True)
+
+    def undivided() -> Ablated:
+        results = run(UndividedExecutor(open_executor(bundle, options)), bundle)
+        return _row("hoisting", "condition and all steps", _loop, best, results)
+
+    def whole(other: Bundle) -> Ablated:
+        results = run(_opened_alike(other, options, executor.name), other)
+        return _row(PRUNING, "one step", _step, best, results)
+
+    def enqueued() -> Ablated:
+        results = run(open_executor(bundle, replace(options, graphs=False)), bundle)
+        return _row("request graph", "a request, encoders cached", _total, best, results, exact=True)
+
+    makers: dict[str, Callable[[], Ablated]] = {"hoisting": undivided}
     if unpruned is not None:
-        whole = run(open_executor(unpruned, options), unpruned)
-        rows.append(_row(PRUNING, "one step", _step, best, whole))
+        makers[PRUNING] = lambda: whole(unpruned)
     if on_device and options.graphs:
-        enqueued = run(open_executor(bundle, replace(options, graphs=False)), bundle)
-        rows.append(_row("request graph", "a request, encoders cached", _total, best, enqueued, exact=True))
-    rows.append(_row("caches", "a repeated request", _total, best, encoded, exact=True))
-    rows.append(_border_row(best[-1], options, repeat, on_device=on_device))
-    return Ablation(rows=tuple(rows))
+        makers["request graph"] = enqueued
+    makers["caches"] = lambda: _row("caches", "a repeated request", _total, best, encoded, exact=True)
+    makers["uint8 pictures"] = lambda: _border_row(best[-1], options, repeat, on_device=on_device)
+    rows, notes = [], []
+    for gain, make in makers.items():
+        try:
+            rows.append(make())
+        except KontextError as error:
+            notes.append(f"no row for {gain}: {error}")
+    return Ablation(rows=tuple(rows), notes=tuple(notes))
 
 
-def _results(kontext: Kontext, case: Case, image: Path | None, repeat: int, *, forget: bool = False) -> list[Result]:
+def _opened_alike(bundle: Bundle, options: ExecutorOptions, name: str) -> Executor:
+    """An executor for it like the one of this name. Raises ExecutorError if it gets another."""
+    executor = open_executor(bundle, options)
+    if executor.name != name:
+        executor.close()
+        raise ExecutorError(
+            f"{bundle.path} is run by {executor.name}, the other bundle by {name}: build plans for both, or choose an "
+            "executor that runs both"
+        )
+    return executor
+
+
+def _results(
+    kontext: Kontext, case: Case, image: Image.Image | None, repeat: int, *, forget: bool = False
+) -> list[Result]:
     """Of the measured requests. The first ones warm up, and fill the caches."""
     results = []
     for _ in range(WARM_UP + repeat):
@@ -95,7 +128,7 @@ def _results(kontext: Kontext, case: Case, image: Path | None, repeat: int, *, f
 def _row(
     gain: str, about: str, value: _Value, best: Sequence[Result], other: Sequence[Result], *, exact: bool = False
 ) -> Ablated:
-    _check(gain, best[-1], other[-1], exact=exact)
+    _check(best[-1], other[-1], exact=exact)
     return Ablated(
         gain=gain,
         about=about,
@@ -104,13 +137,14 @@ def _row(
     )
 
 
-def _check(gain: str, best: Result, other: Result, *, exact: bool) -> None:
+def _check(best: Result, other: Result, *, exact: bool) -> None:
     for one, two in zip(best.outputs, other.outputs, strict=True):
-        same = np.array_equal(one.latents, two.latents)
-        found = psnr_db(np.asarray(one.image), np.asarray(two.image))
-        if not same and (exact or found < LEAST_PSNR_DB):
-            asked = "it must be the same" if exact else f"at least {LEAST_PSNR_DB:.0f} dB are asked"
-            raise ExecutorError(f"without {gain} the picture is another: PSNR {found:.1f} dB, {asked}")
+        first, second = np.asarray(one.image), np.asarray(two.image)
+        found = likeness(first, second)
+        if exact and not np.array_equal(one.latents, two.latents):
+            raise ExecutorError(f"without it the latents are others, and must be the same: {found.describe()}")
+        if not found.agree:
+            raise ExecutorError(f"without it the picture is another: {found.describe()}")
 
 
 def _total(result: Result) -> float:

@@ -14,7 +14,9 @@ from ...engine.files import atomic_file
 from ...engine.gpus import find_gpus
 from ...engine.progress import Progress, Silent
 from ...engine.sizes import Size, squarest
+from ...engine.targets import capability_of
 from ...runtime.pictures import read_picture
+from ...runtime.request import make_request
 from ...runtime.sizes import Fit, nearest_size, place
 from .ablation import ablate
 from .agreement import agreement
@@ -25,11 +27,12 @@ from .machine import this_machine
 from .nvml import load_nvml
 from .options import CHART, PAGE, REFERENCE, REPORT, BenchOptions
 from .page import render
-from .peers import PeerName, measure_peer
+from .peers import PeerName, measure_peer, picture_path
 from .plan_only import ALL_RESIDENT, check, predict, within
 from .records import Case, Ceilings, Failure, Record, Run, encode_lines
 from .roofline import hoisting, roofline
 from .sections import comparable
+from .unpruned import check_unpruned
 
 
 def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[Record]:
@@ -41,12 +44,17 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
     progress = progress or Silent()
     bundle = Bundle.open(options.bundle)
     unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
+    if unpruned is not None:
+        check_unpruned(bundle, unpruned)
     if options.checkpoint is not None and not options.checkpoint.is_dir():
         raise RequestError(f"checkpoint {options.checkpoint} is not a folder; peers load a diffusers folder")
     if options.out.exists() and not options.out.is_dir():
         raise RequestError(f"{options.out} is a file; the report needs a folder")
+    case, picture = make_case(bundle, options)
     options.out.mkdir(parents=True, exist_ok=True)
-    case, image = make_case(bundle, options)
+    image = None if picture is None else options.out / REFERENCE
+    if picture is not None and image is not None:
+        picture.save(image)
     records: list[Record] = [this_machine(), case]
 
     def add(task: str, make: Callable[[], Record]) -> Record:
@@ -77,14 +85,14 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
     return records
 
 
-def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Path | None]:
-    """The request, and its reference at its trained size as a file in the folder."""
+def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Image.Image | None]:
+    """The request, and its reference at its trained size. Raises RequestError for what no request may be."""
     model = bundle.manifest.model
-    reference, path = None, None
+    reference, placed = None, None
     if not options.generate:
         picture = made_picture(squarest(model.sizes)) if options.image is None else read_picture(options.image)
-        reference, path = nearest_size(picture.size, model.sizes), options.out / REFERENCE
-        place(picture, reference, Fit.RESIZE)[0].save(path)
+        reference = nearest_size(picture.size, model.sizes)
+        placed = place(picture, reference, Fit.RESIZE)[0]
     case = Case(
         size=options.size or reference or squarest(model.sizes),
         reference=reference,
@@ -94,17 +102,24 @@ def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Path | None]
         guidance=model.flow.guidance if options.guidance is None else options.guidance,
         prompt=options.prompt,
     )
-    return case, path
+    seeds = range(case.seed, case.seed + case.batch)
+    make_request(
+        model,
+        case.prompt,
+        seed=tuple(seeds),
+        steps=case.steps,
+        guidance=case.guidance,
+        size=case.size,
+        reference=None,
+        noise=None,
+    )
+    return case, placed
 
 
 def made_picture(size: Size) -> Image.Image:
     """A smooth colourful picture, always the same."""
     coarse = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-
-
-def picture_path(folder: Path, engine: str) -> Path:
-    return folder / f"{engine}.png"
 
 
 def write_report(records: list[Record], folder: Path) -> None:
@@ -165,7 +180,9 @@ def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: Run) -
     if (case.size, case.reference, case.batch) != (usual, usual, 1):
         raise RequestError("memory is predicted for one picture of the squarest size with a reference like it")
     budget = options.vram_bytes
-    return check(predict(bundle, budget), run, ALL_RESIDENT if budget is None else within(budget))
+    residency = ALL_RESIDENT if budget is None else within(budget)
+    gpus, _ = find_gpus()
+    return check(predict(bundle, budget), run, residency, capability=capability_of(gpus[0]) if gpus else None)
 
 
 def _or_failure(name: str, make: Callable[[], Record]) -> Record:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..program import result_file, run_main
+from ..program import first_line, result_file, run_main
 from .child import ChildError, run_child
 from .records import Ceilings, Failure
 
@@ -100,7 +100,7 @@ def _product_rates(torch: Any, notes: list[str]) -> list[tuple[str, tuple[int, i
             try:
                 rate = 2 * m * k * n / seconds(torch, product(m, k, n))
             except RuntimeError as error:  # what this GPU has no kernel for
-                notes.append(f"{name} {m}x{k}x{n}: {_first_line(error)}")
+                notes.append(f"{name} {m}x{k}x{n}: {first_line(error)}")
                 continue
             found.append((name, shape, rate))
     return found
@@ -144,7 +144,7 @@ def _attention_rates(torch: Any, notes: list[str]) -> list[tuple[str, str, float
                     attend = torch.nn.functional.scaled_dot_product_attention
                     taken = seconds(torch, lambda q=q, k=k, v=v, attend=attend: attend(q, k, v))
             except RuntimeError as error:  # what this GPU or build has no kernel for
-                notes.append(f"{name} {backend}: {_first_line(error)}")
+                notes.append(f"{name} {backend}: {first_line(error)}")
                 continue
             found.append((name, backend, operations / taken))
     return found
@@ -166,10 +166,6 @@ def _milliseconds(torch: Any, call: Callable[[], object], runs: int) -> list[flo
         event.record()
     torch.cuda.synchronize()
     return [start.elapsed_time(end) for start, end in pairwise(events)]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def main() -> None:

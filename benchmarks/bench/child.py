@@ -13,7 +13,10 @@ from pathlib import Path
 
 from ...engine.errors import KontextError
 from ...engine.memory import anonymous_bytes
+from ...engine.parent_process import die_with_parent
 
+_PARENT = "KONTEXT_TRT_BENCHMARK"
+"""The environment variable in which a child finds its parent's number."""
 _INTERVAL_S = 0.02
 _LAST_LINES = 3
 
@@ -38,7 +41,7 @@ def run_child(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {}), _PARENT: str(os.getpid())},
             start_new_session=True,
         )
         try:
@@ -54,6 +57,13 @@ def run_child(
     if child.returncode:
         raise ChildError(f"{_ending(child.returncode)}{_words(log)}")
     return peak
+
+
+def end_with_parent() -> None:
+    """Called by what `run_child` runs: a benchmark that is killed leaves nothing on the GPU. Elsewhere, nothing."""
+    parent = os.environ.pop(_PARENT, None)
+    if parent is not None:
+        die_with_parent(int(parent))
 
 
 def _ending(code: int) -> str:

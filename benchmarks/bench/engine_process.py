@@ -5,18 +5,18 @@ The parent starts it with `run_engine`; what it finds comes back in a file.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from PIL import Image
 
 from ...engine.bundle import Bundle
 from ...engine.components import COMPONENTS
@@ -25,10 +25,12 @@ from ...engine.memory import peak_resident_bytes
 from ...runtime.device.executor import DeviceExecutor
 from ...runtime.kontext import Kontext
 from ...runtime.options import ExecutorName
+from ...runtime.pictures import read_picture
 from ...runtime.result import Output, Result
-from .child import ChildError, run_child
+from .agreement import likeness
+from .child import ChildError, end_with_parent, run_child
 from .nvml import GpuSampler
-from .records import Case, ComponentMemory, Memory, Run, Spread
+from .records import PICTURES_DIFFER, Case, ComponentMemory, Memory, Run, Spread
 from .request import ask
 
 ENGINE = "kontext-trt"
@@ -69,6 +71,7 @@ def run_engine(job: Job) -> Run:
 
 
 def main(job_file: str, import_ms: float) -> None:
+    end_with_parent()
     job = msgspec.json.decode(Path(job_file).read_bytes(), type=Job, dec_hook=lambda kind, value: kind(value))
     try:
         run = measure(job, import_ms)
@@ -81,8 +84,10 @@ def measure(job: Job, import_ms: float) -> Run:
     """One request in the cold, two more in which graphs are recorded, and `repeat` warm ones. The caches of prompts and
     references are emptied before each.
 
-    Raises ExecutorError if a seed's pictures are not all the same: such times are worth nothing.
+    Raises ExecutorError if a seed's latents are not all the same, bit for bit, or its pictures not alike: such times
+    are worth nothing. Pictures that differ in bits are noted: a decoder's convolutions may add up in any order.
     """
+    image = None if job.image is None else read_picture(job.image)
     with GpuSampler() as gpu, heard_warnings() as warned:
         start = time.perf_counter()
         options = job.executor.options(job.vram_bytes, graphs=job.graphs)
@@ -91,22 +96,23 @@ def measure(job: Job, import_ms: float) -> Run:
             components = _load(kontext)
             loaded = time.perf_counter()
             gpu.forget_peak()
-            first, first_ms = _timed(kontext, job)
+            first, first_ms = _timed(kontext, job.case, image)
             free = _free_bytes(kontext)
-            recording = [_timed(kontext, job) for _ in range(2)]  # the whole, or if that cannot be, its parts
+            # graphs of the whole, or if that cannot be, of its parts
+            recording = [_timed(kontext, job.case, image) for _ in range(2)]
             graphs = None if free is None else max(0, free - (_free_bytes(kontext) or 0))
             gpu.forget()
-            warm = [_timed(kontext, job) for _ in range(job.repeat)]
+            warm = [_timed(kontext, job.case, image) for _ in range(job.repeat)]
             clocks = gpu.clocks()
             memory = _memory(kontext, components, graphs)
     for result, _ in (*recording, *warm):
         if not all(map(_same, result.outputs, first.outputs)):
             raise ExecutorError("one seed gave different pictures: these times are worth nothing")
+    pictures = _equal_pictures([first, *(result for result, _ in (*recording, *warm))])
     on_device = isinstance(kontext.executor, DeviceExecutor)
     if on_device and gpu.used_bytes is not None and gpu.first_bytes is not None:
         memory = msgspec.structs.replace(memory, device_peak=gpu.used_bytes - gpu.first_bytes)
-    picture = first.outputs[0].image
-    picture.save(job.picture)
+    first.outputs[0].image.save(job.picture)
     return Run(
         engine=ENGINE,
         executor=kontext.executor.name,
@@ -123,8 +129,11 @@ def measure(job: Job, import_ms: float) -> Run:
         warm=spreads(warm),
         memory=memory,
         clocks=clocks if on_device else None,
-        picture_sha256=hashlib.sha256(np.asarray(picture).tobytes()).hexdigest(),
-        notes=(*(() if job.graphs else ("without CUDA graphs",)), *dict.fromkeys(warned)),
+        notes=(
+            *(() if job.graphs else ("without CUDA graphs",)),
+            *(() if pictures else (PICTURES_DIFFER,)),
+            *dict.fromkeys(warned),
+        ),
     )
 
 
@@ -175,15 +184,20 @@ def spreads(warm: list[tuple[Result, float]]) -> dict[str, Spread]:
     return {name: Spread.of(measured) for name, measured in values.items()}
 
 
-def _timed(kontext: Kontext, job: Job) -> tuple[Result, float]:
+def _timed(kontext: Kontext, case: Case, image: Image.Image | None) -> tuple[Result, float]:
     kontext.forget()
     start = time.perf_counter()
-    result = ask(kontext, job.case, job.image)
+    result = ask(kontext, case, image)
     return result, 1e3 * (time.perf_counter() - start)
 
 
 def _same(one: Output, other: Output) -> bool:
-    return np.array_equal(one.latents, other.latents)
+    alike = likeness(np.asarray(one.image), np.asarray(other.image)).agree
+    return alike and np.array_equal(one.latents, other.latents)
+
+
+def _equal_pictures(results: Iterable[Result]) -> bool:
+    return len({tuple(np.asarray(output.image).tobytes() for output in one.outputs) for one in results}) == 1
 
 
 def _load(kontext: Kontext) -> Mapping[str, ComponentMemory]:

@@ -23,8 +23,10 @@ import typer
 from ...engine.bundle import Bundle
 from ...engine.components import Operators
 from ...engine.errors import BundleError
+from ...engine.files import is_taken
 from ..program import run_main
 from .child import run_child
+from .options import BenchOptions
 from .peers import TIMEOUT_S, PeerName
 
 BUNDLE, CHECKPOINT, UNPRUNED, UNPRUNED_GRAPH = "bundle", "checkpoint", "unpruned", "unpruned-denoiser.onnx"
@@ -49,6 +51,8 @@ def prepare(
     from .diffusers_folder import write_configs
     from .unpruned import write_unpruned
 
+    if is_taken(folder):
+        raise BundleError(f"there is something in {folder}; choose another name for the folder")
     require_export()
     quiet_libraries()
     config = tiny_config() if tiny else ModelConfig()
@@ -74,32 +78,20 @@ def prepare(
 def run(
     folder: Annotated[Path, typer.Argument(help="What `prepare` made.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder for the report.")],
-    peer: Annotated[list[PeerName] | None, typer.Option(help="Default: all.", show_default=False)] = None,
+    peer: Annotated[
+        list[PeerName] | None, typer.Option(help="Measure this beside it; several are allowed.", show_default=False)
+    ] = None,
     skip_fill: Annotated[bool, typer.Option("--skip-fill", help="The weights are there from a call before.")] = False,
     skip_ceilings: Annotated[bool, typer.Option("--skip-ceilings")] = False,
     ablation: Annotated[bool, typer.Option("--ablation", help="Switch each of the engine's gains off.")] = False,
-    steps: Annotated[int, typer.Option(help="Steps of the flow.")] = 28,
-    repeat: Annotated[int, typer.Option(help="Warm requests.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the flow.")] = 28,
+    repeat: Annotated[int, typer.Option(min=1, help="Warm requests.")] = 3,
     peer_timeout: Annotated[float, typer.Option(min=1, help="Seconds for each peer, compiling included.")] = TIMEOUT_S,
 ) -> None:
     """Fill, link, and measure into REPORT."""
     if not (folder / BUNDLE).is_dir():
         raise BundleError(f"{folder} has no {BUNDLE}; make it with: full_size prepare {folder}")
-    from .bench import BenchOptions, run_bench
-    from .diffusers_folder import link_weights
-    from .unpruned import write_unpruned
-
-    if not skip_fill:
-        # in a process of its own, which gives the GPU's memory back
-        with phase("fill with random weights"), tempfile.TemporaryDirectory() as name:
-            module, bundle = "kontext_trt.benchmarks.bare_bundle", str(folder / BUNDLE)
-            run_child("-m", module, "fill", bundle, log=Path(name) / "log")
-        shutil.rmtree(folder / UNPRUNED, ignore_errors=True)  # it links to what was there before
-    link_weights(folder / CHECKPOINT, folder / BUNDLE)
-    unpruned = folder / UNPRUNED
-    if ablation and not unpruned.exists():
-        write_unpruned(Bundle.open(folder / BUNDLE), unpruned, folder / UNPRUNED_GRAPH)
-    peers = tuple(PeerName if peer is None else peer)
+    unpruned, peers = folder / UNPRUNED, tuple(peer or ())
     options = BenchOptions(
         bundle=folder / BUNDLE,
         out=out,
@@ -112,6 +104,19 @@ def run(
         repeat=repeat,
         peer_timeout_s=peer_timeout,
     )
+    from .bench import run_bench
+    from .diffusers_folder import link_weights
+    from .unpruned import write_unpruned
+
+    if not skip_fill:
+        # in a process of its own, which gives the GPU's memory back
+        with phase("fill with random weights"), tempfile.TemporaryDirectory() as name:
+            module, bundle = "kontext_trt.benchmarks.bare_bundle", str(folder / BUNDLE)
+            run_child("-m", module, "fill", bundle, log=Path(name) / "log")
+        shutil.rmtree(folder / UNPRUNED, ignore_errors=True)  # it links to what was there before
+    link_weights(folder / CHECKPOINT, folder / BUNDLE)
+    if ablation and not unpruned.exists():
+        write_unpruned(Bundle.open(folder / BUNDLE), unpruned, folder / UNPRUNED_GRAPH)
     with phase("all measurements"):
         run_bench(options, Lines())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -37,7 +38,8 @@ def driver_version() -> str | None:
 
 
 class GpuSampler:
-    """Samples a GPU in a thread of its own, from entering to leaving. Without NVML it finds nothing.
+    """Samples a GPU in a thread of its own, from entering to leaving. Without NVML it finds nothing, and without
+    its answer about memory no memory.
 
     `used_bytes` is the most of the device's memory that everybody had at a time, and `first_bytes` what they had
     at the start.
@@ -46,7 +48,7 @@ class GpuSampler:
     def __init__(self, device: int = 0, *, interval_s: float = INTERVAL_S) -> None:
         self._nvml = load_nvml()
         self._device, self._interval = device, interval_s
-        self._done = threading.Event()
+        self._done, self._peak = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._samples: list[tuple[float, ...]] = []
         self._handle: Any = None
@@ -56,7 +58,9 @@ class GpuSampler:
     def __enter__(self) -> GpuSampler:
         bus = None if self._nvml is None else pci_bus_id(self._device)
         if self._nvml is not None and bus is not None:
-            self._handle = self._nvml.nvmlDeviceGetHandleByPciBusId(bus.encode())
+            with suppress(self._nvml.NVMLError):
+                self._handle = self._nvml.nvmlDeviceGetHandleByPciBusId(bus.encode())
+        if self._handle is not None:
             self.first_bytes = self.used_bytes = self._memory()
             self._thread.start()
         return self
@@ -68,14 +72,19 @@ class GpuSampler:
         if self._handle is not None:
             self._thread.join()
 
-    def _memory(self) -> int:
+    def _memory(self) -> int | None:
         assert self._nvml is not None
-        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
+        try:
+            return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
+        except self._nvml.NVMLError:  # slices of a GPU, for one, do not tell
+            return None
 
     def _run(self) -> None:
         while not self._done.wait(self._interval):
-            assert self.used_bytes is not None
-            self.used_bytes = max(self.used_bytes, self._memory())
+            with self._peak:
+                used = self._memory()
+                if used is not None:
+                    self.used_bytes = max(self.used_bytes or 0, used)
             self._samples.append(self._sample())
 
     def _sample(self) -> tuple[float, ...]:
@@ -101,7 +110,8 @@ class GpuSampler:
     def forget_peak(self) -> None:
         """Count the most used memory from here on."""
         if self._handle is not None:
-            self.used_bytes = self._memory()
+            with self._peak:
+                self.used_bytes = self._memory()
 
     def forget(self) -> None:
         """Drop the samples of clocks and power so far; what memory was used stays."""

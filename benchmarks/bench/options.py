@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +56,10 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if min(self.batch, self.repeat) < 1:
             raise RequestError("a benchmark needs at least one picture a request and one warm request")
-        if self.steps is not None and self.steps < 1:
-            raise RequestError(f"a request has at least one step, not {self.steps}")
-        if self.guidance is not None and not math.isfinite(self.guidance):
-            raise RequestError(f"guidance must be a number, not {self.guidance}")
+        if not self.peer_timeout_s > 0:
+            raise RequestError(f"a peer's time must be positive, not {self.peer_timeout_s} s")
+        if len(set(self.peers)) < len(self.peers):
+            raise RequestError("each peer is measured once: leave out the second --peer of a name")
         if self.generate and self.image is not None:
             raise RequestError("a request has a reference or is text to image: give --image or --generate, not both")
         if self.unpruned is not None and not self.ablation:

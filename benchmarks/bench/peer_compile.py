@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from ..program import first_line
+
 MODE = "max-autotune-no-cudagraphs"
 
 
@@ -31,7 +33,7 @@ def compile_decoder(pipeline: Any, size: tuple[int, int], batch: int) -> list[st
             vae.decode(torch.zeros(shape, dtype=parameter.dtype, device=parameter.device), return_dict=False)
     except Exception as error:
         vae.decoder._compiled_call_impl = None
-        return [f"the VAE decoder is not compiled: {_first_line(error)}"]
+        return [f"the VAE decoder is not compiled: {first_line(error)}"]
     return [f"VAE decoder compiled ({MODE}) in {time.perf_counter() - start:.0f} s"]
 
 
@@ -47,7 +49,7 @@ def compile_transformer(pipeline: Any, request: Callable[[], object]) -> tuple[G
         except Exception as error:
             if mode == "default":
                 raise
-            notes.append(f"blocks do not compile with {mode}: {_first_line(error)}")
+            notes.append(f"blocks do not compile with {mode}: {first_line(error)}")
             torch.compiler.reset()
             continue
         notes.append(f"blocks compiled ({mode}, fullgraph) in {time.perf_counter() - start:.0f} s")
@@ -60,7 +62,7 @@ def compile_transformer(pipeline: Any, request: Callable[[], object]) -> tuple[G
         request()
     except Exception as error:
         transformer.forward = plain
-        return None, [*notes, f"the transformer cannot be recorded in a CUDA graph: {_first_line(error)}"]
+        return None, [*notes, f"the transformer cannot be recorded in a CUDA graph: {first_line(error)}"]
     return graphed, [*notes, "the transformer is one CUDA graph"]
 
 
@@ -122,8 +124,3 @@ class GraphedForward:
             self._results = self._forward(**own)
         self.size_bytes = max(0, torch.cuda.memory_reserved() - before)
         self._graph = graph
-
-
-def _first_line(error: Exception) -> str:
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0] if words else 'no reason given'}"

@@ -26,7 +26,7 @@ from ..program import result_file, run_main
 from .ceilings import DTYPES
 from .nvml import GpuSampler
 from .peers import PeerName, PeerRequest, read_request
-from .records import Case, ComponentMemory, Memory, Run, Spread
+from .records import PICTURES_DIFFER, Case, ComponentMemory, Memory, Run, Spread
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,7 @@ def measure(asked: PeerRequest) -> Run:
                 warm.setdefault(stage, []).extend(values)
         clocks = gpu.clocks()
     if not same:
-        notes.append("one seed's pictures differ from request to request")
+        notes.append(PICTURES_DIFFER)
     peak = None if gpu.used_bytes is None or idle.first_bytes is None else gpu.used_bytes - idle.first_bytes
     return Run(
         engine=asked.peer.value,
@@ -114,7 +114,6 @@ def measure(asked: PeerRequest) -> Run:
         warm={stage: Spread.of(values) for stage, values in warm.items()},
         memory=_memory(pipeline, device, peak, graph_bytes),
         clocks=clocks if device.type == "cuda" else None,
-        picture_sha256=digest,
         notes=tuple(notes),
     )
 

@@ -14,7 +14,7 @@ from ...engine.errors import RequestError
 from .child import ChildError, run_child
 from .records import Case, Failure, Run
 
-__all__ = ["TIMEOUT_S", "PeerName", "PeerRequest", "measure_peer", "read_request"]
+__all__ = ["TIMEOUT_S", "PeerName", "PeerRequest", "measure_peer", "picture_path", "read_request"]
 
 MODULE = "kontext_trt.benchmarks.bench.peer_process"
 TIMEOUT_S = 1800.0
@@ -78,7 +78,7 @@ def measure_peer(
         case=case,
         image=image,
         repeat=repeat,
-        picture=folder / f"{peer.value}.png",
+        picture=picture_path(folder, peer.value),
         precision=precision if precision in {one.value for one in Precision} else None,
     )
     environment = {
@@ -102,6 +102,11 @@ def measure_peer(
             return Failure(engine=peer.value, reason=str(error))
         run = msgspec.json.decode(found.read_bytes(), type=Run)
     return msgspec.structs.replace(run, memory=msgspec.structs.replace(run.memory, host_anonymous=anonymous))
+
+
+def picture_path(folder: Path, engine: str) -> Path:
+    """Where an engine's first picture lies in a report."""
+    return folder / f"{engine}.png"
 
 
 def read_request(file: Path) -> PeerRequest:

@@ -63,8 +63,8 @@ def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
     """For one picture of the squarest trained size with a reference: a row for each executor, precision and residency.
 
     What quantizing would make of the bundle is predicted for its plans: ONNX Runtime has no kernels on CUDA that round
-    activations to fp8 or nvfp4. With a `budget` in bytes there is also
-    the plan that would be run within it, where one fits. Raises MissingDependencyError without the onnx package.
+    activations to fp8 or nvfp4. With a `budget` in bytes there is also the plan that would be run within it, where one
+    fits. Raises MissingDependencyError if there are plans and the onnx package is missing.
     """
     buffers = GRAPH_BYTES + total_bytes(
         request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
@@ -90,20 +90,20 @@ def within(budget: int) -> str:
     return f"within {human_bytes(budget)}"
 
 
-def check(prediction: Prediction, run: Run, residency: str = ALL_RESIDENT) -> MemoryCheck:
-    """A run's measured memory beside the row for its executor, precision and `residency`.
+def check(
+    prediction: Prediction, run: Run, residency: str = ALL_RESIDENT, *, capability: str | None = None
+) -> MemoryCheck:
+    """A run's measured memory beside the row for its executor, precision and `residency`. Of plans for several GPUs
+    that of `capability` ("sm_90") counts.
 
     Raises ValueError if there is no such row; a run on the CPU has none.
     """
-    executor = run.executor.rpartition(" (")[0]
-    for row in prediction.rows:
-        if row.executor.startswith(executor) and (row.precision, row.residency) == (run.precision, residency):
-            break
-    else:
-        raise ValueError(f"nothing was predicted for {run.executor}, {run.precision}, {residency}")
+    row = _row_of(prediction, run, residency, capability)
     memory = run.memory
+    loaded = sum(component.weights for component in memory.components.values())
     measured = {
-        "weights": sum(component.weights for component in memory.components.values()) or None,
+        # what takes turns is loaded when its turn comes, not before
+        "weights": loaded if loaded and residency == ALL_RESIDENT else None,
         "activations": memory.arena or None,  # ONNX Runtime's are its own, and only in the peak
         "buffers": None if memory.buffers is None else memory.buffers + (memory.graphs or 0),
         "peak": memory.device_peak,
@@ -116,14 +116,26 @@ def check(prediction: Prediction, run: Run, residency: str = ALL_RESIDENT) -> Me
     return MemoryCheck(executor=row.executor, precision=row.precision, residency=residency, rows=rows)
 
 
+def _row_of(prediction: Prediction, run: Run, residency: str, capability: str | None) -> Predicted:
+    name = run.executor.rpartition(" (")[0]
+    rows = {
+        row.executor: row
+        for row in prediction.rows
+        if f"{row.executor} ".startswith(f"{name} ") and (row.precision, row.residency) == (run.precision, residency)
+    }
+    alike = rows if len(rows) == 1 else {f"{name} {capability}"} & rows.keys()
+    if not alike:
+        raise ValueError(f"nothing was predicted for {run.executor}, {run.precision}, {residency}")
+    return rows[next(iter(alike))]
+
+
 def _ways(bundle: Bundle) -> Iterator[_Way]:
     costs = onnxruntime_costs(bundle, usual_shape(bundle))
     stored = {name: graph.weight_bytes for name, graph in bundle.manifest.graphs.items()}
-    unquantized = bundle.graph("denoiser").quantization is None
-    saved = bytes_saved(bundle) if unquantized else {}
-    own = _Way(executor=ONNXRUNTIME, precision=precision_of(bundle), costs=costs, stored=stored)
-    yield own
-    for label, plans in _complete(bundle).items():
+    yield _Way(executor=ONNXRUNTIME, precision=precision_of(bundle), costs=costs, stored=stored)
+    complete = _complete(bundle)
+    saved = bytes_saved(bundle) if complete and bundle.graph("denoiser").quantization is None else {}
+    for label, plans in complete.items():
         costs = plan_costs(bundle, plans)
         stored = {name: cost.weights for name, cost in costs.items()}
         own = _Way(executor=label, precision=precision_of(bundle), costs=costs, stored=stored)

@@ -95,7 +95,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     """One engine's times for the case. `cold` are milliseconds of the first request in a fresh process and of what came
     before it (import, open, load), `warm` spreads over the repetitions: `total`, the stages, `step` over all steps.
-    `host_gap` in it is the time of a request in which no stage ran. `picture_sha256` is of the first picture's pixels.
+    `host_gap` in it is the time of a request in which no stage ran.
     """
 
     engine: str
@@ -106,8 +106,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"
     warm: Mapping[str, Spread]
     memory: Memory
     clocks: Clocks | None
-    picture_sha256: str
     notes: tuple[str, ...] = ()
+
+
+PICTURES_DIFFER = "one seed's pictures differ in bits from request to request"
+"""A run's note."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
@@ -118,11 +121,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="agreement"):
-    """How near two engines' first pictures are, of one request from one noise: before any speed is compared."""
+    """How near two engines' first pictures are, of one request from one noise: before any speed is compared. Both
+    figures are explained at `agreement.Likeness`."""
 
     one: str
     other: str
     psnr_db: float
+    snr_db: float
     agree: bool
 
 
@@ -191,7 +196,10 @@ class Ablated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ablation(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ablation"):
+    """`notes` say which gain has no row, and why."""
+
     rows: tuple[Ablated, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Predicted(msgspec.Struct, frozen=True, kw_only=True):

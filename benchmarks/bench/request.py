@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from PIL import Image
 
 from ...runtime.kontext import Kontext
 from ...runtime.result import Result
 from .records import Case
 
 
-def ask(kontext: Kontext, case: Case, image: Path | None) -> Result:
-    """Raises what `Kontext.edit` and `Kontext.generate` do."""
+def ask(kontext: Kontext, case: Case, image: Image.Image | None) -> Result:
+    """`image` is decoded, as peers get it. Raises what `Kontext.edit` and `Kontext.generate` do."""
     seeds = tuple(range(case.seed, case.seed + case.batch))
     if image is None:
         return kontext.generate(case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds)

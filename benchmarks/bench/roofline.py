@@ -158,7 +158,10 @@ def hoisting(bundle: Bundle, case: Case, unpruned: Bundle | None = None) -> Hois
             raise BundleError("with a single block alone, what pruning saves is counted against an unpruned bundle")
         whole = _Loop(components=(pruned,), more=single_block(pruned, last - 1), less=single_block(pruned, last))
     undivided = _Loop(components=(conditioner, *whole.components), more=whole.more, less=whole.less)
-    return Hoisting(undivided=undivided.work(), hoisted=whole.work(), pruned=_Loop(components=(pruned,)).work())
+    found = Hoisting(undivided=undivided.work(), hoisted=whole.work(), pruned=_Loop(components=(pruned,)).work())
+    if unpruned is not None and found.hoisted.operations <= found.pruned.operations:
+        raise BundleError(f"the denoiser of {unpruned.path} has no more to do in its last block: it is pruned, too")
+    return found
 
 
 def single_block(denoiser: GraphWork, index: int) -> tuple[Heavy, ...]:

@@ -8,7 +8,7 @@ from ...engine.byte_sizes import human_bytes
 from .records import Spread
 
 ENOUGH = 20
-"""Values of which the 95th percentile is one of the measured."""
+"""Values whose 95th percentile lies between measured ones, below the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,8 @@ def comparable(records: Sequence[Record]) -> tuple[list[Run], list[str]]:
     runs = of_kind(records, Run)
     refused = {one.other: one for one in of_kind(records, Agreement) if not one.agree}
     words = [
-        f"{name}: its picture is {one.psnr_db:.1f} dB from {one.one}'s, too far for its times to mean anything"
+        f"{name}: its picture is not {one.one}'s (PSNR {one.psnr_db:.1f} dB, SNR {one.snr_db:.1f} dB), "
+        "so its times mean nothing"
         for name, one in refused.items()
     ]
     return [run for run in runs if run.engine not in refused], words
@@ -138,11 +139,13 @@ def _cold(runs: Sequence[Run]) -> Section | None:
 
 
 def _agreements(agreements: Sequence[Agreement]) -> Section | None:
-    rows = tuple((one.other, f"{one.psnr_db:.1f}", "yes" if one.agree else "NO") for one in agreements)
+    rows = tuple(
+        (one.other, f"{one.psnr_db:.1f}", f"{one.snr_db:.1f}", "yes" if one.agree else "NO") for one in agreements
+    )
     if not rows:
         return None
     title = f"pictures beside {agreements[0].one}'s"
-    return Section(title=title, columns=("", "PSNR dB", "the same picture"), rows=rows)
+    return Section(title=title, columns=("", "PSNR dB", "SNR dB", "the same picture"), rows=rows)
 
 
 def _memory(runs: Sequence[Run]) -> Section | None:
@@ -256,9 +259,9 @@ def _ablation(ablations: Sequence[Ablation]) -> Section | None:
             for row in one.rows
         )
         columns = ("switched off", "what is timed", "with, ms", "without, ms", "costs")
-        pruned = any(row.gain == PRUNING for row in one.rows)
-        note = "" if pruned else f"no row for {PRUNING}: it needs a second bundle, --unpruned"
-        return Section(title="ablation", columns=columns, rows=rows, note=note)
+        tried = any(row.gain == PRUNING for row in one.rows) or any(PRUNING in note for note in one.notes)
+        notes = one.notes if tried else (*one.notes, f"no row for {PRUNING}: it needs a second bundle, --unpruned")
+        return Section(title="ablation", columns=columns, rows=rows, note="; ".join(notes))
     return None
 
 

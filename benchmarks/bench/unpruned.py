@@ -43,6 +43,25 @@ def write_unpruned(bundle: Bundle, target: Path, graph: Path | None = None) -> B
     return Bundle.open(target)
 
 
+def check_unpruned(bundle: Bundle, other: Bundle) -> None:
+    """Raise BundleError unless `other` has the bundle's weights, and another denoiser in the same operators."""
+
+    def weights(of: Bundle) -> set[tuple[str, int, str]]:
+        return {(one.path, one.size_bytes, one.sample_sha256) for one in of.manifest.weights}
+
+    def graph_file(of: Bundle) -> str:
+        path = of.graph("denoiser").path
+        return next(file.sha256 for file in of.manifest.files if file.path == path)
+
+    same = weights(bundle) == weights(other) and all(bundle.graph(name) == other.graph(name) for name in COMPONENTS)
+    if not same or graph_file(bundle) == graph_file(other):
+        what = "has the same denoiser" if same else "is of other weights, precisions or operators"
+        raise BundleError(
+            f"{other.path} {what}; make what pruning is measured against with: "
+            f"python -m kontext_trt.benchmarks.bench.unpruned {bundle.path} TARGET"
+        )
+
+
 def _trace(bundle: Bundle, file: Path) -> None:
     """Write the graph to `file`, over the weights of the bundle's own denoiser."""
     from ...export.environment import require_export

@@ -68,7 +68,7 @@ class OnnxRuntimeEngines:
             raise _as_memory_error(error) from error
         if "CUDAExecutionProvider" not in session.get_providers():
             raise ExecutorError(f"ONNX Runtime could not use the CUDA device for {component}; see its log above")
-        return OnnxRuntimeEngine(self._bundle, component, session, self._ort, self._cuda.device)
+        return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device)
 
     def forget_failure(self) -> None:
         """Its kernels ask for the last error after each launch, and would take an old one for their own."""
@@ -83,12 +83,9 @@ class OnnxRuntimeEngines:
 class OnnxRuntimeEngine:
     """See `Engine`. A session takes inputs of any shape, so what it binds is itself."""
 
-    def __init__(
-        self, bundle: Bundle, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int
-    ) -> None:
+    def __init__(self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int) -> None:
         self._component, self._session, self._ort, self._device = component, session, ort, device
         self.capturable = component not in UNRECORDABLE
-        self._precision = bundle.graph(component).precision
         self._options = ort.RunOptions()
         # whoever reads an output waits for our stream
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")

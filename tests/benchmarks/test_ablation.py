@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from simulated_tensorrt import GPU, Library, SimulatedFlavour, add_plans
 
 from kontext_trt import Bundle, Device, Kontext, OnnxRuntimeOptions, TensorRtOptions
 from kontext_trt.benchmarks.bench import ablation
-from kontext_trt.benchmarks.bench.ablation import ablate
+from kontext_trt.benchmarks.bench.ablation import WARM_UP, ablate
+from kontext_trt.benchmarks.bench.bench import BenchOptions, run_bench
 from kontext_trt.benchmarks.bench.picture_borders import (
     DeviceCarrier,
     border_ms,
@@ -24,14 +26,19 @@ from kontext_trt.benchmarks.bench.picture_borders import (
     to_float,
 )
 from kontext_trt.benchmarks.bench.records import Case, decode_lines, encode_lines
+from kontext_trt.benchmarks.bench.roofline import hoisting
 from kontext_trt.benchmarks.bench.undivided import UndividedExecutor
+from kontext_trt.benchmarks.bench.unpruned import check_unpruned, write_unpruned
+from kontext_trt.engine.bundle import BUILT
+from kontext_trt.engine.components import Precision
 from kontext_trt.engine.coverage import Coverage
-from kontext_trt.engine.errors import ExecutorError
+from kontext_trt.engine.errors import BundleError, ExecutorError
 from kontext_trt.engine.flavour import FlavourName
 from kontext_trt.runtime import executors
 from kontext_trt.runtime.device import cuda as cuda_module
 from kontext_trt.runtime.executor import Executor
 from kontext_trt.runtime.executors import open_executor
+from kontext_trt.runtime.options import ExecutorOptions
 
 CPU = OnnxRuntimeOptions(device=Device.CPU, threads=1)
 GENERATE = Case(size=(64, 64), reference=None, steps=3, batch=1, seed=0, guidance=2.5, prompt="x")
@@ -83,16 +90,41 @@ def test_undivided_steps_condition_themselves(bundle: Bundle, image: Path):
     assert counting.timesteps[3:] == counting.timesteps[:3]
 
 
-def test_every_gain_has_a_row(bundle: Bundle, image: Path, tmp_path: Path):
-    """On the CPU there are no graphs to switch off. A copy stands in for the bundle without pruning."""
-    unpruned = Bundle.open(shutil.copytree(bundle.path, tmp_path / "unpruned"))
+@pytest.fixture(scope="module")
+def unpruned(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_unpruned(Bundle.open(bundle_path), tmp_path_factory.mktemp("unpruned") / "bundle")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Counting]]:
+    """The bundles that an ablation opens, and what counts their runs."""
+    found: list[tuple[Path, Counting]] = []
+
+    def counting(bundle: Bundle, options: ExecutorOptions) -> Executor:
+        found.append((bundle.path, Counting(open_executor(bundle, options))))
+        return cast(Executor, found[-1][1])
+
+    monkeypatch.setattr(ablation, "open_executor", counting)
+    return found
+
+
+def test_every_gain_has_a_row(bundle: Bundle, unpruned: Bundle, image: Path, opened):
+    """On the CPU there are no graphs to switch off."""
     found = ablate(bundle, CPU, EDIT, image, repeat=1, unpruned=unpruned)
     assert [row.gain for row in found.rows] == ["hoisting", "last-block pruning", "caches", "uint8 pictures"]
+    assert found.notes == ()
+    assert [path for path, _ in opened] == [bundle.path, bundle.path, unpruned.path]
+    best, undivided, whole = (counting.runs for _, counting in opened)
+    requests = WARM_UP + 1
+    assert best.count("conditioner") == 2 * requests  # with the caches and without
+    assert best.count("t5") == 1 + requests
+    assert undivided.count("conditioner") == undivided.count("denoiser") == requests * EDIT.steps
+    assert whole.count("conditioner") == requests
     assert all(row.with_ms > 0 and row.without_ms > 0 and row.about for row in found.rows)
     assert decode_lines(encode_lines([found])) == [found]
 
 
-def test_on_a_device_the_request_graph_has_one_too(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_on_a_device_the_request_graph_has_one_too(bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """TensorRT's engines are bound to one shape each, and undivided ones to one timestep."""
     bundle, cuda = Bundle.open(bundle_copy), SimulatedCuda()
     flavour = SimulatedFlavour(Library(cuda, bundle))
@@ -103,11 +135,38 @@ def test_on_a_device_the_request_graph_has_one_too(bundle_copy: Path, monkeypatc
     monkeypatch.setattr(ablation, "CudaPython", lambda device: cuda)
     add_plans(bundle, Coverage(sizes=((64, 64), (128, 128)), max_steps=8))
     found = ablate(bundle, TensorRtOptions(), GENERATE, repeat=1)
+    # two requests from the caches, three encoded anew, two undivided; none of those without graphs
+    assert cuda.calls["launch"] == 7
     assert [row.gain for row in found.rows] == ["hoisting", "request graph", "caches", "uint8 pictures"]
     without = ablate(bundle, TensorRtOptions(graphs=False), GENERATE, repeat=1)
     assert [row.gain for row in without.rows] == ["hoisting", "caches", "uint8 pictures"]
     assert cuda.allocated == 0
     assert cuda.open_handles == 0
+    copy = Bundle.open(shutil.copytree(bundle.path, tmp_path / "unplanned", ignore=shutil.ignore_patterns(*BUILT)))
+    other = ablate(bundle, TensorRtOptions(), GENERATE, repeat=1, unpruned=copy)
+    assert [row.gain for row in other.rows] == ["hoisting", "request graph", "caches", "uint8 pictures"]
+    (note,) = other.notes
+    assert note.startswith(f"no row for last-block pruning: {copy.path} has no clip plan")
+
+
+def test_a_bundle_that_another_library_runs_is_no_measure(bundle: Bundle, unpruned: Bundle):
+    with pytest.raises(ExecutorError, match=r"is run by onnxruntime \(cpu\), the other bundle by tensorrt 10"):
+        ablation._opened_alike(unpruned, CPU, "tensorrt 10.13 (cuda:0)")
+
+
+def test_unpruned_is_of_the_same_weights_and_another_denoiser(
+    bundle: Bundle, unpruned: Bundle, wide_bundles, tmp_path: Path
+):
+    check_unpruned(bundle, unpruned)
+    with pytest.raises(BundleError, match="has the same denoiser; make what pruning is measured against with: python"):
+        check_unpruned(bundle, bundle)
+    with pytest.raises(BundleError, match="is of other weights, precisions or operators"):
+        check_unpruned(bundle, wide_bundles(Precision.FP32))
+    with pytest.raises(BundleError, match="it is pruned, too"):
+        hoisting(unpruned, GENERATE, bundle)
+    with pytest.raises(BundleError, match="has the same denoiser"):
+        run_bench(BenchOptions(bundle=bundle.path, out=tmp_path / "out", ablation=True, unpruned=bundle.path))
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_caches_every_request_is_encoded(bundle: Bundle, image: Path):
@@ -122,10 +181,13 @@ def test_another_picture_is_an_error(bundle: Bundle, tmp_path: Path, monkeypatch
     with Kontext.open(bundle, executor=CPU) as kontext:
         one, other = (kontext.generate("x", seed=seed, steps=2, size=(64, 64)) for seed in (0, 1))
     near = replace(one, outputs=(replace(one.outputs[0], latents=one.outputs[0].latents + 1e-6),))
-    with pytest.raises(ExecutorError, match=r"without hoisting the picture is another: PSNR [\d.]+ dB, at least 30 dB"):
-        ablation._row("hoisting", "", lambda result: 1.0, [one], [other])
+    repainted = replace(one, outputs=(replace(one.outputs[0], image=other.outputs[0].image),))
+    for result in (other, repainted):
+        for exact in (False, True):
+            with pytest.raises(ExecutorError, match=r"without it the .*: PSNR [\d.]+ dB, SNR -"):
+                ablation._row("hoisting", "", lambda result: 1.0, [one], [result], exact=exact)
     assert ablation._row("hoisting", "", lambda result: 1.0, [one], [near]).with_ms == 1.0
-    with pytest.raises(ExecutorError, match=r"without caches the picture is another.*must be the same"):
+    with pytest.raises(ExecutorError, match=r"the latents are others, and must be the same: PSNR 200.0 dB"):
         ablation._row("caches", "", lambda result: 1.0, [one], [near], exact=True)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,7 @@ from kontext_trt.benchmarks.bench.chart import COLOURS
 from kontext_trt.benchmarks.bench.engine_process import Job, measure
 from kontext_trt.benchmarks.bench.peers import PeerName
 from kontext_trt.benchmarks.bench.records import (
+    PICTURES_DIFFER,
     Agreement,
     Case,
     Failure,
@@ -144,14 +148,24 @@ class TestCommand:
         refused = run(
             *("bench", bundle_path, "--out", tmp_path / "out", "--peer", "diffusers", "--checkpoint", "gone"), code=1
         )
+        for option, words in (
+            (("--steps", 2000), "steps must be a whole number from 1 to 1000, not 2000"),
+            (("--seed", -1), "0 to 2^64 - 1"),
+            (("--guidance", "nan"), "guidance"),
+            (("--batch", 1001), "1000"),
+            (("--prompt", ""), "prompt"),
+        ):
+            wrong = run("bench", bundle_path, *option, "--out", tmp_path / "out", code=1)
+            assert words in wrong.stderr
+            assert "the measured process" not in wrong.stderr
         assert "checkpoint gone is not a folder; peers load a diffusers folder" in refused.stderr
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"steps": 0}, "at least one step, not 0"),
-            ({"guidance": float("nan")}, "guidance must be a number"),
+            ({"peer_timeout_s": 0.0}, "a peer's time must be positive, not 0.0 s"),
+            ({"peers": (PeerName.EAGER,) * 2, "checkpoint": Path("b")}, "each peer is measured once"),
             ({"generate": True, "image": Path("a.png")}, "give --image or --generate, not both"),
             ({"unpruned": Path("b")}, "--unpruned is for --ablation"),
             ({"checkpoint": Path("b")}, "--checkpoint is for --peer"),
@@ -174,13 +188,12 @@ class TestCommand:
 
 
 class TestCase:
-    def test_reference_is_written_at_its_trained_size(self, bundle: Bundle, tmp_path: Path):
+    def test_reference_has_its_trained_size(self, bundle: Bundle, tmp_path: Path):
         Image.new("RGB", (50, 30), "red").save(tmp_path / "a.png")
         options = BenchOptions(bundle=bundle.path, out=tmp_path, image=tmp_path / "a.png", steps=2, batch=3)
-        case, image = make_case(bundle, options)
-        assert image is not None
-        with Image.open(image) as written:
-            assert written.size == case.reference == case.size
+        case, placed = make_case(bundle, options)
+        assert placed is not None
+        assert placed.size == case.reference == case.size
         assert case.reference in bundle.manifest.model.sizes
         assert (case.steps, case.batch, case.guidance) == (2, 3, 2.5)
 
@@ -198,17 +211,10 @@ class TestCase:
         assert one.std() > 20
 
 
-def test_times_are_worth_nothing_if_a_seed_gives_two_pictures(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    ask, seeds = engine_process.ask, iter(range(9))
-
-    def forgetful(kontext, case, image):
-        return ask(kontext, msgspec.structs.replace(case, seed=next(seeds)), image)
-
-    monkeypatch.setattr(engine_process, "ask", forgetful)
+@pytest.fixture
+def job(bundle: Bundle, tmp_path: Path) -> Job:
     case, _ = make_case(bundle, BenchOptions(bundle=bundle.path, out=tmp_path, generate=True, size=(32, 32), steps=1))
-    job = Job(
+    return Job(
         bundle=bundle.path,
         executor=ExecutorName.CPU,
         vram_bytes=None,
@@ -219,5 +225,43 @@ def test_times_are_worth_nothing_if_a_seed_gives_two_pictures(
         picture=tmp_path / "a.png",
         result=tmp_path / "a.json",
     )
+
+
+def repaint(monkeypatch: pytest.MonkeyPatch, paint: Callable[[np.ndarray, int], None]) -> None:
+    """Have a decoder that paints over its pictures, told which it is."""
+    ask, count = engine_process.ask, itertools.count()
+
+    def painted(kontext, case, image):
+        result = ask(kontext, case, image)
+        pixels = np.array(result.outputs[0].image)
+        paint(pixels, next(count))
+        return replace(result, outputs=(replace(result.outputs[0], image=Image.fromarray(pixels)),))
+
+    monkeypatch.setattr(engine_process, "ask", painted)
+
+
+def test_times_are_worth_nothing_if_a_seed_gives_other_latents(job: Job, monkeypatch: pytest.MonkeyPatch):
+    ask, seeds = engine_process.ask, iter(range(9))
+    monkeypatch.setattr(
+        engine_process,
+        "ask",
+        lambda kontext, case, image: ask(kontext, msgspec.structs.replace(case, seed=next(seeds)), image),
+    )
     with pytest.raises(ExecutorError, match="one seed gave different pictures"):
         measure(job, 0.0)
+
+
+def test_or_another_picture(job: Job, monkeypatch: pytest.MonkeyPatch):
+    repaint(monkeypatch, lambda pixels, index: pixels[: 16 * (index == 2)].fill(0))
+    with pytest.raises(ExecutorError, match="one seed gave different pictures"):
+        measure(job, 0.0)
+
+
+def test_pictures_that_differ_in_a_bit_are_noted(job: Job, monkeypatch: pytest.MonkeyPatch):
+    assert PICTURES_DIFFER not in measure(job, 0.0).notes
+
+    def flip(pixels: np.ndarray, index: int) -> None:
+        pixels[0, 0, 0] ^= index == 2
+
+    repaint(monkeypatch, flip)
+    assert PICTURES_DIFFER in measure(job, 0.0).notes

@@ -17,13 +17,13 @@ def test_no_speed_is_quoted_of_another_picture():
     """Neither in the tables nor in the chart."""
     ours, near, far = made_run("kontext-trt", 100.0), made_run("near", 150.0), made_run("far", 57.0)
     agreements = [
-        Agreement(one="kontext-trt", other="near", psnr_db=44.0, agree=True),
-        Agreement(one="kontext-trt", other="far", psnr_db=12.0, agree=False),
+        Agreement(one="kontext-trt", other="near", psnr_db=44.0, snr_db=20.0, agree=True),
+        Agreement(one="kontext-trt", other="far", psnr_db=12.0, snr_db=-3.0, agree=False),
     ]
     records: list[Record] = [ours, near, far, *agreements]
     kept, words = comparable(records)
     assert [run.engine for run in kept] == ["kontext-trt", "near"]
-    assert words == ["far: its picture is 12.0 dB from kontext-trt's, too far for its times to mean anything"]
+    assert words == ["far: its picture is not kontext-trt's (PSNR 12.0 dB, SNR -3.0 dB), so its times mean nothing"]
     times = sections(records)[0]
     assert times.columns == ("", "kontext-trt", "near")
     assert "a step of kontext-trt takes 0.67 times near's" in times.note

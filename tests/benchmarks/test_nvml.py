@@ -42,6 +42,27 @@ class FakeNvml:
         return 4 if self.asked % 2 else 1
 
 
+def test_a_gpu_that_does_not_tell_its_memory(monkeypatch: pytest.MonkeyPatch):
+    """Clocks and power are told all the same."""
+
+    class Silent(FakeNvml):
+        def nvmlDeviceGetMemoryInfo(self, handle: str):  # noqa: N802
+            self.asked += 1
+            raise self.NVMLError
+
+    fake = Silent()
+    monkeypatch.setattr(nvml, "load_nvml", lambda: fake)
+    monkeypatch.setattr(nvml, "pci_bus_id", lambda index: "0000:1b:00.0")
+    with nvml.GpuSampler(interval_s=0.001) as gpu:
+        while fake.asked < 5:
+            pass
+        gpu.forget_peak()
+    assert (gpu.first_bytes, gpu.used_bytes) == (None, None)
+    clocks = gpu.clocks()
+    assert clocks is not None
+    assert clocks.sm_mhz == 1980
+
+
 def test_gpu_is_sampled_meanwhile(monkeypatch: pytest.MonkeyPatch):
     fake = FakeNvml()
     monkeypatch.setattr(nvml, "load_nvml", lambda: fake)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import types
 from pathlib import Path
 
@@ -12,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import has_ended, wait_until
 
 from kontext_trt import Kontext
 from kontext_trt.benchmarks.bench import peer_compile, peers
 from kontext_trt.benchmarks.bench.agreement import agreement
-from kontext_trt.benchmarks.bench.child import ChildError, run_child
 from kontext_trt.benchmarks.bench.peer_process import _Request, stored_bytes, stored_precision
 from kontext_trt.benchmarks.bench.peers import PeerName, PeerRequest, measure_peer
 from kontext_trt.benchmarks.bench.records import Case, Failure, Run
@@ -88,47 +85,6 @@ def test_compiled_diffusers_makes_the_same_picture(checkpoint_path: Path, refere
     assert {"compile decoder", "compile transformer"} <= set(run.cold)
     assert run.notes[0].startswith("blocks compiled (max-autotune-no-cudagraphs")
     assert agreement(tmp_path / "diffusers.png", tmp_path / "diffusers-compiled.png", ("one", "other")).psnr_db > 60
-
-
-@pytest.fixture
-def child_module(tmp_path: Path, monkeypatch):
-    """Makes a module of this code that a child can run."""
-
-    def make(code: str) -> str:
-        (tmp_path / "the_child.py").write_text(code)
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        return "the_child"
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("code", "timeout_s", "reason"),
-    [
-        ("raise MemoryError('CUDA out of memory. Tried to allocate 2 GiB')", 20, "ended with 1: .*out of memory"),
-        ("import os; os.kill(os.getpid(), 9)", 20, "killed by SIGKILL, as the kernel does when memory is short$"),
-        ("import time; print('compiling', flush=True); time.sleep(600)", 5, "not done after 5 s.*: compiling"),
-    ],
-)
-def test_a_child_that_fails_is_a_failure(child_module, monkeypatch, tmp_path: Path, code, timeout_s, reason):
-    monkeypatch.setattr(peers, "MODULE", child_module(code))
-    found = measure_peer(PeerName.EAGER, tmp_path, CASE, None, repeat=1, folder=tmp_path / "out", timeout_s=timeout_s)
-    assert isinstance(found, Failure)
-    assert found.engine == "diffusers"
-    assert re.search(reason, found.reason)
-
-
-def test_a_late_childs_children_end_with_it(child_module, tmp_path: Path):
-    code = (
-        "import subprocess, sys, time\n"
-        "grandchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        "print(grandchild.pid, flush=True)\n"
-        "time.sleep(600)"
-    )
-    with pytest.raises(ChildError, match="not done"):
-        run_child("-m", child_module(code), log=tmp_path / "log", timeout_s=10)
-    grandchild = int((tmp_path / "log").read_text())
-    wait_until(lambda: has_ended(grandchild), "the grandchild ends with its parent")
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path: Path):

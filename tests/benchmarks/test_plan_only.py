@@ -11,6 +11,7 @@ import pytest
 from simulated_tensorrt import ACTIVATIONS, add_plans
 
 from kontext_trt import Bundle
+from kontext_trt.benchmarks.bench import plan_only
 from kontext_trt.benchmarks.bench.plan_only import (
     ALL_RESIDENT,
     ENCODERS,
@@ -19,6 +20,7 @@ from kontext_trt.benchmarks.bench.plan_only import (
     bytes_saved,
     check,
     predict,
+    within,
 )
 from kontext_trt.benchmarks.bench.records import (
     Checked,
@@ -121,6 +123,12 @@ def test_a_quantized_bundle_is_as_it_is(bundle: Bundle):
     assert {one.precision for one in predict(quantized).rows} == {"nvfp4-svd"}
 
 
+def test_without_plans_graphs_are_not_read(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    """Whoever only runs bundles has no onnx package."""
+    monkeypatch.setattr(plan_only, "bytes_saved", lambda bundle: pytest.fail("graphs were read"))
+    assert {one.executor for one in predict(bundle).rows} == {"onnxruntime"}
+
+
 def test_a_budget_has_a_row_where_it_suffices(bundle: Bundle, caplog: pytest.LogCaptureFixture):
     least = row(predict(bundle), "onnxruntime", "fp32", LEAST).peak
     found = predict(bundle, least)
@@ -142,7 +150,7 @@ def test_predicted_beside_measured():
     )  # fmt: skip
     run = Run(
         engine="kontext-trt", executor="onnxruntime (cuda:0)", bundle=None, precision="bf16", cold={}, warm={},
-        memory=memory, clocks=None, picture_sha256="",
+        memory=memory, clocks=None,
     )  # fmt: skip
     found = check(Prediction(rows=(asked,)), run)
     assert found.rows == (
@@ -158,5 +166,11 @@ def test_predicted_beside_measured():
     assert (
         Checked(what="activations", predicted=20, measured=19) in check(Prediction(rows=(asked, plans)), planned).rows
     )
+    budgeted = msgspec.structs.replace(asked, residency=within(1 << 30))
+    assert [one.what for one in check(Prediction(rows=(budgeted,)), run, within(1 << 30)).rows] == ["buffers", "peak"]
+    both = Prediction(rows=(msgspec.structs.replace(plans, executor="tensorrt 10.99.0 sm_80", weights=1), plans))
+    assert check(both, planned, capability="sm_90").executor == "tensorrt 10.99.0 sm_90"
+    with pytest.raises(ValueError, match=r"nothing was predicted for tensorrt 10.99.0 \(cuda:0\)"):
+        check(both, planned, capability="sm_120")
     with pytest.raises(ValueError, match=r"nothing was predicted for onnxruntime \(cpu\), fp32, all resident"):
         check(Prediction(rows=(asked,)), msgspec.structs.replace(run, executor="onnxruntime (cpu)", precision="fp32"))

@@ -94,7 +94,10 @@ def available() -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "open_session" in metafunc.fixturenames:
-        skip = pytest.mark.skip(reason="neither TensorRT nor onnxruntime-gpu is installed")
+        reason = "neither TensorRT nor onnxruntime-gpu is installed"
+        if not available() and os.environ.get("KONTEXT_TRT_REQUIRE_GPU"):
+            raise pytest.UsageError(reason)
+        skip = pytest.mark.skip(reason=reason)
         metafunc.parametrize("open_session", available() or [pytest.param("", marks=skip)], indirect=True)
 
 

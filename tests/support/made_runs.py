@@ -25,5 +25,4 @@ def made_run(engine: str, step: float) -> Run:
         warm={name: spread(value) for name, value in {**stages, "total": total, "step": step}.items()},
         memory=MEMORY,
         clocks=None,
-        picture_sha256="",
     )
