@@ -27,6 +27,7 @@ from .engine.errors import (
     QuantizationError,
     RequestError,
     TargetError,
+    UntrustedPlanError,
 )
 from .runtime.kontext import Kontext
 from .runtime.options import AnyExecutor, Device, OnnxRuntimeOptions, TensorRtOptions, WhenBusy
@@ -64,4 +65,5 @@ __all__ = [
     "QuantizationError",
     "RequestError",
     "TargetError",
+    "UntrustedPlanError",
 ]

@@ -20,7 +20,7 @@ from .census import Census
 from .compile import CompileJob
 from .compile_process import run_compilation
 from .coverage import Coverage
-from .errors import BuildError, BundleError
+from .errors import BuildError, BundleError, RequestError
 from .failures import advice
 from .flavour import Flavour
 from .gpus import Gpu
@@ -54,6 +54,10 @@ class BuildPolicy:
     preflight: bool = True
     timing_cache: bool = True
     timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise RequestError(f"a compilation's time must be positive, not {self.timeout_s} s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +96,29 @@ class Builder:
 
         Raises as `build` does.
         """
-        check_operators(self.bundle, components)
-        wanted = [plan_ingredients(self.bundle, name, self.target, coverage, options) for name in components]
+        wanted = self.check_all(components, coverage, options)
         if self.policy.preflight:
-            self._preflight([one for one in wanted if not self.store.path(one.component, one.key).is_file()])
+            rebuild = self.policy.rebuild
+            self._preflight([one for one in wanted if rebuild or not self.store.path(one.component, one.key).is_file()])
         for name in components:
             yield self.build(name, coverage, options)
+
+    def check_all(
+        self, components: Sequence[str], coverage: Coverage, options: BuildOptions | None = None
+    ) -> list[Ingredients]:
+        """What is to be built, if all of it can be. Raises TargetError and BuildError as `build` does for what no
+        machine could build."""
+        check_operators(self.bundle, components)
+        wanted = [plan_ingredients(self.bundle, name, self.target, coverage, options) for name in components]
+        for one in wanted:
+            check_options(one.options, self.flavour, has_driver=self.has_driver)
+            self._read(one)
+        return wanted
+
+    def _read(self, ingredients: Ingredients) -> GraphFile:
+        graph = GraphFile.read(self.bundle.graph_path(ingredients.component))
+        check_formats(self.target.capability, filter(None, (ingredients.precision.value, graph.quantized)))
+        return graph
 
     def build(self, component: str, coverage: Coverage, options: BuildOptions | None = None) -> Built:
         """The component's plan: the stored one if it is sound, else a new one.
@@ -120,9 +141,7 @@ class Builder:
             return self._make(ingredients)
 
     def _make(self, ingredients: Ingredients) -> Built:
-        graph = GraphFile.read(self.bundle.graph_path(ingredients.component))
-        formats = (ingredients.precision.value, graph.quantized)
-        check_formats(self.target.capability, filter(None, formats))
+        graph = self._read(ingredients)
         self._check_weights(ingredients.component)
         if self.policy.preflight:
             self._preflight([ingredients])

@@ -89,13 +89,17 @@ def build(
     gpus = find_gpus()[0]
     capabilities = list(dict.fromkeys(parse_gpu(text, gpus) for text in gpu or ["current"]))
     notes.print(f"covers {coverage.describe()}; {options.describe()}")
+    components = component or list(COMPONENTS)
     built: list[Built] = []
     with progress_bars() as bars:
+        builders = []
         for capability in capabilities:
             library = load_flavour(choose_flavour(flavour, capability, gpus))
             target = make_target(library, capability, gpus)
-            builder = Builder(opened, library, target, gpus=gpus, policy=policy, progress=bars)
-            for plan in builder.build_all(component or list(COMPONENTS), coverage, options):
+            builders.append(Builder(opened, library, target, gpus=gpus, policy=policy, progress=bars))
+            builders[-1].check_all(components, coverage, options)
+        for builder in builders:
+            for plan in builder.build_all(components, coverage, options):
                 built.append(plan)
                 _say(plan, json)
     if json:

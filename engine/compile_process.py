@@ -52,7 +52,7 @@ def run_compilation(
 
     Output of the child goes to the job's log. If this process is interrupted the child is ended first.
     """
-    kills_before, deadline = oom_kills(), time.monotonic() + timeout_s if timeout_s else None
+    kills_before, deadline = oom_kills(), None if timeout_s is None else time.monotonic() + timeout_s
     reader, writer = os.pipe()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     if job.device is not None:  # kernels are timed on the one GPU that the plan is for

@@ -34,11 +34,13 @@ _PARTS = (
     ("run on the CPU", ("onnxruntime", "onnxruntime-gpu"), True, False, "pip install 'kontext-trt[cpu]'"),
     (
         "run on CUDA with ONNX Runtime",
-        ("onnxruntime-gpu",),
+        ("onnxruntime-gpu", "cuda-python"),
         False,
         True,
         "pip install 'kontext-trt[gpu]'",
     ),
+    ("run TensorRT plans", ("tensorrt", "cuda-python"), False, True, "pip install 'kontext-trt[tensorrt]'"),
+    ("run TensorRT-RTX plans", ("tensorrt-rtx", "cuda-python"), False, True, "pip install 'kontext-trt[rtx]'"),
     (
         "build TensorRT plans",
         ("tensorrt", "cuda-python", "onnx"),

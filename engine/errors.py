@@ -67,5 +67,9 @@ class PlanError(KontextError):
     """A plan that must not be opened: missing, altered, foreign, or made for another machine."""
 
 
+class UntrustedPlanError(PlanError):
+    """A plan that somebody else may have written."""
+
+
 class QuantizationError(KontextError):
     """A recipe, calibration or quantized graph that cannot be made or used."""

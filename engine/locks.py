@@ -25,10 +25,15 @@ def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator
 
 
 @contextmanager
-def exclusive_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock file `path` alone if nobody has it; says whether it is held."""
+def exclusive_if_free(path: Path, *, create: bool = True) -> Iterator[bool]:
+    """Hold the lock file `path` alone if nobody has it; says whether it is held. Without `create` nothing is written:
+    a file that is missing is nobody's."""
+    if not create and not path.exists():
+        yield True
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    how = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    descriptor = os.open(path, how | os.O_CLOEXEC, 0o666)
     try:
         yield _try(descriptor, fcntl.LOCK_EX)
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .chunked_hash import hash_buffer
 from .components import COMPONENTS
-from .errors import PlanError
+from .errors import PlanError, UntrustedPlanError
 from .files import atomic_file
 from .locks import exclusive, hold_shared, unused
 from .machine import Machine, mismatches
@@ -92,7 +92,7 @@ class PlanStore:
         """The manifest of a sound plan under a key; None if there is none, or it must be built again."""
         path = self.path(component, key)
         try:
-            self._check_trust(path)
+            self.check_trust(path)
             manifest = read_manifest(path, component)
             with self._mapped(path) as data:
                 _check_bytes(path, manifest, data)
@@ -123,7 +123,7 @@ class PlanStore:
         Raises PlanError, naming what is wrong and the command that mends it.
         """
         path = self.path(component, key)
-        self._check_trust(path)
+        self.check_trust(path)
         manifest = read_manifest(path, component)
         found = [str(mismatch) for mismatch in mismatches(manifest, machine)]
         if found:
@@ -137,7 +137,7 @@ class PlanStore:
     def problems(self, entry: Entry, on_bytes: Callable[[int], None] | None = None) -> Iterator[str]:
         """Everything wrong with a plan's files, whatever machine it is for. Reads all of its bytes."""
         try:
-            self._check_trust(entry.path)
+            self.check_trust(entry.path)
             manifest = read_manifest(entry.path, entry.component)
             with self._mapped(entry.path) as data:
                 _check_bytes(entry.path, manifest, data, on_bytes)
@@ -163,20 +163,20 @@ class PlanStore:
                 view.release()
                 mapped.close()
 
-    def _check_trust(self, path: Path) -> None:
-        """Raise PlanError unless a plan lies in the bundle's own store, and only its owner can write it."""
+    def check_trust(self, path: Path) -> None:
+        """Raise UntrustedPlanError unless a plan lies in the bundle's own store, and only its owner can write it."""
         if self.trust:
             return
         advice = "plans are executable code; if you trust where it comes from, add --trust (in Python, trust=True)"
         own = (self.bundle / PLANS).resolve()
         if not path.resolve().is_relative_to(own):
-            raise PlanError(f"{path} is not in the bundle's own store {own}: {advice}")
+            raise UntrustedPlanError(f"{path} is not in the bundle's own store {own}: {advice}")
         if path.is_file():
             status = path.stat()
             if status.st_uid not in (os.getuid(), 0):
-                raise PlanError(f"{path} belongs to another user (uid {status.st_uid}): {advice}")
+                raise UntrustedPlanError(f"{path} belongs to another user (uid {status.st_uid}): {advice}")
             if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
-                raise PlanError(f"{path} can be written by others than its owner: {advice}, or chmod go-w it")
+                raise UntrustedPlanError(f"{path} can be written by others than its owner: {advice}, or chmod go-w it")
 
     def _build_command(self) -> str:
         return f"Build it with: kontext-trt build {self.bundle} --gpu current"

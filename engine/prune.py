@@ -29,7 +29,7 @@ def prune_store(store: PlanStore, bundle: Bundle, *, everything: bool = False, d
     """Remove unfinished, damaged and outdated plans; with `everything` the sound ones, too."""
     removals = list(_unfinished(store, dry_run))
     for entry in list(store.entries()):
-        with exclusive_if_free(store.lock_path(entry.path.stem)) as free:  # else it is being built
+        with exclusive_if_free(store.lock_path(entry.path.stem), create=not dry_run) as free:  # else it is being built
             current = store.entry(entry.component, entry.path) if free else entry
             if current is None:
                 continue
@@ -62,7 +62,8 @@ def _unfinished(store: PlanStore, dry_run: bool) -> Iterator[Removal]:
                 size = _size_bytes(folder)
                 if free and not dry_run:
                     shutil.rmtree(folder)
-            yield Removal(path=folder, reason="its build was ended", size_bytes=size, in_use=not free)
+            reason = "its build was ended" if free else "it is being built"
+            yield Removal(path=folder, reason=reason, size_bytes=size, in_use=not free)
 
 
 def _size_bytes(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from .kontext import Kontext
 from .options import ExecutorName
 from .result import Result, check_output
 from .sizes import Fit
+
+logger = logging.getLogger(__name__)
 
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle, as `export` makes it.", show_default=False)]
 PromptOption = Annotated[
@@ -33,7 +36,6 @@ VramOption = Annotated[
     str | None,
     typer.Option(help="GPU memory to use, as 8GiB: what does not fit is loaded for its turn.", show_default=False),
 ]
-GraphsOption = Annotated[bool, typer.Option("--graphs/--no-graphs", help="Record CUDA graphs.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Run the bundle's plans whoever may write them. Plans are executable code.")
 ]
@@ -52,7 +54,6 @@ def edit(
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
     executor: ExecutorOption = ExecutorName.AUTO,
     vram: VramOption = None,
-    graphs: GraphsOption = True,
     trust: TrustOption = False,
     debug_nan: DebugNanOption = False,
     json: JsonOption = False,
@@ -60,7 +61,7 @@ def edit(
     """Edit a picture as the prompt says."""
     chosen = None if size is None else parse_size(size)
     check_output(out)
-    with _open(bundle, executor, vram, graphs=graphs, trust=trust) as kontext, progress_bars() as bars:
+    with _open(bundle, executor, vram, trust=trust) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.edit(
             image,
@@ -86,7 +87,6 @@ def generate(
     size: SizeOption = None,
     executor: ExecutorOption = ExecutorName.AUTO,
     vram: VramOption = None,
-    graphs: GraphsOption = True,
     trust: TrustOption = False,
     debug_nan: DebugNanOption = False,
     json: JsonOption = False,
@@ -94,7 +94,7 @@ def generate(
     """Make a picture from a prompt alone."""
     chosen = None if size is None else parse_size(size)
     check_output(out)
-    with _open(bundle, executor, vram, graphs=graphs, trust=trust) as kontext, progress_bars() as bars:
+    with _open(bundle, executor, vram, trust=trust) as kontext, progress_bars() as bars:
         progress = _StepBar(bars)
         result = kontext.generate(
             prompt,
@@ -108,10 +108,12 @@ def generate(
     _report(result, result.save(out), as_json=json)
 
 
-def _open(bundle: Path, executor: ExecutorName, vram: str | None, *, graphs: bool, trust: bool) -> Kontext:
-    """Say what will lie in the GPU's memory before anything does."""
+def _open(bundle: Path, executor: ExecutorName, vram: str | None, *, trust: bool) -> Kontext:
+    """Say what will lie in the GPU's memory before anything does. One request records no graph: the second would."""
     budget = None if vram is None else parse_bytes(vram)
-    kontext = Kontext.open(bundle, executor=executor.options(budget, graphs=graphs, trust=trust))
+    if trust and executor in (ExecutorName.CPU, ExecutorName.CUDA):
+        logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
+    kontext = Kontext.open(bundle, executor=executor.options(budget, graphs=False, trust=trust))
     for line in kontext.residency:
         notes.print(line, highlight=False)
     return kontext

@@ -41,11 +41,17 @@ class Encodings:
         self._tokenizers = {name: PromptTokenizer(*bundle.tokenizer(name)) for name in ("clip", "t5")}
         self._prompts: LruCache[str, tuple[Array, Array]] = LruCache(PROMPTS_CACHED)
         self._references: LruCache[bytes, Array] = LruCache(REFERENCES_CACHED)
+        self._cuts: LruCache[str, dict[str, str]] = LruCache(PROMPTS_CACHED)  # by prompt and tokenizer
 
     def tokenize(self, request: Request) -> dict[str, Array]:
-        """Token ids of the prompts that have to be encoded, a row a prompt; nothing if there are none."""
+        """Token ids of the prompts that have to be encoded, a row a prompt; nothing if there are none. Warns of every
+        prompt that is cut, encoded now or before."""
         new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.find(prompt) is None)
-        return {f"{name}_ids": self._ids(name, request.prompts, new) for name in self._tokenizers if new}
+        ids = {f"{name}_ids": self._ids(name, request.prompts, new) for name in self._tokenizers if new}
+        for prompt in dict.fromkeys(request.prompts):
+            for name, cut in (self._cuts.find(prompt) or {}).items():
+                warn_if_cut(cut, name, self._tokenizers[name].length)
+        return ids
 
     def conditions(self, request: Request, token_ids: dict[str, Array]) -> Conditions:
         """`token_ids` as `tokenize` gives them."""
@@ -86,7 +92,7 @@ class Encodings:
         rows = np.zeros((len(prompts), tokenizer.length), np.int32)
         for index in new:
             ids, cut = tokenizer(prompts[index])
-            warn_if_cut(cut, name, tokenizer.length)
+            self._cuts.put(prompts[index], (self._cuts.find(prompts[index]) or {}) | {name: cut})
             rows[index] = ids[0]
         return rows
 
@@ -101,6 +107,7 @@ class Encodings:
 
     def clear(self) -> None:
         self._prompts.clear()
+        self._cuts.clear()
         self._references.clear()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..engine.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
-from ..engine.errors import ExecutorError, MissingDependencyError, PlanError
+from ..engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
 from ..engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
 from ..engine.gpus import Gpu, find_gpus
 from ..engine.machine import Machine
@@ -38,6 +38,8 @@ def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
         chosen = TensorRtOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, trust=options.trust)
         try:
             return _open_tensorrt(bundle, chosen)
+        except UntrustedPlanError:
+            raise
         except (PlanError, MissingDependencyError) as error:
             logger.warning("ONNX Runtime runs this bundle, not its plans: %s", error)
     return _open_onnxruntime(bundle, OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
@@ -47,7 +49,10 @@ def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
     device = Device(options.device)
     import_onnxruntime()
     if device is Device.CUDA and not has_cuda():
-        raise ExecutorError("the installed ONNX Runtime has no CUDA support; pip install onnxruntime-gpu instead")
+        raise ExecutorError(
+            "the installed ONNX Runtime has no CUDA support; replace it with one that has: "
+            "pip uninstall onnxruntime && pip install 'kontext-trt[gpu]'"
+        )
     if device is Device.AUTO:
         device = Device.CUDA if has_cuda() and find_gpus()[0] else Device.CPU
     if device is Device.CPU:
@@ -86,18 +91,33 @@ def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
 def _choose(
     bundle: Bundle, store: PlanStore, options: TensorRtOptions, gpu: Gpu
 ) -> tuple[Flavour, Machine, Mapping[str, PlanManifest]]:
-    """The first flavour with a plan for every component. Raises the last one's error."""
+    """The first flavour with a plan for every component that its library opens here. Raises the last one's error, and
+    UntrustedPlanError at once."""
     names = (options.flavour,) if options.flavour is not None else installed_flavours() or (FlavourName.TENSORRT,)
     problem: PlanError | MissingDependencyError | None = None
     for name in names:
         try:
             flavour = load_flavour(FlavourName(name))
             machine = Machine(flavour=flavour.name, version=flavour.version, gpu=gpu)
-            return flavour, machine, choose_plans(store, bundle, machine)
+            plans = choose_plans(store, bundle, machine)
+            _try(store, plans, machine, flavour)
+            return flavour, machine, plans
+        except UntrustedPlanError:
+            raise
         except (PlanError, MissingDependencyError) as error:
             problem = error
     assert problem is not None
     raise problem
+
+
+def _try(store: PlanStore, plans: Mapping[str, PlanManifest], machine: Machine, flavour: Flavour) -> None:
+    """Raise PlanError for plans that would be refused at the first request: all are opened alike, so the smallest is
+    checked to the end."""
+    for component, plan in plans.items():
+        store.check_trust(store.path(component, plan.key))
+    smallest = min(plans, key=lambda component: plans[component].size_bytes)
+    with store.open(smallest, plans[smallest].key, machine, flavour.refusal):
+        pass
 
 
 def usual_shape(bundle: Bundle) -> RequestShape:

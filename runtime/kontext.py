@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..engine.bundle import Bundle
 from ..engine.components import COMPONENTS
-from ..engine.errors import BusyError, KontextError, RequestError
+from ..engine.errors import BusyError, Cancelled, KontextError, RequestError
 from ..engine.sizes import Size, squarest
 from .clock import Clock
 from .executor import Executor
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
 Choice = TypeVar("Choice", bound=Enum)
+
+SECONDS_BETWEEN_LOOKS = 0.02
+"""At whether a request that waits for its turn is cancelled."""
 
 
 class Kontext:
@@ -92,11 +95,16 @@ class Kontext:
             self._server.encodings.clear()
 
     @contextmanager
-    def _turn(self, *, closing: bool = False) -> Iterator[None]:
-        """One thread at a time. Raises KontextError on a closed session, or from within a request's own callback."""
+    def _turn(self, *, closing: bool = False, cancel: threading.Event | None = None) -> Iterator[None]:
+        """One thread at a time; `cancel` ends the waiting. Raises KontextError on a closed session, or from within a
+        request's own callback."""
         if self._owner == threading.get_ident():
             raise KontextError("a request's on_step must not call the Kontext that is serving it")
-        if not self._lock.acquire(blocking=closing or self._when_busy is WhenBusy.WAIT):
+        if closing or self._when_busy is WhenBusy.WAIT:
+            while not self._lock.acquire(timeout=-1 if cancel is None else SECONDS_BETWEEN_LOOKS):
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled("cancelled while another request was running")
+        elif not self._lock.acquire(blocking=False):
             raise BusyError("another thread's request is running, and this Kontext was opened to refuse a second one")
         try:
             if self._closed and not closing:
@@ -156,7 +164,7 @@ class Kontext:
             fit: how the reference is brought to its trained size ("resize", "pad" or "crop").
             noise: (b, n, channels) float32, packed, in the place of what the seeds would draw.
             on_step: called after each step with steps done and steps in all.
-            cancel: an event that ends the request between two steps.
+            cancel: an event that ends the request between two steps, before its encoders, or while it waits.
             debug_nan: check every component and step for NaN and infinity, each run by itself. Slower.
 
         Raises RequestError for an argument out of range, ImageError for an unusable picture, Cancelled, NotFiniteError,
@@ -206,7 +214,7 @@ class Kontext:
 
     def _serve(self, request: Request, watch: Watch) -> Result:
         clock = Clock()
-        with self._turn(), clock.stage("total"):
+        with self._turn(cancel=watch.cancel), clock.stage("total"):
             served = self._server.serve(request, self._noise, watch, clock)
         return Result(
             outputs=tuple(

@@ -28,8 +28,8 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
-            "ONNX Runtime is not installed; install one of: pip install onnxruntime (CPU), "
-            "pip install onnxruntime-gpu (CUDA)"
+            "ONNX Runtime is not installed; install one of: pip install 'kontext-trt[cpu]', "
+            "pip install 'kontext-trt[gpu]' (CUDA)"
         ) from error
     return onnxruntime
 

@@ -36,6 +36,11 @@ class Watch:
     cancel: threading.Event | None = None
     every_step: bool = False
 
+    def check(self, done: int, steps: int) -> None:
+        """Raise Cancelled if it is."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled(f"cancelled after step {done} of {steps}")
+
     def parts(self, stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
         if self.every_step:
             return [(stage,) for stage in stages]
@@ -112,6 +117,7 @@ class Server:
             ) from error
 
     def _serve(self, request: Request, draw: Draw, watch: Watch, clock: Clock) -> Served:
+        watch.check(0, request.steps)
         with clock.stage("tokenize"):
             token_ids = self.encodings.tokenize(request)
         with clock.stage("prepare"):
@@ -130,8 +136,8 @@ class Server:
         inputs = conditions.inputs | {latents_before(0): noise}
         for part in watch.parts(stages):
             steps = [stage for stage in part if isinstance(stage, Step)]
-            if watch.cancel is not None and watch.cancel.is_set() and steps:
-                raise Cancelled(f"cancelled after step {steps[0].index} of {shape.num_steps}")
+            if not any(isinstance(stage, Decode) for stage in part):  # the last step is done: decode what is there
+                watch.check(steps[0].index if steps else 0, shape.num_steps)
             run.perform(part, inputs)
             inputs = {}
             self._keep(run, part)

@@ -56,10 +56,11 @@ def test_generate(bundle_path: Path, tmp_path: Path):
 
 def test_options_of_the_run(bundle_path: Path, tmp_path: Path):
     request = ("-p", "a cat", "-o", tmp_path / "cat.png", "--steps", 2, "--size", "64x32")
-    options = ("--executor", "cpu", "--no-graphs", "--debug-nan", "--vram", "8GiB")
+    options = ("--executor", "cpu", "--trust", "--debug-nan", "--vram", "8GiB")
     done = run("generate", bundle_path, *request, *options)
     assert size_of(tmp_path / "cat.png") == (64, 32)
     assert "a budget of GPU memory means nothing on the CPU" in done.stderr
+    assert "--trust is about plans, and ONNX Runtime runs the graphs" in done.stderr
 
 
 def test_export_edit_inspect(checkpoint_path: Path, tmp_path: Path):

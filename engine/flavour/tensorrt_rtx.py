@@ -32,8 +32,9 @@ class Contexts:
         settings.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._cache is None:
             self._cache = settings.create_runtime_cache()
-            if kept := read_cache(self._path):
-                self._cache.deserialize(kept)
+            kept = read_cache(self._path)
+            if kept and not self._cache.deserialize(kept):
+                logger.warning("the runtime cache %s is of another GPU or library; kernels are made anew", self._path)
         settings.set_runtime_cache(self._cache)
         return engine.create_execution_context(settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...engine.bundle import Bundle
@@ -37,7 +37,8 @@ class TensorRtEngines:
         cuda: Cuda,
     ) -> None:
         target = next(iter(plans.values())).ingredients.target
-        cache = cache_path(bundle.path, RUNTIME, target)
+        gpu = "" if machine.gpu is None else machine.gpu.name  # a portable plan's kernels are finished for this one
+        cache = cache_path(bundle.path, RUNTIME, replace(target, gpu=gpu))
         self._bundle, self._store, self._plans = bundle, store, plans
         self._flavour, self._machine, self._cuda = flavour, machine, cuda
         self._log = LibraryLog()

@@ -11,15 +11,16 @@ from typing import NoReturn
 
 import pytest
 
-from kontext_trt.engine.build import Builder, Built
+from kontext_trt.engine.build import Builder, BuildPolicy, Built
 from kontext_trt.engine.build_options import BuildOptions, Refit
 from kontext_trt.engine.bundle import MANIFEST, Bundle
 from kontext_trt.engine.compile_process import ProcessResult
 from kontext_trt.engine.components import COMPONENTS, Precision
 from kontext_trt.engine.coverage import Task
-from kontext_trt.engine.errors import BuildError, BundleError, TargetError
+from kontext_trt.engine.errors import BuildError, BundleError, RequestError, TargetError
 from kontext_trt.engine.failures import Failure, FailureKind
 from kontext_trt.engine.flavour import Flavour
+from kontext_trt.engine.graph_file import GraphFile
 from kontext_trt.engine.machine import Machine
 from kontext_trt.engine.plan_store import PlanStore
 from kontext_trt.engine.targets import make_target
@@ -124,6 +125,33 @@ def test_bf16_on_turing_is_refused_before_the_compiler_runs(wide_bundle: Bundle,
     builder = Builder(wide_bundle, rtx, make_target(rtx, "sm_75", ()), compile_plan=_never)
     with pytest.raises(TargetError, match="sm_75 has no bf16, which starts at sm_80; export with --precision fp16"):
         builder.build("clip", COVERAGE)
+
+
+def test_a_format_that_the_gpu_lacks_is_refused_before_anything_is_built(
+    wide_bundle: Bundle, rtx: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if only the last component is in it."""
+    fp8 = property(lambda graph: "fp8" if graph.path.stem == "denoiser" else "")
+    monkeypatch.setattr(GraphFile, "quantized", fp8)
+    builder = Builder(wide_bundle, rtx, make_target(rtx, "sm_86", ()), compile_plan=_never)
+    with pytest.raises(TargetError, match="sm_86 has no fp8"):
+        next(builder.build_all(["clip", "denoiser"], COVERAGE))
+
+
+def test_rebuilding_needs_room_for_all(builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there will be built once more."""
+    builder().build("clip", COVERAGE)
+    monkeypatch.setattr("kontext_trt.engine.preflight.available_bytes", lambda: 1 << 20)
+    (again,) = builder(_never).build_all(["clip"], COVERAGE)
+    assert again.reused
+    with pytest.raises(BuildError, match="clip will probably not build here"):
+        next(builder(_never, rebuild=True).build_all(["clip"], COVERAGE))
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_no_time_to_build_is_refused(seconds: float) -> None:
+    with pytest.raises(RequestError, match="a compilation's time must be positive"):
+        BuildPolicy(timeout_s=seconds)
 
 
 def test_graphs_for_onnx_runtime_alone_are_refused_before_anything_is_built(wide_bundle: Bundle, rtx: Flavour) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +35,11 @@ def _pruned(store: PlanStore, bundle: Bundle, **how: bool) -> list[str]:
 
 def test_a_sound_plan_stays_unless_all_are_asked_for(store: PlanStore, wide_bundle: Bundle, built: Built) -> None:
     assert _pruned(store, wide_bundle) == []
+    locks = store.folder / LOCKS
+    shutil.rmtree(locks)
     assert _pruned(store, wide_bundle, everything=True, dry_run=True) == ["asked for"]
     assert built.path.is_file()
+    assert not locks.exists(), "a dry run writes nothing"
     assert _pruned(store, wide_bundle, everything=True) == ["asked for"]
     assert not built.path.exists()
 
@@ -78,7 +82,7 @@ def test_what_a_killed_build_left_goes_unless_it_is_under_way(
     lock: Path = store.folder / LOCKS / f"{key}.lock"
     with exclusive(lock):
         (removal,) = prune_store(store, wide_bundle)
-        assert removal.in_use
+        assert (removal.in_use, removal.reason) == (True, "it is being built")
         assert left.is_dir()
     (removal,) = prune_store(store, wide_bundle)
     assert (removal.in_use, removal.size_bytes, removal.reason) == (False, 100, "its build was ended")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from kontext_trt.engine.caches import RUNTIME, TIMING, cache_path, read_cache, update_cache
+from kontext_trt.engine.flavour.tensorrt_rtx import Contexts
 from kontext_trt.engine.targets import Target
 from kontext_trt.engine.timing_cache import attach_timings, merge_timings
 
@@ -103,3 +105,34 @@ def test_a_failed_update_leaves_the_cache_as_it_was(tmp_path: Path) -> None:
         update_cache(path, fail)
     assert read_cache(path) == b"1"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["some.cache", "some.lock"]
+
+
+class FakeRuntimeCache:
+    """Takes what begins with its GPU's letter, as the real one takes what was made on the same device."""
+
+    def __init__(self) -> None:
+        self.kernels = b""
+
+    def deserialize(self, data: bytes) -> bool:
+        if not data.startswith(b"A"):
+            return False
+        self.kernels = data
+        return True
+
+    def serialize(self) -> bytes:
+        return self.kernels or b"A new"
+
+
+def test_runtime_cache_of_another_gpu_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trt = MagicMock()
+    engine = MagicMock()
+    engine.create_runtime_config.return_value.create_runtime_cache.side_effect = FakeRuntimeCache
+    path = tmp_path / "runtime.cache"
+    for before, after, words in ((b"A old", b"A old", ""), (b"B old", b"A new", "of another GPU or library")):
+        path.write_bytes(before)
+        contexts = Contexts(trt, path)
+        contexts.create(engine)
+        contexts.close()
+        assert path.read_bytes() == after
+        assert words in caplog.text
+        assert bool(words) == bool(caplog.messages)

@@ -19,6 +19,7 @@ from kontext_trt import (
     PlanError,
     RequestError,
     TensorRtOptions,
+    UntrustedPlanError,
 )
 from kontext_trt.engine.coverage import Coverage
 from kontext_trt.engine.flavour import FlavourName
@@ -71,12 +72,26 @@ def test_plans_of_another_graph_are_not_run(machine: Bundle, caplog: pytest.LogC
     assert "has no denoiser plan" in warning
 
 
+def test_plans_that_the_library_refuses_are_not_run(
+    machine: Bundle, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """As TensorRT-RTX does on GPUs that it does not know: a portable plan says nothing of them."""
+    add_plans(machine, COVERAGE)
+    monkeypatch.setattr(SimulatedFlavour, "refusal", lambda self, data: "this GPU is not supported")
+    with Kontext.open(machine) as kontext:
+        assert kontext.executor.name == "onnxruntime (cpu)"
+    assert "will not open" in caplog.text
+    assert "this GPU is not supported" in caplog.text
+    with pytest.raises(PlanError, match="this GPU is not supported"):
+        Kontext.open(machine, executor=TensorRtOptions())
+
+
 def test_plans_elsewhere_must_be_trusted(machine: Bundle, tmp_path: Path):
     add_plans(machine, COVERAGE)
     elsewhere = shutil.move(machine.path / "plans", tmp_path / "plans")
     distrusting = TensorRtOptions(plans=elsewhere)
-    with Kontext.open(machine, executor=distrusting) as kontext, pytest.raises(PlanError, match="add --trust"):
-        kontext.generate("x", steps=1, seed=0, size=(128, 128))
+    with pytest.raises(UntrustedPlanError, match="add --trust"):
+        Kontext.open(machine, executor=distrusting)
     with Kontext.open(machine, executor=TensorRtOptions(plans=elsewhere, trust=True)) as kontext:
         assert kontext.generate("x", steps=1, seed=0, size=(128, 128)).size == (128, 128)
 
@@ -85,8 +100,8 @@ def test_plans_that_others_may_write_must_be_trusted(machine: Bundle):
     add_plans(machine, COVERAGE)
     for plan in (machine.path / "plans").glob("*/*.plan"):
         plan.chmod(0o664)
-    with Kontext.open(machine) as kontext, pytest.raises(PlanError, match=r"can be written by others.*add --trust"):
-        kontext.generate("x", steps=1, seed=0, size=(128, 128))
+    with pytest.raises(UntrustedPlanError, match=r"can be written by others.*add --trust"):
+        Kontext.open(machine)
     for options in (AnyExecutor(trust=True), TensorRtOptions(trust=True)):
         with Kontext.open(machine, executor=options) as kontext:
             assert kontext.executor.name.startswith("tensorrt")
@@ -111,7 +126,7 @@ def test_without_a_gpu_tensorrt_says_so(bundle: Bundle, monkeypatch: pytest.Monk
 
 
 def test_onnx_runtime_without_cuda_says_what_to_install(bundle: Bundle):
-    with pytest.raises(ExecutorError, match="pip install onnxruntime-gpu instead"):
+    with pytest.raises(ExecutorError, match=r"pip uninstall onnxruntime && pip install 'kontext-trt\[gpu\]'"):
         Kontext.open(bundle, executor=OnnxRuntimeOptions(device=Device.CUDA))
 
 

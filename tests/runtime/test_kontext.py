@@ -9,15 +9,11 @@ from PIL import Image
 
 from kontext_trt import (
     BundleError,
-    BusyError,
-    Cancelled,
     ExecutorError,
     ImageError,
     Kontext,
     KontextError,
     RequestError,
-    Result,
-    WhenBusy,
 )
 from kontext_trt.engine.bundle import Bundle
 from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
@@ -85,31 +81,6 @@ def test_progress_is_told_after_each_step(kontext: Kontext):
     told: list[tuple[int, int]] = []
     kontext.generate("x", steps=3, seed=0, size=(32, 32), on_step=lambda done, of: told.append((done, of)))
     assert told == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_cancel_between_steps_leaves_the_session_usable(kontext: Kontext):
-    cancel = threading.Event()
-    with pytest.raises(Cancelled, match="cancelled after step 2 of 5"):
-        kontext.generate(
-            "x", steps=5, seed=0, size=(32, 32), cancel=cancel, on_step=lambda done, of: done == 2 and cancel.set()
-        )
-    assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).image.size == (32, 32)
-
-
-def test_threads_take_turns(kontext: Kontext):
-    results: dict[int, Result] = {}
-
-    def work(seed: int) -> None:
-        results[seed] = kontext.generate("x", steps=2, seed=seed, size=(32, 32))
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for seed in range(4):
-        alone = kontext.generate("x", steps=2, seed=seed, size=(32, 32))
-        assert pixels(results[seed].image).tolist() == pixels(alone.image).tolist()
 
 
 @pytest.mark.parametrize(
@@ -203,12 +174,6 @@ def test_closed_session_does_not_load(bundle: Bundle):
         kontext.load()
 
 
-def test_callback_into_the_same_session_is_refused(kontext: Kontext):
-    with pytest.raises(KontextError, match="on_step must not call the Kontext that is serving it"):
-        kontext.generate("x", steps=1, seed=0, size=(32, 32), on_step=lambda done, of: kontext.forget())
-    assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).size == (32, 32)
-
-
 def test_numpy_numbers_are_numbers(kontext: Kontext):
     one = kontext.generate("x", steps=np.int64(1), seed=np.int64(3), guidance=np.float32(2.5), size=(32, 32))
     two = kontext.generate("x", steps=1, seed=np.array([3]), size=(np.int32(32), 32))
@@ -239,27 +204,6 @@ def test_in_parts_or_in_one_piece_is_the_same(kontext: Kontext, picture):
     whole = latents()
     assert latents(on_step=lambda done, of: None) == latents(cancel=threading.Event()) == whole
     assert latents(debug_nan=True) == whole
-
-
-def test_second_thread_is_refused_if_asked(bundle: Bundle):
-    errors: list[Exception] = []
-
-    def intrude(done: int, of: int) -> None:
-        def work() -> None:
-            try:
-                kontext.generate("x", steps=1, seed=0, size=(32, 32))
-            except KontextError as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-
-    with Kontext.open(bundle, when_busy=WhenBusy.REFUSE) as kontext:
-        kontext.generate("x", steps=1, seed=0, size=(32, 32), on_step=intrude)
-        assert [type(error) for error in errors] == [BusyError]
-        assert "another thread's request is running" in str(errors[0])
-        assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).size == (32, 32)
 
 
 def test_failure_names_component_and_shapes(bundle: Bundle):

@@ -38,6 +38,10 @@ def test_cut_is_the_end_of_the_prompt(bundle: Bundle):
 def test_long_prompt_warns_with_what_was_cut(kontext: Kontext):
     with pytest.warns(PromptCutWarning, match="longer than 512 tokens; this was cut: 'bcd'"):
         kontext.generate("a" * 510 + "bcd", steps=1, seed=0, size=(32, 32))
+    for prompts in ("a" * 510 + "bcd", ["x", "a" * 510 + "bcd"]):  # as often as it is asked, though encoded once
+        with pytest.warns(PromptCutWarning, match="this was cut: 'bcd'") as warned:
+            kontext.generate(prompts, steps=1, seed=0, size=(32, 32))
+        assert len(warned) == 1
 
 
 @pytest.mark.parametrize("prompt", ["", "   \n", None, 3])
