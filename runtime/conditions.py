@@ -47,9 +47,11 @@ class Encodings:
         """Token ids of the prompts that have to be encoded, a row a prompt; nothing if there are none. Warns of every
         prompt that is cut, encoded now or before."""
         new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.find(prompt) is None)
-        ids = {f"{name}_ids": self._ids(name, request.prompts, new) for name in self._tokenizers if new}
-        for prompt in dict.fromkeys(request.prompts):
-            for name, cut in (self._cuts.find(prompt) or {}).items():
+        cuts = {prompt: dict(self._cuts.find(prompt) or {}) for prompt in request.prompts}
+        ids = {f"{name}_ids": self._ids(name, request.prompts, new, cuts) for name in self._tokenizers if new}
+        for prompt, by_tokenizer in cuts.items():
+            self._cuts.put(prompt, by_tokenizer)
+            for name, cut in by_tokenizer.items():
                 warn_if_cut(cut, name, self._tokenizers[name].length)
         return ids
 
@@ -87,12 +89,15 @@ class Encodings:
                 pooled[row], text[row] = encoding
         return {"prompt_pooled": pooled, "prompt_text": text}
 
-    def _ids(self, name: str, prompts: tuple[str, ...], new: tuple[int, ...]) -> NDArray[np.int32]:
+    def _ids(
+        self, name: str, prompts: tuple[str, ...], new: tuple[int, ...], cuts: dict[str, dict[str, str]]
+    ) -> NDArray[np.int32]:
+        """Rows of ids, and in `cuts` by prompt and tokenizer what of the new ones is cut."""
         tokenizer = self._tokenizers[name]
         rows = np.zeros((len(prompts), tokenizer.length), np.int32)
         for index in new:
             ids, cut = tokenizer(prompts[index])
-            self._cuts.put(prompts[index], (self._cuts.find(prompts[index]) or {}) | {name: cut})
+            cuts[prompts[index]][name] = cut
             rows[index] = ids[0]
         return rows
 

@@ -5,6 +5,7 @@ import pytest
 from kontext_trt import Kontext, PromptCutWarning
 from kontext_trt.engine.bundle import Bundle
 from kontext_trt.engine.errors import BundleError, RequestError
+from kontext_trt.runtime.conditions import PROMPTS_CACHED
 from kontext_trt.runtime.prompts import PromptTokenizer, check_prompt
 
 PROMPTS = [
@@ -42,6 +43,10 @@ def test_long_prompt_warns_with_what_was_cut(kontext: Kontext):
         with pytest.warns(PromptCutWarning, match="this was cut: 'bcd'") as warned:
             kontext.generate(prompts, steps=1, seed=0, size=(32, 32))
         assert len(warned) == 1
+    many = [f"{index:02} " + "a" * 520 for index in range(PROMPTS_CACHED + 2)]
+    with pytest.warns(PromptCutWarning) as warned:
+        kontext.generate(many, steps=1, seed=0, size=(32, 32))
+    assert len(warned) == len(many)
 
 
 @pytest.mark.parametrize("prompt", ["", "   \n", None, 3])
