@@ -73,31 +73,35 @@ def ablate(
         best = _results(kontext, case, picture, repeat)
         encoded = _results(kontext, case, picture, repeat, forget=True)
 
-    def undivided() -> Ablated:
-        results = run(UndividedExecutor(open_executor(bundle, options)), bundle)
-        return _row("hoisting", "condition and all steps", _loop, best, results)
+    rows: list[Ablated] = []
+    notes: list[str] = []
 
-    def whole(other: Bundle) -> Ablated:
-        results = run(_opened_alike(other, options, executor.name), other)
-        return _row(PRUNING, "one step", _step, best, results)
-
-    def enqueued() -> Ablated:
-        results = run(open_executor(bundle, replace(options, graphs=False)), bundle)
-        return _row("request graph", "a request, encoders cached", _total, best, results, exact=True)
-
-    makers: dict[str, Callable[[], Ablated]] = {"hoisting": undivided}
-    if unpruned is not None:
-        makers[PRUNING] = lambda: whole(unpruned)
-    if on_device and options.graphs:
-        makers["request graph"] = enqueued
-    makers["caches"] = lambda: _row("caches", "a repeated request", _total, best, encoded, exact=True)
-    makers["uint8 pictures"] = lambda: _border_row(best[-1], options, repeat, on_device=on_device)
-    rows, notes = [], []
-    for gain, make in makers.items():
+    def attempt(gain: str, make: Callable[[str], Ablated]) -> None:
         try:
-            rows.append(make())
+            rows.append(make(gain))
         except KontextError as error:
             notes.append(f"no row for {gain}: {error}")
+
+    def undivided(gain: str) -> Ablated:
+        results = run(UndividedExecutor(open_executor(bundle, options)), bundle)
+        return _row(gain, "condition and all steps", _loop, best, results)
+
+    def whole(gain: str) -> Ablated:
+        assert unpruned is not None
+        results = run(_opened_alike(unpruned, options, executor.name), unpruned)
+        return _row(gain, "one step", _step, best, results)
+
+    def enqueued(gain: str) -> Ablated:
+        results = run(open_executor(bundle, replace(options, graphs=False)), bundle)
+        return _row(gain, "a request, encoders cached", _total, best, results, exact=True)
+
+    attempt("hoisting", undivided)
+    if unpruned is not None:
+        attempt(PRUNING, whole)
+    if on_device and options.graphs:
+        attempt("request graph", enqueued)
+    attempt("caches", lambda gain: _row(gain, "a repeated request", _total, best, encoded, exact=True))
+    attempt("uint8 pictures", lambda gain: _border_row(gain, best[-1], options, repeat, on_device=on_device))
     return Ablation(rows=tuple(rows), notes=tuple(notes))
 
 
@@ -159,7 +163,7 @@ def _step(result: Result) -> float:
     return statistics.median(result.step_milliseconds)
 
 
-def _border_row(result: Result, options: ExecutorOptions, repeat: int, *, on_device: bool) -> Ablated:
+def _border_row(gain: str, result: Result, options: ExecutorOptions, repeat: int, *, on_device: bool) -> Ablated:
     """On the host for executors there, else through page-locked memory to the device and back."""
     picture = np.asarray(result.outputs[0].image)
     if on_device:
@@ -168,6 +172,4 @@ def _border_row(result: Result, options: ExecutorOptions, repeat: int, *, on_dev
             as_bytes, as_floats = border_ms(picture, carry, WARM_UP + repeat)
     else:
         as_bytes, as_floats = border_ms(picture, carry_on_host, WARM_UP + repeat)
-    return Ablated(
-        gain="uint8 pictures", about="one picture to the networks and back", with_ms=as_bytes, without_ms=as_floats
-    )
+    return Ablated(gain=gain, about="one picture to the networks and back", with_ms=as_bytes, without_ms=as_floats)

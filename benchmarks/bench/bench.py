@@ -102,11 +102,10 @@ def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Image.Image 
         guidance=model.flow.guidance if options.guidance is None else options.guidance,
         prompt=options.prompt,
     )
-    seeds = range(case.seed, case.seed + case.batch)
     make_request(
         model,
         case.prompt,
-        seed=tuple(seeds),
+        seed=case.seeds,
         steps=case.steps,
         guidance=case.guidance,
         size=case.size,

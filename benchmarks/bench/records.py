@@ -43,6 +43,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="cas
     guidance: float
     prompt: str
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.seed, self.seed + self.batch))
+
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="machine"):
     """Where and with what. `packages` are the versions of what took part."""

@@ -11,7 +11,6 @@ from .records import Case
 
 def ask(kontext: Kontext, case: Case, image: Image.Image | None) -> Result:
     """`image` is decoded, as peers get it. Raises what `Kontext.edit` and `Kontext.generate` do."""
-    seeds = tuple(range(case.seed, case.seed + case.batch))
     if image is None:
-        return kontext.generate(case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds)
-    return kontext.edit(image, case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=seeds)
+        return kontext.generate(case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=case.seeds)
+    return kontext.edit(image, case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=case.seeds)

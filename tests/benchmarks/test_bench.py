@@ -148,6 +148,7 @@ class TestCommand:
         refused = run(
             *("bench", bundle_path, "--out", tmp_path / "out", "--peer", "diffusers", "--checkpoint", "gone"), code=1
         )
+        assert "checkpoint gone is not a folder; peers load a diffusers folder" in refused.stderr
         for option, words in (
             (("--steps", 2000), "steps must be a whole number from 1 to 1000, not 2000"),
             (("--seed", -1), "0 to 2^64 - 1"),
@@ -158,7 +159,6 @@ class TestCommand:
             wrong = run("bench", bundle_path, *option, "--out", tmp_path / "out", code=1)
             assert words in wrong.stderr
             assert "the measured process" not in wrong.stderr
-        assert "checkpoint gone is not a folder; peers load a diffusers folder" in refused.stderr
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(

@@ -42,21 +42,28 @@ class FakeNvml:
         return 4 if self.asked % 2 else 1
 
 
-def test_a_gpu_that_does_not_tell_its_memory(monkeypatch: pytest.MonkeyPatch):
-    """Clocks and power are told all the same."""
+class SilentNvml(FakeNvml):
+    """Of a GPU that does not tell its memory."""
 
-    class Silent(FakeNvml):
-        def nvmlDeviceGetMemoryInfo(self, handle: str):  # noqa: N802
-            self.asked += 1
-            raise self.NVMLError
+    def nvmlDeviceGetMemoryInfo(self, handle: str):  # noqa: N802
+        self.asked += 1
+        raise self.NVMLError
 
-    fake = Silent()
+
+def sampled(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> nvml.GpuSampler:
+    """A sampler that has asked `fake` for memory twenty times."""
     monkeypatch.setattr(nvml, "load_nvml", lambda: fake)
     monkeypatch.setattr(nvml, "pci_bus_id", lambda index: "0000:1b:00.0")
     with nvml.GpuSampler(interval_s=0.001) as gpu:
-        while fake.asked < 5:
+        while fake.asked < 20:
             pass
-        gpu.forget_peak()
+    return gpu
+
+
+def test_a_gpu_that_does_not_tell_its_memory(monkeypatch: pytest.MonkeyPatch):
+    """Clocks and power are told all the same."""
+    gpu = sampled(SilentNvml(), monkeypatch)
+    gpu.forget_peak()
     assert (gpu.first_bytes, gpu.used_bytes) == (None, None)
     clocks = gpu.clocks()
     assert clocks is not None
@@ -64,12 +71,7 @@ def test_a_gpu_that_does_not_tell_its_memory(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_gpu_is_sampled_meanwhile(monkeypatch: pytest.MonkeyPatch):
-    fake = FakeNvml()
-    monkeypatch.setattr(nvml, "load_nvml", lambda: fake)
-    monkeypatch.setattr(nvml, "pci_bus_id", lambda index: "0000:1b:00.0")
-    with nvml.GpuSampler(interval_s=0.001) as gpu:
-        while fake.asked < 20:
-            pass
+    gpu = sampled(FakeNvml(), monkeypatch)
     clocks = gpu.clocks()
     assert clocks is not None
     assert (clocks.sm_mhz, clocks.memory_mhz, clocks.power_w, clocks.most_celsius) == (1980, 3201, 650, None)
