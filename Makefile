@@ -21,7 +21,7 @@ $(SETUP): pyproject.toml
 	touch $(SETUP)
 
 demo: $(SETUP)
-	$(BIN)/kontext-trt demo demo --checkpoint benchmarks/small_kontext/checkpoint \
+	$(BIN)/kontext-trt demo demo --checkpoint examples/small_kontext/checkpoint \
 		--image docs/small-kontext/before.png --prompt "turn the orange hexagon black" --steps 28
 
 # on a CPU, also where there is a GPU

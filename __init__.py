@@ -1,69 +1,16 @@
-"""kontext-trt: FLUX.1 Kontext [dev] on NVIDIA GPUs, from a checkpoint to an edited picture.
+"""FLUX.1 Kontext [dev] on NVIDIA GPUs, from a checkpoint to an edited picture.
 
-from kontext_trt import Kontext
+    from kontext_trt import Kontext
 
-with Kontext.open("bundle") as kontext:
-    kontext.edit("cat.png", "make the cat orange", seed=0).save("orange-cat.png")
+    with Kontext.open("bundle") as kontext:
+        kontext.edit("cat.png", "make the cat orange", seed=0).save("orange-cat.png")
+
+The public names stand in `__init__.pyi`, each with the module that it comes from. A name is imported when it is first
+asked for, so a process that compiles a plan or looks at a machine does not import what makes pictures.
 """
 
-__version__ = "0.1.0"
+import lazy_loader
 
-from .engine.bundle import Bundle
-from .engine.errors import (
-    BudgetError,
-    BuildError,
-    BundleError,
-    BusyError,
-    Cancelled,
-    CheckpointError,
-    ExecutorError,
-    ExportError,
-    GpuMemoryError,
-    ImageError,
-    KontextError,
-    MissingDependencyError,
-    NotFiniteError,
-    PlanError,
-    QuantizationError,
-    RequestError,
-    TargetError,
-    UntrustedPlanError,
-)
-from .runtime.kontext import Kontext
-from .runtime.options import AnyExecutor, Device, OnnxRuntimeOptions, TensorRtOptions, WhenBusy
-from .runtime.prompts import PromptCutWarning
-from .runtime.result import Output, Result
-from .runtime.sizes import Fit, Placement
+from .version import __version__ as __version__
 
-__all__ = [
-    "AnyExecutor",
-    "Kontext",
-    "Bundle",
-    "Device",
-    "Fit",
-    "OnnxRuntimeOptions",
-    "Output",
-    "Placement",
-    "Result",
-    "TensorRtOptions",
-    "WhenBusy",
-    "PromptCutWarning",
-    "KontextError",
-    "BudgetError",
-    "BuildError",
-    "BundleError",
-    "BusyError",
-    "Cancelled",
-    "CheckpointError",
-    "ExecutorError",
-    "ExportError",
-    "GpuMemoryError",
-    "ImageError",
-    "MissingDependencyError",
-    "NotFiniteError",
-    "PlanError",
-    "QuantizationError",
-    "RequestError",
-    "TargetError",
-    "UntrustedPlanError",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

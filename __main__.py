@@ -1,5 +1,5 @@
 """`python -m kontext_trt` is `kontext-trt`."""
 
-from .cli import main
+from .cli.app import main
 
 main()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..engine.components import Precision
 from ..engine.errors import ExportError
-from ..engine.files import is_taken
-from ..engine.terminal import notes, progress_bars, screen
+from ..engine.progress import Progress, Silent
+from ..engine.system.files import is_taken
 from ..runtime.kontext import Kontext
+from ..runtime.outputs.result import Result
 from .checkpoint import open_checkpoint
 from .export import ExportOptions, export_bundle
 from .tiny import write_tiny_checkpoint
@@ -31,13 +32,24 @@ class Demo:
     steps: int = 8
 
 
-def run_demo(folder: Path, demo: Demo) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoRun:
+    """What a demo made: `bundle` from `checkpoint` in `export_seconds`, and `picture` with `result`."""
+
+    checkpoint: Path
+    bundle: Path
+    export_seconds: float
+    picture: Path
+    result: Result
+
+
+def run_demo(folder: Path, demo: Demo, progress: Progress | None = None) -> DemoRun:
     """Fill `folder` with bundle/, edited.png and, if it has to be made, checkpoint/; what an earlier demo left there is
     replaced. Everything computes in float32, for which any machine has kernels.
 
     Raises ExportError if bundle/ or checkpoint/ is not a demo's.
     """
-    start = time.perf_counter()
+    start, progress = time.perf_counter(), progress or Silent()
     path, checkpoint = folder / "bundle", demo.checkpoint or folder / "checkpoint"
     for made in (path,) if demo.checkpoint else (path, checkpoint):
         _check_place(made)
@@ -45,30 +57,17 @@ def run_demo(folder: Path, demo: Demo) -> None:
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / MARK).touch()
         write_tiny_checkpoint(checkpoint)
-    with progress_bars() as bars:
-        options = ExportOptions(precision=Precision.FP32, overwrite=True)
-        bundle = export_bundle(open_checkpoint(checkpoint), path, options, bars)
+    options = ExportOptions(precision=Precision.FP32, overwrite=True)
+    bundle = export_bundle(open_checkpoint(checkpoint), path, options, progress)
     (path / MARK).touch()
-    notes.print(f"exported {checkpoint} to {path} in {time.perf_counter() - start:.0f} s")
-    with Kontext.open(bundle) as kontext, progress_bars() as bars:
-        bars.start("denoising", demo.steps)
+    seconds = time.perf_counter() - start
+    with Kontext.open(bundle) as kontext:
+        progress.start("denoising", demo.steps)
         result = kontext.edit(
-            demo.image, demo.prompt, steps=demo.steps, seed=0, on_step=lambda done, of: bars.advance(1)
+            demo.image, demo.prompt, steps=demo.steps, seed=0, on_step=lambda done, of: progress.advance(1)
         )
-    assert result.reference is not None
-    notes.print(f"reference {result.reference.describe()}")
-    (path,) = result.save(folder / "edited.png")
-    if demo.checkpoint is None:
-        notes.print(
-            "This checkpoint is random: it has every layer of FLUX.1 Kontext and none of its knowledge, so the picture "
-            "is a pattern."
-        )
-    notes.print(
-        "A real checkpoint takes the same two commands:\n"
-        "  kontext-trt export CHECKPOINT BUNDLE\n"
-        f'  kontext-trt edit BUNDLE --image {demo.image} --prompt "{demo.prompt}"',
-    )
-    screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {result.seed}")
+    (picture,) = result.save(folder / "edited.png")
+    return DemoRun(checkpoint=checkpoint, bundle=path, export_seconds=seconds, picture=picture, result=result)
 
 
 def _check_place(path: Path) -> None:

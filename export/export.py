@@ -11,12 +11,8 @@ from pathlib import Path
 import msgspec
 import onnx_ir as ir
 
-from .. import __version__
-from ..engine.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
-from ..engine.components import COMPONENTS, Component, Operators, Precision
-from ..engine.errors import ExportError
-from ..engine.files import atomic_folder, free_path, is_taken, sha256_file, share_file, share_folder
-from ..engine.manifest import (
+from ..engine.bundle.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
+from ..engine.bundle.manifest import (
     SCHEMA,
     FileRecord,
     GraphRecord,
@@ -25,15 +21,19 @@ from ..engine.manifest import (
     TokenizerRecord,
     WeightsRecord,
 )
+from ..engine.bundle.tensor_file import TensorFile
+from ..engine.components import COMPONENTS, Component, Operators, Precision
+from ..engine.errors import ExportError
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
-from ..engine.tensor_file import TensorFile
+from ..engine.system.files import atomic_folder, free_path, is_taken, sha256_file, share_file, share_folder
+from ..version import __version__
 from .checkpoint import Checkpoint, View
 from .configs import ModelConfig
-from .quantize.stored_fp8 import as_stored_record, dequantize_stored
+from .graphs.stored_fp8 import as_stored_record, dequantize_stored
+from .graphs.trace import TraceOptions, expected_tensors, model_dims, tensor_name, trace
+from .graphs.weights import Placed, stored_precision, usable_as_fp8, usable_as_stored, write_converted
 from .tokenizers import write_tokenizer
-from .trace import TraceOptions, expected_tensors, model_dims, tensor_name, trace
-from .weights import Placed, stored_precision, usable_as_fp8, usable_as_stored, write_converted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
 
+from ..engine.bundle.manifest import TokenizerRecord
 from ..engine.errors import CheckpointError
-from ..engine.manifest import TokenizerRecord
 
 CLASSES = {"clip": CLIPTokenizer, "t5": T5Tokenizer}
 

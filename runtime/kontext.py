@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..engine.bundle import Bundle
+from ..engine.bundle.bundle import Bundle
 from ..engine.components import COMPONENTS
 from ..engine.errors import BusyError, Cancelled, KontextError, RequestError
 from ..engine.sizes import Size, squarest
-from .clock import Clock
-from .executor import Executor
-from .executors import open_executor
-from .noise import starting_noise
-from .options import AnyExecutor, ExecutorOptions, WhenBusy
-from .pictures import Picture, read_picture
-from .request import Reference, Request, make_request
-from .result import Output, Result
-from .serving import OnStep, Server, Watch
-from .sizes import Fit, nearest_size, place
+from .executors.open import open_executor
+from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
+from .flow.clock import Clock
+from .flow.executor import Executor
+from .flow.noise import starting_noise
+from .flow.run import OnStep, Server, Watch
+from .inputs.pictures import Picture, read_picture
+from .inputs.placement import Fit, nearest_size, place
+from .inputs.request import Reference, Request, make_request
+from .outputs.result import Output, Result
 
 logger = logging.getLogger(__name__)
 

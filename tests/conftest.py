@@ -29,7 +29,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    from kontext_trt.engine.gpus import find_gpus
+    from kontext_trt.engine.system.gpus import find_gpus
 
     gpus, reason = find_gpus()
     if not gpus and os.environ.get("KONTEXT_TRT_REQUIRE_GPU"):
@@ -50,7 +50,8 @@ def traced_once() -> Iterator[None]:
     except MissingDependencyError:
         yield
         return
-    from kontext_trt.export import export, trace
+    from kontext_trt.export import export
+    from kontext_trt.export.graphs import trace
 
     traced: dict[tuple[str, bytes, trace.TraceOptions], ir.Model] = {}
 
@@ -67,7 +68,8 @@ def traced_once() -> Iterator[None]:
 
 @pytest.fixture
 def traced_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kontext_trt.export import export, trace
+    from kontext_trt.export import export
+    from kontext_trt.export.graphs import trace
 
     monkeypatch.setattr(export, "trace", trace.trace)
 
@@ -166,7 +168,7 @@ def picture() -> Callable[..., Image.Image]:
 @pytest.fixture(scope="session")
 def tokenizers():
     """The small model's, for CLIP and T5."""
-    from kontext_trt.benchmarks.small_kontext.vocabulary import corpus, train_clip_tokenizer, train_t5_tokenizer
+    from kontext_trt.examples.small_kontext.vocabulary import corpus, train_clip_tokenizer, train_t5_tokenizer
 
     sentences = corpus(3000)
     return train_clip_tokenizer(sentences), train_t5_tokenizer(sentences)

@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, KontextError
 from ...runtime.device.cuda import CudaPython
 from ...runtime.device.executor import DeviceExecutor
-from ...runtime.executor import Executor
-from ...runtime.executors import open_executor
+from ...runtime.executors.open import open_executor
+from ...runtime.executors.options import AnyExecutor, ExecutorOptions
+from ...runtime.flow.executor import Executor
+from ...runtime.inputs.pictures import read_picture
 from ...runtime.kontext import Kontext
-from ...runtime.options import AnyExecutor, ExecutorOptions
-from ...runtime.pictures import read_picture
-from ...runtime.result import Result
+from ...runtime.outputs.result import Result
 from .agreement import likeness
 from .picture_borders import DeviceCarrier, border_ms, carry_on_host
 from .records import Ablated, Ablation, Case

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.errors import KontextError, RequestError
-from ...engine.files import atomic_file
-from ...engine.gpus import find_gpus
+from ...engine.plans.targets import capability_of
 from ...engine.progress import Progress, Silent
 from ...engine.sizes import Size, squarest
-from ...engine.targets import capability_of
-from ...runtime.pictures import read_picture
-from ...runtime.request import make_request
-from ...runtime.sizes import Fit, nearest_size, place
+from ...engine.system.files import atomic_file
+from ...engine.system.gpus import find_gpus
+from ...runtime.inputs.pictures import read_picture
+from ...runtime.inputs.placement import Fit, nearest_size, place
+from ...runtime.inputs.request import make_request
 from .ablation import ablate
 from .agreement import agreement
 from .ceilings import measure_ceilings

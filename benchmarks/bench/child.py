@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...engine.errors import KontextError
-from ...engine.memory import anonymous_bytes
-from ...engine.parent_process import die_with_parent
+from ...engine.system.memory import anonymous_bytes
+from ...engine.system.parent_process import die_with_parent
 
 _PARENT = "KONTEXT_TRT_BENCHMARK"
 """The environment variable in which a child finds its parent's number."""

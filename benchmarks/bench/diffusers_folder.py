@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...engine.bundle import WEIGHTS
+from ...engine.bundle.bundle import WEIGHTS
 from ...engine.errors import BundleError
 
 if TYPE_CHECKING:

@@ -18,15 +18,15 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, KontextError
-from ...engine.memory import peak_resident_bytes
+from ...engine.system.memory import peak_resident_bytes
 from ...runtime.device.executor import DeviceExecutor
+from ...runtime.executors.options import ExecutorName
+from ...runtime.inputs.pictures import read_picture
 from ...runtime.kontext import Kontext
-from ...runtime.options import ExecutorName
-from ...runtime.pictures import read_picture
-from ...runtime.result import Output, Result
+from ...runtime.outputs.result import Output, Result
 from .agreement import likeness
 from .child import ChildError, end_with_parent, run_child
 from .nvml import GpuSampler

@@ -20,10 +20,10 @@ from typing import Annotated
 
 import typer
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.components import Operators
 from ...engine.errors import BundleError
-from ...engine.files import is_taken
+from ...engine.system.files import is_taken
 from ..program import run_main
 from .child import run_child
 from .options import BenchOptions
@@ -46,8 +46,8 @@ def prepare(
     from ...export.environment import quiet_libraries, require_export
     from ...export.export import ExportOptions, export_bundle
     from ...export.tiny import TINY_SIZES, tiny_config
-    from ..bare_bundle import strip
-    from ..sparse_checkpoint import write_sparse_checkpoint
+    from ..fixtures.bare_bundle import strip
+    from ..fixtures.sparse_checkpoint import write_sparse_checkpoint
     from .diffusers_folder import write_configs
     from .unpruned import write_unpruned
 
@@ -111,7 +111,7 @@ def run(
     if not skip_fill:
         # in a process of its own, which gives the GPU's memory back
         with phase("fill with random weights"), tempfile.TemporaryDirectory() as name:
-            module, bundle = "kontext_trt.benchmarks.bare_bundle", str(folder / BUNDLE)
+            module, bundle = "kontext_trt.benchmarks.fixtures.bare_bundle", str(folder / BUNDLE)
             run_child("-m", module, "fill", bundle, log=Path(name) / "log")
         shutil.rmtree(folder / UNPRUNED, ignore_errors=True)  # it links to what was there before
     link_weights(folder / CHECKPOINT, folder / BUNDLE)

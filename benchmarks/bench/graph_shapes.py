@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ...engine.bundle.graph_file import GraphFile
 from ...engine.errors import BundleError, MissingDependencyError
-from ...engine.graph_file import GraphFile
 
 BITS: Mapping[str, float] = {
     "FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "FLOAT8E4M3FN": 8, "FLOAT4E2M1": 4,

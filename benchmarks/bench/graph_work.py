@@ -13,8 +13,8 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+from ...engine.bundle.graph_file import GraphFile
 from ...engine.errors import BundleError
-from ...engine.graph_file import GraphFile
 from .graph_shapes import Value, concrete_values
 from .records import Work
 

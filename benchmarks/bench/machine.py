@@ -9,8 +9,8 @@ import re
 import time
 from pathlib import Path
 
-from ... import __version__
-from ...engine.gpus import find_gpus
+from ...engine.system.gpus import find_gpus
+from ...version import __version__
 from .nvml import driver_version
 from .records import Machine
 

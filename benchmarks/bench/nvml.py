@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.gpus import pci_bus_id
+from ...engine.system.gpus import pci_bus_id
 from .records import Clocks
 
 INTERVAL_S = 0.02

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...engine.errors import RequestError
 from ...engine.sizes import Size
-from ...runtime.options import ExecutorName
+from ...runtime.executors.options import ExecutorName
 from .peers import TIMEOUT_S, PeerName
 
 REPORT, PAGE, CHART, REFERENCE = "bench.jsonl", "bench.html", "bench.png", "reference.png"

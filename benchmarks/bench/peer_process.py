@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...engine.bundle.tensor_file import TensorFile
 from ...engine.components import Precision
-from ...engine.memory import peak_resident_bytes
 from ...engine.sizes import token_grid
-from ...engine.tensor_file import TensorFile
-from ...runtime.noise import starting_noise
+from ...engine.system.memory import peak_resident_bytes
+from ...runtime.flow.noise import starting_noise
 from ..program import result_file, run_main
 from .ceilings import DTYPES
 from .nvml import GpuSampler

@@ -14,7 +14,7 @@ from ...engine.components import ElementType
 from ...engine.errors import ExecutorError
 from ...runtime.device.cuda import Cuda
 from ...runtime.device.memory import DeviceBlock, Staging
-from ...runtime.tensors import TensorSpec
+from ...runtime.flow.tensors import TensorSpec
 
 Picture = NDArray[np.uint8]
 Carry = Callable[[NDArray[np.generic]], NDArray[np.generic]]

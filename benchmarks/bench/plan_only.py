@@ -12,18 +12,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
 from ...engine.components import COMPONENTS
 from ...engine.errors import BudgetError
-from ...engine.plan_choice import outdated
-from ...engine.plan_manifest import PlanManifest
-from ...engine.plan_store import PlanStore
-from ...export.quantize.recipes import RECIPES, Fp8, Recipe
-from ...runtime.device.onnxruntime_engine import costs as onnxruntime_costs
-from ...runtime.executors import GRAPH_BYTES, plan_costs, usual_shape
-from ...runtime.residency import Cost, Residency, ResidencyPlan, everything_resident, least_budget, plan_residency
-from ...runtime.tensors import request_tensors, total_bytes, transformer_precision
+from ...engine.plans.choice import outdated
+from ...engine.plans.manifest import PlanManifest
+from ...engine.plans.store import PlanStore
+from ...export.graphs.recipes import RECIPES, Fp8, Recipe
+from ...runtime.device.residency import (
+    Cost,
+    Residency,
+    ResidencyPlan,
+    everything_resident,
+    least_budget,
+    plan_residency,
+)
+from ...runtime.executors.onnxruntime_cuda import costs as onnxruntime_costs
+from ...runtime.executors.open import GRAPH_BYTES, plan_costs, usual_shape
+from ...runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
 from .engine_process import precision_of
 from .graph_work import GraphWork
 from .records import Case, Checked, MemoryCheck, Predicted, Prediction, Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from ...runtime.kontext import Kontext
-from ...runtime.result import Result
+from ...runtime.outputs.result import Result
 from .records import Case
 
 

@@ -13,11 +13,11 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.graph_file import GraphFile
+from ...engine.bundle.manifest import ModelRecord
 from ...engine.components import COMPONENTS
 from ...engine.errors import BundleError
-from ...engine.graph_file import GraphFile
-from ...engine.manifest import ModelRecord
 from ...engine.sizes import parse_size, squarest, token_grid
 from ..program import positive, run_main
 from .graph_work import GraphWork, Heavy, count_work

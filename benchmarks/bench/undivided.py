@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from ...runtime.executor import Array, Executor, Performed, Workspace
-from ...runtime.flow import Condition, Stage, Step
-from ...runtime.tensors import RequestShape
+from ...runtime.flow.executor import Array, Executor, Performed, Workspace
+from ...runtime.flow.stages import Condition, Stage, Step
+from ...runtime.flow.tensors import RequestShape
 
 
 @dataclass(frozen=True, slots=True)

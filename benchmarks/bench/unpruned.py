@@ -13,10 +13,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ...engine.bundle import BUILT, MANIFEST, Bundle
+from ...engine.bundle.bundle import BUILT, MANIFEST, Bundle
 from ...engine.components import COMPONENTS, Operators
 from ...engine.errors import BundleError
-from ...engine.files import atomic_folder, sha256_file, share_folder
+from ...engine.system.files import atomic_folder, sha256_file, share_folder
 from ..program import run_main
 
 
@@ -69,8 +69,8 @@ def _trace(bundle: Bundle, file: Path) -> None:
     require_export()
     import onnx_ir as ir
 
-    from ...export.bundle_modules import read_config
-    from ...export.trace import TraceOptions, trace
+    from ...export.emulate.bundle_modules import read_config
+    from ...export.graphs.trace import TraceOptions, trace
 
     record = bundle.graph("denoiser")
     if record.quantization is not None:

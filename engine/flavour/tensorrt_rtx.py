@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorrt_rtx
 
-from ..caches import read_cache, update_cache
 from ..errors import BuildError
+from ..system.shared_file import read_shared, update_shared
 from .attention import mark_decomposable
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Contexts:
         settings.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._cache is None:
             self._cache = settings.create_runtime_cache()
-            kept = read_cache(self._path)
+            kept = read_shared(self._path)
             if kept and not self._cache.deserialize(kept):
                 logger.warning("the runtime cache %s is of another GPU or library; kernels are made anew", self._path)
         settings.set_runtime_cache(self._cache)
@@ -46,7 +46,7 @@ class Contexts:
             kernels = bytes(self._cache.serialize())  # holds what was read, too
             self._cache = None
             try:
-                update_cache(self._path, lambda _: kernels)
+                update_shared(self._path, lambda _: kernels)
             except OSError as error:  # costs the next start time, not this one its result
                 logger.warning("the runtime cache %s could not be kept: %s", self._path, error)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...engine.bundle.manifest import FlowRecord
+from ...engine.bundle.tensor_file import TensorFile
 from ...engine.errors import CheckpointError
-from ...engine.manifest import FlowRecord
-from ...engine.tensor_file import TensorFile
 from ..configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
 from .parts import Part, open_clip, open_t5, open_transformer, open_vae
 from .views import Weights

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ...engine.bundle.tensor_file import TensorFile
 from ...engine.errors import CheckpointError
-from ...engine.tensor_file import TensorFile
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from . import inference
 from .names import SINGLE_FILE_PREFIXES, Source, count_blocks, transformer_sources, vae_sources

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...engine.bundle.tensor_file import ITEM_BITS, TensorFile
 from ...engine.errors import CheckpointError
-from ...engine.tensor_file import ITEM_BITS, TensorFile
 
 TORCH_DTYPES = {
     "F32": torch.float32,

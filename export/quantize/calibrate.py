@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
+from ...runtime.flow.run import OnStep
 from ...runtime.kontext import Kontext
-from ...runtime.serving import OnStep
-from ..torch_device import TorchDevice
-from ..torch_executor import TorchExecutor
+from ..emulate.torch_device import TorchDevice
+from ..emulate.torch_executor import TorchExecutor
+from ..graphs.recipes import make_recipe
+from ..graphs.stored_fp8 import AS_STORED
 from .calibration import Calibration, Done, Observation
 from .observer import Magnitudes, observe
-from .recipes import make_recipe
 from .samples import Sample, read_samples
-from .stored_fp8 import AS_STORED
 
 logger = logging.getLogger(__name__)
 

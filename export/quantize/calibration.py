@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ... import __version__
 from ...engine.errors import QuantizationError
-from ...engine.files import atomic_file
+from ...engine.system.files import atomic_file
+from ...version import __version__
 
 SCHEMA = 1
 BINS_PER_OCTAVE = 16

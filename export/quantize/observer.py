@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ...engine.errors import MissingDependencyError, NotFiniteError
+from ..emulate.emulation import QuantizedLinear
+from ..graphs.recipes import Recipe
 from ..networks.layers import Attend
 from .calibration import BIN_SHIFT, Observation
-from .emulation import QuantizedLinear
-from .recipes import Recipe
 
 try:
     with warnings.catch_warnings():

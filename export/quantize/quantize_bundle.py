@@ -12,23 +12,23 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor
 
-from ... import __version__
-from ...engine.bundle import MANIFEST, WEIGHTS, Bundle
+from ...engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
+from ...engine.bundle.graph_file import GraphFile
+from ...engine.bundle.manifest import GraphRecord, QuantizationRecord, WeightsRecord
 from ...engine.components import Operators
 from ...engine.errors import QuantizationError
-from ...engine.files import atomic_folder, free_path, is_taken, share_file
-from ...engine.graph_file import GraphFile
-from ...engine.manifest import GraphRecord, QuantizationRecord, WeightsRecord
 from ...engine.progress import Progress, Silent
+from ...engine.system.files import atomic_folder, free_path, is_taken, share_file
+from ...version import __version__
 from ..checkpoint.views import View
 from ..export import attach_weights, file_record, weights_record
-from ..weights import STORED_TYPES, Placed, write_tensors
+from ..graphs.linears import LinearNodes, find_attention, find_linears
+from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
+from ..graphs.quantizer import GraphQuantizer
+from ..graphs.recipes import Fp8Weights, Recipe, matches
+from ..graphs.stored_fp8 import AS_STORED
+from ..graphs.weights import STORED_TYPES, Placed, write_tensors
 from .calibration import Calibration
-from .graph import GraphQuantizer
-from .linears import LinearNodes, find_attention, find_linears
-from .quantized_weights import QuantizedLayer, quantize_layer
-from .recipes import Fp8Weights, Recipe, matches
-from .stored_fp8 import AS_STORED
 
 _SAFETENSORS_TYPES = {
     ir.DataType.FLOAT: "F32",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.errors import ImageError, QuantizationError
-from ...runtime.pictures import read_picture
+from ...runtime.inputs.pictures import read_picture
 from .calibration import Skipped
 
 logger = logging.getLogger(__name__)

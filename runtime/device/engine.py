@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from ..tensors import RequestShape
+from ..flow.tensors import RequestShape
 from .cuda import Handle
 from .memory import DeviceTensor
 

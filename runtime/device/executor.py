@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from traceback import clear_frames
 from typing import TypeVar
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, GpuMemoryError
-from ..executor import Array
-from ..residency import Residency, ResidencyPlan
-from ..tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors, transformer_precision
-from .components import Components
+from ..flow.executor import Array
+from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors, transformer_precision
 from .cuda import Cuda
 from .engine import Engines
+from .loading import Components
 from .memory import Arena, DeviceBlock, Staging
+from .residency import Residency, ResidencyPlan
 from .workspace import DeviceWorkspace, Machine
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..executor import Array
-from ..host_workspace import NUMPY_TYPES
-from ..tensors import TensorSpec, aligned
+from ..executors.host_workspace import NUMPY_TYPES
+from ..flow.executor import Array
+from ..flow.tensors import TensorSpec, aligned
 from .cuda import Cuda, Handle
 
 

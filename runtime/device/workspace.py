@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ...engine.errors import ExecutorError, GpuMemoryError
-from ..executor import Array, Performed
-from ..flow import Stage, Step
-from ..tensors import RequestShape, TensorSpec
-from .components import Components
+from ..flow.executor import Array, Performed
+from ..flow.stages import Stage, Step
+from ..flow.tensors import RequestShape, TensorSpec
 from .cuda import Cuda, CudaError, Handle
 from .engine import Bound
-from .graph import RecordedGraph, Timeline
+from .graphs import RecordedGraph, Timeline
+from .loading import Components
 from .memory import Arena, DeviceBlock, DeviceTensor, Staging
 
 logger = logging.getLogger(__name__)

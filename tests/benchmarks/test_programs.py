@@ -10,66 +10,86 @@ from pathlib import Path
 import pytest
 from command_line import LINKS
 
-from kontext_trt.benchmarks import opening_cost
 from kontext_trt.benchmarks.bench.child import ChildError
-from kontext_trt.benchmarks.measure import measure_module
-from kontext_trt.benchmarks.opening_cost import time_it
+from kontext_trt.benchmarks.costs import opening_cost
+from kontext_trt.benchmarks.costs.measure import measure_module
+from kontext_trt.benchmarks.costs.opening_cost import time_it
 from kontext_trt.benchmarks.program import parse_blocks
 from kontext_trt.engine.errors import RequestError
 
-BENCHMARKS = Path(opening_cost.__file__).parent
+ROOT = Path(opening_cost.__file__).parents[2]
+BENCH, COSTS, FIXTURES = (f"benchmarks.{room}" for room in ("bench", "costs", "fixtures"))
+SMALL = "examples.small_kontext"
 RUN = (
     "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
     "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
 WRONG = {
-    "bare_bundle": [
+    f"{FIXTURES}.bare_bundle": [
         ([], "required: command"),
         (["strip"], "required: bundle, bare"),
         (["strip", "{bundle}", "{bundle}"], "exists; choose another name for the bare bundle"),
         (["fil", "nope"], "invalid choice: 'fil'"),
     ],
-    "bench.ceilings": [([], "required: result"), (["{folder}"], "cannot be written; name a file in a folder that")],
-    "bench.full_size": [(["run", "nope", "--out", "x"], "nope has no bundle; make it with: full_size prepare nope")],
-    "bench.peer_process": [
+    f"{BENCH}.ceilings": [
+        ([], "required: result"),
+        (["{folder}"], "cannot be written; name a file in a folder that"),
+    ],
+    f"{BENCH}.full_size": [(["run", "nope", "--out", "x"], "nope has no bundle; make it with: full_size prepare nope")],
+    f"{BENCH}.peer_process": [
         ([], "required: request, result"),
         (["nope", "{folder}/result"], "No such file or directory: 'nope'"),
         (["{bundle}/networks.json", "{folder}/result"], "is not a request to a peer"),
     ],
-    "bench.roofline": [
+    f"{BENCH}.roofline": [
         (["nope"], "bundle nope does not exist"),
         (["nope", "--batch", "0"], "'0' is not a whole number of at least 1"),
         (["{bundle}", "--size", "big"], "a size is WIDTHxHEIGHT"),
     ],
-    "bench.unpruned": [
+    f"{BENCH}.unpruned": [
         (["nope", "target"], "bundle nope does not exist"),
         (["{bundle}", "{bundle}"], "exists; choose another name for the bundle"),
     ],
-    "build_cost": [(["--blocks", "x"], "blocks are DOUBLE+SINGLE, one of each at least, such as 19+38, not 'x'")],
-    "device_memory": [(["nope"], "bundle nope does not exist")],
-    "export_cost": [(["--blocks", "2"], "expected 2 arguments"), (["--blocks", "0", "1"], "'0' is not a whole number")],
-    "opening_cost": [(["--repeat", "0"], "'0' is not a whole number of at least 1")],
-    "quantized_cost": [
+    f"{COSTS}.build_cost": [
+        (["--blocks", "x"], "blocks are DOUBLE+SINGLE, one of each at least, such as 19+38, not 'x'")
+    ],
+    f"{COSTS}.device_memory": [(["nope"], "bundle nope does not exist")],
+    f"{COSTS}.export_cost": [
+        (["--blocks", "2"], "expected 2 arguments"),
+        (["--blocks", "0", "1"], "'0' is not a whole number"),
+    ],
+    f"{COSTS}.opening_cost": [(["--repeat", "0"], "'0' is not a whole number of at least 1")],
+    f"{COSTS}.quantized_cost": [
         (["--blocks", "1+0"], "blocks are DOUBLE+SINGLE"),
         (["--recipe", "nope"], "'nope' is not one of"),
     ],
-    "small_kontext.calibration": [([], "required: folder")],
-    "sparse_checkpoint": [([], "required: folder")],
-    "tiny_bundles": [([], "required: folder")],
+    f"{SMALL}.calibration": [([], "required: folder")],
+    f"{FIXTURES}.sparse_checkpoint": [([], "required: folder")],
+    f"{FIXTURES}.tiny_bundles": [([], "required: folder")],
 }
-HEAVY = {"small_kontext.assemble", "small_kontext.disassemble", "small_kontext.train", "small_kontext.tune_decoder"}
+HEAVY = {
+    f"{SMALL}.assemble",
+    f"{SMALL}.disassemble",
+    f"{SMALL}.train",
+    f"{SMALL}.tune_decoder",
+}
 """Those that are torch from end to end."""
 
 
 def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": LINKS, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [sys.executable, "-c", RUN, f"kontext_trt.benchmarks.{module}", *arguments]
+    command = [sys.executable, "-c", RUN, f"kontext_trt.{module}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 def test_every_program_is_tried():
-    programs = [file for file in BENCHMARKS.rglob("*.py") if '__name__ == "__main__"' in file.read_text()]
-    names = {".".join(file.relative_to(BENCHMARKS).with_suffix("").parts) for file in programs}
+    programs = [
+        file
+        for folder in ("benchmarks", "examples")
+        for file in (ROOT / folder).rglob("*.py")
+        if '__name__ == "__main__"' in file.read_text()
+    ]
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in programs}
     assert names == set(WRONG) | HEAVY
     for file in programs:
         assert "    run_main(" in file.read_text(), f"{file} lets its errors through"
@@ -94,14 +114,14 @@ def test_wrong_arguments_are_answered_in_words(
 def test_only_a_bare_bundle_is_filled(what: str, bundle_path: Path, tmp_path: Path):
     if what == "manifest alone":
         (tmp_path / "manifest.json").write_bytes((bundle_path / "manifest.json").read_bytes())
-    done = run_module("bare_bundle", "fill", str(tmp_path))
+    done = run_module(f"{FIXTURES}.bare_bundle", "fill", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path} is not a bare bundle: it has no ")
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_help_has_no_errors():
-    assert "strip" in run_module("bare_bundle", "--help").stdout
+    assert "strip" in run_module(f"{FIXTURES}.bare_bundle", "--help").stdout
 
 
 def test_a_child_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

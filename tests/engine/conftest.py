@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kontext_trt.engine.build import Builder, BuildPolicy, Built
-from kontext_trt.engine.bundle import Bundle
+from kontext_trt.engine.builder.build import Builder, BuildPolicy, Built
+from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.components import Precision
-from kontext_trt.engine.coverage import Coverage
 from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
-from kontext_trt.engine.gpus import Gpu
-from kontext_trt.engine.machine import Machine
-from kontext_trt.engine.targets import Target, make_target
+from kontext_trt.engine.plans.coverage import Coverage
+from kontext_trt.engine.plans.machine import Machine
+from kontext_trt.engine.plans.targets import Target, make_target
+from kontext_trt.engine.system.gpus import Gpu
 
 COVERAGE = Coverage(sizes=((96, 192), (112, 144), (128, 128), (144, 112), (192, 96)), max_steps=8)
 ADA = Gpu(index=0, name="NVIDIA GeForce RTX 4090", major=8, minor=9, memory_bytes=24 << 30)

@@ -11,11 +11,11 @@ from single_files import write_models_folder
 
 from kontext_trt import Bundle
 from kontext_trt.engine.components import Precision
+from kontext_trt.export.emulate.torch_device import TorchDevice
+from kontext_trt.export.graphs.recipes import make_recipe
 from kontext_trt.export.quantize.calibrate import CalibrationOptions, calibrate_bundle
 from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
-from kontext_trt.export.quantize.recipes import make_recipe
-from kontext_trt.export.torch_device import TorchDevice
 
 MakePicture = Callable[..., Image.Image]
 QUICK = CalibrationOptions(steps=2, device=TorchDevice.CPU)

@@ -7,8 +7,8 @@ import torch
 from diffusers import FluxKontextPipeline
 
 from kontext_trt import Bundle
-from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
-from kontext_trt.runtime.rope import position_ids, rope_tables
+from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
+from kontext_trt.runtime.flow.rope import position_ids, rope_tables
 
 ATOL = 2e-5
 

@@ -14,8 +14,8 @@ from kontext_trt.engine.errors import ExportError
 from kontext_trt.export.checkpoint import open_checkpoint
 from kontext_trt.export.checkpoint.views import View
 from kontext_trt.export.export import ExportOptions, export_bundle
+from kontext_trt.export.graphs.weights import write_converted
 from kontext_trt.export.tiny import write_tiny_checkpoint
-from kontext_trt.export.weights import write_converted
 
 
 @pytest.fixture(scope="module")

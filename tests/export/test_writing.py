@@ -56,7 +56,7 @@ class TestWriting:
         plan.parent.mkdir(parents=True)
         plan.write_text("hours of work")
         monkeypatch.setattr(os, "link", refuse)
-        monkeypatch.setattr("kontext_trt.engine.files._reflink", lambda *_: False)
+        monkeypatch.setattr("kontext_trt.engine.system.files._reflink", lambda *_: False)
         export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))
         assert plan.read_text() == "hours of work"
 

@@ -1,7 +1,7 @@
 """Bundles and sessions for tests on a GPU.
 
 They need neither torch nor diffusers if KONTEXT_TRT_TEST_BUNDLES names a folder that
-`python -m kontext_trt.benchmarks.tiny_bundles FOLDER` has made, perhaps on another machine.
+`python -m kontext_trt.benchmarks.fixtures.tiny_bundles FOLDER` has made, perhaps on another machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from kontext_trt import Bundle, Device, Kontext, OnnxRuntimeOptions, TensorRtOptions
-from kontext_trt.engine.coverage import Coverage
+from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.runtime.device import cuda as cuda_module
 
 COVERAGE = Coverage(sizes=((64, 64), (96, 192), (128, 128), (144, 112)), batch=2, max_steps=28)
@@ -52,7 +52,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def bundle(precision: str) -> Path:
         if not (folder / precision).exists():
             if given is None:
-                from kontext_trt.benchmarks.tiny_bundles import write_tiny_bundles
+                from kontext_trt.benchmarks.fixtures.tiny_bundles import write_tiny_bundles
 
                 write_tiny_bundles(folder / "made")
             shutil.copytree(Path(given or folder / "made") / precision, folder / precision)
@@ -64,11 +64,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def planned(bundles) -> Path:
     """The float32 bundle with plans of all six components, built here by the installed TensorRT."""
-    from kontext_trt.engine.build import Builder, BuildPolicy
+    from kontext_trt.engine.builder.build import Builder, BuildPolicy
     from kontext_trt.engine.components import COMPONENTS
     from kontext_trt.engine.flavour import FlavourName, load_flavour
-    from kontext_trt.engine.gpus import find_gpus
-    from kontext_trt.engine.targets import capability_of, make_target
+    from kontext_trt.engine.plans.targets import capability_of, make_target
+    from kontext_trt.engine.system.gpus import find_gpus
 
     flavour, gpus = load_flavour(FlavourName.TENSORRT), find_gpus()[0]
     bundle = Bundle.open(bundles("fp32"))
@@ -86,7 +86,7 @@ def available() -> list[str]:
     if importlib.util.find_spec("tensorrt") is not None:
         found.append("tensorrt")
     if importlib.util.find_spec("onnxruntime") is not None:
-        from kontext_trt.runtime.onnxruntime_session import has_cuda
+        from kontext_trt.runtime.executors.onnxruntime_session import has_cuda
 
         found += ["onnxruntime"] if has_cuda() else []
     return found

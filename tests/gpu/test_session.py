@@ -9,9 +9,9 @@ import pytest
 
 from kontext_trt import BudgetError, Cancelled, Device, Kontext, OnnxRuntimeOptions
 from kontext_trt.engine.components import COMPONENTS
-from kontext_trt.runtime.device.graph import RecordedGraph
-from kontext_trt.runtime.flow import Step
-from kontext_trt.runtime.residency import Residency
+from kontext_trt.runtime.device.graphs import RecordedGraph
+from kontext_trt.runtime.device.residency import Residency
+from kontext_trt.runtime.flow.stages import Step
 
 from .conftest import CountingCuda, available, psnr
 

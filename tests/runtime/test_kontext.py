@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kontext_trt import (
-    BundleError,
-    ExecutorError,
-    ImageError,
-    Kontext,
-    KontextError,
-    RequestError,
-)
-from kontext_trt.engine.bundle import Bundle
-from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from kontext_trt import BundleError, ExecutorError, ImageError, Kontext, KontextError, RequestError
+from kontext_trt.engine.bundle.bundle import Bundle
+from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
 
 
 def pixels(image: Image.Image) -> np.ndarray:

@@ -6,15 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from kontext_trt import (
-    BusyError,
-    Cancelled,
-    Kontext,
-    KontextError,
-    Result,
-    WhenBusy,
-)
-from kontext_trt.engine.bundle import Bundle
+from kontext_trt import BusyError, Cancelled, Kontext, KontextError, Result, WhenBusy
+from kontext_trt.engine.bundle.bundle import Bundle
 
 
 def test_cancel_between_steps_leaves_the_session_usable(kontext: Kontext):

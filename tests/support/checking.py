@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
 from kontext_trt.export.export import check_tensors
-from kontext_trt.export.trace import expected_tensors
+from kontext_trt.export.graphs.trace import expected_tensors
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 

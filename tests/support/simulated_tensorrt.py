@@ -17,20 +17,20 @@ from types import SimpleNamespace
 import numpy as np
 from simulated_cuda import SimulatedCuda
 
-from kontext_trt.engine.build_options import BuildOptions
-from kontext_trt.engine.bundle import Bundle
-from kontext_trt.engine.census import Census
-from kontext_trt.engine.chunked_hash import hash_buffer
+from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.components import COMPONENTS, ElementType
-from kontext_trt.engine.coverage import Coverage
-from kontext_trt.engine.gpus import Gpu
-from kontext_trt.engine.ingredients import plan_ingredients
-from kontext_trt.engine.machine import Machine
-from kontext_trt.engine.plan_manifest import SCHEMA, BuildReport, PlanManifest
-from kontext_trt.engine.plan_store import PlanStore
-from kontext_trt.engine.targets import Target
-from kontext_trt.runtime.host_workspace import NUMPY_TYPES
-from kontext_trt.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from kontext_trt.engine.plans.census import Census
+from kontext_trt.engine.plans.coverage import Coverage
+from kontext_trt.engine.plans.ingredients import plan_ingredients
+from kontext_trt.engine.plans.machine import Machine
+from kontext_trt.engine.plans.manifest import SCHEMA, BuildReport, PlanManifest
+from kontext_trt.engine.plans.options import BuildOptions
+from kontext_trt.engine.plans.store import PlanStore
+from kontext_trt.engine.plans.targets import Target
+from kontext_trt.engine.system.chunked_hash import hash_buffer
+from kontext_trt.engine.system.gpus import Gpu
+from kontext_trt.runtime.executors.host_workspace import NUMPY_TYPES
+from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
 
 VERSION = "10.99.0"
 GPU = Gpu(index=0, name="Simulated GPU", major=9, minor=0, memory_bytes=4 << 30)
@@ -202,7 +202,7 @@ class Context:
         return True
 
     def _compute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
-        from kontext_trt.runtime.tensors import input_specs, output_specs
+        from kontext_trt.runtime.flow.tensors import input_specs, output_specs
 
         library, component = self.library, self.engine.component
         bundle = library.bundle

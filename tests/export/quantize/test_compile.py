@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from kontext_trt import Bundle, TargetError
-from kontext_trt.engine.build import Builder, BuildPolicy
+from kontext_trt.engine.builder.build import Builder, BuildPolicy
 from kontext_trt.engine.components import Precision
-from kontext_trt.engine.coverage import Coverage
 from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
-from kontext_trt.engine.ingredients import plan_ingredients
-from kontext_trt.engine.targets import make_target
+from kontext_trt.engine.plans.coverage import Coverage
+from kontext_trt.engine.plans.ingredients import plan_ingredients
+from kontext_trt.engine.plans.targets import make_target
 
 COVERAGE = Coverage(sizes=((96, 192), (128, 128), (192, 96)), max_steps=8)
 LINEARS = 2 * 12 + 2 * 5

@@ -12,15 +12,15 @@ from probes import Outputs, ort_block_outputs, torch_block_outputs
 from torch import Tensor
 
 from kontext_trt import Bundle
+from kontext_trt.benchmarks.quality.metrics import sqnr_db
 from kontext_trt.engine.components import COMPONENTS
-from kontext_trt.export.compare.metrics import sqnr_db
+from kontext_trt.export.emulate.torch_device import TorchDevice
+from kontext_trt.export.emulate.torch_executor import TorchExecutor
+from kontext_trt.export.graphs.formats import FP8_MAX, fp8_scale
+from kontext_trt.export.graphs.recipes import make_recipe
 from kontext_trt.export.quantize.calibration import Calibration
-from kontext_trt.export.quantize.formats import FP8_MAX, fp8_scale
 from kontext_trt.export.quantize.observer import FP8_CONFIG, place_quantizers, quantizers
-from kontext_trt.export.quantize.recipes import make_recipe
-from kontext_trt.export.torch_device import TorchDevice
-from kontext_trt.export.torch_executor import TorchExecutor
-from kontext_trt.runtime.rope import rope_tables
+from kontext_trt.runtime.flow.rope import rope_tables
 
 Quantized = Callable[[str], Bundle]
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from kontext_trt import Bundle, QuantizationError
-from kontext_trt.benchmarks.bare_bundle import fill, strip
+from kontext_trt.benchmarks.fixtures.bare_bundle import fill, strip
 from kontext_trt.engine.components import COMPONENTS, Operators, Precision
-from kontext_trt.export.bundle_modules import BundleGraph, load_module, read_config, read_tensor
+from kontext_trt.export.emulate.bundle_modules import BundleGraph, load_module, read_config, read_tensor
+from kontext_trt.export.emulate.emulation import QuantizedLinear, emulated_layers
+from kontext_trt.export.graphs.linears import find_linears
+from kontext_trt.export.graphs.quantizer import GraphQuantizer
+from kontext_trt.export.graphs.recipes import Fp8, make_recipe
+from kontext_trt.export.graphs.trace import TraceOptions, trace
 from kontext_trt.export.quantize.calibration import Calibration
-from kontext_trt.export.quantize.emulation import QuantizedLinear, emulated_layers
-from kontext_trt.export.quantize.graph import GraphQuantizer
-from kontext_trt.export.quantize.linears import find_linears
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
-from kontext_trt.export.quantize.recipes import Fp8, make_recipe
 from kontext_trt.export.tiny import tiny_config
-from kontext_trt.export.trace import TraceOptions, trace
 
 Quantized = Callable[[str], Bundle]
 

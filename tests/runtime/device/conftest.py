@@ -13,13 +13,13 @@ from simulated_cuda import SimulatedCuda
 from simulated_tensorrt import MACHINE, Library, SimulatedFlavour, add_plans
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.engine.coverage import Coverage
-from kontext_trt.engine.plan_store import PlanStore
+from kontext_trt.engine.plans.coverage import Coverage
+from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.runtime.device.executor import DeviceExecutor, DeviceOptions
-from kontext_trt.runtime.device.tensorrt_engine import TensorRtEngines
-from kontext_trt.runtime.executors import plan_costs, usual_shape
-from kontext_trt.runtime.residency import plan_residency
-from kontext_trt.runtime.tensors import request_tensors, total_bytes, transformer_precision
+from kontext_trt.runtime.device.residency import plan_residency
+from kontext_trt.runtime.executors.open import plan_costs, usual_shape
+from kontext_trt.runtime.executors.tensorrt import TensorRtEngines
+from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
 
 COVERAGE = Coverage(sizes=((32, 32), (48, 80), (96, 192), (128, 128), (192, 96)), batch=4, max_steps=50)
 

@@ -12,7 +12,7 @@ import pytest
 
 from kontext_trt import Bundle, Cancelled, ExecutorError, GpuMemoryError, KontextError, PlanError
 from kontext_trt.engine.components import COMPONENTS
-from kontext_trt.runtime.residency import Residency
+from kontext_trt.runtime.device.residency import Residency
 
 from .conftest import Simulation
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kontext_trt.engine.components import COMPONENTS
-from kontext_trt.runtime.residency import Residency
+from kontext_trt.runtime.device.residency import Residency
 
 
 @pytest.mark.parametrize(

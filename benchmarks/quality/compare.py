@@ -1,0 +1,146 @@
+"""Comparing a quantized bundle with the one it was made from, and finding what to keep for a budget of error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.errors import QuantizationError
+from ...engine.progress import Progress, Silent
+from ...engine.system.files import atomic_folder
+from ...export.emulate.torch_device import TorchDevice
+from ...runtime.kontext import Kontext
+from ...runtime.outputs.result import Result
+from .metrics import cosine, decibels, psnr_db, sqnr_db, ssim
+from .noise import DenoiserPair, choose_exclusions
+from .plot import draw, side_by_side
+from .probe import Case, Inputs, WitnessExecutor
+from .report import CaseReport, Comparison, StepError
+
+REPORTS = "reports"
+"""The folder of a bundle with what it was compared with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions:
+    """`steps` None takes the bundle's default. `layers` also looks at each quantized layer alone, which takes a run of
+    the denoiser a layer. `budget_db` asks which layers to keep for this SQNR of the prediction."""
+
+    steps: int | None = None
+    device: TorchDevice = TorchDevice.AUTO
+    layers: bool = True
+    budget_db: float | None = None
+
+
+def compare_bundles(
+    reference: Bundle,
+    other: Bundle,
+    cases: Sequence[Case],
+    options: CompareOptions | None = None,
+    progress: Progress | None = None,
+) -> tuple[Comparison, Path]:
+    """Serve `cases` with both bundles and write a report, a plot and pictures into `other`, in a folder it returns.
+
+    Torch runs both: it emulates what is quantized, so FP4 can be compared without a GPU that has it.
+
+    Raises QuantizationError if the bundles are of different models, or there is no case.
+    """
+    options, progress = options or CompareOptions(), progress or Silent()
+    if not cases:
+        raise QuantizationError("a comparison needs a request at least")
+    if _shape(reference) != _shape(other):
+        raise QuantizationError(f"{reference.path} and {other.path} are bundles of different models")
+    steps = options.steps or reference.manifest.model.flow.steps
+    executors = [WitnessExecutor(bundle, options.device, steps) for bundle in (reference, other)]
+    with Kontext(reference, executors[0]) as wanted, Kontext(other, executors[1]) as found:
+        progress.start(f"serving {len(cases)} requests twice", 2 * len(cases))
+        results: list[tuple[Result, Result]] = []
+        reports: list[CaseReport] = []
+        probes: list[Inputs] = []
+        for case in cases:
+            pair = []
+            for executor, kontext in zip(executors, (wanted, found), strict=True):
+                pair.append(executor.serve(kontext, case))
+                progress.advance(1)
+            reports.append(_case_report(case, pair[0], pair[1], executors[0].latents, executors[1].latents))
+            results.append((pair[0], pair[1]))
+            probes.append(executors[0].middle)
+        made = _comparison(reference, other, executors, reports, probes, options, progress)
+    folder = other.path / REPORTS / f"against-{reference.fingerprint[:12]}"
+    with atomic_folder(folder, replace=True) as temporary:
+        made.save(temporary / "comparison.json")
+        draw(made).save(temporary / "errors.png")
+        for index, (one, two) in enumerate(results, 1):
+            side_by_side(one.image, two.image).save(temporary / f"pictures-{index}.png")
+    return made, folder
+
+
+def _comparison(
+    reference: Bundle,
+    other: Bundle,
+    executors: Sequence[WitnessExecutor],
+    reports: Sequence[CaseReport],
+    probes: Sequence[Inputs],
+    options: CompareOptions,
+    progress: Progress,
+) -> Comparison:
+    pair = DenoiserPair(executors[0], executors[1], probes)
+    quantization = other.graph("denoiser").quantization
+    layers = []
+    if pair.layers and (options.layers or options.budget_db is not None):
+        progress.start("each quantized layer alone", len(pair.layers))
+        layers = pair.layer_errors(lambda: progress.advance(1))
+    keep, kept_db = (
+        choose_exclusions(pair, layers, options.budget_db) if options.budget_db is not None and layers else ([], None)
+    )
+    return Comparison(
+        reference=reference.fingerprint,
+        other=other.fingerprint,
+        recipe=quantization.recipe if quantization else "",
+        executor=executors[0].name,
+        cases=tuple(reports),
+        blocks=tuple(pair.block_errors()),
+        layers=tuple(layers),
+        prediction_sqnr_db=decibels(1.0, pair.noise(pair.layers)),
+        budget_db=options.budget_db,
+        keep=tuple(keep),
+        kept_sqnr_db=kept_db,
+    )
+
+
+def _case_report(
+    case: Case,
+    wanted: Result,
+    found: Result,
+    wanted_latents: Sequence[NDArray[np.float32]],
+    found_latents: Sequence[NDArray[np.float32]],
+) -> CaseReport:
+    pictures = [np.asarray(result.image) for result in (wanted, found)]
+    return CaseReport(
+        prompt=case.prompt,
+        seed=case.seed,
+        image=case.image.name if isinstance(case.image, Path) else "given" if case.image is not None else "",
+        size=wanted.size,
+        psnr_db=psnr_db(*pictures),
+        ssim=ssim(*pictures),
+        steps=tuple(
+            StepError(
+                step=number,
+                sqnr_db=(sqnr := sqnr_db(one, two)),
+                cosine=cosine(one, two),
+                relative=0.0 if math.isinf(sqnr) else 10 ** (-sqnr / 20),
+            )
+            for number, (one, two) in enumerate(zip(wanted_latents, found_latents, strict=True), 1)
+        ),
+    )
+
+
+def _shape(bundle: Bundle) -> tuple[object, ...]:
+    model = bundle.manifest.model
+    return model.dims, model.num_double_blocks, model.num_single_blocks

@@ -1,0 +1,191 @@
+"""Running EditBench on a bundle, and what comes of it. Torch-free."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+
+from ....engine.errors import BundleError
+from ....engine.progress import Progress, Silent
+from ....runtime.kontext import Kontext
+from .cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, Case, cases, chain
+from .render import Pixels
+from .samples import Sample
+from .scene import SIZES
+from .scoring import Score, decibels, score, squared_error
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a bundle made of a case."""
+
+    case: Case
+    picture: Pixels
+    score: Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table: a kind of request, a task of it, or all. PSNR is that of the mean squared error, in dB;
+    `outside_db` is None where nothing has to stay."""
+
+    name: str
+    number: int
+    success: float
+    inside_db: float
+    outside_db: float | None
+
+    @classmethod
+    def of(cls, name: str, answers: Sequence[Answer]) -> Row:
+        scores = [answer.score for answer in answers]
+        outside = [one.outside for one in scores if one.outside is not None]
+        return cls(
+            name=name,
+            number=len(scores),
+            success=mean(one.success for one in scores),
+            inside_db=decibels(mean(one.inside for one in scores)),
+            outside_db=decibels(mean(outside)) if outside else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One of the edits in a row. `untouched_db` compares the pixels that no edit up to it may touch with the first
+    picture's, `success` is of the whole picture: a mistake in one turn is one in all later ones."""
+
+    task: str
+    untouched_db: float
+    success: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Answers to the cases, and the edits in a row."""
+
+    answers: tuple[Answer, ...]
+    turns: tuple[Turn, ...]
+    bundle: str
+    executor: str
+    steps: int
+    seed: int
+    seconds: float
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All, each kind, and below kinds of several tasks each task; those that were asked for."""
+        rows = [Row.of("all", self.answers)]
+        for kind, tasks in KINDS.items():
+            of_kind = [answer for answer in self.answers if answer.case.kind == kind]
+            names = tasks if len(tasks) > 1 else ()
+            groups = {kind: of_kind} | {
+                f"  {task}": [a for a in of_kind if a.case.sample.task == task] for task in names
+            }
+            rows += [Row.of(name, answers) for name, answers in groups.items() if answers]
+        return tuple(rows)
+
+    @property
+    def median_outside_db(self) -> float | None:
+        """Of single answers: what is usual, where the rows' means are ruled by the worst."""
+        outside = [decibels(answer.score.outside) for answer in self.answers if answer.score.outside is not None]
+        return median(outside) if outside else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: everything but the pictures."""
+        return {
+            "bundle": self.bundle,
+            "executor": self.executor,
+            "steps": self.steps,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "rows": self.rows,
+            "median_outside_db": self.median_outside_db,
+            "turns": self.turns,
+            "answers": [
+                {
+                    "number": answer.case.number,
+                    "kind": answer.case.kind,
+                    "task": answer.case.sample.task,
+                    "instruction": answer.case.sample.instruction,
+                    "score": answer.score,
+                }
+                for answer in self.answers
+            ],
+        }
+
+
+def evaluate(
+    kontext: Kontext,
+    *,
+    count: int = NUM_CASES,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Answer the first `count` cases, and edit a few pictures in a row, with noise of `seed`.
+
+    Raises BundleError for a bundle of another model, ValueError for a count out of range, and what `Kontext.edit` does.
+    """
+    check_model(kontext)
+    chosen, progress = cases(count), progress or Silent()
+    start = time.perf_counter()
+    progress.start("EditBench", len(chosen))
+    answers = []
+    for case in chosen:
+        picture = answer(kontext, case.sample, case.sample.reference(), seed, steps)
+        answers.append(Answer(case, picture, score(case.sample, picture)))
+        progress.advance(1)
+    progress.start("edits in a row", NUM_CHAINS * len(TURNS))
+    turns = _turns(kontext, seed, steps, progress)
+    return Evaluation(
+        answers=tuple(answers),
+        turns=turns,
+        bundle=kontext.bundle.fingerprint,
+        executor=kontext.executor.name,
+        steps=steps or kontext.bundle.manifest.model.flow.steps,
+        seed=seed,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def check_model(kontext: Kontext) -> None:
+    """Raise BundleError unless the bundle is of the small Kontext, which its trained sizes show."""
+    if set(kontext.sizes) != set(SIZES):
+        found, wanted = (", ".join(f"{width}x{height}" for width, height in sizes) for sizes in (kontext.sizes, SIZES))
+        raise BundleError(
+            f"EditBench needs a bundle of the small Kontext, trained at {wanted}; this bundle's model was trained at "
+            f"{found}. Make one with: kontext-trt export examples/small_kontext/checkpoint BUNDLE --precision fp32"
+        )
+
+
+def answer(kontext: Kontext, sample: Sample, reference: Pixels | None, seed: int, steps: int | None) -> Pixels:
+    """The bundle's answer to a sample's instruction, for a reference that may be another than the sample's own."""
+    if reference is None:
+        result = kontext.generate(sample.instruction, size=sample.size, seed=seed, steps=steps)
+    else:
+        result = kontext.edit(reference, sample.instruction, size=sample.size, seed=seed, steps=steps)
+    return np.asarray(result.image)
+
+
+def _turns(kontext: Kontext, seed: int, steps: int | None, progress: Progress) -> tuple[Turn, ...]:
+    untouched: list[list[float]] = [[] for _ in TURNS]
+    successes: list[list[bool]] = [[] for _ in TURNS]
+    for number in range(NUM_CHAINS):
+        samples = chain(number)
+        first = picture = samples[0].reference()
+        assert first is not None
+        stays = np.ones(first.shape[:2], bool)
+        for i, sample in enumerate(samples):
+            picture = answer(kontext, sample, picture, seed, steps)
+            stays &= sample.stays()
+            untouched[i].append(squared_error(picture, first, stays))
+            successes[i].append(score(sample, picture).success)
+            progress.advance(1)
+    return tuple(
+        Turn(task=task, untouched_db=decibels(mean(untouched[i])), success=mean(successes[i]))
+        for i, task in enumerate(TURNS)
+    )

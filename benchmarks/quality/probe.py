@@ -1,0 +1,54 @@
+"""Running requests with a witness: what goes into one step of the denoiser, and what comes out of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...engine.bundle.bundle import Bundle
+from ...export.emulate.torch_device import TorchDevice
+from ...export.emulate.torch_executor import TorchExecutor, to_host
+from ...runtime.inputs.pictures import Picture
+from ...runtime.kontext import Kontext
+from ...runtime.outputs.result import Result
+
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A request to compare on: an edit, or without `image` text to image. `size` None takes the model's own choice."""
+
+    prompt: str
+    seed: int
+    image: Picture | None = None
+    size: tuple[int, int] | None = None
+
+
+class WitnessExecutor(TorchExecutor):
+    """Keeps the latents after each step, (b, n, channels) float32, and the inputs of one step in the middle."""
+
+    def __init__(self, bundle: Bundle, device: TorchDevice, num_steps: int) -> None:
+        super().__init__(bundle, device)
+        self._num_steps = num_steps
+        self.latents: list[NDArray[np.float32]] = []
+        self.middle: Inputs = {}
+
+    def compute(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        if component == "denoiser" and len(self.latents) == self._num_steps // 2:
+            self.middle = {name: tensor.clone() for name, tensor in inputs.items()}  # the workspace's own are reused
+        super().compute(component, inputs, outputs)
+        if component == "denoiser":
+            self.latents.append(to_host(outputs["next_latents"]))
+
+    def serve(self, kontext: Kontext, case: Case) -> Result:
+        """Serve one case by `kontext`, whose executor this is; what was kept before is forgotten."""
+        self.latents, self.middle = [], {}
+        steps = self._num_steps
+        if case.image is None:
+            return kontext.generate(case.prompt, seed=case.seed, steps=steps, size=case.size)
+        return kontext.edit(case.image, case.prompt, seed=case.seed, steps=steps, size=case.size)

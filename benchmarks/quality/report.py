@@ -1,0 +1,103 @@
+"""What a comparison found, as data: kept as JSON, in which infinite decibels are null, and told as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.table import Table
+
+from ...engine.system.files import atomic_file
+from .noise import BlockError, LayerError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepError:
+    """After one step, each bundle on its own path from the same noise: `sqnr_db` and `cosine` of the latents, and
+    `relative`, the error's norm over the latents'."""
+
+    step: int
+    sqnr_db: float
+    cosine: float
+    relative: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseReport:
+    """One request, made by both."""
+
+    prompt: str
+    seed: int
+    image: str
+    size: tuple[int, int]
+    psnr_db: float
+    ssim: float
+    steps: tuple[StepError, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """`reference` and `other` are the bundles' fingerprints. `prediction_sqnr_db` is that of a step's change of the
+    latents, all layers quantized, on the reference's own path; `keep` are the layers to keep for `budget_db`, and
+    `kept_sqnr_db` the prediction's SQNR with them."""
+
+    reference: str
+    other: str
+    recipe: str
+    executor: str
+    cases: tuple[CaseReport, ...]
+    blocks: tuple[BlockError, ...]
+    layers: tuple[LayerError, ...]
+    prediction_sqnr_db: float | None
+    budget_db: float | None = None
+    keep: tuple[str, ...] = ()
+    kept_sqnr_db: float | None = None
+
+    def save(self, path: Path) -> None:
+        with atomic_file(path) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+
+def tables(comparison: Comparison, worst: int) -> Iterator[Table]:
+    """Pictures, steps of the first case, blocks, and the `worst` layers."""
+    yield _table(
+        ("case", "size", "PSNR dB", "SSIM", "last latents, SQNR dB"),
+        (
+            (
+                f"{case.prompt} (seed {case.seed}{', ' + case.image if case.image else ''})",
+                f"{case.size[0]}x{case.size[1]}",
+                f"{case.psnr_db:.1f}",
+                f"{case.ssim:.4f}",
+                f"{case.steps[-1].sqnr_db:.1f}",
+            )
+            for case in comparison.cases
+        ),
+    )
+    yield _table(
+        ("step", "latents, SQNR dB", "cosine", "relative error"),
+        (
+            (str(step.step), f"{step.sqnr_db:.1f}", f"{step.cosine:.6f}", f"{step.relative:.2e}")
+            for step in comparison.cases[0].steps
+        ),
+    )
+    yield _table(
+        ("block", "stream", "SQNR dB"),
+        ((error.block, error.stream, f"{error.sqnr_db:.1f}") for error in comparison.blocks),
+    )
+    if comparison.layers:
+        yield _table(
+            ("worst layers", "share of the noise", "kept, the prediction gains"),
+            (
+                (error.layer, f"{100 * error.share:.1f} %", f"{error.gain_db:.2f} dB")
+                for error in comparison.layers[:worst]
+            ),
+        )
+
+
+def _table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Table:
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*row)
+    return table

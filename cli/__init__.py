@@ -1,0 +1,1 @@
+"""The command line: options and printing only. What the commands do are calls of the other folders."""

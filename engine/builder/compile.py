@@ -1,0 +1,158 @@
+"""One compilation: graph and weights in, plan out. Runs in a process of its own (see `compile_process`)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..bundle.graph_file import GraphFile, map_weights
+from ..errors import BuildError
+from ..flavour import Flavour, FlavourName, load_flavour
+from ..plans.options import BuildOptions, Compatibility, Refit
+from ..plans.profiles import Profile, ShapeRange
+from ..plans.targets import Target
+from .callbacks import BuildProgress, OnFraction, make_logger, make_monitor, make_writer
+from .timing_cache import attach_timings, merge_timings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileJob:
+    """`plan` is the file to write; `log` gets everything that the compiler says.
+
+    `device` is the number of the GPU to build on, None if the flavour needs none.
+    """
+
+    component: str
+    graph: Path
+    plan: Path
+    log: Path
+    target: Target
+    profile: Mapping[str, ShapeRange]
+    options: BuildOptions
+    timing_cache: Path | None = None
+    device: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """`layers` is an engine inspector's JSON and `activation_bytes` what the engine needs beside its weights, where the
+    log does not say it ("" and 0 where it does)."""
+
+    size_bytes: int
+    chunked_sha256: str
+    seconds: float
+    layers: str = ""
+    activation_bytes: int = 0
+
+
+def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
+    """Raises BuildError with the compiler's own last words if it refuses; the log has the rest."""
+    start = time.perf_counter()
+    flavour = load_flavour(FlavourName(job.target.flavour))
+    trt = flavour.trt
+    with job.log.open("a", buffering=1) as log, job.plan.open("wb") as plan:
+        words = make_logger(trt, log)
+        builder = trt.Builder(words)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, words)
+        graph = GraphFile.read(job.graph)
+        held = _parse(flavour, parser, graph, words)
+        flavour.allow_decomposed_attention(network)
+        config = _configure(flavour, builder, job, words)
+        _add_profile(builder, config, network, job.profile)
+        progress = BuildProgress(sum(place.size_bytes for place in graph.weights.values()), on_fraction)
+        config.progress_monitor = make_monitor(trt, progress)
+        timings = attach_timings(config, job.timing_cache) if job.timing_cache else None
+        writer = make_writer(flavour.stream_writer, plan, progress)
+        built = flavour.serialize(builder, network, config, writer)
+        if writer.error is not None:
+            raise BuildError(f"writing the plan failed: {writer.error}")
+        _require(built, "building", words)
+        if job.timing_cache:
+            _keep_timings(config, job.timing_cache)
+        del held, timings
+        listed = words.lists_layers
+        digest = writer.digest.hexdigest()
+        size = writer.digest.size_bytes
+    layers, activations = ("", 0) if listed or flavour.ahead_of_time else _inspect(trt, job.plan)
+    seconds = time.perf_counter() - start
+    return Compiled(
+        size_bytes=size, chunked_sha256=digest, seconds=seconds, layers=layers, activation_bytes=activations
+    )
+
+
+def _keep_timings(config: Any, path: Path) -> None:
+    """A cache that cannot be written costs the next build time, not this one its plan."""
+    try:
+        merge_timings(config, path)
+    except OSError as error:
+        logger.warning("the timing cache %s could not be kept: %s", path, error)
+
+
+def _require(ok: Any, what: str, words: Any) -> None:
+    """TensorRT says with False or None that it failed, and in its log why."""
+    if not ok:
+        raise BuildError("\n".join(words.errors) or f"{what} failed, and the compiler did not say why")
+
+
+def _parse(flavour: Flavour, parser: Any, graph: GraphFile, words: Any) -> object:
+    """Returns what must live until the plan is built."""
+    if not flavour.weights_by_pointer:
+        _require(parser.parse_from_file(str(graph.path)), "parsing", words)
+        return None
+    weights = map_weights(graph)
+    _require(parser.load_model_proto(graph.data, str(graph.path)), "parsing", words)
+    for name, data in weights.items():
+        _require(parser.load_initializer(name, data.ctypes.data, data.nbytes), f"giving {name}", words)
+    _require(parser.parse_model_proto(), "parsing", words)
+    return weights
+
+
+def _configure(flavour: Flavour, builder: Any, job: CompileJob, words: Any) -> Any:
+    trt, options = flavour.trt, job.options
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the census could not count by type
+    flavour.set_capability(config, job.target.capability)
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.max_aux_streams is not None:
+        config.max_aux_streams = options.max_aux_streams
+    if options.refit is not Refit.NONE:
+        flags = {Refit.FULL: trt.BuilderFlag.REFIT, Refit.IDENTICAL: trt.BuilderFlag.REFIT_IDENTICAL}
+        config.set_flag(flags[options.refit])
+    if options.strip:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+    if options.weight_streaming:
+        config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+    if options.compatibility is not Compatibility.NONE:
+        config.hardware_compatibility_level = flavour.compatibility_flags()[options.compatibility.value]
+    return config
+
+
+def _add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> None:
+    optimization = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        name = network.get_input(index).name
+        shapes = profile[name]
+        optimization.set_shape(name, shapes.min, shapes.opt, shapes.max)
+    if config.add_optimization_profile(optimization) < 0:
+        ranges = ", ".join(f"{name} {list(shapes.min)} to {list(shapes.max)}" for name, shapes in profile.items())
+        raise BuildError(f"the compiler did not accept the shape range {ranges}")
+
+
+def _inspect(trt: Any, plan: Path) -> tuple[str, int]:
+    """The finished engine's own account of its layers, and the bytes of its activations. Needs the GPU."""
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    if engine is None:
+        raise BuildError("the finished plan could not be opened for inspection")
+    layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return layers, int(engine.device_memory_size_v2)

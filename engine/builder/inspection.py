@@ -1,0 +1,50 @@
+"""What came out of a build, read from its log or from the engine, and held against what was asked for."""
+
+from __future__ import annotations
+
+from ..bundle.graph_file import GraphFile
+from ..bundle.manifest import ModelRecord
+from ..components import COMPONENTS
+from ..errors import BuildError
+from ..plans.census import Census, shortfalls, take_census
+from ..plans.ingredients import Ingredients
+from ..plans.layers import layers_from_inspector, layers_from_log, memory_from_log
+from ..plans.profiles import io_bytes
+from .attempts import Attempt
+
+FUSED_ATTENTION = frozenset({"denoiser"})
+"""Attention that must have a dedicated kernel in 16 bits: unfused, it writes a matrix of all tokens by all tokens."""
+
+
+def inspect_build(ingredients: Ingredients, graph: GraphFile, model: ModelRecord, attempt: Attempt) -> Census:
+    """Raises BuildError if the compiler told nothing about the engine's layers."""
+    assert attempt.compiled is not None
+    lines = attempt.log.read_text(errors="replace").splitlines()
+    listing = attempt.compiled.layers
+    layers = layers_from_inspector(listing) if listing else layers_from_log(lines)
+    if not layers:
+        raise BuildError(
+            f"the compiler listed no layers, so {ingredients.component} cannot be checked. The log is {attempt.log}"
+        )
+    memory = memory_from_log(lines)
+    component = COMPONENTS[ingredients.component]
+    return take_census(
+        layers,
+        attention_asked=graph.num_attention,
+        weight_bytes=memory["weights"],
+        activation_bytes=memory["activation"] or attempt.compiled.activation_bytes,
+        io_bytes=io_bytes(component, ingredients.coverage, model, ingredients.precision),
+        quantized_products=graph.quantized_products,
+    )
+
+
+def not_as_asked(ingredients: Ingredients, census: Census) -> tuple[str, ...]:
+    """In words, what an engine does not do as it was asked to."""
+    sixteen_bits = ingredients.precision.item_bytes == 2
+    return tuple(
+        shortfalls(
+            census,
+            precision=ingredients.precision.value,
+            fused_attention=ingredients.component in FUSED_ATTENTION and sixteen_bits,
+        )
+    )

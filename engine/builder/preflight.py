@@ -1,0 +1,92 @@
+"""What a build will take, against what the machine has: said before hours are spent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..bundle.bundle import Bundle
+from ..components import Operators
+from ..errors import BuildError
+from ..flavour import Flavour
+from ..system.gpus import Gpu
+from ..system.memory import available_bytes
+
+MEMORY_PER_WEIGHT_BYTE = 2.0
+"""A little above the anonymous memory that the compiler was seen to hold (benchmarks/costs/build_cost.py)."""
+MEMORY_PER_NVFP4_BYTE = 2.6
+"""The same for NVFP4 (benchmarks/costs/quantized_cost.py): 2.48 for the whole denoiser."""
+BASE_MEMORY_BYTES = 1 << 30
+PLAN_PER_WEIGHT_BYTE = 1.05
+BASE_PLAN_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Bytes that a build needs: host memory, disk, and memory of the GPU that it runs on (0 ahead of time)."""
+
+    memory: int
+    disk: int
+    gpu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Bytes that there are. `gpu` is None where the build needs none."""
+
+    memory: int
+    disk: int
+    gpu: int | None
+
+
+def check_operators(bundle: Bundle, components: Sequence[str]) -> None:
+    """Raise BuildError if a graph has operators that TensorRT does not know."""
+    for name in components:
+        if bundle.graph(name).operators == Operators.ONNXRUNTIME.value:
+            raise BuildError(
+                f"the {name} of {bundle.path} has operators of ONNX Runtime's own, which TensorRT does not know; "
+                "export the checkpoint again with --operators single, or decomposed for TensorRT before 10.15"
+            )
+
+
+def estimate(weight_bytes: int, flavour: Flavour, workspace_bytes: int | None, *, nvfp4: bool = False) -> Estimate:
+    """For one component, most of whose weights are in NVFP4 or not."""
+    per_byte = MEMORY_PER_NVFP4_BYTE if nvfp4 else MEMORY_PER_WEIGHT_BYTE
+    return Estimate(
+        memory=int(BASE_MEMORY_BYTES + per_byte * weight_bytes),
+        disk=int(BASE_PLAN_BYTES + PLAN_PER_WEIGHT_BYTE * weight_bytes),
+        gpu=0 if flavour.ahead_of_time else weight_bytes + (workspace_bytes or 0),
+    )
+
+
+def together(estimates: Sequence[Estimate]) -> Estimate:
+    """For several components, one after another: plans add up, memory does not."""
+    return Estimate(
+        memory=max((one.memory for one in estimates), default=0),
+        disk=sum(one.disk for one in estimates),
+        gpu=max((one.gpu for one in estimates), default=0),
+    )
+
+
+def measure(folder: Path, flavour: Flavour, gpu: Gpu | None) -> Resources:
+    """What this machine has now. `folder` is where plans go; it, or a folder above it, exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return Resources(
+        memory=available_bytes(),
+        disk=shutil.disk_usage(folder).free,
+        gpu=None if flavour.ahead_of_time or gpu is None else gpu.memory_bytes,
+    )
+
+
+def lacks(needed: Estimate, there: Resources) -> Iterator[str]:
+    """In words, each resource that will probably not suffice."""
+    for what, need, have in (
+        ("memory", needed.memory, there.memory),
+        ("disk", needed.disk, there.disk),
+        ("GPU memory", needed.gpu, there.gpu),
+    ):
+        if have is not None and need > have:
+            yield f"{what}: about {need / 2**30:.1f} GiB needed, {have / 2**30:.1f} GiB free"

@@ -1,0 +1,133 @@
+"""Reading a component's ONNX graph for the compiler: where its weights lie, and what it asks for."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, MissingDependencyError
+from .tensor_file import TensorFile
+
+_QUANTIZED = {"FLOAT8E4M3FN": "fp8", "FLOAT4E2M1": "nvfp4"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightPlace:
+    """Where an initializer's bytes lie."""
+
+    file: Path
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A parsed graph without its external weights. `data` are the file's bytes."""
+
+    path: Path
+    data: bytes
+    proto: Any
+
+    @classmethod
+    def read(cls, path: Path) -> GraphFile:
+        """Raises MissingDependencyError without the onnx package, BundleError for a file that is no ONNX graph."""
+        try:
+            import onnx
+            from google.protobuf.message import DecodeError
+        except ImportError as error:
+            raise MissingDependencyError("reading graphs needs onnx; install it with: pip install onnx") from error
+        data = path.read_bytes()
+        try:
+            return cls(path=path, data=data, proto=onnx.load_from_string(data))
+        except DecodeError as error:
+            raise BundleError(f"{path} is not an ONNX graph ({error}); export the bundle again") from error
+
+    @cached_property
+    def weights(self) -> Mapping[str, WeightPlace]:
+        """The place of each initializer that is external data."""
+        places: dict[str, WeightPlace] = {}
+        for tensor in self.proto.graph.initializer:
+            if tensor.external_data:
+                fields = {entry.key: entry.value for entry in tensor.external_data}
+                location = PurePosixPath(fields["location"])
+                if location.is_absolute() or ".." in location.parts:
+                    raise BundleError(f"{self.path}: {tensor.name} lies outside the bundle, at {location}")
+                places[tensor.name] = WeightPlace(
+                    file=self.path.parent / fields["location"],
+                    offset=int(fields.get("offset", 0)),
+                    size_bytes=int(fields["length"]),
+                )
+        return places
+
+    @property
+    def num_attention(self) -> int:
+        """Attention operators, and softmaxes of those that are decomposed."""
+        kinds = [node.op_type for node in self.proto.graph.node]
+        return kinds.count("Attention") + kinds.count("Softmax")
+
+    @cached_property
+    def quantized_products(self) -> Mapping[str, str]:
+        """The matrix products that are to multiply in fp8 or nvfp4, by node name: those whose two operands are
+        dequantized from it."""
+        producers = {output: node for node in self.proto.graph.node for output in node.output}
+        products: dict[str, str] = {}
+        for node in self.proto.graph.node:
+            if node.op_type == "MatMul":
+                formats = {_dequantized_format(name, producers) for name in node.input}
+                if len(formats) == 1 and (number_format := formats.pop()) is not None:
+                    products[node.name] = number_format
+        return products
+
+    @property
+    def quantized(self) -> str | None:
+        """fp8 or nvfp4 if the graph has initializers of that type; nvfp4 if both, whose block scales are fp8."""
+        import onnx
+
+        names = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in self.proto.graph.initializer}
+        found = {_QUANTIZED[name] for name in names if name in _QUANTIZED}
+        return max(found) if found else None
+
+
+def _dequantized_format(name: str, producers: Mapping[str, Any]) -> str | None:
+    """The format that a value was dequantized from, followed through what only moves or widens it."""
+    node = producers.get(name)
+    while node is not None and node.op_type in ("Transpose", "Cast"):
+        node = producers.get(node.input[0])
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    return "nvfp4" if any(attribute.name == "block_size" for attribute in node.attribute) else "fp8"
+
+
+def misplaced_weights(graph: GraphFile, files: Mapping[Path, TensorFile]) -> list[str]:
+    """The external initializers whose bytes do not lie within one tensor of a file of `files`."""
+    tensors = {
+        path: sorted((one.offset, one.size_bytes) for one in file.tensors.values()) for path, file in files.items()
+    }
+    misplaced: list[str] = []
+    for name, place in graph.weights.items():
+        entries = tensors.get(place.file, [])
+        before = bisect.bisect_right(entries, place.offset, key=lambda entry: entry[0])
+        offset, size = entries[before - 1] if before else (0, 0)
+        if place.offset + place.size_bytes > offset + size:
+            misplaced.append(name)
+    return misplaced
+
+
+def map_weights(graph: GraphFile) -> dict[str, NDArray[np.uint8]]:
+    """Each external initializer's bytes, mapped from its file: nothing is read before it is used."""
+    files: dict[Path, NDArray[np.uint8]] = {}
+    mapped: dict[str, NDArray[np.uint8]] = {}
+    for name, place in graph.weights.items():
+        if place.file not in files:
+            files[place.file] = np.memmap(place.file, dtype=np.uint8, mode="r")
+        mapped[name] = files[place.file][place.offset : place.offset + place.size_bytes]
+        if mapped[name].nbytes != place.size_bytes:
+            raise BundleError(f"{place.file} ends before {name}; export the bundle again")
+    return mapped

@@ -1,0 +1,128 @@
+"""Reading safetensors headers with nothing but the standard library.
+
+Source of the format: huggingface/safetensors README (8 bytes little-endian header length, JSON header, then the data).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+
+MAX_HEADER_BYTES = 100 << 20  # the limit of the format's own library
+SAMPLE_BYTES = 1024
+ITEM_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorEntry:
+    """One tensor in a file. `offset` and `size_bytes` count from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size_bytes: int
+
+    @property
+    def num_items(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFile:
+    """A safetensors file whose header has been read and checked against the file's size; no data is read."""
+
+    path: Path
+    size_bytes: int
+    header_sha256: str
+    tensors: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def open(cls, path: Path) -> TensorFile:
+        """Raises CheckpointError, naming the file, if it is not a whole safetensors file."""
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                prefix = file.read(8)
+                data = file.read(_header_length(prefix, size, path))
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raw, start = _parse_header(data, path), len(prefix) + len(data)
+        tensors = {
+            name: _entry(name, fields, start, size, path) for name, fields in raw.items() if name != "__metadata__"
+        }
+        return cls(
+            path=path,
+            size_bytes=size,
+            header_sha256=hashlib.sha256(prefix + data).hexdigest(),
+            tensors=tensors,
+            metadata=raw.get("__metadata__") or {},
+        )
+
+    def sample_sha256(self) -> str:
+        """SHA-256 over the header and the first KiB of every tensor: tells two fine-tunes apart in milliseconds."""
+        digest = hashlib.sha256(self.header_sha256.encode())
+        with self.path.open("rb") as file:
+            for entry in sorted(self.tensors.values(), key=lambda entry: entry.offset):
+                file.seek(entry.offset)
+                digest.update(file.read(min(entry.size_bytes, SAMPLE_BYTES)))
+        return digest.hexdigest()
+
+
+def read_header_sha256(path: Path) -> str:
+    """The hash that `TensorFile.header_sha256` holds, without parsing the header."""
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            return ""
+        data = file.read(min(struct.unpack("<Q", prefix)[0], MAX_HEADER_BYTES))
+        return hashlib.sha256(prefix + data).hexdigest()
+
+
+def _header_length(prefix: bytes, size: int, path: Path) -> int:
+    if size == 0:
+        raise CheckpointError(f"{path} is empty (0 bytes); download it again")
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER_BYTES + 1
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path} is not a safetensors file: its first 8 bytes are not a header length")
+    if 8 + length > size:
+        raise CheckpointError(f"{path} is cut short: its header needs {8 + length:,} bytes, the file has {size:,}")
+    return length
+
+
+def _parse_header(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(data)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: its header is not JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
+    return header
+
+
+def _entry(name: str, fields: Any, start: int, size: int, path: Path) -> TensorEntry:
+    try:
+        dtype, shape = str(fields["dtype"]), tuple(int(extent) for extent in fields["shape"])
+        begin, end = (int(offset) for offset in fields["data_offsets"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: the header's entry of tensor {name} is malformed") from error
+    if dtype not in ITEM_BITS:
+        raise CheckpointError(f"{path}: tensor {name} has the unknown type {dtype}")
+    if end - begin != math.prod(shape) * ITEM_BITS[dtype] // 8:
+        raise CheckpointError(f"{path}: tensor {name} {dtype} {list(shape)} does not fill its {end - begin:,} bytes")
+    if start + end > size:
+        raise CheckpointError(
+            f"{path} is cut short: tensor {name} ends at byte {start + end:,}, the file has {size:,}; download it again"
+        )
+    return TensorEntry(dtype=dtype, shape=shape, offset=start + begin, size_bytes=end - begin)

@@ -1,0 +1,19 @@
+"""Where a bundle keeps caches: one file per device and library version, shared by every process that works on it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .targets import Target
+
+TIMING = "caches/timing"
+"""TensorRT's: how fast each kernel was on a device, so that later builds need not measure it again."""
+RUNTIME = "caches/runtime"
+"""TensorRT-RTX's: kernels that it finished at first run, so that later runs start at once."""
+
+
+def cache_path(bundle: Path, folder: str, target: Target) -> Path:
+    """Return the place of a target's cache in a bundle: "nvidia-h200-sm_90-tensorrt-11.4.0.106.cache"."""
+    words = " ".join(word for word in (target.gpu, target.capability, target.flavour, target.version) if word)
+    return bundle / folder / (re.sub(r"[^\w.]+", "-", words.lower()).strip("-") + ".cache")

@@ -1,0 +1,63 @@
+"""What plans must be able to run: sizes, tasks, batch, steps. Profiles come from it, and the runtime obeys it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..errors import RequestError
+from ..sizes import Size, check_size, squarest
+
+
+class Task(str, Enum):
+    """EDIT has a reference picture; GENERATE, text to image, has none."""
+
+    EDIT = "edit"
+    GENERATE = "generate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Plans are fastest at `common`, one of `sizes`. References are brought to one of `sizes`, too.
+
+    Sizes are kept from the narrowest to the widest and once each, so that the same coverage has one form.
+    """
+
+    sizes: tuple[Size, ...]
+    tasks: tuple[Task, ...] = (Task.EDIT, Task.GENERATE)
+    batch: int = 1
+    max_steps: int = 50
+
+    def __post_init__(self) -> None:
+        if not self.sizes or not self.tasks:
+            raise RequestError("at least one size and one task must be covered")
+        for size in self.sizes:
+            check_size(size)
+        object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes), key=lambda size: (size[0] / size[1], size))))
+        object.__setattr__(self, "tasks", tuple(task for task in Task if task in self.tasks))
+        for what, value in (("batch", self.batch), ("max_steps", self.max_steps)):
+            if value < 1:
+                raise RequestError(f"{what} must be at least 1, not {value}")
+
+    @property
+    def common(self) -> Size:
+        """The squarest size; among equals the largest."""
+        return squarest(self.sizes)
+
+    def describe(self) -> str:
+        """In words: "17 sizes, 672x1568 to 1568x672, best at 1024x1024; edit and generate; batch 1; up to 50 steps"."""
+        first, last = self.sizes[0], self.sizes[-1]
+        span = f"{first[0]}x{first[1]}"
+        if len(self.sizes) > 1:
+            span = f"{len(self.sizes)} sizes, {span} to {last[0]}x{last[1]}, best at {self.common[0]}x{self.common[1]}"
+        batch = f"batch 1 to {self.batch}" if self.batch > 1 else "batch 1"
+        return f"{span}; {' and '.join(task.value for task in self.tasks)}; {batch}; up to {self.max_steps} steps"
+
+    def contains(self, other: Coverage) -> bool:
+        """Whether plans of this coverage can serve all that `other` asks for."""
+        return (
+            set(other.sizes) <= set(self.sizes)
+            and set(other.tasks) <= set(self.tasks)
+            and other.batch <= self.batch
+            and other.max_steps <= self.max_steps
+        )

@@ -1,0 +1,71 @@
+"""Everything that decides what a plan is, and the key that is made of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from ..bundle.bundle import Bundle
+from ..components import COMPONENTS, Precision
+from .coverage import Coverage
+from .options import BuildOptions
+from .profiles import ShapeRange, profile_of
+from .targets import Target
+
+REVISION = 1
+"""Counts changes of our own that make a plan of the same ingredients another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsFingerprint:
+    """A weights file by its size and by its header and the first KiB of each tensor (`WeightsRecord.sample_sha256`)."""
+
+    size_bytes: int
+    sample_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """Everything that decides what a plan is. Its key is the hash of these. `recipe_sha256` is "" if not quantized."""
+
+    component: str
+    precision: Precision
+    graph_sha256: str
+    weights: tuple[WeightsFingerprint, ...]
+    recipe_sha256: str
+    target: Target
+    coverage: Coverage
+    profile: Mapping[str, ShapeRange]
+    options: BuildOptions
+    revision: int = REVISION
+
+    @property
+    def key(self) -> str:
+        """32 hex digits of SHA-256."""
+        canonical = msgspec.json.encode(self, order="deterministic")
+        return hashlib.sha256(canonical).hexdigest()[:32]
+
+
+def plan_ingredients(
+    bundle: Bundle, component: str, target: Target, coverage: Coverage, options: BuildOptions | None = None
+) -> Ingredients:
+    """What a component's plan would be made of, from the bundle's manifest alone."""
+    manifest, graph = bundle.manifest, bundle.graph(component)
+    hashes = {record.path: record.sha256 for record in manifest.files}
+    weights = [record for record in manifest.weights if record.path in graph.weights]
+    return Ingredients(
+        component=component,
+        precision=graph.precision,
+        graph_sha256=hashes[graph.path],
+        weights=tuple(
+            WeightsFingerprint(size_bytes=record.size_bytes, sample_sha256=record.sample_sha256) for record in weights
+        ),
+        recipe_sha256=graph.quantization.recipe_sha256 if graph.quantization else "",
+        target=target,
+        coverage=coverage,
+        profile=profile_of(COMPONENTS[component], coverage, manifest.model),
+        options=options or BuildOptions(),
+    )

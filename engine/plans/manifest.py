@@ -1,0 +1,73 @@
+"""The readable manifest beside each plan: what it was built from and for, and what the compiler made of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ..errors import PlanError
+from .census import Census
+from .ingredients import Ingredients
+from .options import BuildOptions
+
+SCHEMA = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildReport:
+    """How a build went. `options` are those that succeeded: a retry after a failure may have changed them.
+
+    `weight_bytes` is the size of the weights that went in, `peak_bytes` the most anonymous memory that the compiler's
+    process held.
+    """
+
+    options: BuildOptions
+    seconds: float
+    weight_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanManifest:
+    """Written after the plan: one without it was never finished. `warnings` are what --allow-fallback let pass."""
+
+    schema: int
+    key: str
+    ingredients: Ingredients
+    size_bytes: int
+    chunked_sha256: str
+    producer: str
+    created: str
+    build: BuildReport
+    census: Census
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Formatted, with a checksum over all of it."""
+        body = msgspec.json.encode(self, order="deterministic")
+        document = {"plan": msgspec.Raw(body), "checksum": hashlib.sha256(body).hexdigest()}
+        return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def parse_plan_manifest(data: bytes, where: str) -> PlanManifest:
+    """Raises PlanError unless the bytes are exactly a manifest that `PlanManifest.to_json` wrote."""
+    try:
+        document: Any = msgspec.json.decode(data)
+        schema = document["plan"]["schema"]
+        if not isinstance(schema, int):
+            raise TypeError("schema is not a number")
+        if schema != SCHEMA:
+            raise PlanError(f"{where} has schema {schema} and this version writes {SCHEMA}; build the plan again")
+        manifest = msgspec.convert(document["plan"], PlanManifest, strict=False)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, KeyError, ValueError) as error:
+        raise PlanError(f"{where} is damaged ({error}); build the plan again") from error
+    if manifest.to_json() != data:
+        raise PlanError(f"{where} was altered: its checksum does not fit it; build the plan again")
+    if manifest.ingredients.key != manifest.key:
+        raise PlanError(
+            f"{where} has key {manifest.key}, but its fields give {manifest.ingredients.key}; build it again"
+        )
+    return manifest

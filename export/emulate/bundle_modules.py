@@ -1,0 +1,118 @@
+"""A bundle's components as torch modules over the bundle's own weight files: nothing is copied before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from ...engine.bundle.bundle import NETWORKS, Bundle
+from ...engine.components import ElementType
+from ...engine.errors import BundleError
+from ..configs import ModelConfig
+from ..graphs.trace import TORCH_TYPES, build_module, default_dtype, tensor_name
+
+_TYPES = {
+    ir.DataType.FLOAT: torch.float32,
+    ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.BFLOAT16: torch.bfloat16,
+    ir.DataType.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    ir.DataType.FLOAT4E2M1: torch.uint8,  # two values a byte
+}
+
+
+def read_config(bundle: Bundle) -> ModelConfig:
+    """The configuration of the checkpoint that a bundle was made from."""
+    file = bundle.path / NETWORKS
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=ModelConfig, strict=False)
+    except FileNotFoundError as error:
+        raise BundleError(f"{bundle.path} has no {NETWORKS}, it is of an older version; export it again") from error
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{file} is damaged ({error}); export the bundle again") from error
+
+
+def read_tensor(value: ir.Value) -> Tensor:
+    """An initializer's values, mapped from its file if it lies in one. NVFP4 comes as bytes of two codes."""
+    tensor, dtype = value.const_value, _TYPES[value.dtype or ir.DataType.FLOAT]
+    assert tensor is not None
+    assert value.shape is not None
+    shape = list(value.shape.numpy())
+    if value.dtype == ir.DataType.FLOAT4E2M1:
+        shape[-1] //= 2
+    if isinstance(tensor, ir.ExternalTensor):
+        data = map_bytes(Path(tensor.path), tensor.offset or 0, prod(shape) * dtype.itemsize)
+        return data.view(dtype).reshape(shape)
+    return torch.from_numpy(np.frombuffer(tensor.tobytes(), np.uint8).copy()).view(dtype).reshape(shape)
+
+
+def map_bytes(path: Path, offset: int, size_bytes: int) -> Tensor:
+    """(size_bytes,) uint8 of a file. Writing to it would copy the page, not change the file."""
+    return torch.from_numpy(np.memmap(path, np.uint8, mode="c", offset=offset, shape=(size_bytes,)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleGraph:
+    """A component's graph, read, with its initializers by name."""
+
+    component: str
+    model: ir.Model
+    dtype: torch.dtype
+
+    @classmethod
+    def read(cls, bundle: Bundle, component: str) -> BundleGraph:
+        precision = bundle.graph(component).precision
+        return cls(
+            component=component,
+            model=ir.load(bundle.graph_path(component)),
+            dtype=TORCH_TYPES[ElementType.ACTIVATION.resolve(precision)],
+        )
+
+    @property
+    def initializers(self) -> Mapping[str, ir.Value]:
+        return self.model.graph.initializers
+
+
+def load_module(graph: BundleGraph, config: ModelConfig, replaced: Mapping[str, nn.Module] | None = None) -> nn.Module:
+    """The component as a torch module on the CPU, its parameters mapped from the bundle's files.
+
+    `replaced` are modules to put in the place of the component's own, by name.
+    """
+    with default_dtype(graph.dtype), _without_memory():
+        module = build_module(graph.component, config)
+    for name, other in (replaced or {}).items():
+        module.set_submodule(name, other)
+    values = {tensor_name(name): value for name, value in graph.initializers.items()}
+    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
+        if parameter.is_meta:
+            value = values.get(tensor_name(name))
+            if value is None:
+                raise BundleError(f"the {graph.component} graph has no {name}; export the bundle again")
+            owner, _, own_name = name.rpartition(".")
+            mapped = nn.Parameter(read_tensor(value), requires_grad=False)
+            setattr(module.get_submodule(owner), own_name, mapped)
+    return module
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Parameters that are registered meanwhile have shapes and no memory; buffers, which modules compute, do."""
+    original: Callable[..., None] = nn.Module.register_parameter
+
+    def register(module: nn.Module, name: str, parameter: Any) -> None:
+        original(module, name, parameter if parameter is None else nn.Parameter(parameter.to("meta"), False))
+
+    nn.Module.register_parameter = register  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = original  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,134 @@
+"""Quantized layers as torch modules that compute what their graph says, in the type that it computes in.
+
+Weights stay quantized in their files and are dequantized when a layer runs, unless they are to be held.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4, unpack
+from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
+from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN
+from .bundle_modules import BundleGraph, read_tensor
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer with an FP8 or NVFP4 weight.
+
+    `input_format` is "fp8", "nvfp4", or "" where the input is not quantized. `rest` holds what the format needs beside
+    the weight, by the names that the graph has for it. With `hold` the weight is dequantized once, which takes the
+    memory of an unquantized layer.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, rest: dict[str, Tensor], input_format: str, *, hold: bool = False
+    ) -> None:
+        super().__init__()
+        self.codes = nn.Buffer(weight)
+        self.weight = None  # transformers' T5 casts its activations to the type of a layer's weight, if that is one
+        self.bias = None if bias is None else nn.Buffer(bias)
+        self._names = {name: name.replace(".", "_") for name in rest}
+        for name, tensor in rest.items():
+            self.register_buffer(self._names[name], tensor)
+        self.input_format = input_format
+        self._hold = hold
+        self._held: Tensor | None = None
+
+    def _part(self, name: str) -> Tensor:
+        return getattr(self, self._names[name])
+
+    def full_weight(self, dtype: torch.dtype) -> Tensor:
+        """(outputs, inputs), dequantized; without the low-rank branch."""
+        scale = self._part(SCALE)
+        if self.codes.dtype == torch.uint8:
+            codes, tensor_scale = unpack(self.codes), self._part(TENSOR_SCALE)
+            return Nvfp4Tensor(codes=codes, scales=scale, scale=tensor_scale).values().to(dtype)
+        steps = scale.to(torch.float32)
+        return (self.codes.to(torch.float32) * (steps[:, None] if steps.ndim else steps)).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.full_weight(x.dtype) if self._held is None else self._held
+        self._held = weight if self._hold else None
+        result = F.linear(self._rounded(x), weight, self.bias)
+        if DOWN in self._names:
+            result = result + F.linear(F.linear(x, self._part(DOWN)), self._part(UP))
+        return result
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        if not self.input_format:
+            return x
+        scale = self._part(INPUT_SCALE).to(torch.float32)
+        return fake_fp8(x, scale) if self.input_format == "fp8" else fake_nvfp4(x, scale)
+
+
+class QuantizedAttend(nn.Module):
+    """Attention whose products have FP8 operands; see `GraphQuantizer.quantize_attention`."""
+
+    def __init__(self, scales: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.q_scale, self.k_scale, self.v_scale = (nn.Buffer(scales[part].to(torch.float32)) for part in "qkv")
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (fake_fp8(x, scale) for x, scale in ((q, self.q_scale), (k, self.k_scale), (v, self.v_scale)))
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        probabilities = fake_fp8(scores.softmax(-1), PROBABILITY_SCALE)
+        return rearrange(probabilities @ v, "b h s d -> b s (h d)")
+
+
+def emulated_layers(graph: BundleGraph, *, hold: bool = False) -> dict[str, nn.Module]:
+    """The quantized layers of a graph by the names of the modules that they replace; none if it is not quantized.
+
+    `hold` is `QuantizedLinear`'s.
+    """
+    values = graph.initializers
+    layers: dict[str, nn.Module] = {}
+    for product in graph.model.graph:
+        found = _quantized_weight(product)
+        if found is None:
+            continue
+        name = (found.name or "").removesuffix(".weight")
+        parts = {part: values.get(f"{name}.{part}") for part in (SCALE, TENSOR_SCALE, DOWN, UP)}
+        input_format, parts[INPUT_SCALE] = _input_quantizer(product) or ("", None)
+        rest = {part: read_tensor(value) for part, value in parts.items() if value is not None}
+        bias = values.get(f"{name}.bias")
+        layers[name] = QuantizedLinear(
+            read_tensor(found), None if bias is None else read_tensor(bias), rest, input_format, hold=hold
+        )
+    for name in [name for name in values if name.endswith(".attend.q_scale")]:
+        stem = name.removesuffix(".q_scale")
+        layers[stem] = QuantizedAttend({part: read_tensor(values[f"{stem}.{part}_scale"]) for part in "qkv"})
+    return layers
+
+
+def _quantized_weight(product: ir.Node) -> ir.Value | None:
+    """The FP8 or NVFP4 initializer that a product's second operand is dequantized from."""
+    if product.op_type != "MatMul":
+        return None
+    dequantize = _behind(product.inputs[1], "DequantizeLinear")
+    weight = dequantize.inputs[0] if dequantize else None
+    return weight if weight is not None and weight.is_initializer() else None
+
+
+def _input_quantizer(product: ir.Node) -> tuple[str, ir.Value] | None:
+    """The format that a product's first operand is rounded to, and its scale."""
+    dequantize = _behind(product.inputs[0], "DequantizeLinear")
+    if dequantize is None or dequantize.inputs[0] is None:
+        return None
+    quantize = dequantize.inputs[0].producer()
+    assert quantize is not None
+    scale = quantize.inputs[1]
+    assert scale is not None
+    return ("nvfp4" if quantize.domain == TRT_DOMAIN else "fp8"), scale
+
+
+def _behind(value: ir.Value | None, operator: str) -> ir.Node | None:
+    """The operator that a value comes from, behind transposes and casts."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in ("Transpose", "Cast"):
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return node if node is not None and node.op_type == operator else None

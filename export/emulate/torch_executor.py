@@ -1,0 +1,132 @@
+"""Components run by torch, from a bundle's own files: what calibration observes and comparison looks into.
+
+Quantized layers are emulated: their weights are dequantized as the graph says, and their inputs rounded as it says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.components import COMPONENTS, ElementType
+from ...engine.errors import ExecutorError
+from ...runtime.flow.executor import Array, Performed
+from ...runtime.flow.stages import Stage
+from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors, transformer_precision
+from ..graphs.trace import TORCH_TYPES
+from .bundle_modules import BundleGraph, load_module, read_config
+from .emulation import emulated_layers
+from .torch_device import TorchDevice
+
+Run = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], None]
+"""Computes a component, from input tensors into output tensors."""
+
+
+class TorchWorkspace:
+    """See `runtime.executor.Workspace`. `run` is the executor's."""
+
+    def __init__(self, shape: RequestShape, tensors: Mapping[str, TensorSpec], device: torch.device, run: Run) -> None:
+        self.shape = shape
+        self._run = run
+        self._tensors = {
+            name: torch.empty(spec.shape, dtype=TORCH_TYPES[spec.element_type], device=device)
+            for name, spec in tensors.items()
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def run(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        self._run(component, inputs, outputs)
+
+    def copy(self, source: Tensor, to: Tensor) -> None:
+        to.copy_(source)
+
+    def perform(self, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]) -> Performed:
+        for name, array in inputs.items():
+            self._tensors[name].copy_(from_host(array, self._tensors[name].dtype))
+        times = [time.perf_counter()]
+        for stage in stages:
+            stage.run(self)
+            times.append(time.perf_counter())
+        return Performed(
+            outputs={name: to_host(self._tensors[name]) for name in outputs},
+            milliseconds=tuple(1e3 * (end - start) for start, end in itertools.pairwise(times)),
+        )
+
+
+class TorchExecutor:
+    """See `runtime.executor.Executor`. Modules are loaded when they are first needed.
+
+    With `hold_weights` quantized weights are dequantized once, not every time: faster, with more memory.
+    """
+
+    def __init__(self, bundle: Bundle, device: TorchDevice = TorchDevice.AUTO, *, hold_weights: bool = False) -> None:
+        has_cuda = torch.cuda.is_available()
+        if device is TorchDevice.CUDA and not has_cuda:
+            raise ExecutorError("torch sees no CUDA device; use --device cpu, or install torch for CUDA")
+        self._device = torch.device("cuda" if has_cuda and device is not TorchDevice.CPU else "cpu")
+        self._bundle, self._hold_weights = bundle, hold_weights
+        self._modules: dict[str, nn.Module] = {}
+        self.name = f"torch ({self._device.type})"
+
+    def module(self, component: str) -> nn.Module:
+        """A component's module, loaded if it is not yet; what is done to it shows in what it computes."""
+        if component not in self._modules:
+            graph = BundleGraph.read(self._bundle, component)
+            module = load_module(graph, read_config(self._bundle), emulated_layers(graph, hold=self._hold_weights))
+            self._modules[component] = module.to(self._device)
+        return self._modules[component]
+
+    def load(self, component: str) -> None:
+        self.module(component)
+
+    def workspace(self, shape: RequestShape) -> TorchWorkspace:
+        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
+        return TorchWorkspace(shape, tensors, self._device, self.compute)
+
+    def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        precision = self._bundle.graph(component).precision
+        given = {
+            port.name: from_host(inputs[port.name], TORCH_TYPES[port.element_type.resolve(precision)]).to(self._device)
+            for port in COMPONENTS[component].inputs
+        }
+        outputs = run_module(self.module(component), component, given)
+        return {name: to_host(tensor) for name, tensor in outputs.items()}
+
+    def compute(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        """A component, from tensors into tensors."""
+        for name, tensor in run_module(self.module(component), component, inputs).items():
+            outputs[name].copy_(tensor)
+
+    def close(self) -> None:
+        self._modules.clear()
+
+
+@torch.no_grad()
+def run_module(module: nn.Module, component: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A component's outputs by name, from its module or one that stands in for it. Raises ExecutorError."""
+    ports = COMPONENTS[component]
+    try:
+        outputs = module(*(inputs[port.name] for port in ports.inputs))
+    except (RuntimeError, ValueError) as error:
+        raise ExecutorError(f"{component} failed in torch: {error}") from error
+    listed = (outputs,) if isinstance(outputs, Tensor) else outputs
+    return {port.name: tensor for port, tensor in zip(ports.outputs, listed, strict=True)}
+
+
+def from_host(array: Array, dtype: torch.dtype) -> Tensor:
+    """bfloat16 comes as its bits, in uint16."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])).view(dtype)
+
+
+def to_host(tensor: Tensor) -> Array:
+    """A copy, bfloat16 as its bits in uint16."""
+    bits = tensor.cpu().view(torch.uint16) if tensor.dtype is TORCH_TYPES[ElementType.BFLOAT16] else tensor.cpu()
+    return bits.numpy().copy()

@@ -1,0 +1,1 @@
+"""Graphs: traced networks, where their weights lie, and what quantization puts into them."""

@@ -1,0 +1,232 @@
+"""Quantize and dequantize operators in a traced graph, in the places from which TensorRT fuses them into its products.
+
+Weights: DequantizeLinear before the transpose of a linear layer. Activations: one pair an input, shared by the layers
+that read it. Attention: the scaling is in the queries' dequantization, keys are transposed before they are quantized,
+and probabilities have the fixed scale 1/448, so that nothing stands between a dequantization and its product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from ...engine.components import ElementType, Precision
+from ...engine.errors import QuantizationError
+from .formats import BLOCK, FP8_MAX, fp8_scale, nvfp4_scale
+from .linears import AttentionNodes, LinearNodes
+from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
+from .recipes import Fp8, Fp8Weights, LinearFormat, Nvfp4
+from .trace import TORCH_TYPES
+
+INPUT_SCALE = "input_scale"
+PROBABILITY_SCALE = 1 / FP8_MAX
+TRT_DOMAIN = "trt"
+MIXED_SCALES_OPSET = 23
+"""From here on a dequantization may have another type than its scale. Its scales must then all be float32: TensorRT-RTX
+1.7 refuses products whose two operands have scales of different types."""
+_ONNX_TYPES = {
+    Precision.FP32: ir.DataType.FLOAT,
+    Precision.FP16: ir.DataType.FLOAT16,
+    Precision.BF16: ir.DataType.BFLOAT16,
+}
+
+
+class GraphQuantizer:
+    """Edits one graph in place. `ranges` are the largest magnitudes of activations: of a layer's input by the layer's
+    name, of an attention's operands by `NAME.attend.q`, `.k` and `.v`.
+
+    `precision` is what the graph computes in, and in graphs below opset 23 the type of FP8's scales, too.
+    """
+
+    def __init__(self, model: ir.Model, precision: Precision, ranges: Mapping[str, float]) -> None:
+        self.model, self.graph, self.ranges = model, model.graph, ranges
+        self.dtype = _ONNX_TYPES[precision]
+        opset = model.opset_imports[""]
+        assert opset is not None
+        self.scale_precision = Precision.FP32 if opset >= MIXED_SCALES_OPSET else precision
+        self.scale_dtype = _ONNX_TYPES[self.scale_precision]
+        self._inputs: dict[tuple[int, type], ir.Value] = {}
+
+    def quantize(self, linear: LinearNodes, format: LinearFormat, *, stored_scale: float | None = None) -> None:
+        """Make a layer read a quantized weight, and its input quantized if the format says so.
+
+        The weight and its scales become initializers without values, named after the weight. An FP8 weight that is
+        stored with one scale, `stored_scale`, keeps that; what is dequantized already stays so.
+        """
+        linear.product.name = linear.name
+        x = linear.input
+        if isinstance(format, Nvfp4):
+            linear.transpose.replace_input_with(0, self._nvfp4_weight(linear))
+            if format.rank:
+                self._add_branch(linear, x, format.rank)
+        elif linear.stored_scale is None:
+            linear.transpose.replace_input_with(0, self._fp8_weight(linear, stored_scale))
+        if not isinstance(format, Fp8Weights):
+            linear.product.replace_input_with(0, self._quantized_input(linear, x, format))
+
+    def _fp8_weight(self, linear: LinearNodes, stored_scale: float | None) -> ir.Value:
+        name, weight = f"{linear.name}.weight", _renewed(linear.weight, ir.DataType.FLOAT8E4M3FN)
+        if stored_scale is not None:
+            scale = self._constant(_part_name(linear, SCALE), torch.tensor(stored_scale))
+            return self._dequantize(linear.transpose, weight, scale, name)
+        scale = self._weight_part(linear, SCALE, self.scale_dtype, [_extent(weight, 0)])
+        return self._dequantize(linear.transpose, weight, scale, name, axis=0)
+
+    def _nvfp4_weight(self, linear: LinearNodes) -> ir.Value:
+        weight = _renewed(linear.weight, ir.DataType.FLOAT4E2M1)
+        outputs, inputs = _extent(weight, 0), _extent(weight, 1)
+        blocks = self._weight_part(linear, SCALE, ir.DataType.FLOAT8E4M3FN, [outputs, inputs // BLOCK])
+        scale = self._weight_part(linear, TENSOR_SCALE, ir.DataType.FLOAT, [])
+        return self._dequantize_blocks(linear.transpose, weight, blocks, scale, f"{linear.name}.weight")
+
+    def _weight_part(self, linear: LinearNodes, part: str, dtype: ir.DataType, shape: list[int]) -> ir.Value:
+        name = _part_name(linear, part)
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        self.graph.initializers[name] = value
+        return value
+
+    def _quantized_input(self, linear: LinearNodes, x: ir.Value, format: Fp8 | Nvfp4) -> ir.Value:
+        key = id(x), type(format)
+        if key not in self._inputs:
+            amax = self._range(linear.name)
+            if isinstance(format, Fp8):
+                scale = self._constant(f"{linear.name}.{INPUT_SCALE}", self._fp8_scale(amax))
+                self._inputs[key] = self._fp8_pair(linear.product, x, scale, f"{linear.name}.input")
+            else:
+                scale = self._constant(
+                    f"{linear.name}.{INPUT_SCALE}", nvfp4_scale(torch.tensor(amax)), ir.DataType.FLOAT
+                )
+                self._inputs[key] = self._nvfp4_pair(linear.product, x, scale, f"{linear.name}.input")
+        return self._inputs[key]
+
+    def quantize_attention(self, attention: AttentionNodes) -> None:
+        """Take an Attention operator apart and quantize the operands of both its products to FP8."""
+        node, name = attention.node, f"{attention.name}.attend"
+        q, k, v = (value for value in node.inputs[:3] if value is not None)
+        width = _extent(q, -1)
+        scales = {part: self._fp8_scale(self._range(f"{name}.{part}")) for part in "qkv"}
+        consts = {part: self._constant(f"{name}.{part}_scale", scale) for part, scale in scales.items()}
+        # scores are scaled where queries are dequantized: a product of its own would stand in the kernel's way
+        scaled = self._constant(f"{name}.q_scale_scaled", scales["q"] * width**-0.5)
+        probability = self._constant(f"{name}.p_scale", torch.tensor(PROBABILITY_SCALE))
+        queries = self._fp8_pair(node, q, consts["q"], f"{name}.q", back=scaled)
+        transposed = self._insert(node, "Transpose", [k], f"{name}.k_transpose", perm=[0, 1, 3, 2])
+        keys = self._fp8_pair(node, transposed, consts["k"], f"{name}.k")
+        scores = self._insert(node, "MatMul", [queries, keys], f"{name}.scores")
+        probabilities = self._insert(node, "Softmax", [scores], f"{name}.softmax", axis=-1)
+        probabilities = self._fp8_pair(node, probabilities, probability, f"{name}.p")
+        values = self._fp8_pair(node, v, consts["v"], f"{name}.v")
+        result = self._insert(node, "MatMul", [probabilities, values], f"{name}.mix")
+        output = node.outputs[0]
+        result.shape, result.type = output.shape, output.type
+        ir.convenience.replace_all_uses_with(output, result)
+        self.graph.remove(node, safe=True)
+
+    def _add_branch(self, linear: LinearNodes, x: ir.Value, rank: int) -> None:
+        outputs, inputs = _extent(linear.weight, 0), _extent(linear.weight, 1)
+        rank = min(rank, outputs, inputs)
+        product, output = linear.product, linear.product.outputs[0]
+        narrow = x
+        for part, shape in ((DOWN, [rank, inputs]), (UP, [outputs, rank])):
+            weight = self._weight_part(linear, part, self.dtype, shape)
+            stem = f"{linear.name}.{part.removesuffix('.weight')}"
+            turned = self._insert(product, "Transpose", [weight], f"{stem}.transpose", perm=[1, 0])
+            narrow = self._insert(product, "MatMul", [narrow, turned], stem)
+        users = list(output.uses())
+        total = ir.node("Add", [output, narrow], name=f"{linear.name}.branch")
+        total.outputs[0].name, total.outputs[0].shape, total.outputs[0].type = total.name, output.shape, output.type
+        self.graph.insert_after(product, total)
+        for user, index in users:
+            user.replace_input_with(index, total.outputs[0])
+
+    def _fp8_pair(
+        self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str, *, back: ir.Value | None = None
+    ) -> ir.Value:
+        zero_name = "fp8_zero"
+        if zero_name not in self.graph.initializers:
+            self._constant(zero_name, torch.tensor(0.0).to(torch.float8_e4m3fn), ir.DataType.FLOAT8E4M3FN)
+        zero = self.graph.initializers[zero_name]
+        quantized = self._insert(before, "QuantizeLinear", [x, scale, zero], f"{name}_quantize")
+        return self._dequantize(before, quantized, back or scale, name)
+
+    def _nvfp4_pair(self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str) -> ir.Value:
+        self.model.opset_imports[TRT_DOMAIN] = 1
+        quantize = ir.node(
+            "TRT_FP4DynamicQuantize",
+            [x, scale],
+            {"axis": -1, "block_size": BLOCK, "scale_type": int(ir.DataType.FLOAT8E4M3FN)},
+            domain=TRT_DOMAIN,
+            num_outputs=2,
+            name=f"{name}_quantize",
+        )
+        codes, blocks = quantize.outputs
+        codes.name, blocks.name = f"{name}_codes", f"{name}_block_scales"
+        self.graph.insert_before(before, quantize)
+        return self._dequantize_blocks(before, codes, blocks, scale, name)
+
+    def _dequantize(self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str, **attributes: Any) -> ir.Value:
+        if self.scale_dtype != self.dtype:
+            attributes["output_dtype"] = int(self.dtype)
+        return self._insert(before, "DequantizeLinear", [x, scale], f"{name}_dequantize", **attributes)
+
+    def _dequantize_blocks(
+        self, before: ir.Node, codes: ir.Value, blocks: ir.Value, scale: ir.Value, name: str
+    ) -> ir.Value:
+        steps = self._insert(before, "DequantizeLinear", [blocks, scale], f"{name}_steps")
+        wide = self._insert(before, "DequantizeLinear", [codes, steps], f"{name}_dequantize", axis=-1, block_size=BLOCK)
+        if self.dtype == ir.DataType.FLOAT:
+            return wide
+        return self._insert(before, "Cast", [wide], f"{name}_cast", to=int(self.dtype))
+
+    def _insert(
+        self, before: ir.Node, operator: str, inputs: Iterable[ir.Value], name: str, **attributes: Any
+    ) -> ir.Value:
+        node = ir.node(operator, list(inputs), attributes, name=name)
+        node.outputs[0].name = f"{name}_output"
+        self.graph.insert_before(before, node)
+        return node.outputs[0]
+
+    def _fp8_scale(self, amax: float) -> Tensor:
+        dtype = TORCH_TYPES[ElementType.ACTIVATION.resolve(self.scale_precision)]
+        return fp8_scale(torch.tensor(amax), dtype).to(torch.float32)
+
+    def _constant(self, name: str, value: Tensor, dtype: ir.DataType | None = None) -> ir.Value:
+        """A scalar in the graph itself, of the scales' type unless it is said."""
+        dtype = dtype or self.scale_dtype
+        tensor = ir.tensor(value.to(torch.float32).numpy().astype(dtype.numpy()), dtype=dtype, name=name)
+        constant = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(dtype), const_value=tensor)
+        self.graph.initializers[name] = constant
+        return constant
+
+    def _range(self, name: str) -> float:
+        if name not in self.ranges:
+            raise QuantizationError(
+                f"the calibration has no range for {name}; calibrate this model with this recipe, or --keep {name}"
+            )
+        if not self.ranges[name] > 0:
+            raise QuantizationError(
+                f"the calibration saw nothing but zeros at {name}, so it has no scale; calibrate on other pictures, "
+                f"or --keep {name}"
+            )
+        return self.ranges[name]
+
+
+def _renewed(weight: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """The initializer, of another type and without the values it had."""
+    weight.type, weight.const_value = ir.TensorType(dtype), None  # copies of a graph share their values' types
+    return weight
+
+
+def _part_name(linear: LinearNodes, part: str) -> str:
+    return (linear.weight.name or "").removesuffix("weight") + part
+
+
+def _extent(value: ir.Value, axis: int) -> int:
+    assert value.shape is not None
+    extent = value.shape[axis]
+    assert isinstance(extent, int)
+    return extent

@@ -1,0 +1,124 @@
+"""Where a graph's weights lie: in the checkpoint's own bytes where they serve as they are, else in a file converted
+tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...engine.bundle.tensor_file import ITEM_BITS
+from ...engine.components import Precision
+from ...engine.errors import ExportError
+from ...engine.system.files import atomic_file
+from ..checkpoint.views import TORCH_DTYPES, View
+
+STORED_TYPES = {Precision.FP32: "F32", Precision.FP16: "F16", Precision.BF16: "BF16"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTensor:
+    """A tensor to be written: its safetensors type and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return prod(self.shape) * ITEM_BITS[self.dtype] // 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A weight's place: a safetensors file, and its bytes in it."""
+
+    file: Path
+    offset: int
+    size_bytes: int
+    shape: tuple[int, ...]
+
+
+def stored_precision(views: Iterable[View]) -> Precision:
+    """The type that most of the bytes have. FP8 weights are computed in bfloat16."""
+    sizes: dict[str, int] = {}
+    for view in views:
+        sizes[view.dtype] = sizes.get(view.dtype, 0) + view.size_bytes
+    dtype = max(sizes, key=lambda dtype: sizes[dtype])
+    return {"F32": Precision.FP32, "F64": Precision.FP32, "F16": Precision.FP16}.get(dtype, Precision.BF16)
+
+
+def usable_as_stored(view: View, precision: Precision) -> bool:
+    return view.dtype == STORED_TYPES[precision] and view.scale is None
+
+
+def usable_as_fp8(name: str, view: View) -> bool:
+    """Whether a graph can read the weight as it lies and scale it itself: an E4M3 matrix of a linear layer."""
+    embedding = name == "shared.weight" or "relative_attention_bias" in name or "embeddings." in name
+    return view.dtype == "F8_E4M3" and len(view.shape) == 2 and not embedding
+
+
+def write_converted(
+    views: Mapping[str, View], precision: Precision, path: Path, on_bytes: Callable[[int], None] | None = None
+) -> dict[str, Placed]:
+    """Write the tensors, converted, as one safetensors file; never more than a few chunks of one tensor in memory.
+
+    `on_bytes` is told the size of every chunk written.
+    """
+    dtype = STORED_TYPES[precision]
+    specs = {name: FileTensor(dtype=dtype, shape=view.shape) for name, view in views.items()}
+
+    def converted() -> Iterator[tuple[str, Tensor]]:
+        target = TORCH_DTYPES[dtype]
+        for name, view in views.items():
+            for chunk in view.chunks():
+                values = chunk.to(target)
+                if target is torch.float16 and not torch.isfinite(values).all() and torch.isfinite(chunk).all():
+                    raise ExportError(
+                        f"tensor {name} has values beyond float16's 65504; export it with --precision bf16"
+                    )
+                yield name, values
+
+    return write_tensors(path, specs, converted(), on_bytes)
+
+
+def write_tensors(
+    path: Path,
+    specs: Mapping[str, FileTensor],
+    pieces: Iterable[tuple[str, Tensor]],
+    on_bytes: Callable[[int], None] | None = None,
+) -> dict[str, Placed]:
+    """One safetensors file, whole or not at all, from `pieces` of its tensors as they come.
+
+    The pieces of one tensor come in its order; tensors may take turns. `on_bytes` is told the size of every piece.
+    """
+    assert not path.exists(), f"{path} is taken"
+    header: dict[str, object] = {}
+    begins: dict[str, int] = {}
+    end = 0
+    for name, spec in specs.items():
+        begins[name], end = end, end + spec.size_bytes
+        header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [begins[name], end]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    start = 8 + len(encoded)
+    written = dict.fromkeys(specs, 0)
+    with atomic_file(path) as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for name, values in pieces:
+            data = values.contiguous().view(-1).view(torch.uint8).cpu().numpy()
+            file.seek(start + begins[name] + written[name])
+            file.write(data.data)
+            written[name] += data.nbytes
+            if on_bytes is not None:
+                on_bytes(data.nbytes)
+        assert written == {name: spec.size_bytes for name, spec in specs.items()}, "every tensor is whole"
+    return {
+        name: Placed(file=path, offset=start + begins[name], size_bytes=spec.size_bytes, shape=spec.shape)
+        for name, spec in specs.items()
+    }

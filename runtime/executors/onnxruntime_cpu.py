@@ -1,0 +1,74 @@
+"""Components run by ONNX Runtime on the CPU: the reference, and what runs where there is no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.components import COMPONENTS, Precision
+from ...engine.errors import ExecutorError
+from ..flow.executor import Array
+from ..flow.tensors import RequestShape, output_specs, request_tensors, transformer_precision
+from .host_workspace import HostWorkspace, empty
+from .onnxruntime_session import ONNX_TYPES, failed, import_onnxruntime, open_session
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class OnnxRuntimeCpu:
+    """See `Executor`. Sessions are made when a component first runs, or by `load`."""
+
+    name = "onnxruntime (cpu)"
+
+    def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
+        self._bundle = bundle
+        self._threads = threads
+        self._ort = import_onnxruntime()
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    def workspace(self, shape: RequestShape) -> HostWorkspace:
+        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
+        return HostWorkspace(shape, tensors, self._compute)
+
+    def load(self, component: str) -> None:
+        if component in self._sessions:
+            return
+        if self._bundle.graph(component).precision is Precision.BF16:
+            raise ExecutorError(
+                f"{component} is in bf16, for which ONNX Runtime has no CPU kernels; export the checkpoint with "
+                "--precision fp32 to run it on this machine"
+            )
+        providers = ["CPUExecutionProvider"]
+        self._sessions[component] = open_session(self._bundle, component, providers, threads=self._threads)
+
+    def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        specs = output_specs(self._bundle, component, {name: array.shape for name, array in inputs.items()})
+        outputs: dict[str, Array] = {name: empty(spec) for name, spec in specs.items()}
+        self._compute(component, inputs, outputs)
+        return outputs
+
+    def _compute(self, component: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        self.load(component)
+        session, precision = self._sessions[component], self._bundle.graph(component).precision
+        binding = session.io_binding()
+        for port in COMPONENTS[component].inputs:
+            array, onnx_type = inputs[port.name], ONNX_TYPES[port.element_type.resolve(precision)]
+            if array.size:
+                binding.bind_input(port.name, "cpu", 0, onnx_type, list(array.shape), array.ctypes.data)
+            else:  # no memory, so no address
+                binding.bind_ortvalue_input(port.name, self._ort.OrtValue.ortvalue_from_numpy(array))
+        for port in COMPONENTS[component].outputs:
+            array, onnx_type = outputs[port.name], ONNX_TYPES[port.element_type.resolve(precision)]
+            if array.size:
+                binding.bind_output(port.name, "cpu", 0, onnx_type, list(array.shape), array.ctypes.data)
+            else:
+                binding.bind_output(port.name)
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:
+            raise failed(component, {name: array.shape for name, array in inputs.items()}, error) from error
+
+    def close(self) -> None:
+        self._sessions.clear()

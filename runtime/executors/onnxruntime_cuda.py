@@ -1,0 +1,159 @@
+"""Engines of ONNX Runtime's CUDA provider: on our stream, in our buffers, with activations in an arena of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.components import COMPONENTS, Precision
+from ...engine.errors import ExecutorError, GpuMemoryError
+from ..device.cuda import Cuda, Handle
+from ..device.engine import Shapes
+from ..device.memory import DeviceTensor
+from ..device.residency import Cost
+from ..flow.tensors import RequestShape, request_tensors, transformer_precision
+from .onnxruntime_session import ONNX_TYPES, failed, import_onnxruntime, open_session
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+SESSION_BYTES = 128 << 20
+PER_TOKEN_VALUE = 40
+ENCODER_PER_PIXEL_VALUE = 480
+DECODER_PER_PIXEL_VALUE = 1024
+"""What a session takes beside its weights: a fixed amount, and so much for each value of the tokens between two layers,
+or of the picture. Measured at full size (docs/measurements)."""
+UNRECORDABLE = ("clip",)
+"""Networks in which ONNX Runtime waits for an event in the middle, which a CUDA graph cannot record."""
+_CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
+"""Those that ONNX Runtime is linked to; cuda-python has one of its own."""
+_NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
+
+
+class OnnxRuntimeEngines:
+    """See `Engines`."""
+
+    allocates = True
+
+    def __init__(self, bundle: Bundle, cuda: Cuda) -> None:
+        self._bundle, self._cuda = bundle, cuda
+        self._ort = import_onnxruntime()
+
+    @property
+    def name(self) -> str:
+        return "onnxruntime"
+
+    def check(self, shape: RequestShape) -> None:
+        """Sessions take requests of any shape."""
+
+    def open(self, component: str, stream: Handle, streaming_budget: int | None) -> OnnxRuntimeEngine:
+        assert streaming_budget is None, "ONNX Runtime does not stream weights"
+        provider = {
+            "device_id": str(self._cuda.device),
+            "user_compute_stream": str(self._cuda.stream_address(stream)),
+            "arena_extend_strategy": "kSameAsRequested",  # the default doubles what it takes
+            "cudnn_conv_algo_search": "HEURISTIC",  # the default times every algorithm at each new shape
+        }
+        if self._bundle.graph(component).precision is Precision.FP32:
+            provider["use_tf32"] = "0"  # elsewhere it would also keep convolutions from the tensor cores
+        try:
+            providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
+            session = open_session(self._bundle, component, providers, memory_patterns=False)
+        except ExecutorError as error:
+            raise _as_memory_error(error) from error
+        if "CUDAExecutionProvider" not in session.get_providers():
+            raise ExecutorError(f"ONNX Runtime could not use the CUDA device for {component}; see its log above")
+        return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device)
+
+    def forget_failure(self) -> None:
+        """Its kernels ask for the last error after each launch, and would take an old one for their own."""
+        for name in _CUDA_RUNTIMES:
+            with suppress(OSError):
+                ctypes.CDLL(name, mode=os.RTLD_NOLOAD).cudaGetLastError()
+
+    def close(self) -> None:
+        """Engines are closed one by one; there is nothing else."""
+
+
+class OnnxRuntimeEngine:
+    """See `Engine`. A session takes inputs of any shape, so what it binds is itself."""
+
+    def __init__(self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int) -> None:
+        self._component, self._session, self._ort, self._device = component, session, ort, device
+        self.capturable = component not in UNRECORDABLE
+        self._options = ort.RunOptions()
+        # whoever reads an output waits for our stream
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def bind(self, shapes: Shapes) -> OnnxRuntimeBound:
+        return OnnxRuntimeBound(self)
+
+    def enqueue(self, tensors: Mapping[str, DeviceTensor]) -> None:
+        binding, table = self._session.io_binding(), COMPONENTS[self._component]
+        for port in table.inputs:
+            self._bind(binding.bind_input, port.name, tensors[port.name])
+        for port in table.outputs:
+            self._bind(binding.bind_output, port.name, tensors[port.name])
+        try:
+            self._session.run_with_iobinding(binding, self._options)
+        except Exception as error:
+            shapes = {port.name: tensors[port.name].shape for port in table.inputs}
+            raise _as_memory_error(failed(self._component, shapes, error)) from error
+
+    def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
+        bind(name, "cuda", self._device, ONNX_TYPES[tensor.spec.element_type], list(tensor.shape), tensor.address)
+
+    def close(self) -> None:
+        del self._session
+
+
+class OnnxRuntimeBound:
+    """See `Bound`."""
+
+    activation_bytes = 0
+
+    def __init__(self, engine: OnnxRuntimeEngine) -> None:
+        self._engine = engine
+
+    def recordable(self, stream: Handle) -> bool:
+        return True
+
+    def enqueue(self, tensors: Mapping[str, DeviceTensor], arena: tuple[int, int], stream: Handle) -> None:
+        self._engine.enqueue(tensors)
+
+    def close(self) -> None:
+        """It holds nothing of its own."""
+
+
+def _as_memory_error(error: ExecutorError) -> ExecutorError:
+    text = str(error)
+    return GpuMemoryError(text) if any(words in text for words in _NO_MEMORY) else error
+
+
+def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
+    """What the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
+
+    It does not say beforehand what it will need, and a session keeps what it once took as long as it is loaded: so all
+    counts as weights.
+    """
+    tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
+    tokens = prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape)
+    values = {
+        "vae_encoder": ENCODER_PER_PIXEL_VALUE * prod(tensors["image"].shape),
+        "denoiser": PER_TOKEN_VALUE * tokens,
+        "vae_decoder": DECODER_PER_PIXEL_VALUE * prod(tensors["pictures"].shape),
+    }
+    runs = {"denoiser": shape.num_steps}
+    return {
+        name: Cost(
+            weights=graph.weight_bytes + SESSION_BYTES + values.get(name, 0) * graph.precision.item_bytes,
+            activations=0,
+            runs=runs.get(name, 1),
+        )
+        for name, graph in bundle.manifest.graphs.items()
+    }

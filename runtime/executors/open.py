@@ -1,0 +1,159 @@
+"""Opening an executor: which one, on which device, with what in its memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.byte_sizes import human_bytes
+from ...engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
+from ...engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
+from ...engine.plans.choice import choose_plans
+from ...engine.plans.machine import Machine
+from ...engine.plans.manifest import PlanManifest
+from ...engine.plans.store import PlanStore
+from ...engine.sizes import squarest, token_grid
+from ...engine.system.gpus import Gpu, find_gpus
+from ..device.residency import Cost, ResidencyPlan, plan_residency
+from ..flow.executor import Executor
+from ..flow.tensors import RequestShape, request_tensors, total_bytes, transformer_precision
+from .onnxruntime_cpu import OnnxRuntimeCpu
+from .onnxruntime_session import has_cuda, import_onnxruntime
+from .options import Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
+
+logger = logging.getLogger(__name__)
+
+GRAPH_BYTES = 256 << 20
+"""Set aside for the CUDA graphs of a request shape: 28 steps by ONNX Runtime took 206 MiB at full size."""
+
+
+def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
+    """Raises MissingDependencyError, PlanError, BudgetError or ExecutorError."""
+    if isinstance(options, TensorRtOptions):
+        return _open_tensorrt(bundle, options)
+    if isinstance(options, OnnxRuntimeOptions):
+        return _open_onnxruntime(bundle, options)
+    if any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
+        chosen = TensorRtOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, trust=options.trust)
+        try:
+            return _open_tensorrt(bundle, chosen)
+        except UntrustedPlanError:
+            raise
+        except (PlanError, MissingDependencyError) as error:
+            logger.warning("ONNX Runtime runs this bundle, not its plans: %s", error)
+    return _open_onnxruntime(bundle, OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
+
+
+def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
+    device = Device(options.device)
+    import_onnxruntime()
+    if device is Device.CUDA and not has_cuda():
+        raise ExecutorError(
+            "the installed ONNX Runtime has no CUDA support; replace it with one that has: "
+            "pip uninstall onnxruntime && pip install 'kontext-trt[gpu]'"
+        )
+    if device is Device.AUTO:
+        device = Device.CUDA if has_cuda() and find_gpus()[0] else Device.CPU
+    if device is Device.CPU:
+        if options.vram_bytes is not None:
+            logger.warning("a budget of GPU memory means nothing on the CPU, where this bundle runs")
+        return OnnxRuntimeCpu(bundle, threads=options.threads)
+    from ..device.cuda import CudaPython
+    from ..device.executor import DeviceExecutor, DeviceOptions
+    from .onnxruntime_cuda import OnnxRuntimeEngines, costs
+
+    cuda = CudaPython(options.device_id)
+    plan = _residency(bundle, costs(bundle, usual_shape(bundle)), options.vram_bytes, cuda.memory()[0])
+    shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
+    return DeviceExecutor(bundle, OnnxRuntimeEngines(bundle, cuda), cuda, plan, shapes)
+
+
+def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
+    from ..device.cuda import CudaPython
+    from ..device.executor import DeviceExecutor, DeviceOptions
+    from .tensorrt import TensorRtEngines
+
+    gpus, reason = find_gpus()
+    if options.device_id >= len(gpus):
+        raise ExecutorError(f"there is no GPU {options.device_id}: {reason or f'this machine has {len(gpus)}'}")
+    store = PlanStore.of(bundle.path, trust=options.trust)
+    if options.plans is not None:
+        store = PlanStore(bundle=bundle.path, folder=options.plans, trust=options.trust)
+    flavour, machine, plans = _choose(bundle, store, options, gpus[options.device_id])
+    cuda = CudaPython(options.device_id)
+    plan = _residency(bundle, plan_costs(bundle, plans), options.vram_bytes, cuda.memory()[0])
+    shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
+    engines = TensorRtEngines(bundle, store, plans, flavour, machine, cuda)
+    return DeviceExecutor(bundle, engines, cuda, plan, shapes)
+
+
+def _choose(
+    bundle: Bundle, store: PlanStore, options: TensorRtOptions, gpu: Gpu
+) -> tuple[Flavour, Machine, Mapping[str, PlanManifest]]:
+    """The first flavour with a plan for every component that its library opens here. Raises the last one's error, and
+    UntrustedPlanError at once."""
+    names = (options.flavour,) if options.flavour is not None else installed_flavours() or (FlavourName.TENSORRT,)
+    problem: PlanError | MissingDependencyError | None = None
+    for name in names:
+        try:
+            flavour = load_flavour(FlavourName(name))
+            machine = Machine(flavour=flavour.name, version=flavour.version, gpu=gpu)
+            plans = choose_plans(store, bundle, machine)
+            _try(store, plans, machine, flavour)
+            return flavour, machine, plans
+        except UntrustedPlanError:
+            raise
+        except (PlanError, MissingDependencyError) as error:
+            problem = error
+    assert problem is not None
+    raise problem
+
+
+def _try(store: PlanStore, plans: Mapping[str, PlanManifest], machine: Machine, flavour: Flavour) -> None:
+    """Raise PlanError for plans that would be refused at the first request: all are opened alike, so the smallest is
+    checked to the end."""
+    for component, plan in plans.items():
+        store.check_trust(store.path(component, plan.key))
+    smallest = min(plans, key=lambda component: plans[component].size_bytes)
+    with store.open(smallest, plans[smallest].key, machine, flavour.refusal):
+        pass
+
+
+def usual_shape(bundle: Bundle) -> RequestShape:
+    """One edit of the squarest size, with the bundle's number of steps: what buffers are reckoned for beforehand."""
+    model = bundle.manifest.model
+    grid = token_grid(squarest(model.sizes))
+    return RequestShape(num_prompts=1, num_seeds=1, grid=grid, reference=grid, num_steps=model.flow.steps)
+
+
+def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, Cost]:
+    """From what compilers said of their engines."""
+    return {
+        name: Cost(
+            weights=plan.size_bytes,
+            activations=plan.census.activation_bytes,
+            streamable=min(plan.build.weight_bytes, plan.size_bytes)
+            if plan.ingredients.options.weight_streaming
+            else 0,
+            runs=bundle.manifest.model.flow.steps if name == "denoiser" else 1,
+        )
+        for name, plan in plans.items()
+    }
+
+
+def _workspaces(budget: int | None) -> int:
+    """With a budget, the buffers of one request shape at a time."""
+    from ..device.executor import WORKSPACES_KEPT
+
+    return WORKSPACES_KEPT if budget is None else 1
+
+
+def _residency(bundle: Bundle, costs: Mapping[str, Cost], budget: int | None, free: int) -> ResidencyPlan:
+    if budget is not None and budget > free:
+        logger.warning("the budget is %s, but %s are free", human_bytes(budget), human_bytes(free))
+    tensors = request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
+    plan = plan_residency(costs, fixed=total_bytes(tensors) + GRAPH_BYTES, budget=free if budget is None else budget)
+    for line in plan.describe():
+        logger.info("%s", line)
+    return plan

@@ -1,0 +1,199 @@
+"""Engines of TensorRT and TensorRT-RTX, opened from a bundle's plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.components import COMPONENTS, ElementType
+from ...engine.errors import ExecutorError, PlanError
+from ...engine.flavour import ContextMaker, Flavour
+from ...engine.plans.caches import RUNTIME, cache_path
+from ...engine.plans.machine import Machine
+from ...engine.plans.manifest import PlanManifest
+from ...engine.plans.profiles import Profile, check_request, check_shapes, profile_of
+from ...engine.plans.store import PlanStore
+from ..device.cuda import Cuda, Handle
+from ..device.engine import Shapes
+from ..device.memory import DeviceTensor
+from ..flow.tensors import RequestShape
+from .tensorrt_log import LibraryLog, make_logger
+
+
+class TensorRtEngines:
+    """See `Engines`. `plans` are the chosen ones, by component."""
+
+    allocates = False
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        store: PlanStore,
+        plans: Mapping[str, PlanManifest],
+        flavour: Flavour,
+        machine: Machine,
+        cuda: Cuda,
+    ) -> None:
+        target = next(iter(plans.values())).ingredients.target
+        gpu = "" if machine.gpu is None else machine.gpu.name  # a portable plan's kernels are finished for this one
+        cache = cache_path(bundle.path, RUNTIME, replace(target, gpu=gpu))
+        self._bundle, self._store, self._plans = bundle, store, plans
+        self._flavour, self._machine, self._cuda = flavour, machine, cuda
+        self._log = LibraryLog()
+        self._logger = make_logger(flavour.trt, self._log)
+        self._runtime: Any = flavour.trt.Runtime(self._logger)  # must outlive its engines
+        self._contexts = flavour.contexts(cache)
+
+    @property
+    def name(self) -> str:
+        return f"{self._flavour.name} {self._flavour.version}"
+
+    def check(self, shape: RequestShape) -> None:
+        model = self._bundle.manifest.model
+        for coverage in {plan.ingredients.coverage for plan in self._plans.values()}:
+            check_request(
+                coverage,
+                model,
+                grid=shape.grid,
+                reference=shape.reference,
+                batch=shape.batch,
+                steps=shape.num_steps,
+            )
+
+    def open(self, component: str, stream: Handle, streaming_budget: int | None) -> TensorRtEngine:
+        plan = self._plans[component]
+        self._log.clear()
+        with self._store.open(component, plan.key, self._machine, self._flavour.refusal) as opened:
+            engine = self._runtime.deserialize_cuda_engine(opened.data)
+        if engine is None:
+            raise self._log.error(f"{component}: {self.name} could not open its plan {plan.key}", PlanError)
+        self._check_ports(component, engine)
+        if streaming_budget is not None:
+            with self._log.named(component):
+                engine.weight_streaming_budget_v2 = streaming_budget  # before any context exists
+            if engine.weight_streaming_budget_v2 > streaming_budget:  # the property's setter drops the answer
+                raise self._log.error(
+                    f"{component}: TensorRT did not accept {streaming_budget:,} bytes for streamed weights",
+                    ExecutorError,
+                )
+        profile = profile_of(COMPONENTS[component], plan.ingredients.coverage, self._bundle.manifest.model)
+        parts = Parts(component=component, engine=engine, contexts=self._contexts, log=self._log, cuda=self._cuda)
+        return TensorRtEngine(parts, profile, streams=streaming_budget is not None)
+
+    def _check_ports(self, component: str, engine: Any) -> None:
+        """Raise PlanError unless the engine's inputs and outputs are those of the component table."""
+        trt, precision = self._flavour.trt, self._plans[component].ingredients.precision
+        dims = self._bundle.manifest.model.dims
+        types = {
+            ElementType.FLOAT32: trt.DataType.FLOAT,
+            ElementType.FLOAT16: trt.DataType.HALF,
+            ElementType.BFLOAT16: trt.DataType.BF16,
+            ElementType.INT32: trt.DataType.INT32,
+            ElementType.UINT8: trt.DataType.UINT8,
+        }
+        wanted = {
+            port.name: (
+                mode,
+                types[port.element_type.resolve(precision)],
+                tuple(extent if isinstance(extent, int) else -1 for extent in dims.resolve(port.dims)),
+            )
+            for ports, mode in (
+                (COMPONENTS[component].inputs, trt.TensorIOMode.INPUT),
+                (COMPONENTS[component].outputs, trt.TensorIOMode.OUTPUT),
+            )
+            for port in ports
+        }
+        found = {}
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            shape = tuple(engine.get_tensor_shape(name))
+            found[name] = (engine.get_tensor_mode(name), engine.get_tensor_dtype(name), shape)
+        for name in wanted.keys() | found.keys():
+            if name not in wanted or name not in found or not _agrees(wanted[name], found[name]):
+                has, should = found.get(name, "nothing"), wanted.get(name, "nothing")
+                raise PlanError(f"{component}: the plan has {name} as {has}, not {should}; build it again")
+
+    def forget_failure(self) -> None:
+        """It remembers none: what failed, answered with False."""
+
+    def close(self) -> None:
+        self._contexts.close()
+        self._runtime = None
+
+
+def _agrees(wanted: tuple[Any, Any, tuple[int, ...]], found: tuple[Any, Any, tuple[int, ...]]) -> bool:
+    """Mode and type are equal, and so is each extent that both know: a plan for one size has numbers for names."""
+    extents = zip(wanted[2], found[2], strict=False)
+    return (
+        wanted[:2] == found[:2]
+        and len(wanted[2]) == len(found[2])
+        and all(-1 in pair or pair[0] == pair[1] for pair in extents)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """An opened engine, and what it takes to run it."""
+
+    component: str
+    engine: Any
+    contexts: ContextMaker
+    log: LibraryLog
+    cuda: Cuda
+
+
+class TensorRtEngine:
+    """See `Engine`."""
+
+    def __init__(self, parts: Parts, profile: Profile, *, streams: bool) -> None:
+        self._parts: Parts | None = parts
+        self._profile = profile
+        self.capturable = not streams  # with streamed weights an execution waits for the host
+
+    def bind(self, shapes: Shapes) -> TensorRtBound:
+        assert self._parts is not None, "a closed engine is not bound"
+        check_shapes(self._parts.component, self._profile, shapes)
+        return TensorRtBound(self._parts, shapes)
+
+    def close(self) -> None:
+        self._parts = None  # the bindings free an engine with its last reference
+
+
+class TensorRtBound:
+    """See `Bound`. A context of its own, so that no other shape changes what a graph recorded of it."""
+
+    def __init__(self, parts: Parts, shapes: Shapes) -> None:
+        self._component, self._log, self._cuda, self._contexts = parts.component, parts.log, parts.cuda, parts.contexts
+        self._arena = (0, 0)
+        self._log.clear()
+        with self._log.named(parts.component):
+            self._context: Any = self._contexts.create(parts.engine)
+            self._require(self._context is not None, "made no execution context")
+            for name, shape in shapes.items():
+                self._require(self._context.set_input_shape(name, shape), f"did not accept {name} {list(shape)}")
+            missing = self._context.infer_shapes()
+            self._require(not missing, f"lacks the shapes of {', '.join(missing)}")
+            self.activation_bytes = int(self._context.update_device_memory_size_for_shapes())
+
+    def _require(self, ok: bool, what: str) -> None:
+        """TensorRT says with False that something failed, and in its log why."""
+        if not ok:
+            raise self._log.error(f"{self._component}: TensorRT {what}", ExecutorError)
+
+    def recordable(self, stream: Handle) -> bool:
+        return self._contexts.recordable(self._context, self._cuda.stream_address(stream))
+
+    def enqueue(self, tensors: Mapping[str, DeviceTensor], arena: tuple[int, int], stream: Handle) -> None:
+        self._log.clear()
+        if self.activation_bytes and arena != self._arena:
+            self._context.set_device_memory(*arena)
+            self._arena = arena
+        for name, tensor in tensors.items():
+            accepted = self._context.set_tensor_address(name, tensor.address)
+            self._require(accepted, f"did not accept the address of {name}")
+        self._require(self._context.execute_async_v3(self._cuda.stream_address(stream)), "did not start it")
+
+    def close(self) -> None:
+        self._context = None

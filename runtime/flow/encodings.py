@@ -1,0 +1,133 @@
+"""From a request to what its tensors start from: prompts and reference from the caches, or for the encoders."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.manifest import ModelRecord
+from ..inputs.prompts import PromptTokenizer, warn_if_cut
+from ..inputs.request import Reference, Request
+from .cache import LruCache
+from .executor import Array
+from .rope import rope_tables
+from .schedule import noise_levels
+from .tensors import RequestShape
+
+PROMPTS_CACHED = 32
+REFERENCES_CACHED = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """A request's shape, its input tensors but for the noise, and what has to be encoded."""
+
+    shape: RequestShape
+    inputs: dict[str, Array]
+    new_prompts: tuple[int, ...]
+    new_reference: bool
+
+
+class Encodings:
+    """What was encoded before: text by prompt, references by their pixels. Each is encoded alone, so that a batch gives
+    what its requests give one by one."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._model = bundle.manifest.model
+        self._tokenizers = {name: PromptTokenizer(*bundle.tokenizer(name)) for name in ("clip", "t5")}
+        self._prompts: LruCache[str, tuple[Array, Array]] = LruCache(PROMPTS_CACHED)
+        self._references: LruCache[bytes, Array] = LruCache(REFERENCES_CACHED)
+        self._cuts: LruCache[str, dict[str, str]] = LruCache(PROMPTS_CACHED)  # by prompt and tokenizer
+
+    def tokenize(self, request: Request) -> dict[str, Array]:
+        """Token ids of the prompts that have to be encoded, a row a prompt; nothing if there are none. Warns of every
+        prompt that is cut, encoded now or before."""
+        new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.find(prompt) is None)
+        cuts = {prompt: dict(self._cuts.find(prompt) or {}) for prompt in request.prompts}
+        ids = {f"{name}_ids": self._ids(name, request.prompts, new, cuts) for name in self._tokenizers if new}
+        for prompt, by_tokenizer in cuts.items():
+            self._cuts.put(prompt, by_tokenizer)
+            for name, cut in by_tokenizer.items():
+                warn_if_cut(cut, name, self._tokenizers[name].length)
+        return ids
+
+    def conditions(self, request: Request, token_ids: dict[str, Array]) -> Conditions:
+        """`token_ids` as `tokenize` gives them."""
+        shape = RequestShape(
+            num_prompts=len(request.prompts),
+            num_seeds=len(request.seeds),
+            grid=request.grid,
+            reference=None if request.reference is None else request.reference.grid,
+            num_steps=request.steps,
+        )
+        known = [self._prompts.find(prompt) for prompt in request.prompts]
+        new = tuple(index for index, encoding in enumerate(known) if encoding is None)
+        inputs = schedule_inputs(shape, self._model, request.guidance) | token_ids
+        if len(new) < len(known):
+            inputs |= self._cached_text(known)
+        encoded = None if request.reference is None else self._references.find(_key(request.reference))
+        if request.reference is not None:
+            inputs |= {"image": request.reference.pixels[None]} if encoded is None else {"reference": encoded}
+        return Conditions(
+            shape=shape,
+            inputs=inputs,
+            new_prompts=new,
+            new_reference=request.reference is not None and encoded is None,
+        )
+
+    def _cached_text(self, known: list[tuple[Array, Array] | None]) -> dict[str, Array]:
+        """Rows of what is to be encoded are zero; the encoders write over them."""
+        dims = self._model.dims
+        pooled = np.zeros((len(known), dims.pooled_width), np.float32)
+        text = np.zeros((len(known), dims.text_length, dims.text_width), np.float32)
+        for row, encoding in enumerate(known):
+            if encoding is not None:
+                pooled[row], text[row] = encoding
+        return {"prompt_pooled": pooled, "prompt_text": text}
+
+    def _ids(
+        self, name: str, prompts: tuple[str, ...], new: tuple[int, ...], cuts: dict[str, dict[str, str]]
+    ) -> NDArray[np.int32]:
+        """Rows of ids, and in `cuts` by prompt and tokenizer what of the new ones is cut."""
+        tokenizer = self._tokenizers[name]
+        rows = np.zeros((len(prompts), tokenizer.length), np.int32)
+        for index in new:
+            ids, cut = tokenizer(prompts[index])
+            cuts[prompts[index]][name] = cut
+            rows[index] = ids[0]
+        return rows
+
+    def keep_text(self, request: Request, prompt: int, outputs: dict[str, Array]) -> None:
+        """Remember what the encoders gave for one of a request's prompts."""
+        encoding = outputs["prompt_pooled"][prompt].copy(), outputs["prompt_text"][prompt].copy()
+        self._prompts.put(request.prompts[prompt], encoding)
+
+    def keep_reference(self, request: Request, outputs: dict[str, Array]) -> None:
+        assert request.reference is not None
+        self._references.put(_key(request.reference), outputs["reference"])
+
+    def clear(self) -> None:
+        self._prompts.clear()
+        self._cuts.clear()
+        self._references.clear()
+
+
+def schedule_inputs(shape: RequestShape, model: ModelRecord, guidance: float) -> dict[str, Array]:
+    """The inputs that depend on sizes, steps and guidance alone."""
+    sigmas = noise_levels(shape.num_steps, shape.grid[0] * shape.grid[1], model.flow)
+    cos, sin = rope_tables(model.dims.text_length, shape.grid, shape.reference, model.rope_axes, model.rope_theta)
+    return {
+        "timesteps": sigmas[:-1],
+        "step_sizes": np.diff(sigmas)[:, None],
+        "guidance": np.full(shape.batch, guidance, np.float32),
+        "cos": cos,
+        "sin": sin,
+    }
+
+
+def _key(reference: Reference) -> bytes:
+    return hashlib.sha256(repr(reference.pixels.shape).encode() + reference.pixels.tobytes()).digest()

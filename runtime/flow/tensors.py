@@ -1,0 +1,181 @@
+"""The tensors of a request: names, shapes and types, all known before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.manifest import ModelRecord
+from ...engine.components import COMPONENTS, ElementType, Precision
+from ...engine.errors import ExecutorError
+from ...engine.sizes import Grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestShape:
+    """What the sizes of a request's tensors depend on.
+
+    Every one of `num_prompts` prompts is combined with every one of `num_seeds` seeds. `grid` and `reference` are rows
+    and columns of target and reference tokens; `reference` is None without one.
+    """
+
+    num_prompts: int
+    num_seeds: int
+    grid: Grid
+    reference: Grid | None
+    num_steps: int
+
+    @property
+    def batch(self) -> int:
+        return self.num_prompts * self.num_seeds
+
+    @property
+    def num_reference_tokens(self) -> int:
+        return 0 if self.reference is None else prod(self.reference)
+
+
+ALIGNMENT = 256
+"""Bytes. TensorRT asks it of every input and output (NvInferRuntime.h, setTensorAddress)."""
+
+
+def aligned(size_bytes: int) -> int:
+    """The next multiple of the alignment; what is empty gets a place, too."""
+    return max(1, -(-size_bytes // ALIGNMENT)) * ALIGNMENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """A shape and a concrete element type. Rows that are inputs or outputs by themselves begin at aligned addresses
+    on a device (`rows_apart`); the others are contiguous."""
+
+    shape: tuple[int, ...]
+    element_type: ElementType
+    rows_apart: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        """From one row to the next."""
+        contiguous = prod(self.shape[1:]) * self.element_type.item_bytes
+        return aligned(contiguous) if self.rows_apart else contiguous
+
+    @property
+    def size_bytes(self) -> int:
+        return self.shape[0] * self.row_bytes
+
+
+def latents_before(step: int) -> str:
+    """The tensor that a step starts from; it writes the other one. The first holds the noise."""
+    return ("latents_even", "latents_odd")[step % 2]
+
+
+def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precision) -> dict[str, TensorSpec]:
+    """Every tensor of a request.
+
+    `clip_ids`, `t5_ids`, `prompt_pooled` and `prompt_text` have a row a prompt; `image` and `reference` are the one
+    reference's; `timesteps` and `step_sizes` have a row a step. The others have a row a picture, or are tables.
+    `precision` is that of the transformer.
+    """
+    p, b, m = shape.num_prompts, shape.batch, shape.num_reference_tokens
+    rows, columns = shape.grid
+    n, steps = rows * columns, shape.num_steps
+    dims, sizes = model.dims, {"b": b, "n": n, "m": m, "N": steps, "h": rows, "w": columns}
+    sizes["s"] = dims.text_length + n + m
+
+    def port(component: str, name: str, *, rows_apart: bool = False, **other: int) -> TensorSpec:
+        """The shape and type that the component table gives."""
+        found = next(port for port in COMPONENTS[component].ports if port.name == name)
+        extents = dims.resolve(found.dims, **(sizes | other))
+        return TensorSpec(
+            shape=tuple(int(extent) for extent in extents),
+            element_type=found.element_type.resolve(precision),
+            rows_apart=rows_apart,
+        )
+
+    latents = port("denoiser", "latents")
+    tensors = {
+        "clip_ids": port("clip", "input_ids", rows_apart=True, b=p),
+        "t5_ids": port("t5", "input_ids", rows_apart=True, b=p),
+        "prompt_pooled": port("clip", "pooled", rows_apart=True, b=p),
+        "prompt_text": port("t5", "text", rows_apart=True, b=p),
+        "timesteps": port("conditioner", "timesteps"),
+        "guidance": port("conditioner", "guidance"),
+        "pooled": port("conditioner", "pooled"),
+        "text": port("conditioner", "text"),
+        "references": port("conditioner", "reference"),
+        "modulation": port("conditioner", "modulation"),
+        "text_tokens": port("conditioner", "text_tokens"),
+        "reference_tokens": port("conditioner", "reference_tokens"),
+        "cos": port("denoiser", "cos"),
+        "sin": port("denoiser", "sin"),
+        "step_sizes": TensorSpec(shape=(steps, 1), element_type=ElementType.FLOAT32, rows_apart=True),
+        "latents_even": latents,
+        "latents_odd": latents,
+        "first_latents": latents,
+        "pictures": port("vae_decoder", "image", rows_apart=True),
+        "picture_means": port("vae_decoder", "mean", rows_apart=True),
+    }
+    if shape.reference is not None:
+        height, width = shape.reference
+        tensors["image"] = port("vae_encoder", "image", b=1, h=height, w=width)
+        tensors["reference"] = port("vae_encoder", "reference", b=1)
+    return tensors
+
+
+def transformer_precision(bundle: Bundle) -> Precision:
+    """The type in which conditioner and denoiser hand tensors to each other."""
+    return bundle.graph("denoiser").precision
+
+
+def total_bytes(tensors: Mapping[str, TensorSpec]) -> int:
+    return sum(spec.size_bytes for spec in tensors.values())
+
+
+def input_specs(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorSpec]:
+    """What a component takes, with these shapes. Raises ExecutorError for shapes that it does not take."""
+    _dynamic_extents(bundle, component, shapes)
+    precision = bundle.graph(component).precision
+    return {
+        port.name: TensorSpec(shape=tuple(shapes[port.name]), element_type=port.element_type.resolve(precision))
+        for port in COMPONENTS[component].inputs
+    }
+
+
+def output_specs(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorSpec]:
+    """What a component gives for inputs of these shapes. Raises ExecutorError for shapes that it does not take."""
+    extents = _dynamic_extents(bundle, component, shapes)
+    dims, precision = bundle.manifest.model.dims, bundle.graph(component).precision
+    return {
+        port.name: TensorSpec(
+            shape=tuple(int(extent) for extent in dims.resolve(port.dims, **extents)),
+            element_type=port.element_type.resolve(precision),
+        )
+        for port in COMPONENTS[component].outputs
+    }
+
+
+def _dynamic_extents(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The dynamic dimensions that input shapes stand for."""
+    found: dict[str, int] = {}
+    for port in COMPONENTS[component].inputs:
+        shape, wanted = shapes.get(port.name), bundle.manifest.model.dims.resolve(port.dims)
+        if shape is None or len(shape) != len(wanted) or not all(map(_fits(found), shape, wanted)):
+            given = "nothing" if shape is None else list(shape)
+            raise ExecutorError(f"{component}: {port.name} must be {list(wanted)}, this is {given}")
+    if {"h", "w"} <= found.keys():
+        found["m"] = found["h"] * found["w"]
+    return found
+
+
+def _fits(found: dict[str, int]) -> Callable[[int, int | str], bool]:
+    """Whether an extent is what a port wants: its constant, or what its dynamic dimension was before."""
+
+    def fits(extent: int, wanted: int | str) -> bool:
+        if isinstance(wanted, int):
+            return extent == wanted
+        factor, _, name = wanted.rpartition("*")
+        value, rest = divmod(extent, int(factor or 1))
+        return rest == 0 and found.setdefault(name, value) == value
+
+    return fits

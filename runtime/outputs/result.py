@@ -1,0 +1,162 @@
+"""What a request gives back."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ...engine.errors import RequestError
+from ...engine.sizes import Size
+from ...engine.system.files import atomic_file
+from ..inputs.placement import Placement
+
+logger = logging.getLogger(__name__)
+
+METADATA_KEY = "kontext-trt"
+EXIF_IMAGE_DESCRIPTION = 0x010E
+JPEG_EXIF_BYTES = 65533
+"""The most that JPEG holds, in one marker."""
+
+
+def check_output(path: Path) -> str:
+    """Pillow's name of the format that a suffix chooses, once a file could be made there; it leaves nothing behind.
+
+    Raises RequestError if it cannot, or if Pillow writes no colour picture of that suffix.
+    """
+    name = Image.registered_extensions().get(path.suffix.lower())
+    if name is None:
+        raise RequestError(f"{path}: no picture format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
+    if not _holds_colour(name):
+        raise RequestError(f"{path}: Pillow writes no colour picture as {name}; use .png, .jpg or .webp")
+    if path.is_dir():
+        raise RequestError(f"{path} cannot be written: it is a folder; choose another name")
+    try:
+        made = [folder for folder in path.parents if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+        with suppress(OSError):  # somebody else put something there meanwhile
+            for folder in made:
+                folder.rmdir()
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be written: {error}; choose another place") from error
+    return name
+
+
+def _holds_colour(file_format: str) -> bool:
+    """Whether Pillow can write a picture in it: some formats it only reads, some are black and white."""
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), format=file_format)
+    except Exception:  # each format raises what it likes
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One picture of a request, and what made it. `seed` is None if the noise was given.
+
+    `latents` (n, channels) float32, packed.
+    """
+
+    image: Image.Image
+    latents: NDArray[np.float32]
+    prompt: str
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The pictures of one request, prompts outermost, seeds innermost.
+
+    `size` is the output's (width, height). `reference` says what was done to the reference, None without one.
+    `milliseconds` holds tokenize and prepare (on the host: tables, noise), text, encode, condition, denoise, decode and
+    total; `step_milliseconds` each step. A network's stage that a cache saved is absent.
+    `bundle` is the fingerprint of the bundle, `executor` who ran it.
+    """
+
+    outputs: tuple[Output, ...]
+    size: Size
+    reference: Placement | None
+    steps: int
+    guidance: float
+    milliseconds: Mapping[str, float]
+    step_milliseconds: tuple[float, ...]
+    bundle: str
+    executor: str
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture of a request that asked for one."""
+        return self._only().image
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of a request that asked for one picture, None if its noise was given."""
+        return self._only().seed
+
+    def _only(self) -> Output:
+        if len(self.outputs) != 1:
+            raise RequestError(f"this request made {len(self.outputs)} pictures; take them from .outputs")
+        return self.outputs[0]
+
+    def request(self, output: Output) -> dict[str, Any]:
+        """What it takes to make one of the pictures again."""
+        return {
+            "prompt": output.prompt,
+            "seed": output.seed,
+            "width": self.size[0],
+            "height": self.size[1],
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "reference": None if self.reference is None else self.reference.describe(),
+            "bundle": self.bundle,
+            "executor": self.executor,
+        }
+
+    def save(self, path: Path | str) -> tuple[Path, ...]:
+        """Write the picture, or several as NAME-1.png, NAME-2.png, ...; each whole or not at all.
+
+        The suffix chooses the format. The request goes along: in PNG as the text chunk "kontext-trt", else in EXIF's
+        image description, as JSON, unless it is too long for JPEG. Raises RequestError as `check_output` does.
+        """
+        path = Path(path)
+        file_format = check_output(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if len(self.outputs) == 1:
+            paths = (path,)
+        else:
+            paths = tuple(path.with_stem(f"{path.stem}-{i}") for i in range(1, len(self.outputs) + 1))
+        for output, file in zip(self.outputs, paths, strict=True):
+            self._write(output, file, file_format)
+        return paths
+
+    def _write(self, output: Output, path: Path, file_format: str) -> None:
+        request = self.request(output)
+        options: dict[str, Any] = {}
+        if file_format == "PNG":
+            info = PngInfo()
+            info.add_itxt(METADATA_KEY, json.dumps(request, ensure_ascii=False))
+            options["pnginfo"] = info
+        elif file_format in ("JPEG", "WEBP", "TIFF"):
+            exif = Image.Exif()
+            exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(request)  # in ASCII: Pillow writes nothing else there
+            if file_format != "TIFF":
+                options["quality"] = 95
+            if file_format == "JPEG" and len(exif.tobytes()) > JPEG_EXIF_BYTES:
+                logger.warning("%s: the request is too long for a JPEG, and is left out; .png and .webp hold it", path)
+            else:
+                options["exif"] = exif
+        with atomic_file(path) as file:
+            output.image.save(file, format=file_format, **options)

@@ -1,0 +1,227 @@
+"""The real compiler, TensorRT-RTX, builds every component for several GPUs; no GPU is needed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import NoReturn
+
+import pytest
+
+from kontext_trt.engine.builder.build import Builder, BuildPolicy, Built
+from kontext_trt.engine.builder.compile_process import ProcessResult
+from kontext_trt.engine.builder.failures import Failure, FailureKind
+from kontext_trt.engine.bundle.bundle import MANIFEST, Bundle
+from kontext_trt.engine.bundle.graph_file import GraphFile
+from kontext_trt.engine.components import COMPONENTS, Precision
+from kontext_trt.engine.errors import BuildError, BundleError, RequestError, TargetError
+from kontext_trt.engine.flavour import Flavour
+from kontext_trt.engine.plans.coverage import Task
+from kontext_trt.engine.plans.machine import Machine
+from kontext_trt.engine.plans.options import BuildOptions, Refit
+from kontext_trt.engine.plans.store import PlanStore
+from kontext_trt.engine.plans.targets import make_target
+
+from ..conftest import COVERAGE
+
+Bundles = Callable[[Precision], Bundle]
+TARGETS = ("sm_86", "sm_89", "sm_120", "portable")
+# by TensorRT-RTX 1.7: CLIP's only head in the tiny model, 48 wide, has no dedicated kernel
+FUSED = {"clip": 0, "t5": 2, "denoiser": 4, "conditioner": 0}
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+@pytest.mark.parametrize("capability", TARGETS)
+def test_every_component_builds_for_every_target(
+    wide_bundles: Bundles, rtx: Flavour, capability: str, precision: Precision
+) -> None:
+    bundle = wide_bundles(precision)
+    builder = Builder(bundle, rtx, make_target(rtx, capability, ()))
+    for name in COMPONENTS:
+        plan = builder.build(name, COVERAGE).manifest
+        census = plan.census
+        assert plan.warnings == ()
+        assert plan.size_bytes > census.weight_bytes > 0
+        assert set(census.gemms) == {precision.value}, "every matrix product is in the precision asked for"
+        assert set(census.convolutions) <= {precision.value}
+        assert bool(census.convolutions) == name.startswith("vae")
+        if name in FUSED:
+            assert sum(census.attention.values()) == FUSED[name]
+        assert census.activation_bytes > 0
+        assert census.io_bytes > 0
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+@pytest.mark.parametrize("capability", TARGETS)
+def test_attention_of_the_real_head_size_has_a_dedicated_kernel(
+    wide_bundles: Bundles, rtx: Flavour, capability: str, precision: Precision
+) -> None:
+    bundle = wide_bundles(precision)
+    built = Builder(bundle, rtx, make_target(rtx, capability, ())).build("denoiser", COVERAGE)
+    assert built.manifest.census.attention == {precision.value: 4}, "2 double and 2 single blocks"
+    assert built.manifest.census.attention_asked == 4
+    (log,) = (PlanStore.of(bundle.path).logs).glob(f"denoiser.{built.manifest.key}.log")
+    listed = [line for line in log.read_text().splitlines() if line.startswith("Name: _gemm_mha_v2")]
+    assert len(listed) == 4, "the compiler's own listing"
+    heads = "Dimensions: [2,-1,128]"  # heads, tokens, head width
+    assert all(heads in line for line in listed)
+
+
+@pytest.mark.parametrize("tasks", [(Task.EDIT,), (Task.GENERATE,)])
+def test_one_task_alone_builds(builder: Callable[..., Builder], tasks: tuple[Task, ...]) -> None:
+    coverage = replace(COVERAGE, tasks=tasks)
+    manifest = builder().build("denoiser", coverage).manifest
+    reference = manifest.ingredients.profile["reference_tokens"]
+    assert (reference.min[1] > 0) is (reference.max[1] > 0) is (Task.EDIT in tasks)
+
+
+def test_options_reach_the_compiler(builder: Callable[..., Builder]) -> None:
+    options = BuildOptions(workspace_bytes=1 << 28, optimization_level=1, max_aux_streams=0, weight_streaming=True)
+    manifest = builder().build("conditioner", replace(COVERAGE, batch=2), options).manifest
+    assert manifest.build.options == options
+    assert manifest.ingredients.options == options
+
+
+def test_the_second_build_finds_the_first(builder: Callable[..., Builder]) -> None:
+    first = builder().build("clip", COVERAGE)
+    second = builder().build("clip", COVERAGE)
+    assert (first.reused, second.reused) == (False, True)
+    assert first.manifest == second.manifest
+    again = builder(rebuild=True).build("clip", COVERAGE)
+    assert not again.reused
+    assert again.path == first.path
+
+
+def test_a_damaged_plan_is_built_again(builder: Callable[..., Builder], ada_machine: Machine) -> None:
+    first = builder().build("clip", COVERAGE)
+    first.path.write_bytes(first.path.read_bytes()[:-1])
+    second = builder().build("clip", COVERAGE)
+    assert not second.reused
+    with builder().store.open("clip", second.manifest.key, ada_machine) as plan:
+        assert len(plan.data) == second.manifest.size_bytes
+
+
+def test_the_manifest_says_what_the_build_took(clip_plan: Built) -> None:
+    report = clip_plan.manifest.build
+    assert 0 < report.seconds < 600
+    assert report.peak_bytes > 16 << 20
+    assert report.weight_bytes > 0
+
+
+def test_weights_that_were_exchanged_are_refused(builder: Callable[..., Builder], wide_bundle: Bundle) -> None:
+    file = wide_bundle.path / wide_bundle.graph("clip").weights[0]
+    data = bytearray(file.read_bytes())
+    data[-8:] = bytes(8)
+    file.unlink()
+    file.write_bytes(data)
+    with pytest.raises(BundleError, match="holds other weights than were exported"):
+        builder().build("clip", COVERAGE)
+
+
+def test_bf16_on_turing_is_refused_before_the_compiler_runs(wide_bundle: Bundle, rtx: Flavour) -> None:
+    builder = Builder(wide_bundle, rtx, make_target(rtx, "sm_75", ()), compile_plan=_never)
+    with pytest.raises(TargetError, match="sm_75 has no bf16, which starts at sm_80; export with --precision fp16"):
+        builder.build("clip", COVERAGE)
+
+
+def test_a_format_that_the_gpu_lacks_is_refused_before_anything_is_built(
+    wide_bundle: Bundle, rtx: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if only the last component is in it."""
+    fp8 = property(lambda graph: "fp8" if graph.path.stem == "denoiser" else "")
+    monkeypatch.setattr(GraphFile, "quantized", fp8)
+    builder = Builder(wide_bundle, rtx, make_target(rtx, "sm_86", ()), compile_plan=_never)
+    with pytest.raises(TargetError, match="sm_86 has no fp8"):
+        next(builder.build_all(["clip", "denoiser"], COVERAGE))
+
+
+def test_rebuilding_needs_room_for_all(builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there will be built once more."""
+    builder().build("clip", COVERAGE)
+    monkeypatch.setattr("kontext_trt.engine.builder.preflight.available_bytes", lambda: 1 << 20)
+    (again,) = builder(_never).build_all(["clip"], COVERAGE)
+    assert again.reused
+    with pytest.raises(BuildError, match="clip will probably not build here"):
+        next(builder(_never, rebuild=True).build_all(["clip"], COVERAGE))
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_no_time_to_build_is_refused(seconds: float) -> None:
+    with pytest.raises(RequestError, match="a compilation's time must be positive"):
+        BuildPolicy(timeout_s=seconds)
+
+
+def test_graphs_for_onnx_runtime_alone_are_refused_before_anything_is_built(wide_bundle: Bundle, rtx: Flavour) -> None:
+    manifest = json.loads((wide_bundle.path / MANIFEST).read_bytes())
+    manifest["graphs"]["denoiser"]["operators"] = "onnxruntime"
+    (wide_bundle.path / MANIFEST).write_text(json.dumps(manifest))
+    builder = Builder(Bundle.open(wide_bundle.path), rtx, make_target(rtx, "sm_89", ()), compile_plan=_never)
+    with pytest.raises(
+        BuildError, match=r"the denoiser of .* TensorRT does not know; export the checkpoint again with"
+    ):
+        next(builder.build_all(["clip", "denoiser"], COVERAGE))
+    with pytest.raises(BuildError, match="the denoiser of"):
+        builder.build("denoiser", COVERAGE)
+
+
+def test_refit_without_a_driver_is_refused_before_the_compiler_runs(builder: Callable[..., Builder]) -> None:
+    with pytest.raises(BuildError, match=r"compiles on the GPU for refit, and this machine has none"):
+        builder(_never).build("clip", COVERAGE, BuildOptions(refit=Refit.FULL))
+
+
+def test_too_little_memory_is_said_before_the_compiler_runs(
+    builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kontext_trt.engine.builder.preflight.available_bytes", lambda: 1 << 20)
+    with pytest.raises(BuildError, match=r"clip will probably not build here: memory: about 1\.0 GiB needed, 0\.0 GiB"):
+        builder(_never).build("clip", COVERAGE)
+    assert builder(preflight=False).build("clip", COVERAGE).path.is_file()
+
+
+def test_room_for_all_components_is_checked_before_the_first(
+    builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each plan alone would fit on the disk."""
+    usage = SimpleNamespace(free=100 << 20)
+    monkeypatch.setattr("kontext_trt.engine.builder.preflight.shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(BuildError, match=r"clip, t5 will probably not build here: disk: about 0\.1 GiB needed"):
+        list(builder(_never).build_all(["clip", "t5"], COVERAGE))
+    assert builder().build("clip", COVERAGE).path.is_file()
+    assert len(list(builder().build_all(["clip", "t5"], COVERAGE))) == 2
+
+
+def _never(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("the compiler was started")
+
+
+def test_an_engine_wider_than_asked_fails_unless_it_is_allowed(
+    builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real engine is in bf16; that the graph had asked for fp8 is pretended."""
+    monkeypatch.setattr("kontext_trt.engine.bundle.graph_file.GraphFile.quantized_products", {"node_linear": "fp8"})
+    words = "1 matrix products are astray: node_linear is in bf16, not in fp8"
+    with pytest.raises(BuildError, match=f"was built, but not as asked: {words}.*--allow-fallback"):
+        builder().build("t5", COVERAGE)
+    assert list(builder().store.entries()) == []
+    with caplog.at_level(logging.WARNING):
+        kept = builder(allow_fallback=True).build("t5", COVERAGE)
+    assert kept.manifest.warnings == (words,)
+    assert words in caplog.text
+
+
+def test_a_failure_names_kind_words_advice_and_log(builder: Callable[..., Builder]) -> None:
+    failure = Failure(kind=FailureKind.SHAPES, words="the shape range does not fit the graph")
+
+    def fail(*_: object, **__: object) -> ProcessResult:
+        return ProcessResult(compiled=None, failure=failure, peak_bytes=0)
+
+    with pytest.raises(BuildError) as error:
+        builder(fail).build("clip", COVERAGE)
+    text = str(error.value)
+    assert text.startswith("clip for sm_89, tensorrt_rtx 1.7.1.116 could not be built (shape range): the shape range")
+    assert "--size 128x128" in text
+    assert ".log" in text
+    assert list(builder().store.entries()) == []

@@ -1,0 +1,196 @@
+"""Opening a bundle: what is missing, altered, half-written or too new is refused before anything runs."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import onnx
+import pytest
+
+from kontext_trt import Bundle, BundleError, Kontext
+from kontext_trt.engine.bundle.manifest import SCHEMA
+from kontext_trt.engine.bundle.tensor_file import TensorFile
+
+GRAPH = "graphs/denoiser.onnx"
+
+
+def own_bytes(file: Path) -> Path:
+    """Give a linked file bytes of its own, so that damaging it damages nobody else's."""
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data)
+    return file
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    file = bundle / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_opens_in_milliseconds_and_verifies(bundle_path: Path):
+    start = time.process_time()
+    bundle = Bundle.open(bundle_path)
+    assert time.process_time() - start < 0.2
+    assert bundle.verify(whole=True) == []
+
+
+def test_manifest_survives_a_round_trip(bundle: Bundle):
+    from kontext_trt.engine.bundle.manifest import parse_manifest
+
+    assert parse_manifest(bundle.manifest.to_json(), "x") == bundle.manifest
+
+
+def test_missing_bundle(tmp_path: Path):
+    with pytest.raises(BundleError, match=r"gone does not exist; make it with: kontext-trt export CHECKPOINT .*gone"):
+        Bundle.open(tmp_path / "gone")
+
+
+def test_folder_that_is_no_bundle(tmp_path: Path):
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", [GRAPH, "tokenizers/t5.json", "graphs/weights/clip.model.safetensors"])
+def test_missing_file(bundle_copy: Path, name: str):
+    (bundle_copy / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing; export it again from"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("name", [GRAPH, "tokenizers/t5.json", "graphs/weights/clip.model.safetensors"])
+def test_half_written_file(bundle_copy: Path, name: str):
+    file = own_bytes(bundle_copy / name)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(BundleError, match=rf"{name} is cut short or altered: [\d,]+ bytes of [\d,]+"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("name", [GRAPH, "tokenizers/clip.json"])
+def test_altered_file(bundle_copy: Path, name: str):
+    file = bundle_copy / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(BundleError, match=rf"{name} was altered \(SHA-256 differs\)"):
+        Bundle.open(bundle_copy)
+
+
+def test_other_weights_header(bundle_copy: Path):
+    file = own_bytes(bundle_copy / "graphs/weights/clip.model.safetensors")
+    data = bytearray(file.read_bytes())
+    data[20] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(BundleError, match="is another safetensors file than was exported"):
+        Bundle.open(bundle_copy)
+
+
+def test_other_weights_of_the_same_shapes_are_found_by_sampling(bundle_copy: Path):
+    """A fine-tune has the same header and size: opening cannot tell, verifying can."""
+    name = "graphs/weights/transformer.diffusion_pytorch_model.safetensors"
+    file = own_bytes(bundle_copy / name)
+    data = bytearray(file.read_bytes())
+    entry = TensorFile.open(file).tensors["transformer_blocks.1.attn.to_k.weight"]
+    data[entry.offset : entry.offset + entry.size_bytes] = bytes(entry.size_bytes)
+    file.write_bytes(data)
+    assert Bundle.open(bundle_copy).verify() == [f"{name} holds other weights than were exported"]
+
+
+def test_one_flipped_byte_is_found_by_reading_all(bundle_copy: Path):
+    name = "graphs/weights/transformer.diffusion_pytorch_model.safetensors"
+    file = own_bytes(bundle_copy / name)
+    data = bytearray(file.read_bytes())
+    largest = max(TensorFile.open(file).tensors.values(), key=lambda entry: entry.size_bytes)
+    data[largest.offset + largest.size_bytes - 1] ^= 1
+    file.write_bytes(data)
+    opened = Bundle.open(bundle_copy)
+    assert opened.verify() == []
+    assert opened.verify(whole=True) == [f"{name} was altered (SHA-256 differs)"]
+
+
+def test_a_graph_that_points_beside_the_weights_is_found(bundle_copy: Path):
+    """Everything is as the manifest says, and one initializer begins a byte too late, another past the file's end."""
+    file = own_bytes(bundle_copy / GRAPH)
+    model = onnx.load(file, load_external_data=False)
+    outside = [tensor for tensor in model.graph.initializer if tensor.external_data][:2]
+    for tensor, offset in zip(outside, (1, 1 << 40), strict=True):
+        (entry,) = (entry for entry in tensor.external_data if entry.key == "offset")
+        entry.value = str(int(entry.value) + offset)
+    data = model.SerializeToString()
+    file.write_bytes(data)
+    files = json.loads((bundle_copy / "manifest.json").read_text())["files"]
+    (record,) = (record for record in files if record["path"] == GRAPH)
+    record |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    edit_manifest(bundle_copy, files=files)
+    names = ", ".join(tensor.name for tensor in outside)
+    assert Bundle.open(bundle_copy).verify() == [f"{GRAPH} reads weights where its files hold none: {names}"]
+
+
+def test_without_onnx_where_graphs_point_is_not_checked(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert bundle.verify() == []
+    assert "where graphs point was not checked; for that: pip install onnx" in caplog.text
+
+
+def test_newer_manifest(bundle_copy: Path):
+    edit_manifest(bundle_copy, schema=SCHEMA + 1, producer="kontext-trt 9.0", invention=True)
+    with pytest.raises(BundleError, match=r"has schema 3, written by kontext-trt 9\.0; this version reads 2: upgr"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not a bundle manifest"),
+        ("{", "is not a bundle manifest"),
+        ("[]", "is not a bundle manifest"),
+        ("{}", "is not a bundle manifest"),
+        ('{"schema": "1"}', "is not a bundle manifest"),
+        ('{"schema": 2}', r"is damaged: Object missing required field"),
+        (
+            '{"schema": 1, "producer": "kontext-trt 0.1"}',
+            r"has schema 1, written by kontext-trt 0.1; this version reads 2: exp",
+        ),
+    ],
+)
+def test_damaged_manifest(bundle_copy: Path, content: str, message: str):
+    (bundle_copy / "manifest.json").write_text(content)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle_copy)
+
+
+def test_manifest_without_a_component(bundle_copy: Path):
+    graphs = json.loads((bundle_copy / "manifest.json").read_text())["graphs"]
+    del graphs["t5"]
+    edit_manifest(bundle_copy, graphs=graphs)
+    with pytest.raises(BundleError, match="lists no graph for t5"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../other/file", "graphs/../../file"])
+def test_manifest_that_reaches_out_of_the_bundle(bundle_copy: Path, path: str):
+    files = json.loads((bundle_copy / "manifest.json").read_text())["files"]
+    edit_manifest(bundle_copy, files=[*files, {"path": path, "size_bytes": 1, "sha256": ""}])
+    with pytest.raises(BundleError, match="which is outside the bundle; do not use this bundle"):
+        Bundle.open(bundle_copy)
+
+
+def test_manifest_that_uses_what_it_does_not_list(bundle_copy: Path):
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    edit_manifest(bundle_copy, files=[record for record in manifest["files"] if record["path"] != GRAPH])
+    with pytest.raises(BundleError, match=rf"{GRAPH} is used and not listed"):
+        Bundle.open(bundle_copy)
+    edit_manifest(bundle_copy, files=manifest["files"], tokenizers={})
+    with pytest.raises(BundleError, match="lists no tokenizer for clip"):
+        Bundle.open(bundle_copy)
+
+
+def test_fingerprint_is_of_the_content(bundle_path: Path, bundle_copy: Path):
+    edit_manifest(bundle_copy, created="yesterday")
+    assert Bundle.open(bundle_copy).fingerprint == Bundle.open(bundle_path).fingerprint
+    graph = bundle_copy / GRAPH
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with pytest.raises(BundleError):
+        Kontext.open(bundle_copy)

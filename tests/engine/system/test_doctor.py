@@ -1,0 +1,26 @@
+"""What a machine is said to be able to do."""
+
+import pytest
+
+from kontext_trt.engine.system import doctor
+from kontext_trt.engine.system.gpus import Gpu
+
+GPU = Gpu(index=0, name="a GPU", major=9, minor=0, memory_bytes=1 << 30)
+
+
+@pytest.mark.parametrize("missing", ["cuda-python", "onnxruntime-gpu", None])
+def test_cuda_needs_its_bindings_too(monkeypatch: pytest.MonkeyPatch, missing: str | None):
+    monkeypatch.setattr(doctor, "_version", lambda package: None if package == missing else "1")
+    monkeypatch.setattr(doctor, "find_gpus", lambda: ((GPU,), ""))
+    parts = {part.name: part for part in doctor.diagnose().parts}
+    assert parts["run on CUDA with ONNX Runtime"].usable == (missing is None)
+    for name in ("run TensorRT plans", "run TensorRT-RTX plans"):
+        assert parts[name].usable == (missing != "cuda-python")
+    assert parts["build TensorRT-RTX plans"].usable
+
+
+def test_without_a_gpu_nothing_runs_on_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "_version", lambda package: "1")
+    monkeypatch.setattr(doctor, "find_gpus", lambda: ((), "the driver shows no device"))
+    usable = {part.name for part in doctor.diagnose().parts if part.usable}
+    assert usable == {"run on the CPU", "build TensorRT-RTX plans", "export checkpoints", "calibrate and quantize"}

@@ -1,0 +1,99 @@
+"""Files and folders appear whole or not at all."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kontext_trt.engine.system.files import atomic_file, atomic_folder, free_path, sha256_file, share_file
+
+
+def test_file_appears_on_a_clean_exit_only(tmp_path: Path):
+    path = tmp_path / "a"
+    with atomic_file(path) as file:
+        file.write(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    with pytest.raises(RuntimeError), atomic_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"whole"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_modes_follow_the_umask(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        with atomic_file(tmp_path / "file"):
+            pass
+        with atomic_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_folder_takes_the_place_of_the_old_one(tmp_path: Path):
+    path = tmp_path / "bundle"
+    for content in ("one", "two"):
+        with atomic_folder(path, replace=True) as folder:
+            (folder / content).touch()
+    assert [entry.name for entry in path.iterdir()] == ["two"]
+    with pytest.raises(RuntimeError), atomic_folder(path, replace=True) as folder:
+        (folder / "three").touch()
+        raise RuntimeError
+    with pytest.raises(FileExistsError, match="made by somebody else"), atomic_folder(path) as folder:
+        (folder / "four").touch()
+    assert [entry.name for entry in path.iterdir()] == ["two"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_killed_writer_leaves_nothing_under_the_name(tmp_path: Path):
+    code = (
+        "import sys, time; from pathlib import Path; from kontext_trt.engine.system.files import atomic_file\n"
+        "with atomic_file(Path(sys.argv[1])) as file:\n"
+        "    file.write(bytes(1000)); file.flush(); print('writing', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, tmp_path / "a"], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout:
+        child.stdout.readline()
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not (tmp_path / "a").exists()
+
+
+def test_sharing_never_writes_over_a_file(tmp_path: Path):
+    """The target may be a link to somebody's checkpoint."""
+    (tmp_path / "source").write_bytes(b"bytes")
+    (tmp_path / "taken").write_bytes(b"others")
+    with pytest.raises(FileExistsError):
+        share_file(tmp_path / "source", tmp_path / "taken")
+    assert (tmp_path / "taken").read_bytes() == b"others"
+
+
+def test_a_free_name_is_the_first_one(tmp_path: Path):
+    path = tmp_path / "a.b.safetensors"
+    for name in ("a.b.safetensors", "a.b-2.safetensors", "a.b-3.safetensors"):
+        assert free_path(path) == tmp_path / name
+        (tmp_path / name).touch()
+
+
+def test_sharing_links_or_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "source").write_bytes(b"bytes")
+    (tmp_path / "link").symlink_to(tmp_path / "source")
+    assert share_file(tmp_path / "link", tmp_path / "linked") in ("hardlink", "reflink")
+    assert not (tmp_path / "linked").is_symlink()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("kontext_trt.engine.system.files.os.link", refuse)
+    monkeypatch.setattr("kontext_trt.engine.system.files._reflink", lambda *_: False)
+    assert share_file(tmp_path / "source", tmp_path / "copied") == "copy"
+    assert sha256_file(tmp_path / "copied") == sha256_file(tmp_path / "linked")

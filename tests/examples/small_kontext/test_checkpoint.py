@@ -1,0 +1,219 @@
+"""The small Kontext in the repository: its files, the same picture from diffusers, the commands that use it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import run
+from diffusers import FluxKontextPipeline
+from PIL import Image
+from safetensors import safe_open
+
+from kontext_trt import Bundle, Kontext
+from kontext_trt.benchmarks.quality.editbench.cases import KINDS, cases
+from kontext_trt.benchmarks.quality.editbench.evaluation import answer
+from kontext_trt.benchmarks.quality.editbench.samples import Sample, draw_sample
+from kontext_trt.benchmarks.quality.editbench.scoring import decibels, score, squared_error
+from kontext_trt.engine.components import Precision
+from kontext_trt.engine.errors import CheckpointError
+from kontext_trt.examples.small_kontext.calibration import write_samples
+from kontext_trt.examples.small_kontext.disassemble import state_of
+from kontext_trt.export.emulate.torch_executor import TorchExecutor
+from kontext_trt.export.quantize.samples import read_samples
+
+ROOT = Path(__file__).parents[3]
+CHECKPOINT = ROOT / "examples/small_kontext/checkpoint"
+BEFORE = ROOT / "docs/small-kontext/before.png"
+PROMPT = "turn the orange hexagon black"
+STEPS = 6
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def demo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make demo` makes, and with it a bundle of the small Kontext in float32."""
+    path = tmp_path_factory.mktemp("small") / "demo"
+    done = run("demo", path, "--checkpoint", CHECKPOINT, "--image", BEFORE, "--prompt", PROMPT, "--steps", 28)
+    assert "edited.png  128x128  seed 0" in done.stdout
+    assert "random" not in done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(demo_path: Path) -> Iterator[Kontext]:
+    with Kontext.open(demo_path / "bundle") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def small_pipeline() -> FluxKontextPipeline:
+    opened = FluxKontextPipeline.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    opened.set_progress_bar_config(disable=True)
+    return opened
+
+
+def diffusers_picture(pipeline: FluxKontextPipeline, reference: np.ndarray | None, prompt: str) -> np.ndarray:
+    """(128, 128, 3) in 0..1, float32."""
+    return pipeline(
+        image=None if reference is None else Image.fromarray(reference),
+        prompt=prompt,
+        width=128,
+        height=128,
+        max_area=128 * 128,
+        num_inference_steps=STEPS,
+        guidance_scale=2.5,
+        max_sequence_length=pipeline.tokenizer_2.model_max_length,
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="np",
+        _auto_resize=False,
+    ).images[0]
+
+
+def our_picture(kontext: Kontext, sample: Sample) -> np.ndarray:
+    """(128, 128, 3) in 0..255, float32, of the same request."""
+    reference = sample.reference()
+    options = {"seed": 3, "steps": STEPS, "guidance": 2.5, "size": (128, 128)}
+    result = (
+        kontext.generate(sample.instruction, **options)
+        if reference is None
+        else kontext.edit(reference, sample.instruction, **options)
+    )
+    return np.asarray(result.image, np.float32)
+
+
+def test_files_are_small_and_bfloat16():
+    sizes = {file: file.stat().st_size for file in CHECKPOINT.rglob("*") if file.is_file()}
+    assert sum(sizes.values()) <= 24 * MEGABYTE
+    assert max(sizes.values()) <= 16 * MEGABYTE
+    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        (file,) = (CHECKPOINT / part).glob("*.safetensors")
+        with safe_open(file, "pt") as tensors:
+            assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("task", ["background", "recolour", "text to image"])
+def test_diffusers_makes_the_same_picture(small: Kontext, small_pipeline: FluxKontextPipeline, task: str):
+    """In float32, to 1e-4 of full scale before our picture is rounded to 8 bits."""
+    sample = draw_sample(1, held_out=True, task=task, size=(128, 128))
+    theirs = diffusers_picture(small_pipeline, sample.reference(), sample.instruction)
+    assert theirs.std() > 0.02
+    assert np.abs(our_picture(small, sample) - 255 * theirs).max() <= 0.5 + 255 * 1e-4
+
+
+@pytest.fixture(scope="module")
+def bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kontext]:
+    """A bundle in the type that the checkpoint is stored in. ONNX Runtime has no bfloat16 on CPUs; torch has."""
+    path = tmp_path_factory.mktemp("small") / "bfloat16"
+    run("export", CHECKPOINT, path)
+    bundle = Bundle.open(path)
+    assert {graph.precision for graph in bundle.manifest.graphs.values()} == {Precision.BF16}
+    with Kontext(bundle, TorchExecutor(bundle)) as opened:
+        yield opened
+
+
+def test_bfloat16_makes_the_same_picture_to_45_db(bfloat16: Kontext, small_pipeline: FluxKontextPipeline):
+    """Our bundle in bfloat16 beside diffusers in bfloat16, and beside diffusers in float32."""
+    half = FluxKontextPipeline.from_pretrained(CHECKPOINT, dtype=torch.bfloat16)
+    half.set_progress_bar_config(disable=True)
+    errors = []
+    for seed, task in enumerate(("background", "recolour", "move", "text to image")):
+        sample = draw_sample(seed, held_out=True, task=task, size=(128, 128))
+        ours = our_picture(bfloat16, sample)
+        theirs = (
+            255 * diffusers_picture(pipeline, sample.reference(), sample.instruction)
+            for pipeline in (half, small_pipeline)
+        )
+        errors.append([np.square(ours - picture).mean() for picture in theirs])
+    assert decibels(float(np.max(errors))) >= 45
+
+
+def test_demo_edits_what_it_was_asked_to(demo_path: Path):
+    """The hexagon, bottom right, is black; everything else is what it was."""
+    with Image.open(BEFORE) as before, Image.open(demo_path / "edited.png") as after:
+        old, new = np.asarray(before.convert("RGB")), np.asarray(after)
+    stays = np.ones(old.shape[:2], bool)
+    stays[85:128, 85:128] = False
+    assert np.abs(new[99:115, 99:115].astype(int) - (24, 24, 24)).max() < 60
+    assert decibels(squared_error(new, old, stays)) > 30
+
+
+def test_evaluate_a_dozen(demo_path: Path, tmp_path: Path):
+    done = run("evaluate", demo_path / "bundle", "--out", tmp_path, "--count", 12, "--steps", 8)
+    assert all(f"{kind} " in done.stdout for kind in KINDS)
+    assert "edits in a row: untouched pixels have" in done.stdout
+    report = json.loads((tmp_path / "editbench.json").read_text())
+    assert [one["number"] for one in report["answers"]] == list(range(12))
+    assert report["rows"][0]["number"] == 12
+    assert report["rows"][0]["success"] == sum(one["score"]["success"] for one in report["answers"]) / 12
+    assert report["rows"][0]["outside_db"] > 20
+    assert len(report["turns"]) == 6
+    with Image.open(tmp_path / "editbench.png") as sheet:
+        assert sheet.width > 1500
+
+
+def test_emulation_gives_the_same_answers(demo_path: Path, tmp_path: Path):
+    """Torch on a bundle that is not quantized: what `--emulate` adds is rounding alone."""
+    bundle = demo_path / "bundle"
+    options = ("--count", 2, "--steps", 1, "--json")
+    one, other = (
+        json.loads(run("evaluate", bundle, "--out", tmp_path, *options, *more).stdout) for more in ((), ("--emulate",))
+    )
+    assert (one["executor"], other["executor"]) == ("onnxruntime (cpu)", "torch (cpu)")
+    for mine, yours in zip(one["answers"], other["answers"], strict=True):
+        assert mine["score"]["inside"] == pytest.approx(yours["score"]["inside"], rel=0.01)
+    refused = run("evaluate", bundle, "--emulate", "--executor", "cpu", code=1)
+    assert "--emulate computes with torch; leave out --executor cpu" in refused.stderr
+
+
+def test_samples_to_calibrate_on(tmp_path: Path):
+    write_samples(tmp_path, 12)
+    samples, skipped = read_samples(tmp_path)
+    assert (len(samples), skipped) == (12, [])
+    assert 0 < sum(sample.picture is None for sample in samples) < 12
+
+
+def test_backgrounds_are_changed(small: Kontext):
+    """Most of the first eight; chance would give none."""
+    chosen = [case.sample for case in cases() if case.sample.task == "background"][:8]
+    right = [score(sample, answer(small, sample, sample.reference(), 0, 8)).success for sample in chosen]
+    assert sum(right) >= 3
+
+
+def test_evaluate_refuses_other_models_and_counts(bundle_path: Path, tmp_path: Path):
+    refused = run("evaluate", bundle_path, "--out", tmp_path / "out", code=1)
+    assert "EditBench needs a bundle of the small Kontext, trained at 96x160" in refused.stderr
+    assert "this bundle's model was trained at 96x192" in refused.stderr
+    assert "kontext-trt export" in refused.stderr
+    refused = run("evaluate", bundle_path, "--out", tmp_path / "out", "--count", 0, code=1)
+    assert "error: --count must be 1 to 200, not 0" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluating_needs_no_torch():
+
+    code = (
+        "import sys\nfrom kontext_trt.examples.small_kontext import commands\n"
+        "assert not {'torch', 'diffusers', 'transformers', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(ROOT / ".links")})
+
+
+def test_training_goes_on_from_the_checkpoint(tmp_path: Path):
+    progress, tensors = state_of(CHECKPOINT)
+    assert (progress.stage, progress.seconds, progress.smoke) == ("flow", 0.0, False)
+    assert set(tensors) == {"vae.average", "flow.average"}
+    with safe_open(next((CHECKPOINT / "transformer").glob("*.safetensors")), "pt") as stored:
+        weight = stored.get_tensor("x_embedder.bias")
+    flow = tensors["flow.average"]
+    assert any(torch.equal(flow[at : at + len(weight)], weight) for at in range(0, len(flow), 64))
+    fresh = state_of(CHECKPOINT, new_text=True)[1]
+    assert torch.equal(fresh["vae.average"], tensors["vae.average"])
+    changed = (fresh["flow.average"] != flow).float().mean()
+    assert 0.05 < changed < 0.3
+    with pytest.raises(CheckpointError, match="is no diffusers folder of the small Kontext"):
+        state_of(tmp_path)

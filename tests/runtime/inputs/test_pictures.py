@@ -1,0 +1,128 @@
+"""Whatever a user calls a picture: upright RGB, or an error that says what is wrong."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from kontext_trt.engine.errors import ImageError
+from kontext_trt.runtime.inputs.pictures import read_picture
+
+
+def encoded(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def test_exif_rotation_is_undone():
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :20] = [255, 0, 0]  # the left half, as stored
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    image = read_picture(encoded(Image.fromarray(pixels), exif=exif))
+    assert image.size == (20, 40)
+    assert image.getpixel((10, 5)) == (255, 0, 0)  # left became top
+    assert image.getpixel((10, 35)) == (0, 0, 0)
+
+
+def test_transparency_lies_over_white():
+    image = read_picture(encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 128))))
+    red, green, blue = image.getpixel((0, 0))
+    assert (red, image.mode) == (255, "RGB")
+    assert green == blue == pytest.approx(127, abs=1)
+
+
+def test_palette_with_transparency():
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([0, 0, 255] + [0] * 765)
+    assert read_picture(encoded(image, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"), [("L", 77, 77), ("1", 1, 255), ("I;16", 77 * 257, 77), ("I", 77 * 257, 77)]
+)
+def test_grey(mode: str, value: int, expected: int):
+    image = Image.new(mode, (8, 8), value)
+    assert read_picture(image).getpixel((3, 3)) == (expected,) * 3
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("lime", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert read_picture(data).getpixel((0, 0)) == (0, 255, 0)
+
+
+def test_arrays_and_images_and_paths(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for picture in (pixels, Image.fromarray(pixels), tmp_path / "a.png", str(tmp_path / "a.png")):
+        np.testing.assert_array_equal(np.asarray(read_picture(picture)), pixels)
+    assert read_picture(pixels[:, :, 0]).mode == "RGB"
+
+
+def test_not_a_picture(tmp_path: Path):
+    file = tmp_path / "notes.png"
+    file.write_text("hello, I am text")
+    with pytest.raises(ImageError, match=r"notes\.png is not a picture in a format"):
+        read_picture(file)
+
+
+def test_empty_file(tmp_path: Path):
+    file = tmp_path / "empty.png"
+    file.touch()
+    with pytest.raises(ImageError, match=r"empty\.png is empty \(0 bytes\)"):
+        read_picture(file)
+
+
+def test_missing_file(tmp_path: Path):
+    with pytest.raises(ImageError, match=r"gone\.png cannot be read: No such file"):
+        read_picture(tmp_path / "gone.png")
+
+
+def test_name_that_no_file_can_have():
+    with pytest.raises(ImageError, match=r"cannot be read: .*null"):
+        read_picture("a\0b")
+
+
+@pytest.mark.parametrize("picture", [bytearray(b"abc"), io.BytesIO(b"abc"), None, 3, ["a.png"]])
+def test_other_types_are_refused(picture):
+    message = f"a picture must be a path, the bytes of an encoded file.*, not {type(picture).__name__}"
+    with pytest.raises(ImageError, match=message):
+        read_picture(picture)
+
+
+def test_header_that_pillow_refuses():
+    text = PngInfo()
+    text.add_text("comment", "x" * (2 << 20), zip=True)
+    with pytest.raises(ImageError, match=r"the picture cannot be decoded.*too large"):
+        read_picture(encoded(Image.new("RGB", (8, 8)), pnginfo=text))
+
+
+def test_truncated_file():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG")
+    with pytest.raises(ImageError, match="may be cut short"):
+        read_picture(data[: len(data) // 2])
+
+
+def test_thirty_thousand_pixels_wide():
+    with pytest.raises(ImageError, match="the picture is 30000x2; sides of 1 to 16384 px"):
+        read_picture(encoded(Image.new("RGB", (30_000, 2))))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_decompression_bomb():
+    with pytest.raises(ImageError, match="too large"):
+        read_picture(encoded(Image.new("1", (30_000, 20_000))))
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8)]
+)
+def test_arrays_of_another_kind(array: np.ndarray):
+    with pytest.raises(ImageError, match="an array must be uint8"):
+        read_picture(array)

@@ -1,0 +1,129 @@
+"""The shape of the repository: what is installed, which way imports run, how long files are, what importing costs."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tomllib
+
+import kontext_trt
+
+ROOT = Path(__file__).parents[2]
+CODE = ("engine", "runtime", "export", "benchmarks", "cli")
+HEAVY = ("torch", "diffusers", "transformers", "onnx", "tensorrt", "tensorrt_rtx", "modelopt")
+
+
+def sources() -> Iterator[Path]:
+    yield from sorted(ROOT.glob("*.py"))
+    for folder in (*CODE, "tests"):
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Absolute dotted names of what a file imports, in or out of functions."""
+    package = ["kontext_trt", *file.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            yield stem
+            yield from (f"{stem}.{alias.name}" for alias in node.names)
+
+
+def test_root_modules_are_few():
+    """Every root module lands in the wheel."""
+    assert {file.name for file in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "version.py"}
+
+
+def test_every_package_is_listed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {"kontext_trt"} | {
+        ".".join(["kontext_trt", *file.parent.relative_to(ROOT).parts])
+        for folder in CODE
+        for file in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(listed) == found
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_imports_run_one_way(folder: str):
+    """cli -> benchmarks -> export -> runtime -> engine."""
+    later = CODE[CODE.index(folder) + 1 :]
+    for file in (ROOT / folder).rglob("*.py"):
+        for name in imported(file):
+            assert not name.startswith(tuple(f"kontext_trt.{other}" for other in later)), f"{file} imports {name}"
+
+
+def test_runtime_imports_nothing_heavy():
+    for file in (ROOT / "runtime").rglob("*.py"):
+        for name in imported(file):
+            assert name.split(".")[0] not in HEAVY, f"{file} imports {name}"
+
+
+def test_files_are_short():
+    long = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in sources()}
+    assert {name: lines for name, lines in long.items() if lines > 300 and not name.startswith("tests/")} == {}
+
+
+def test_opening_needs_neither_torch_nor_time(bundle_path: Path):
+    """A fresh interpreter, so that nothing that another test imported counts; its own time, whatever else runs."""
+    code = (
+        "import sys, time\nstart = time.process_time()\n"
+        f"from kontext_trt import Kontext\nkontext = Kontext.open({str(bundle_path)!r})\n"
+        "print(time.process_time() - start)\n"
+        f"assert not [name for name in {HEAVY!r} if name in sys.modules]"
+    )
+    times = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": str(ROOT / ".links")},
+        )
+        times.append(float(done.stdout))
+    assert min(times) < 1.0, times
+
+
+def test_wheel_holds_the_package_and_runs_outside_the_checkout(tmp_path: Path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    source = tmp_path / "source"
+    aside = {ROOT / name for name in ("build", "tests", "examples", "demo")}
+    shutil.copytree(
+        ROOT,
+        source,
+        ignore=lambda folder, names: [
+            name for name in names if name.startswith(".") or name.endswith(".egg-info") or Path(folder, name) in aside
+        ],
+    )
+    subprocess.run([*build, str(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    target = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    modules = {file.relative_to(target / "kontext_trt") for file in (target / "kontext_trt").rglob("*.py")}
+    expected = {file.relative_to(ROOT) for file in sources()} - {
+        file.relative_to(ROOT) for file in (ROOT / "tests").rglob("*.py")
+    }
+    assert modules == expected
+    assert {"py.typed", "__init__.pyi", "export/demo.png"} <= {
+        str(file.relative_to(target / "kontext_trt")) for file in (target / "kontext_trt").rglob("*") if file.is_file()
+    }
+    assert not list(target.rglob("*.safetensors"))  # the small model's weights stay in the repository
+    assert wheel.stat().st_size < 1_000_000
+    command = [sys.executable, "-m", "kontext_trt", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(target)}, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == kontext_trt.__version__
+
+
+def test_public_names_exist_and_are_documented():
+    for name in kontext_trt.__all__:
+        assert getattr(kontext_trt, name).__doc__, name
