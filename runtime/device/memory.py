@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..executors.host_workspace import NUMPY_TYPES
-from ..flow.executor import Array
-from ..flow.tensors import TensorSpec, aligned
+from ..flow.tensors import NUMPY_TYPES, TensorSpec, aligned
+from ..flow.workspace import Array
 from .cuda import Cuda, Handle
+from .graphs import Graphs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +102,14 @@ def _array(memory: NDArray[np.uint8], spec: TensorSpec) -> Array:
 
 
 class Arena:
-    """The activations of all engines, which never run at the same time: one block, as large as the hungriest needs.
+    """Holds the activations of all engines, which never run at the same time, in one block as large as the hungriest
+    needs.
 
-    It grows where it must. What has recorded its address is told before (`on_move`), and must let go of it.
+    It grows where it must. All graphs have recorded its address, so they are dropped before it moves.
     """
 
-    def __init__(self, cuda: Cuda, stream: Handle, on_move: Callable[[], None]) -> None:
-        self._cuda, self._stream, self._on_move = cuda, stream, on_move
+    def __init__(self, cuda: Cuda, stream: Handle, graphs: Graphs) -> None:
+        self._cuda, self._stream, self._graphs = cuda, stream, graphs
         self.address = 0
         self.size_bytes = 0
 
@@ -122,7 +123,7 @@ class Arena:
 
     def close(self) -> None:
         if self.address:
-            self._on_move()
+            self._graphs.drop()
             self._cuda.synchronize(self._stream)
             address, self.address, self.size_bytes = self.address, 0, 0
             self._cuda.free(address)

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.manifest import ModelRecord
+from ..inputs.prepared import PreparedRequest, Reference
 from ..inputs.prompts import PromptTokenizer, warn_if_cut
-from ..inputs.request import Reference, Request
 from .cache import LruCache
-from .executor import Array
 from .rope import rope_tables
 from .schedule import noise_levels
 from .tensors import RequestShape
+from .workspace import Array
 
 PROMPTS_CACHED = 32
 REFERENCES_CACHED = 8
@@ -43,7 +43,7 @@ class Encodings:
         self._references: LruCache[bytes, Array] = LruCache(REFERENCES_CACHED)
         self._cuts: LruCache[str, dict[str, str]] = LruCache(PROMPTS_CACHED)  # by prompt and tokenizer
 
-    def tokenize(self, request: Request) -> dict[str, Array]:
+    def tokenize(self, request: PreparedRequest) -> dict[str, Array]:
         """Token ids of the prompts that have to be encoded, a row a prompt; nothing if there are none. Warns of every
         prompt that is cut, encoded now or before."""
         new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.find(prompt) is None)
@@ -55,7 +55,7 @@ class Encodings:
                 warn_if_cut(cut, name, self._tokenizers[name].length)
         return ids
 
-    def conditions(self, request: Request, token_ids: dict[str, Array]) -> Conditions:
+    def conditions(self, request: PreparedRequest, token_ids: dict[str, Array]) -> Conditions:
         """`token_ids` as `tokenize` gives them."""
         shape = RequestShape(
             num_prompts=len(request.prompts),
@@ -101,12 +101,12 @@ class Encodings:
             rows[index] = ids[0]
         return rows
 
-    def keep_text(self, request: Request, prompt: int, outputs: dict[str, Array]) -> None:
+    def keep_text(self, request: PreparedRequest, prompt: int, outputs: dict[str, Array]) -> None:
         """Remember what the encoders gave for one of a request's prompts."""
         encoding = outputs["prompt_pooled"][prompt].copy(), outputs["prompt_text"][prompt].copy()
         self._prompts.put(request.prompts[prompt], encoding)
 
-    def keep_reference(self, request: Request, outputs: dict[str, Array]) -> None:
+    def keep_reference(self, request: PreparedRequest, outputs: dict[str, Array]) -> None:
         assert request.reference is not None
         self._references.put(_key(request.reference), outputs["reference"])
 

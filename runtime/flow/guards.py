@@ -8,9 +8,9 @@ import numpy as np
 
 from ...engine.components import ElementType, Precision
 from ...engine.errors import NotFiniteError
-from .executor import Array
 from .stages import Condition, Decode, EncodeReference, EncodeText, Stage, Step
 from .tensors import RequestShape, TensorSpec, latents_before
+from .workspace import Array
 
 BFLOAT16_EXPONENT = 0x7F80
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...engine.components import Precision
 from ...engine.sizes import Grid
+from ..inputs.prepared import PreparedRequest
 
 BLOCK = 16
 
@@ -48,3 +49,11 @@ def starting_noise(seed: int, grid: Grid, channels: int, precision: Precision) -
     height, width = 2 * grid[0], 2 * grid[1]
     drawn = standard_normal(seed, channels // 4 * height * width).reshape(1, channels // 4, height, width)
     return rearrange(rounded(drawn, precision), "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+
+
+def request_noise(request: PreparedRequest, channels: int, precision: Precision) -> NDArray[np.float32]:
+    """Return a request's noise (b, n, channels), one row per picture: what it was given, or what its seeds draw."""
+    if request.noise is not None:
+        return request.noise.astype(np.float32)
+    drawn = {seed: starting_noise(seed, request.grid, channels, precision) for seed in request.seeds}
+    return np.concatenate([drawn[seed] for _, seed in request.jobs])

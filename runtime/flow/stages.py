@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .executor import Workspace
 from .tensors import RequestShape, latents_before
+from .workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,17 +20,22 @@ Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, NDArray[np.uint8]]
 """A path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4) uint8."""
 
 
+def check_picture(picture: object) -> None:
+    """Raise ImageError unless this is of a type that a picture can be read from."""
+    if not isinstance(picture, (str, os.PathLike, bytes, Image.Image, np.ndarray)):
+        raise ImageError(
+            "a picture must be a path, the bytes of an encoded file, a PIL image or a uint8 array, "
+            f"not {type(picture).__name__}"
+        )
+
+
 def read_picture(picture: Picture) -> Image.Image:
     """The picture as upright RGB, its first frame if it has several; transparency is laid over white.
 
     Raises ImageError, naming the file, if it is missing, empty, no picture, cut short, or a side is over 16384 px; and
     for what is not a `Picture`.
     """
-    if not isinstance(picture, (str, os.PathLike, bytes, Image.Image, np.ndarray)):
-        raise ImageError(
-            "a picture must be a path, the bytes of an encoded file, a PIL image or a uint8 array, "
-            f"not {type(picture).__name__}"
-        )
+    check_picture(picture)
     name = f"picture {os.fspath(picture)}" if isinstance(picture, (str, os.PathLike)) else "the picture"
     try:
         image = _open(picture, name)

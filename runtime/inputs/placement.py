@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ...engine.sizes import Size
+from .choices import parse_choice
 
 
 class Fit(str, Enum):
@@ -22,6 +23,11 @@ class Fit(str, Enum):
     RESIZE = "resize"
     PAD = "pad"
     CROP = "crop"
+
+
+def parse_fit(fit: Fit | str) -> Fit:
+    """Read "resize", "pad" or "crop". Raises RequestError for another word."""
+    return parse_choice(Fit, "fit", fit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,8 +29,8 @@ from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.engine.plans.targets import Target
 from kontext_trt.engine.system.chunked_hash import hash_buffer
 from kontext_trt.engine.system.gpus import Gpu
-from kontext_trt.runtime.executors.host_workspace import NUMPY_TYPES
 from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
+from kontext_trt.runtime.flow.tensors import NUMPY_TYPES
 
 VERSION = "10.99.0"
 GPU = Gpu(index=0, name="Simulated GPU", major=9, minor=0, memory_bytes=4 << 30)
