@@ -132,7 +132,7 @@ def check_request(path: Path, recipe: Recipe, calibration: Path | None, *, overw
     from ..export.quantize.quantize_bundle import check_place
 
     check_place(path, overwrite=overwrite)
-    if calibration is None and "denoiser" in recipe.components:
+    if calibration is None and recipe.calibrated:
         raise QuantizationError(
             f"the recipe {recipe.name} needs the ranges of activations: --calibration FOLDER, with pictures and "
             "instructions, or a calibration made before"

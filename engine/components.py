@@ -1,6 +1,7 @@
-"""The one table of the six components: their inputs and outputs, shapes and types.
+"""The one table of the six components: their inputs and outputs, how often each runs, what is done with its graph.
 
-The exporter names and checks graphs by it, profiles are computed from it, executors bind by it.
+The exporter names and checks graphs by it, profiles are computed from it, executors bind by it, recipes and the checks
+of a built engine ask it.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Operators(str, Enum):
     def opset(self) -> int:
         return 20 if self is Operators.DECOMPOSED else 23
 
-    def of(self, component: str) -> Operators:
+    def of(self, component: Component) -> Operators:
         """What a component's graph has of this."""
-        return Operators.SINGLE if self is Operators.ONNXRUNTIME and component != "denoiser" else self
+        return Operators.SINGLE if self is Operators.ONNXRUNTIME and not component.onnxruntime_operators else self
 
 
 class ElementType(str, Enum):
@@ -86,14 +87,62 @@ class Port:
     dims: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+class Runs(str, Enum):
+    """What a request runs a component once for. Encodings of prompts and references are kept between requests."""
+
+    PROMPT = "prompt"
+    REFERENCE = "reference"
+    REQUEST = "request"
+    STEP = "step"
+    PICTURE = "picture"
+
+
+class Quantized(str, Enum):
+    """What a recipe may change of a component's linear layers.
+
+    NOTHING: they stay as they are. WEIGHTS: weights alone, which needs no calibration. PRODUCTS: weights and calibrated
+    activations, and attention's products.
+    """
+
+    NOTHING = "nothing"
+    WEIGHTS = "weights"
+    PRODUCTS = "products"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One traced network. `part` is the network of the checkpoint that its weights come from."""
+    """One traced network.
+
+    Args:
+        name: what its graph, its plans and messages are called by.
+        part: the network of the checkpoint that its weights come from.
+        runs: how often a request runs it.
+        inputs: what it reads, in the graph's order.
+        outputs: what it writes, in the graph's order.
+        tokenizer: it reads what a tokenizer of its own makes of a prompt.
+        dedicated_attention: attention in 16 bits must have a kernel of its own in a built engine: made of several, it
+            writes a matrix of all tokens by all tokens.
+        onnxruntime_operators: its graph can have ONNX Runtime's own operators (`Operators.ONNXRUNTIME`).
+        quantized: what a recipe may change of it.
+        trace_cost: what tracing takes for each of its tensors, against other components: a progress bar's unit.
+    """
 
     name: str
     part: str
+    runs: Runs
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    tokenizer: bool = False
+    dedicated_attention: bool = False
+    onnxruntime_operators: bool = False
+    quantized: Quantized = Quantized.NOTHING
+    trace_cost: float = 1.0
+
+    @property
+    def batched(self) -> bool:
+        """Whether a request's pictures go through it together. What runs once for a prompt or a picture is cached or
+        too large, so a batch never reaches it."""
+        return self.runs in (Runs.REQUEST, Runs.STEP)
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -110,27 +159,34 @@ COMPONENTS: Mapping[str, Component] = {
     component.name: component
     for component in (
         Component(
-            "clip",
-            "clip",
-            _ports(_INT, input_ids="b clip_length"),
-            _ports(_FLOAT, pooled="b pooled_width"),
+            name="clip",
+            part="clip",
+            runs=Runs.PROMPT,
+            inputs=_ports(_INT, input_ids="b clip_length"),
+            outputs=_ports(_FLOAT, pooled="b pooled_width"),
+            tokenizer=True,
         ),
         Component(
-            "t5",
-            "t5",
-            _ports(_INT, input_ids="b text_length"),
-            _ports(_FLOAT, text="b text_length text_width"),
+            name="t5",
+            part="t5",
+            runs=Runs.PROMPT,
+            inputs=_ports(_INT, input_ids="b text_length"),
+            outputs=_ports(_FLOAT, text="b text_length text_width"),
+            tokenizer=True,
+            quantized=Quantized.WEIGHTS,
         ),
         Component(
-            "vae_encoder",
-            "vae",
-            _ports(_BYTE, image="b 16*h 16*w rgb"),
-            _ports(_FLOAT, reference="b m channels"),
+            name="vae_encoder",
+            part="vae",
+            runs=Runs.REFERENCE,
+            inputs=_ports(_BYTE, image="b 16*h 16*w rgb"),
+            outputs=_ports(_FLOAT, reference="b m channels"),
         ),
         Component(
-            "conditioner",
-            "transformer",
-            _ports(
+            name="conditioner",
+            part="transformer",
+            runs=Runs.REQUEST,
+            inputs=_ports(
                 _FLOAT,
                 timesteps="N",
                 guidance="b",
@@ -138,7 +194,7 @@ COMPONENTS: Mapping[str, Component] = {
                 text="b text_length text_width",
                 reference="b m channels",
             ),
-            _ports(
+            outputs=_ports(
                 _OWN,
                 modulation="N b vectors hidden",
                 text_tokens="b text_length hidden",
@@ -146,20 +202,26 @@ COMPONENTS: Mapping[str, Component] = {
             ),
         ),
         Component(
-            "denoiser",
-            "transformer",
-            _ports(_FLOAT, latents="b n channels")
+            name="denoiser",
+            part="transformer",
+            runs=Runs.STEP,
+            inputs=_ports(_FLOAT, latents="b n channels")
             + _ports(
                 _OWN, text_tokens="b text_length hidden", reference_tokens="b m hidden", modulation="b vectors hidden"
             )
             + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one"),
-            _ports(_FLOAT, next_latents="b n channels"),
+            outputs=_ports(_FLOAT, next_latents="b n channels"),
+            dedicated_attention=True,
+            onnxruntime_operators=True,
+            quantized=Quantized.PRODUCTS,
+            trace_cost=2.0,
         ),
         Component(
-            "vae_decoder",
-            "vae",
-            _ports(_FLOAT, latents="b h w channels"),
-            _ports(_BYTE, image="b 16*h 16*w rgb") + _ports(_FLOAT, mean="b"),
+            name="vae_decoder",
+            part="vae",
+            runs=Runs.PICTURE,
+            inputs=_ports(_FLOAT, latents="b h w channels"),
+            outputs=_ports(_BYTE, image="b 16*h 16*w rgb") + _ports(_FLOAT, mean="b"),
         ),
     )
 }

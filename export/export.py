@@ -86,7 +86,7 @@ def check_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, tup
 
 def _cost(component: Component, tensors: Mapping[str, object]) -> float:
     """What tracing takes, in units that a progress bar can add up: it grows with the number of layers."""
-    return len(tensors) * (2.0 if component.name == "denoiser" else 1.0)
+    return len(tensors) * component.trace_cost
 
 
 class _BundleWriter:
@@ -127,7 +127,8 @@ class _BundleWriter:
         (self.folder / MANIFEST).write_bytes(self._manifest(graphs, tokenizers).to_json())
 
     def _write_tokenizers(self) -> dict[str, TokenizerRecord]:
-        clip, t5 = self.config.clip, self.config.t5
+        names = [name for name, component in COMPONENTS.items() if component.tokenizer]
+        networks = (self.config.clip, self.config.t5)
         return {
             name: write_tokenizer(
                 name,
@@ -136,7 +137,7 @@ class _BundleWriter:
                 length=network.length,
                 vocabulary=network.vocabulary,
             )
-            for name, source, network in zip(("clip", "t5"), self.checkpoint.tokenizers, (clip, t5), strict=True)
+            for name, source, network in zip(names, self.checkpoint.tokenizers, networks, strict=True)
         }
 
     def _place(self, part: str, views: Mapping[str, View], precision: Precision) -> dict[str, Placed]:
@@ -169,7 +170,7 @@ class _BundleWriter:
         return self.shared[source]
 
     def _write_graph(self, component: Component, precision: Precision, placed: Mapping[str, Placed]) -> GraphRecord:
-        operators = self.options.operators.of(component.name)
+        operators = self.options.operators.of(component)
         options = TraceOptions(precision=precision, operators=operators)
         model = trace(component, self.config, options)
         scales = {name: scale for (part, name), scale in self.fp8_scales.items() if part == component.part}

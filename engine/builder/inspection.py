@@ -12,9 +12,6 @@ from ..plans.layers import layers_from_inspector, layers_from_log, memory_from_l
 from ..plans.profiles import io_bytes
 from .attempts import Attempt
 
-FUSED_ATTENTION = frozenset({"denoiser"})
-"""Attention that must have a dedicated kernel in 16 bits: unfused, it writes a matrix of all tokens by all tokens."""
-
 
 def inspect_build(ingredients: Ingredients, graph: GraphFile, model: ModelRecord, attempt: Attempt) -> Census:
     """Raises BuildError if the compiler told nothing about the engine's layers."""
@@ -45,6 +42,6 @@ def not_as_asked(ingredients: Ingredients, census: Census) -> tuple[str, ...]:
         shortfalls(
             census,
             precision=ingredients.precision.value,
-            fused_attention=ingredients.component in FUSED_ATTENTION and sixteen_bits,
+            fused_attention=COMPONENTS[ingredients.component].dedicated_attention and sixteen_bits,
         )
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..components import ModelDims, Precision
+from ..components import COMPONENTS, ModelDims, Precision
 from ..errors import BundleError
 
 SCHEMA = 2
@@ -157,8 +157,8 @@ def _check_paths(manifest: Manifest, where: str) -> None:
     for path in files | weights:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise BundleError(f"{where} lists {path}, which is outside the bundle; do not use this bundle")
-    for name in ("clip", "t5"):
-        if name not in manifest.tokenizers:
+    for name, component in COMPONENTS.items():
+        if component.tokenizer and name not in manifest.tokenizers:
             raise BundleError(f"{where} is damaged: it lists no tokenizer for {name}; export the bundle again")
     used = [record.path for record in (*manifest.graphs.values(), *manifest.tokenizers.values())]
     unlisted = [path for path in used if path not in files]

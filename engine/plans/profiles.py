@@ -12,9 +12,6 @@ from ..errors import RequestError
 from ..sizes import Grid, token_grid
 from .coverage import Coverage, Task
 
-BATCHED = frozenset({"conditioner", "denoiser"})
-"""The others run once a prompt or a picture, whose results are cached, so a batch never reaches them."""
-
 Shape = tuple[int, ...]
 
 
@@ -83,7 +80,7 @@ def profile_of(component: Component, coverage: Coverage, model: ModelRecord) -> 
 
 def _ranges_of(component: Component, coverage: Coverage, model: ModelRecord) -> dict[str, Range]:
     ranges = dynamic_ranges(coverage, model)
-    if component.name not in BATCHED:
+    if not component.batched:
         ranges["b"] = Range(min=1, opt=1, max=1)
     return ranges
 

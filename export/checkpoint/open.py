@@ -20,6 +20,8 @@ _SCHEDULER_FIELDS = {
     "base_shift": "base_shift",
     "max_shift": "max_shift",
 }
+FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
+"""The four parts of a checkpoint, which are `Component.part`, and their folders in diffusers' layout."""
 SIZES_FILE = "kontext_sizes.json"
 """Beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17: `[[width, height], ...]`."""
 
@@ -79,14 +81,14 @@ class Checkpoint:
         )
 
     def weights(self, part: str) -> Weights:
-        """The tensors of "transformer", "vae", "clip" or "t5"."""
-        return {"transformer": self.transformer, "vae": self.vae, "clip": self.clip, "t5": self.t5}[part].weights
+        """The tensors of a part, by its name in `FOLDERS`."""
+        assert part in FOLDERS
+        return getattr(self, part).weights
 
     @property
     def files(self) -> tuple[TensorFile, ...]:
         """Every weights file, each once."""
-        parts = (self.transformer, self.vae, self.clip, self.t5)
-        return tuple({file.path: file for part in parts for file in part.weights.files}.values())
+        return tuple({file.path: file for part in FOLDERS for file in self.weights(part).files}.values())
 
 
 def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpoint:
@@ -101,7 +103,7 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
         layout, defaults = "diffusers", _diffusers_files(path)
     else:
         layout, defaults = "single files", _single_files(path)
-    chosen = {name: getattr(files, name) or getattr(defaults, name) for name in ("transformer", "vae", "clip", "t5")}
+    chosen = {name: getattr(files, name) or getattr(defaults, name) for name in FOLDERS}
     missing = [name for name, part in chosen.items() if part is None]
     if missing:
         options = " ".join(f"--{name} FILE" for name in missing)
@@ -126,8 +128,7 @@ def _diffusers_files(path: Path) -> CheckpointFiles:
         raise CheckpointError(f"{path / 'model_index.json'} is not a diffusers index: {error}") from error
     if not str(pipeline).startswith("Flux"):
         raise CheckpointError(f"{path} is a {pipeline}, not a FLUX pipeline")
-    folders = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
-    return CheckpointFiles(**{name: path / folder for name, folder in folders.items() if (path / folder).is_dir()})
+    return CheckpointFiles(**{name: path / folder for name, folder in FOLDERS.items() if (path / folder).is_dir()})
 
 
 def _root(path: Path) -> Path:

@@ -11,7 +11,11 @@ from typing import Union
 
 import msgspec
 
+from ...engine.components import COMPONENTS, Component, Quantized
 from ...engine.errors import QuantizationError
+
+CALIBRATED: Component = next(one for one in COMPONENTS.values() if one.quantized is Quantized.PRODUCTS)
+"""The component whose blocks a recipe quantizes, and whose activations are calibrated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +94,18 @@ class Recipe:
     @property
     def components(self) -> tuple[str, ...]:
         """Those that the recipe changes."""
-        found = {"denoiser": self.blocks is not None or self.fp8_attention, "t5": self.t5 is not None}
-        return tuple(name for name, changed in found.items() if changed)
+        changes = {Quantized.PRODUCTS: self.calibrated, Quantized.WEIGHTS: self.t5 is not None}
+        return tuple(
+            name
+            for kind, changed in changes.items()
+            for name, component in COMPONENTS.items()
+            if changed and component.quantized is kind
+        )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it quantizes activations, and so needs their ranges."""
+        return self.blocks is not None or self.fp8_attention
 
     def kept(self, component: str, layer: str) -> bool:
         name = f"{component}.{layer}"
@@ -101,10 +115,11 @@ class Recipe:
         """What a linear layer becomes; None leaves it as it is."""
         if self.kept(component, layer):
             return None
-        return {"denoiser": self.blocks, "t5": self.t5}.get(component)
+        formats = {Quantized.PRODUCTS: self.blocks, Quantized.WEIGHTS: self.t5}
+        return formats.get(COMPONENTS[component].quantized)
 
     def attention_is_fp8(self, component: str, layer: str) -> bool:
-        return component == "denoiser" and self.fp8_attention and not self.kept(component, layer)
+        return component == CALIBRATED.name and self.fp8_attention and not self.kept(component, layer)
 
 
 class RecipeName(str, Enum):
@@ -141,5 +156,6 @@ def make_recipe(name: str, *, keep: tuple[str, ...] = (), percentile: float | No
     """
     if name not in RECIPES:
         raise QuantizationError(f"a recipe is one of {', '.join(RECIPES)}, not {name!r}")
-    full = tuple(pattern if pattern.startswith(("denoiser.", "t5.")) else f"denoiser.{pattern}" for pattern in keep)
+    named = tuple(f"{name}." for name, one in COMPONENTS.items() if one.quantized is not Quantized.NOTHING)
+    full = tuple(pattern if pattern.startswith(named) else f"{CALIBRATED.name}.{pattern}" for pattern in keep)
     return replace(RECIPES[name], keep=full, percentile=percentile, t5=Fp8Weights() if t5 else None)

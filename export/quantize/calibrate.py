@@ -15,7 +15,7 @@ from ...runtime.inputs.request import Request, Sampling
 from ...runtime.kontext import Kontext
 from ..emulate.torch_device import TorchDevice
 from ..emulate.torch_executor import TorchExecutor
-from ..graphs.recipes import make_recipe
+from ..graphs.recipes import CALIBRATED, make_recipe
 from ..graphs.stored_fp8 import AS_STORED
 from .calibration import Calibration, Done, Observation
 from .observer import Magnitudes, observe
@@ -42,7 +42,7 @@ class CalibrationOptions:
 
 def model_sha256(bundle: Bundle) -> str:
     """Which denoiser's weights a bundle has, by their samples."""
-    used = set(bundle.graph("denoiser").weights)
+    used = set(bundle.graph(CALIBRATED).weights)
     parts = sorted(record.sample_sha256 for record in bundle.manifest.weights if record.path in used)
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -63,7 +63,7 @@ def calibrate_bundle(
     the layer, if an activation is NaN or infinite.
     """
     options, progress = options or CalibrationOptions(), progress or Silent()
-    quantization = bundle.graph("denoiser").quantization
+    quantization = bundle.graph(CALIBRATED).quantization
     if quantization is not None and quantization.recipe != AS_STORED:
         raise QuantizationError(f"{bundle.path} is quantized already; calibrate the bundle that it was made from")
     samples, skipped = read_samples(folder)
@@ -91,7 +91,7 @@ def calibrate_bundle(
                 calibration.save(artefact)
 
     if jobs:
-        observe(executor.module("denoiser"), make_recipe(OBSERVED), run)
+        observe(executor.module(CALIBRATED.name), make_recipe(OBSERVED), run)
     calibration = replace(calibration, complete=True)
     calibration.save(artefact)
     return calibration

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...engine.errors import MissingDependencyError, NotFiniteError
 from ..emulate.emulation import QuantizedLinear
-from ..graphs.recipes import Recipe
+from ..graphs.recipes import CALIBRATED, Recipe
 from ..networks.layers import Attend
 from .calibration import BIN_SHIFT, Observation
 
@@ -121,9 +121,9 @@ def quantizer_config(
     with `weights`, those of the weights that they are multiplied with."""
     wanted: list[str] = []
     for name, module in denoiser.named_modules():
-        if isinstance(module, (nn.Linear, QuantizedLinear)) and recipe.format_of("denoiser", name) is not None:
+        if isinstance(module, (nn.Linear, QuantizedLinear)) and recipe.format_of(CALIBRATED.name, name) is not None:
             wanted.append(f"{name}.input_quantizer")
-        elif isinstance(module, Attend) and recipe.attention_is_fp8("denoiser", name):
+        elif isinstance(module, Attend) and recipe.attention_is_fp8(CALIBRATED.name, name):
             wanted += [f"{name}.{part}_quantizer" for part in "qkv"]
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     entries += [{"quantizer_name": name, "cfg": dict(cfg)} for name in wanted]

@@ -25,7 +25,7 @@ from ..export import attach_weights, file_record, weights_record
 from ..graphs.linears import LinearNodes, find_attention, find_linears
 from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
 from ..graphs.quantizer import GraphQuantizer
-from ..graphs.recipes import Fp8Weights, Recipe, matches
+from ..graphs.recipes import CALIBRATED, Fp8Weights, Recipe, matches
 from ..graphs.stored_fp8 import AS_STORED
 from ..graphs.weights import STORED_TYPES, Placed, write_tensors
 from .calibration import Calibration
@@ -159,7 +159,7 @@ class _Writer:
         quantizer = GraphQuantizer(model, record.precision, self.ranges)
         linears = find_linears(model)
         attentions = find_attention(model, linears)
-        if self.recipe.fp8_attention and component == "denoiser" and not attentions:
+        if self.recipe.fp8_attention and component == CALIBRATED.name and not attentions:
             raise QuantizationError(
                 f"{self.bundle.path} has its attention decomposed, and this recipe needs it as one operator; export "
                 "the checkpoint with --operators single"
