@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, Precision
+from ...engine.components import COMPONENTS, Precision, Values
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 SESSION_BYTES = 128 << 20
-PER_TOKEN_VALUE = 40
-ENCODER_PER_PIXEL_VALUE = 480
-DECODER_PER_PIXEL_VALUE = 1024
-"""What a session takes beside its weights: a fixed amount, and so much for each value of the tokens between two layers,
-or of the picture. Measured at full size (docs/measurements)."""
-UNRECORDABLE = ("clip",)
-"""Networks in which ONNX Runtime waits for an event in the middle, which a CUDA graph cannot record."""
+"""What a session takes beside its weights and activations, in bytes. Measured at full size (docs/measurements)."""
 _CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 """Those that ONNX Runtime is linked to; cuda-python has one of its own."""
 _NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
@@ -85,7 +79,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int) -> None:
         self._component, self._session, self._ort, self._device = component, session, ort, device
-        self.capturable = component not in UNRECORDABLE
+        self.capturable = COMPONENTS[component].onnxruntime.recordable
         self._options = ort.RunOptions()
         # whoever reads an output waits for our stream
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -136,24 +130,26 @@ def _as_memory_error(error: ExecutorError) -> ExecutorError:
 
 
 def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
-    """What the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
+    """Return what the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
 
     It does not say beforehand what it will need, and a session keeps what it once took as long as it is loaded: so all
     counts as weights.
     """
     tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
-    tokens = prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape)
     values = {
-        "vae_encoder": ENCODER_PER_PIXEL_VALUE * prod(tensors["image"].shape),
-        "denoiser": PER_TOKEN_VALUE * tokens,
-        "vae_decoder": DECODER_PER_PIXEL_VALUE * prod(tensors["pictures"].shape),
+        Values.NONE: 0,
+        Values.TOKENS: prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape),
+        Values.REFERENCE: prod(tensors["image"].shape),
+        Values.PICTURE: prod(tensors["pictures"].shape),
     }
-    runs = {"denoiser": shape.num_steps}
     return {
         name: Cost(
-            weights=graph.weight_bytes + SESSION_BYTES + values.get(name, 0) * graph.precision.item_bytes,
+            weights=graph.weight_bytes
+            + SESSION_BYTES
+            + use.held_per_value * values[use.values] * graph.precision.item_bytes,
             activations=0,
-            runs=runs.get(name, 1),
+            runs=COMPONENTS[name].runs_in(shape.num_steps),
         )
         for name, graph in bundle.manifest.graphs.items()
+        for use in (COMPONENTS[name].onnxruntime,)
     }

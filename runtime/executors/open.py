@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
+from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
 from ...engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
 from ...engine.plans.choice import choose_plans
@@ -136,7 +137,7 @@ def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, C
             streamable=min(plan.build.weight_bytes, plan.size_bytes)
             if plan.ingredients.options.weight_streaming
             else 0,
-            runs=bundle.manifest.model.flow.steps if name == "denoiser" else 1,
+            runs=COMPONENTS[name].runs_in(bundle.manifest.model.flow.steps),
         )
         for name, plan in plans.items()
     }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.manifest import ModelRecord
+from ...engine.components import COMPONENTS
 from ..inputs.prepared import PreparedRequest, Reference
 from ..inputs.prompts import PromptTokenizer, warn_if_cut
 from .cache import LruCache
@@ -38,7 +39,11 @@ class Encodings:
 
     def __init__(self, bundle: Bundle) -> None:
         self._model = bundle.manifest.model
-        self._tokenizers = {name: PromptTokenizer(*bundle.tokenizer(name)) for name in ("clip", "t5")}
+        self._tokenizers = {
+            name: PromptTokenizer(*bundle.tokenizer(name))
+            for name, component in COMPONENTS.items()
+            if component.tokenizer
+        }
         self._prompts: LruCache[str, tuple[Array, Array]] = LruCache(PROMPTS_CACHED)
         self._references: LruCache[bytes, Array] = LruCache(REFERENCES_CACHED)
         self._cuts: LruCache[str, dict[str, str]] = LruCache(PROMPTS_CACHED)  # by prompt and tokenizer

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.manifest import ModelRecord
-from ...engine.components import COMPONENTS, ElementType, Precision
+from ...engine.components import COMPONENTS, DENOISER, ElementType, Precision
 from ...engine.errors import ExecutorError
 from ...engine.sizes import Grid
 
@@ -142,7 +142,7 @@ def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precisio
 
 def transformer_precision(bundle: Bundle) -> Precision:
     """The type in which conditioner and denoiser hand tensors to each other."""
-    return bundle.graph("denoiser").precision
+    return bundle.graph(DENOISER).precision
 
 
 def total_bytes(tensors: Mapping[str, TensorSpec]) -> int:

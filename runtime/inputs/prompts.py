@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ...engine.bundle.manifest import TokenizerRecord
+from ...engine.components import COMPONENTS
 from ...engine.errors import BundleError, RequestError
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def warn_if_cut(cut: str, encoder: str, length: int) -> None:
     """Warn if T5 did not see the whole prompt. CLIP sees 77 tokens of every long prompt, which is only logged."""
     if not cut:
         return
-    if encoder == "t5":
+    if COMPONENTS[encoder].warns_of_cut:
         message = f"the prompt is longer than {length} tokens; this was cut: {cut!r}"
         warnings.warn(message, PromptCutWarning, stacklevel=2)
     else:
