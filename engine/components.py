@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from .number_types import NUMBER_TYPES, NumberType
+
 DYNAMIC_DIMS = frozenset({"b", "n", "m", "s", "N", "h", "w"})
 """b pictures, n target tokens, m reference tokens, s = text + n + m, N steps, h x w target tokens as a grid."""
 
@@ -26,7 +28,12 @@ class Precision(str, Enum):
 
     @property
     def item_bytes(self) -> int:
-        return 4 if self is Precision.FP32 else 2
+        return self.number.bits // 8
+
+    @property
+    def number(self) -> NumberType:
+        """The number type of its values."""
+        return NUMBER_TYPES[self.value]
 
 
 class Operators(str, Enum):
@@ -51,6 +58,9 @@ class Operators(str, Enum):
         return Operators.SINGLE if self is Operators.ONNXRUNTIME and not component.onnxruntime.operators else self
 
 
+_ELEMENTS = {one.torch: one for one in NUMBER_TYPES.values() if one.bits >= 8}
+
+
 class ElementType(str, Enum):
     """The type of a tensor at a component's border."""
 
@@ -65,17 +75,18 @@ class ElementType(str, Enum):
     @property
     def item_bytes(self) -> int:
         """Bytes of one element of a concrete type."""
-        return {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "uint8": 1}[self.value]
+        return self.number.bits // 8
+
+    @property
+    def number(self) -> NumberType:
+        """The number type of a concrete type."""
+        return _ELEMENTS[self.value]
 
     def resolve(self, precision: Precision) -> ElementType:
         """The concrete type in a graph of this precision."""
         if self is not ElementType.ACTIVATION:
             return self
-        return {
-            Precision.FP32: ElementType.FLOAT32,
-            Precision.FP16: ElementType.FLOAT16,
-            Precision.BF16: ElementType.BFLOAT16,
-        }[precision]
+        return ElementType(precision.number.torch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ...runtime.flow.executor import Performed, run_in_turn
 from ...runtime.flow.stages import Stage
 from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors, transformer_precision
 from ...runtime.flow.workspace import Array
-from ..graphs.trace import TORCH_TYPES
+from ..torch_types import torch_dtype
 from .bundle_modules import BundleGraph, load_module, read_config
 from .emulation import emulated_layers
 from .torch_device import TorchDevice
@@ -36,7 +36,7 @@ class TorchWorkspace:
         self.shape = shape
         self._compute = compute
         self._tensors = {
-            name: torch.empty(spec.shape, dtype=TORCH_TYPES[spec.element_type], device=device)
+            name: torch.empty(spec.shape, dtype=torch_dtype(spec.element_type.number), device=device)
             for name, spec in tensors.items()
         }
 
@@ -92,10 +92,8 @@ class TorchExecutor:
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         precision = self._bundle.graph(component).precision
-        given = {
-            port.name: from_host(inputs[port.name], TORCH_TYPES[port.element_type.resolve(precision)]).to(self._device)
-            for port in COMPONENTS[component].inputs
-        }
+        types = {port.name: port.element_type.resolve(precision).number for port in COMPONENTS[component].inputs}
+        given = {name: from_host(inputs[name], torch_dtype(number)).to(self._device) for name, number in types.items()}
         outputs = run_module(self.module(component), component, given)
         return {name: to_host(tensor) for name, tensor in outputs.items()}
 
@@ -128,5 +126,5 @@ def from_host(array: Array, dtype: torch.dtype) -> Tensor:
 
 def to_host(tensor: Tensor) -> Array:
     """A copy, bfloat16 as its bits in uint16."""
-    bits = tensor.cpu().view(torch.uint16) if tensor.dtype is TORCH_TYPES[ElementType.BFLOAT16] else tensor.cpu()
+    bits = tensor.cpu().view(torch.uint16) if tensor.dtype is torch_dtype(ElementType.BFLOAT16.number) else tensor.cpu()
     return bits.numpy().copy()

@@ -17,6 +17,7 @@ from ...engine.bundle.graph_file import GraphFile
 from ...engine.bundle.manifest import GraphRecord, QuantizationRecord, WeightsRecord
 from ...engine.components import Operators
 from ...engine.errors import QuantizationError
+from ...engine.number_types import ONNX
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder, free_path, is_taken, share_file
 from ...version import __version__
@@ -27,15 +28,9 @@ from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
 from ..graphs.quantizer import GraphQuantizer
 from ..graphs.recipes import CALIBRATED, Fp8Weights, Recipe, matches
 from ..graphs.stored_fp8 import AS_STORED
-from ..graphs.weights import STORED_TYPES, Placed, write_tensors
+from ..graphs.weights import Placed, write_tensors
 from .calibration import Calibration
 
-_SAFETENSORS_TYPES = {
-    ir.DataType.FLOAT: "F32",
-    ir.DataType.FLOAT16: "F16",
-    ir.DataType.BFLOAT16: "BF16",
-    ir.DataType.FLOAT8E4M3FN: "F8_E4M3",
-}
 CALIBRATION = "calibration.json"
 """The calibration that a bundle was quantized with, in the bundle."""
 
@@ -173,8 +168,8 @@ class _Writer:
                         name=name,
                         view=_view(linear),
                         format=chosen,
-                        dtype=STORED_TYPES[record.precision],
-                        scale_dtype=STORED_TYPES[quantizer.scale_precision],
+                        dtype=record.precision.number.safetensors,
+                        scale_dtype=quantizer.scale_precision.number.safetensors,
                     )
                 )
                 quantizer.quantize(linear, chosen)
@@ -221,7 +216,7 @@ def _view(linear: LinearNodes) -> View:
     scale = linear.stored_scale.const_value if linear.stored_scale is not None else None
     return View(
         path=Path(tensor.path),
-        dtype=_SAFETENSORS_TYPES[tensor.dtype],
+        dtype=ONNX[tensor.dtype.name].safetensors,
         shape=tuple(tensor.shape.numpy()),
         offset=tensor.offset or 0,
         scale=None if scale is None else float(scale.numpy()),

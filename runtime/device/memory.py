@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..flow.tensors import NUMPY_TYPES, TensorSpec, aligned
+from ..flow.tensors import TensorSpec, aligned
 from ..flow.workspace import Array
 from .cuda import Cuda, Handle
 from .graphs import Graphs
@@ -96,7 +96,7 @@ def _array(memory: NDArray[np.uint8], spec: TensorSpec) -> Array:
     """A view of a tensor's bytes, as they lie on the device."""
     rows = memory[: spec.size_bytes].reshape(spec.shape[0], spec.row_bytes)
     contiguous = prod(spec.shape[1:]) * spec.element_type.item_bytes
-    array = rows[:, :contiguous].view(NUMPY_TYPES[spec.element_type]).reshape(spec.shape)
+    array = rows[:, :contiguous].view(spec.element_type.number.numpy).reshape(spec.shape)
     assert np.shares_memory(array, memory) or not array.size
     return array
 

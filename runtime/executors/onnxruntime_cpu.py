@@ -13,7 +13,7 @@ from ..flow.stages import Stage
 from ..flow.tensors import RequestShape, empty, output_specs, request_tensors, transformer_precision
 from ..flow.workspace import Array
 from .host_workspace import HostWorkspace
-from .onnxruntime_session import ONNX_TYPES, failed, import_onnxruntime, open_session
+from .onnxruntime_session import failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -66,13 +66,13 @@ class OnnxRuntimeCpu:
         session, precision = self._sessions[component], self._bundle.graph(component).precision
         binding = session.io_binding()
         for port in COMPONENTS[component].inputs:
-            array, onnx_type = inputs[port.name], ONNX_TYPES[port.element_type.resolve(precision)]
+            array, onnx_type = inputs[port.name], port.element_type.resolve(precision).number.onnx_number
             if array.size:
                 binding.bind_input(port.name, "cpu", 0, onnx_type, list(array.shape), array.ctypes.data)
             else:  # no memory, so no address
                 binding.bind_ortvalue_input(port.name, self._ort.OrtValue.ortvalue_from_numpy(array))
         for port in COMPONENTS[component].outputs:
-            array, onnx_type = outputs[port.name], ONNX_TYPES[port.element_type.resolve(precision)]
+            array, onnx_type = outputs[port.name], port.element_type.resolve(precision).number.onnx_number
             if array.size:
                 binding.bind_output(port.name, "cpu", 0, onnx_type, list(array.shape), array.ctypes.data)
             else:

@@ -17,7 +17,7 @@ from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
 from ..device.residency import Cost
 from ..flow.tensors import RequestShape, request_tensors, transformer_precision
-from .onnxruntime_session import ONNX_TYPES, failed, import_onnxruntime, open_session
+from .onnxruntime_session import failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -100,7 +100,8 @@ class OnnxRuntimeEngine:
             raise _as_memory_error(failed(self._component, shapes, error)) from error
 
     def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
-        bind(name, "cuda", self._device, ONNX_TYPES[tensor.spec.element_type], list(tensor.shape), tensor.address)
+        onnx_type = tensor.spec.element_type.number.onnx_number
+        bind(name, "cuda", self._device, onnx_type, list(tensor.shape), tensor.address)
 
     def close(self) -> None:
         del self._session

@@ -6,20 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import ElementType
 from ...engine.errors import ExecutorError, MissingDependencyError
 
 if TYPE_CHECKING:
     import onnxruntime
-
-ONNX_TYPES: Mapping[ElementType, int] = {
-    ElementType.FLOAT32: 1,
-    ElementType.UINT8: 2,
-    ElementType.INT32: 6,
-    ElementType.FLOAT16: 10,
-    ElementType.BFLOAT16: 16,
-}
-"""onnx.TensorProto's numbers."""
 
 
 def import_onnxruntime() -> Any:

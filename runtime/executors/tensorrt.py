@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, ElementType
+from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, PlanError
 from ...engine.flavour import ContextMaker, Flavour
 from ...engine.plans.caches import RUNTIME, cache_path
@@ -86,17 +86,10 @@ class TensorRtEngines:
         """Raise PlanError unless the engine's inputs and outputs are those of the component table."""
         trt, precision = self._flavour.trt, self._plans[component].ingredients.precision
         dims = self._bundle.manifest.model.dims
-        types = {
-            ElementType.FLOAT32: trt.DataType.FLOAT,
-            ElementType.FLOAT16: trt.DataType.HALF,
-            ElementType.BFLOAT16: trt.DataType.BF16,
-            ElementType.INT32: trt.DataType.INT32,
-            ElementType.UINT8: trt.DataType.UINT8,
-        }
         wanted = {
             port.name: (
                 mode,
-                types[port.element_type.resolve(precision)],
+                getattr(trt.DataType, port.element_type.resolve(precision).number.tensorrt),
                 tuple(extent if isinstance(extent, int) else -1 for extent in dims.resolve(port.dims)),
             )
             for ports, mode in (

@@ -68,18 +68,9 @@ class TensorSpec:
         return self.shape[0] * self.row_bytes
 
 
-NUMPY_TYPES: Mapping[ElementType, type[np.generic]] = {
-    ElementType.FLOAT32: np.float32,
-    ElementType.FLOAT16: np.float16,
-    ElementType.BFLOAT16: np.uint16,  # NumPy has no bfloat16: its bits
-    ElementType.INT32: np.int32,
-    ElementType.UINT8: np.uint8,
-}
-
-
 def empty(spec: TensorSpec) -> NDArray[np.generic]:
     """Return an array of a tensor's shape and type, contiguous, with arbitrary values."""
-    return np.empty(spec.shape, NUMPY_TYPES[spec.element_type])
+    return np.empty(spec.shape, spec.element_type.number.numpy)
 
 
 def latents_before(step: int) -> str:
