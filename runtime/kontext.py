@@ -1,4 +1,4 @@
-"""An opened bundle: the one object that a caller edits and generates pictures with."""
+"""Defines `Kontext`, an opened bundle: the one object that a caller edits and generates pictures with."""
 
 from __future__ import annotations
 
@@ -31,12 +31,18 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SECONDS_BETWEEN_LOOKS = 0.02
-"""The time between two looks at whether a request that waits for its turn is cancelled."""
+"""The seconds between two looks at whether a request that waits for its turn is cancelled."""
 
 
 class Kontext:
-    """Edits and generates pictures with a bundle. It is a context manager; calls from several threads take turns, or
-    are refused."""
+    """Edits and generates pictures with a bundle.
+
+    It is a context manager. Calls from several threads take turns, or are refused.
+
+    Attributes:
+        bundle: The bundle that is open.
+        executor: Who runs the bundle's components; it is closed with this.
+    """
 
     def __init__(self, bundle: Bundle, executor: Executor, *, when_busy: WhenBusy | str = WhenBusy.WAIT) -> None:
         self._when_busy = parse_choice(WhenBusy, "when_busy", when_busy)
@@ -64,6 +70,9 @@ class Kontext:
             when_busy: Whether a request waits while another thread's runs ("wait"), or is refused with BusyError
                 ("refuse").
 
+        Returns:
+            The opened bundle, which is the caller's to close.
+
         Raises:
             BundleError: The bundle is not sound.
             PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
@@ -87,7 +96,11 @@ class Kontext:
         self.close()
 
     def close(self) -> None:
-        """Release what the executor holds. Closing twice is allowed."""
+        """Release what the executor holds, after the request that is running. Closing twice is allowed.
+
+        Raises:
+            KontextError: A request's own `on_step` calls it.
+        """
         with self._turn(closing=True):
             self._closed = True
             self.executor.close()
@@ -117,20 +130,35 @@ class Kontext:
             self._lock.release()
 
     def load(self) -> None:
-        """Load every network now, so that the first request does not wait for it."""
+        """Load every network that stays loaded now, so that the first request does not wait for it.
+
+        Those that the GPU's memory does not hold all the time are loaded when they are needed.
+
+        Raises:
+            PlanError, BundleError, ExecutorError: A network cannot be loaded.
+            BusyError: Another thread's request is running, and this was opened to refuse.
+            KontextError: This is closed, or a request's own `on_step` calls it.
+        """
         with self._turn():
             for name in COMPONENTS:
                 self.executor.load(name)
 
     def forget(self) -> None:
-        """Empty the caches of prompts and references, so that the next request encodes its own."""
+        """Empty the caches of prompts and references, so that the next request encodes its own.
+
+        Raises:
+            BusyError: Another thread's request is running, and this was opened to refuse.
+            KontextError: This is closed, or a request's own `on_step` calls it.
+        """
         with self._turn():
             self._flow.encodings.clear()
 
     @property
     def residency(self) -> list[str]:
-        """What lies in the GPU's memory, or will when it is needed: one line per network, and the sum. Empty on the
-        CPU."""
+        """The lines that say what lies in the GPU's memory, or will when it is needed: one per network, and the sum.
+
+        There are none on the CPU.
+        """
         plan = getattr(self.executor, "residency", None)
         return [] if plan is None else plan.describe()
 
@@ -151,16 +179,21 @@ class Kontext:
 
         Args:
             request: What is asked for.
-            on_step: A function that is called after each step with steps done and steps in all.
+            on_step: A function that is called after each step with the number of steps done and of all.
             cancel: An event that ends the request between two steps, before its encoders, or while it waits.
-            debug_nan: Check every component and step for NaN and infinity, each run by itself. Slower.
+            debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
+
+        Returns:
+            The pictures, prompts outermost and seeds innermost, with what made them and the milliseconds per stage.
 
         Raises:
             RequestError: The request is one that the plans or the model do not take.
             ImageError: The reference cannot be read.
             Cancelled, BusyError: The request was cancelled, or refused.
             NotFiniteError: A component returned NaN or infinity.
-            ExecutorError: A component could not be loaded or run.
+            ExecutorError: A component could not be loaded or run, or there is not enough memory.
+            PlanError, BundleError: A network is loaded now, and its file cannot be opened.
+            KontextError: This is closed, or a request's own `on_step` calls it.
         """
         prepared = prepare(request, self.bundle.manifest.model)
         watch, clock = Watch(on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
@@ -197,10 +230,25 @@ class Kontext:
         debug_nan: bool = False,
         **sampling: Unpack[SamplingArguments],
     ) -> Result:
-        """Edit `image` as `prompt` says: `run` with a `Request` of these and of `Sampling`'s keywords (`steps`,
-        `guidance`, `seed`, `size`, `noise`).
+        """Edit a picture as a prompt says: `run` with a `Request` of these arguments.
 
-        Raises what `Request`, `Sampling` and `run` do.
+        Args:
+            image: The picture to edit: a path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or
+                (h, w, 4) uint8.
+            prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
+            fit: How the picture is brought to its trained size: "resize", "pad" or "crop".
+            on_step: A function that is called after each step with the number of steps done and of all.
+            cancel: An event that ends the request between two steps, before its encoders, or while it waits.
+            debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
+            **sampling: The keywords of `Sampling`: `steps`, `guidance`, `seed`, `size` and `noise`.
+
+        Returns:
+            One picture per prompt and seed, as `run` returns them.
+
+        Raises:
+            RequestError: An argument is out of range, or the plans or the model do not take it.
+            ImageError: `image` is of a type that no picture can be read from, or cannot be read.
+            KontextError: Whatever else `run` raises.
         """
         check_picture(image)
         request = Request(prompt=prompt, image=image, sampling=Sampling(**sampling), fit=fit)
@@ -215,9 +263,21 @@ class Kontext:
         debug_nan: bool = False,
         **sampling: Unpack[SamplingArguments],
     ) -> Result:
-        """Make a picture from a prompt alone: `run` with a `Request` of it and of `Sampling`'s keywords.
+        """Make a picture from a prompt alone: `run` with a `Request` of these arguments.
 
-        Raises what `Request`, `Sampling` and `run` do.
+        Args:
+            prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
+            on_step: A function that is called after each step with the number of steps done and of all.
+            cancel: An event that ends the request between two steps, before its encoders, or while it waits.
+            debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
+            **sampling: The keywords of `Sampling`: `steps`, `guidance`, `seed`, `size` and `noise`.
+
+        Returns:
+            One picture per prompt and seed, as `run` returns them.
+
+        Raises:
+            RequestError: An argument is out of range, or the plans or the model do not take it.
+            KontextError: Whatever else `run` raises.
         """
         request = Request(prompt=prompt, sampling=Sampling(**sampling))
         return self.run(request, on_step=on_step, cancel=cancel, debug_nan=debug_nan)

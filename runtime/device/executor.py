@@ -1,4 +1,4 @@
-"""Components run on a CUDA device, by TensorRT or ONNX Runtime: the executor that both share."""
+"""Implements the executor on a CUDA device, which TensorRT and ONNX Runtime share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
 WORKSPACES_KEPT = 4
-"""Each holds the buffers and graphs of one request shape: 120 and 216 MB at 1024x1024 with a reference."""
+"""The number of request shapes whose buffers and graphs are kept.
+
+The buffers of one take 120 MB at 1024x1024 with a reference, its graphs 216 MB.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +92,13 @@ class DeviceExecutor:
         return self._workspaces[shape]
 
     def free_bytes(self) -> int:
-        """Memory of the device that nobody has."""
+        """Return the bytes of the device's memory that nobody has."""
         self._enter()
         return self._cuda.memory()[0]
 
     @property
     def held_bytes(self) -> dict[str, int]:
-        """What of the device's memory is the arena of activations, and what the buffers of requests."""
+        """The bytes of the device's memory that the arena of activations and the buffers of requests take."""
         buffers = sum(workspace.size_bytes for workspace in self._workspaces.values())
         return {"arena": self._arena.size_bytes, "buffers": buffers}
 

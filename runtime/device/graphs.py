@@ -1,4 +1,4 @@
-"""CUDA graphs of requests, or of parts of them: how one is recorded, and the one owner of all of them."""
+"""Records requests, or parts of them, as CUDA graphs, and defines the one owner of all graphs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .cuda import Cuda, CudaError, Handle
 GRAPHS_KEPT = 128
 """The graphs that are kept for each request shape: a step by step request of 50 steps has 52."""
 OTHER_GRAPHS = 8
-"""How many of those are left for other jobs than single steps.
+"""The number of `GRAPHS_KEPT` that is left for other jobs than single steps.
 
 A request of more steps than the rest would replace every graph before its next use, so its steps are not recorded one
 by one.

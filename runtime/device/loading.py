@@ -1,4 +1,4 @@
-"""The engines of a bundle's components, loaded, bound and released as the residency plan says."""
+"""Loads, binds and releases the engines of a bundle's components, as the residency plan says."""
 
 from __future__ import annotations
 

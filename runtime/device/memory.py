@@ -1,4 +1,4 @@
-"""Device memory: blocks that are cut into tensors, page-locked staging, and the one arena of all engines."""
+"""Allocates memory: device blocks that are cut into tensors, page-locked staging, the one arena of all engines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from .graphs import Graphs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTensor:
-    """A tensor at an address of the device, contiguous but for what may lie between rows. It owns nothing: its block
-    must outlive it."""
+    """Stands for a tensor at an address of the device, contiguous but for what may lie between rows.
+
+    It owns nothing: its block must outlive it.
+    """
 
     address: int
     spec: TensorSpec
@@ -33,7 +35,7 @@ class DeviceTensor:
         return self.spec.size_bytes
 
     def __getitem__(self, index: int | slice) -> DeviceTensor:
-        """A row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept."""
+        """Return a row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept."""
         start = index if isinstance(index, int) else index.start
         assert isinstance(index, int) or index.stop == start + 1
         assert 0 <= start < self.shape[0]
@@ -47,7 +49,7 @@ class DeviceTensor:
 
 
 def layout(tensors: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:
-    """Where each tensor begins in a block that holds them all, and the block's size."""
+    """Return where each tensor begins in a block that holds them all, and the block's size, in bytes."""
     offsets, end = {}, 0
     for name, spec in tensors.items():
         offsets[name] = end
@@ -56,7 +58,7 @@ def layout(tensors: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:
 
 
 class DeviceBlock:
-    """One allocation that holds named tensors."""
+    """Holds named tensors in one allocation."""
 
     def __init__(self, cuda: Cuda, tensors: Mapping[str, TensorSpec]) -> None:
         self._cuda = cuda
@@ -75,7 +77,7 @@ class DeviceBlock:
 
 
 class Staging:
-    """Page-locked host memory with a place a tensor, which copies to and from the device go through."""
+    """Holds page-locked host memory with one place per tensor, which copies to and from the device go through."""
 
     def __init__(self, cuda: Cuda, tensors: Mapping[str, TensorSpec]) -> None:
         self._cuda = cuda
@@ -93,7 +95,7 @@ class Staging:
 
 
 def _array(memory: NDArray[np.uint8], spec: TensorSpec) -> Array:
-    """A view of a tensor's bytes, as they lie on the device."""
+    """Return a view of a tensor's bytes, as they lie on the device."""
     rows = memory[: spec.size_bytes].reshape(spec.shape[0], spec.row_bytes)
     contiguous = prod(spec.shape[1:]) * spec.element_type.item_bytes
     array = rows[:, :contiguous].view(spec.element_type.number.numpy).reshape(spec.shape)
@@ -102,10 +104,10 @@ def _array(memory: NDArray[np.uint8], spec: TensorSpec) -> Array:
 
 
 class Arena:
-    """Holds the activations of all engines, which never run at the same time, in one block as large as the hungriest
-    needs.
+    """Holds the activations of all engines in one block, as large as the hungriest needs.
 
-    It grows where it must. All graphs have recorded its address, so they are dropped before it moves.
+    The engines never run at the same time. The block grows where it must. All graphs have recorded its address, so they
+    are dropped before it moves.
     """
 
     def __init__(self, cuda: Cuda, stream: Handle, graphs: Graphs) -> None:
@@ -114,7 +116,7 @@ class Arena:
         self.size_bytes = 0
 
     def reserve(self, size_bytes: int) -> None:
-        """Make it at least this large. Raises CudaError if there is no memory; it is empty then."""
+        """Make the arena at least this large. Raises CudaError if there is no memory; it is empty then."""
         if size_bytes <= self.size_bytes:
             return
         self.close()

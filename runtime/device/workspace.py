@@ -1,4 +1,4 @@
-"""A workspace on the device: one block of memory, and the jobs on it, enqueued call by call or launched as graphs."""
+"""Implements a workspace in one block of device memory, with jobs enqueued call by call or launched as graphs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ class SharedDevice:
 
 
 class DeviceWorkspace:
-    """Implements `Workspace` on the device. A job of stages that have run before is recorded as a CUDA graph, and
-    launched with one call from then on; one that cannot be recorded is enqueued call by call."""
+    """Implements `Workspace` on the device.
+
+    A job of stages that have run before is recorded as a CUDA graph, and launched with one call from then on; one that
+    cannot be recorded is enqueued call by call.
+    """
 
     def __init__(self, shape: RequestShape, tensors: Mapping[str, TensorSpec], device: SharedDevice) -> None:
         self.shape = shape
@@ -76,8 +79,11 @@ class DeviceWorkspace:
         return {name: self._staging.arrays[name].copy() for name in outputs}
 
     def jobs(self, stages: Sequence[Stage], inputs: Iterable[str], outputs: Iterable[str]) -> list[Job]:
-        """Return one job if a graph can record all of it, else the longest runs of stages of which it can, and the
-        rest."""
+        """Return one job if a graph can record all of it, else several.
+
+        They are the longest runs of stages of which a graph can record all, and the rest. The first job has the inputs,
+        the last the outputs.
+        """
         parts = [tuple(part) for _, part in groupby(stages, key=self._may_record)]
         return [
             Job(
@@ -89,7 +95,7 @@ class DeviceWorkspace:
         ]
 
     def perform(self, jobs: Sequence[Job]) -> tuple[float, ...]:
-        """Return the milliseconds of each stage. The stream is idle afterwards, however it ends."""
+        """Perform jobs, and return the milliseconds of each stage. The stream is idle afterwards, however it ends."""
         milliseconds: list[float] = []
         for job in jobs:
             graph = self._graph(job)

@@ -1,4 +1,4 @@
-"""A workspace in host memory, whose tensors are NumPy arrays."""
+"""Implements a workspace in host memory, whose tensors are NumPy arrays."""
 
 from __future__ import annotations
 

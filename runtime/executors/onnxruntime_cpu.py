@@ -1,4 +1,4 @@
-"""Components run by ONNX Runtime on the CPU: the reference, and what runs where there is no GPU."""
+"""Runs components by ONNX Runtime on the CPU: the reference, and what runs where there is no GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines of ONNX Runtime's CUDA provider: on our stream, in our buffers, with activations in an arena of its own."""
+"""Implements engines by ONNX Runtime's CUDA provider: on our stream, in our buffers, activations in its own arena."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import onnxruntime
 
 SESSION_BYTES = 128 << 20
-"""What a session takes beside its weights and activations, in bytes. Measured at full size (docs/measurements)."""
+"""The bytes that a session takes beside its weights and activations, measured at full size (docs/measurements)."""
 _CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
-"""Those that ONNX Runtime is linked to; cuda-python has one of its own."""
+"""The CUDA runtimes that ONNX Runtime is linked to; cuda-python has one of its own."""
 _NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
 
 
 class OnnxRuntimeEngines:
-    """See `Engines`."""
+    """Implements `Engines` by ONNX Runtime's CUDA provider."""
 
     allocates = True
 
@@ -43,7 +43,7 @@ class OnnxRuntimeEngines:
         return "onnxruntime"
 
     def check(self, shape: RequestShape) -> None:
-        """Sessions take requests of any shape."""
+        """Accept every request: sessions take any shape."""
 
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> OnnxRuntimeEngine:
         assert streaming_budget is None, "ONNX Runtime does not stream weights"
@@ -65,17 +65,20 @@ class OnnxRuntimeEngines:
         return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device)
 
     def forget_failure(self) -> None:
-        """Its kernels ask for the last error after each launch, and would take an old one for their own."""
+        """Forget the last error of the CUDA runtimes that ONNX Runtime is linked to.
+
+        Its kernels ask for the last error after each launch, and would take an old one for their own.
+        """
         for name in _CUDA_RUNTIMES:
             with suppress(OSError):
                 ctypes.CDLL(name, mode=os.RTLD_NOLOAD).cudaGetLastError()
 
     def close(self) -> None:
-        """Engines are closed one by one; there is nothing else."""
+        """Do nothing: engines are closed one by one."""
 
 
 class OnnxRuntimeEngine:
-    """See `Engine`. A session takes inputs of any shape, so what it binds is itself."""
+    """Implements `Engine` by a session, which takes inputs of any shape: what is bound of it runs the same session."""
 
     def __init__(self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int) -> None:
         self._component, self._session, self._ort, self._device = component, session, ort, device
@@ -108,7 +111,7 @@ class OnnxRuntimeEngine:
 
 
 class OnnxRuntimeBound:
-    """See `Bound`."""
+    """Implements `Bound` by the engine itself, whose session takes inputs of any shape."""
 
     activation_bytes = 0
 
@@ -122,7 +125,7 @@ class OnnxRuntimeBound:
         self._engine.enqueue(tensors)
 
     def close(self) -> None:
-        """It holds nothing of its own."""
+        """Do nothing: it holds nothing of its own."""
 
 
 def _as_memory_error(error: ExecutorError) -> ExecutorError:

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: one a component, on the CPU or a CUDA device."""
+"""Opens sessions of ONNX Runtime, one per component, on the CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def import_onnxruntime() -> Any:
-    """Raises MissingDependencyError with the commands that install it."""
+    """Import ONNX Runtime, or raise MissingDependencyError with the commands that install it."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -25,14 +25,16 @@ def import_onnxruntime() -> Any:
 
 
 def has_cuda() -> bool:
-    """Whether the installed ONNX Runtime was built for CUDA; there may be no GPU all the same."""
+    """Return whether the installed ONNX Runtime was built for CUDA; there may be no GPU all the same."""
     return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
 def open_session(
     bundle: Bundle, component: str, providers: Sequence[Any], *, threads: int = 0, memory_patterns: bool = True
 ) -> onnxruntime.InferenceSession:
-    """`memory_patterns` has the second run of a shape take all its memory anew, in one block.
+    """Open a session of a component's graph.
+
+    `memory_patterns` has the second run of a shape take all its memory anew, in one block.
 
     Raises ExecutorError, naming component and graph.
     """
@@ -54,6 +56,6 @@ def open_session(
 
 
 def failed(component: str, shapes: Mapping[str, Sequence[int]], error: Exception) -> ExecutorError:
-    """What a failed run is raised as."""
+    """Return the error that a failed run is raised as."""
     words = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     return ExecutorError(f"{component} failed in ONNX Runtime for {words}: {error}")

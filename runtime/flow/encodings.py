@@ -1,4 +1,4 @@
-"""From a request to what its tensors start from: prompts and reference from the caches, or for the encoders."""
+"""Turns a request into what its tensors start from: prompts and reference from the caches, or for the encoders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFERENCES_CACHED = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """A request's shape, its input tensors but for the noise, and what has to be encoded."""
+    """Holds a request's shape, its input tensors but for the noise, and what has to be encoded."""
 
     shape: RequestShape
     inputs: dict[str, Array]
@@ -34,8 +34,10 @@ class Conditions:
 
 
 class Encodings:
-    """What was encoded before: text by prompt, references by their pixels. Each is encoded alone, so that a batch gives
-    what its requests give one by one."""
+    """Keeps what was encoded before: text by prompt, references by their pixels.
+
+    Each is encoded alone, so that a batch gives what its requests give one by one.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self._model = bundle.manifest.model
@@ -49,8 +51,11 @@ class Encodings:
         self._cuts: LruCache[str, dict[str, str]] = LruCache(PROMPTS_CACHED)  # by prompt and tokenizer
 
     def tokenize(self, request: PreparedRequest) -> dict[str, Array]:
-        """Token ids of the prompts that have to be encoded, a row a prompt; nothing if there are none. Warns of every
-        prompt that is cut, encoded now or before."""
+        """Return the token ids of the prompts that have to be encoded, by tensor; nothing if there are none.
+
+        There is one row per prompt of the request; those that are encoded already are zero. Warns of every prompt that
+        is cut, encoded now or before.
+        """
         new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.find(prompt) is None)
         cuts = {prompt: dict(self._cuts.find(prompt) or {}) for prompt in request.prompts}
         ids = {f"{name}_ids": self._ids(name, request.prompts, new, cuts) for name in self._tokenizers if new}
@@ -61,7 +66,7 @@ class Encodings:
         return ids
 
     def conditions(self, request: PreparedRequest, token_ids: dict[str, Array]) -> Conditions:
-        """`token_ids` as `tokenize` gives them."""
+        """Return what a request's tensors start from. `token_ids` are as `tokenize` gives them."""
         shape = RequestShape(
             num_prompts=len(request.prompts),
             num_seeds=len(request.seeds),
@@ -85,7 +90,10 @@ class Encodings:
         )
 
     def _cached_text(self, known: list[tuple[Array, Array] | None]) -> dict[str, Array]:
-        """Rows of what is to be encoded are zero; the encoders write over them."""
+        """Return the text that is known, by tensor.
+
+        Rows of what is to be encoded are zero; the encoders write over them.
+        """
         dims = self._model.dims
         pooled = np.zeros((len(known), dims.pooled_width), np.float32)
         text = np.zeros((len(known), dims.text_length, dims.text_width), np.float32)
@@ -97,7 +105,7 @@ class Encodings:
     def _ids(
         self, name: str, prompts: tuple[str, ...], new: tuple[int, ...], cuts: dict[str, dict[str, str]]
     ) -> NDArray[np.int32]:
-        """Rows of ids, and in `cuts` by prompt and tokenizer what of the new ones is cut."""
+        """Return rows of ids, and note in `cuts`, by prompt and tokenizer, what of the new ones is cut."""
         tokenizer = self._tokenizers[name]
         rows = np.zeros((len(prompts), tokenizer.length), np.int32)
         for index in new:
@@ -107,7 +115,7 @@ class Encodings:
         return rows
 
     def keep_text(self, request: PreparedRequest, prompt: int, outputs: dict[str, Array]) -> None:
-        """Remember what the encoders gave for one of a request's prompts."""
+        """Keep what the encoders gave for one of a request's prompts."""
         encoding = outputs["prompt_pooled"][prompt].copy(), outputs["prompt_text"][prompt].copy()
         self._prompts.put(request.prompts[prompt], encoding)
 
@@ -122,7 +130,7 @@ class Encodings:
 
 
 def schedule_inputs(shape: RequestShape, model: ModelRecord, guidance: float) -> dict[str, Array]:
-    """The inputs that depend on sizes, steps and guidance alone."""
+    """Return the inputs that depend on sizes, steps and guidance alone."""
     sigmas = noise_levels(shape.num_steps, shape.grid[0] * shape.grid[1], model.flow)
     cos, sin = rope_tables(model.dims.text_length, shape.grid, shape.reference, model.rope_axes, model.rope_theta)
     return {

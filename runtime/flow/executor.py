@@ -1,4 +1,4 @@
-"""What the flow needs of whoever runs the components."""
+"""Defines what the flow needs of whoever runs the components."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Executor(Protocol):
 
     @property
     def name(self) -> str:
-        """Executor and device, for people: "onnxruntime (cpu)"."""
+        """The executor and its device, for people: "onnxruntime (cpu)"."""
         ...
 
     def perform(

@@ -1,4 +1,4 @@
-"""One request on an executor: whole, or step by step, with everything checked."""
+"""Runs one request on an executor: whole, or step by step, with everything checked."""
 
 from __future__ import annotations
 
@@ -29,15 +29,18 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Says what makes a request run in parts: someone who is told of each step, may cancel between two, or wants every
-    stage checked by itself. Without any of them it is handed to the executor in one piece."""
+    """Says what makes a request run in parts.
+
+    That is someone who is told of each step, may cancel between two, or wants every stage checked by itself. Without
+    any of them the request is handed to the executor in one piece.
+    """
 
     on_step: OnStep | None = None
     cancel: threading.Event | None = None
     every_step: bool = False
 
     def check(self, done: int, steps: int) -> None:
-        """Raise Cancelled if the request is."""
+        """Raise Cancelled if the request is cancelled."""
         if self.cancel is not None and self.cancel.is_set():
             raise Cancelled(f"cancelled after step {done} of {steps}")
 
@@ -145,7 +148,7 @@ class Flow:
         return Generated(latents=outputs[latents_before(shape.num_steps)], pictures=outputs["pictures"])
 
     def _keep(self, under_way: _UnderWay, stages: Sequence[Stage]) -> None:
-        """Remember what was encoded; it has been checked."""
+        """Keep what was encoded; it has been checked."""
         for stage in stages:
             if isinstance(stage, EncodeText):
                 self.encodings.keep_text(under_way.request, stage.prompt, under_way.outputs)

@@ -1,4 +1,4 @@
-"""The tensors of a request where an executor keeps them, as the stages of the flow see them."""
+"""Defines the tensors of a request where an executor keeps them, as the stages of the flow see them."""
 
 from __future__ import annotations
 

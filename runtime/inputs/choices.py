@@ -1,4 +1,4 @@
-"""Words that stand for one of a few choices."""
+"""Parses words that stand for one of a few choices."""
 
 from __future__ import annotations
 

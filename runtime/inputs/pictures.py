@@ -1,4 +1,4 @@
-"""Reading a reference picture: whatever it is, upright RGB comes out, or an error that says what is wrong with it."""
+"""Reads a reference picture: whatever it is, upright RGB comes out, or an error that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ...engine.errors import ImageError
 
 MAX_SIDE = 16384
-"""Pixels. A larger picture is a mistake or an attack, and would take gigabytes to decode."""
+"""The longest side in pixels: a larger picture is a mistake or an attack, and would take gigabytes to decode."""
 
 Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, NDArray[np.uint8]]
 """A path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4) uint8."""
@@ -30,10 +30,17 @@ def check_picture(picture: object) -> None:
 
 
 def read_picture(picture: Picture) -> Image.Image:
-    """The picture as upright RGB, its first frame if it has several; transparency is laid over white.
+    """Read a picture as upright RGB, its first frame if it has several; transparency is laid over white.
 
-    Raises ImageError, naming the file, if it is missing, empty, no picture, cut short, or a side is over 16384 px; and
-    for what is not a `Picture`.
+    Args:
+        picture: A path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4) uint8.
+
+    Returns:
+        A picture in mode RGB, turned as its EXIF orientation says.
+
+    Raises:
+        ImageError: The picture is missing, empty, no picture, cut short, or has a side over 16384 px; the message names
+            the file. Or `picture` is no `Picture`.
     """
     check_picture(picture)
     name = f"picture {os.fspath(picture)}" if isinstance(picture, (str, os.PathLike)) else "the picture"

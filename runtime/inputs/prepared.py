@@ -1,4 +1,4 @@
-"""A request made ready for one model: defaults filled in, the reference read and brought to its size."""
+"""Makes a request ready for one model: defaults are filled in, the reference is read and brought to its size."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PreparedRequest:
 
     @property
     def jobs(self) -> tuple[tuple[str, int], ...]:
-        """(prompt, seed) of each picture, prompts outermost."""
+        """The (prompt, seed) of each picture, prompts outermost."""
         return tuple((prompt, seed) for prompt in self.prompts for seed in self.seeds)
 
     @property

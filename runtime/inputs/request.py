@@ -1,4 +1,4 @@
-"""What a caller asks for: a prompt, a picture to edit, and how the answer is sampled."""
+"""Defines what a caller asks for: a prompt, a picture to edit, and how the answer is sampled."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ MAX_STEPS = 1000
 MAX_PICTURES = 1000
 """The most pictures of a request, whose noise and tables are made before its first step."""
 MAX_GUIDANCE = 1000
-"""The largest guidance: far beyond what a model was trained with, and far from where float32 overflows in its
-embedding."""
+"""The largest guidance.
+
+It is far beyond what a model was trained with, and far from where float32 overflows in its embedding.
+"""
 
 
 class SamplingArguments(TypedDict, total=False):
@@ -43,13 +45,14 @@ class Sampling:
     NumPy's numbers are kept as Python's, so that a request can be written down.
 
     Attributes:
-        steps: Steps of the flow, 1 to 1000. The default of FLUX.1 Kontext [dev] is 28.
+        steps: The number of steps of the flow, 1 to 1000. The default of FLUX.1 Kontext [dev] is 28.
         guidance: The embedded guidance strength, 0 to 1000. The default of FLUX.1 Kontext [dev] is 2.5.
         seed: One seed or several, each 0 to 2^64 - 1. One is drawn and reported if there is none. The noise of a seed
             is what diffusers draws with a CPU generator.
-        size: (width, height) of the output in pixels, multiples of 16. By default that of the reference, brought to the
-            nearest trained size; without a reference the squarest trained size.
-        noise: (b, n, channels) float32, packed, in the place of what the seeds would draw.
+        size: The (width, height) of the output in pixels, multiples of 16. By default that of the reference, brought to
+            the nearest trained size; without a reference the squarest trained size.
+        noise: Packed noise (b, n, channels) float32 in the place of what the seeds would draw, for b pictures of n
+            tokens.
 
     Raises:
         RequestError: One of these is out of range.
@@ -96,7 +99,8 @@ class Request:
 
     Attributes:
         prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-        image: The reference: a path, an encoded file's bytes, a PIL image or a uint8 array; None for text to image.
+        image: The reference: a path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4)
+            uint8; None for text to image.
         sampling: How the answer is sampled.
         fit: How the reference is brought to its trained size: "resize", "pad" or "crop".
 
