@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, ElementType
 from ...engine.errors import ExecutorError
-from ...runtime.flow.executor import Performed, run_in_turn
+from ...runtime.flow.executor import LastWorkspace, Performed, run_in_turn
 from ...runtime.flow.stages import Stage
 from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors, transformer_precision
 from ...runtime.flow.workspace import Array
@@ -63,7 +63,7 @@ class TorchExecutor:
         self._device = torch.device("cuda" if has_cuda and device is not TorchDevice.CPU else "cpu")
         self._bundle, self._hold_weights = bundle, hold_weights
         self._modules: dict[str, nn.Module] = {}
-        self._workspace: TorchWorkspace | None = None  # of the last request
+        self._workspaces = LastWorkspace(self._workspace)
         self.name = f"torch ({self._device.type})"
 
     def module(self, component: str) -> nn.Module:
@@ -74,17 +74,17 @@ class TorchExecutor:
             self._modules[component] = module.to(self._device)
         return self._modules[component]
 
+    def _workspace(self, shape: RequestShape) -> TorchWorkspace:
+        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
+        return TorchWorkspace(shape, tensors, self._device, self.compute)
+
     def load(self, component: str) -> None:
         self.module(component)
 
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:
-        if self._workspace is None or self._workspace.shape != shape:
-            self._workspace = None  # its memory goes before the next is taken
-            tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
-            self._workspace = TorchWorkspace(shape, tensors, self._device, self.compute)
-        workspace = self._workspace
+        workspace = self._workspaces.of(shape)
         for name, array in inputs.items():
             workspace[name].copy_(from_host(array, workspace[name].dtype))
         milliseconds = run_in_turn(stages, workspace)
@@ -104,7 +104,7 @@ class TorchExecutor:
 
     def close(self) -> None:
         self._modules.clear()
-        self._workspace = None
+        self._workspaces.clear()
 
 
 @torch.no_grad()
