@@ -22,7 +22,7 @@ _LAST_LINES = 3
 
 
 class ChildError(KontextError):
-    """Says that a child process did not finish its work; the message says why."""
+    """Reports a child process that did not finish its work; the message says why."""
 
 
 def run_child(
