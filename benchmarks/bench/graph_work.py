@@ -22,7 +22,10 @@ FORMATS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp
 _ATTENTION = ("Attention", "MultiHeadAttention")
 _COUNTED = ("MatMul", "Gemm", "Conv", *_ATTENTION)
 _HEAVY = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
-"""The words of which an operator's name has one if it is much work; if it is not counted, that is an error."""
+"""The words that names of operators with much work have.
+
+An operator with one of them, and not among the counted, is an error rather than nothing.
+"""
 _STORED_AS = ("Transpose", "Cast", "DequantizeLinear", "Reshape")
 """The operators that a product's kernel applies to an operand as it reads it."""
 _TO_SOFTMAX = ("Mul", "Div", "Add", "Sub", "Cast", "Where", "QuantizeLinear", "DequantizeLinear")

@@ -1,10 +1,11 @@
-"""Counts how far each stage is from what the GPU allows, and what of a step hoisting and pruning save.
+"""Counts how far each stage is from what the GPU allows, and what of a step is taken out of the loop.
 
     python -m kontext_trt.benchmarks.bench.roofline BUNDLE [--size 1024x1024] [--generate] [--unpruned BUNDLE]
         [--copy 4.0e12 --products 800e12 --attention 650e12] [--operators]
 
-The limit takes elementwise operators as fused: it is the sum over matrix products, convolutions and attention of the
-longer of their arithmetic and their traffic, and not below reading all weights, inputs and outputs once.
+Hoisting and pruning take it out. The limit takes elementwise operators as fused: it is the sum over matrix products,
+convolutions and attention of the longer of their arithmetic and their traffic, and not below reading all weights,
+inputs and outputs once.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
     """Open a diffusers folder, a ComfyUI `models` folder, or a transformer file with the other parts named in `files`.
 
     Raises:
-        CheckpointError: A part, which is named, is missing, damaged, or not FLUX.1 Kontext's.
+        CheckpointError: A part is missing, damaged, or not FLUX.1 Kontext's; the message names the file or tensor.
     """
     files = files or CheckpointFiles()
     if not path.exists():

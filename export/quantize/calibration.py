@@ -33,7 +33,7 @@ class Observation:
 
     Attributes:
         amax: The largest magnitude.
-        tensors: The number of tensors seen.
+        tensors: The number of tensors that it is the largest of.
         values: How many of their values are in the histogram.
         first_bin: The number of the histogram's first bin.
         counts: The histogram: 16 bins per octave of magnitudes, the same for everybody.

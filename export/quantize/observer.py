@@ -45,9 +45,9 @@ FP8_CONFIG = {"num_bits": (4, 3), "axis": None}
 
 
 class Magnitudes(_Calibrator):
-    """Counts magnitudes in fixed logarithmic bins and keeps the largest of them.
+    """Counts magnitudes in a histogram of fixed logarithmic bins, and keeps the largest of them.
 
-    `where` says in errors what was observed.
+    `where` names what is observed in errors.
     """
 
     def __init__(self, num_bits: Any = (4, 3), axis: Any = None, unsigned: bool = False) -> None:
