@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: six graphs that point into the checkpoint's weights, tokenizers, and a manifest."""
+"""Exports a checkpoint to a bundle: six graphs that point into its weights, tokenizers, and a manifest."""
 
 from __future__ import annotations
 
@@ -38,10 +38,15 @@ from .tokenizers import write_tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """`precision` None computes each network in the type it is stored in. `hash_weights` reads every byte once.
+    """Holds the options of an export.
 
-    With `fp8_as_stored` graphs read FP8 weights of linear layers as they lie, and dequantize them; without, they are
-    converted. TensorRT needs a GPU from sm_89 for such graphs.
+    Attributes:
+        precision: The type that every network computes in; None takes the type that each is stored in.
+        fp8_as_stored: Graphs read FP8 weights of linear layers as they lie, and dequantize them, for which TensorRT
+            needs a GPU from sm_89; without, they are converted.
+        operators: The operators that graphs may have.
+        hash_weights: Reads every byte once.
+        overwrite: Replaces a bundle that is there.
     """
 
     precision: Precision | None = None
@@ -56,7 +61,9 @@ def export_bundle(
 ) -> Bundle:
     """Write a bundle at `path`, whole or not at all, and open it.
 
-    Raises CheckpointError if a tensor is missing, extra or misshapen, ExportError if tracing fails or `path` is taken.
+    Raises:
+        CheckpointError: A tensor is missing, extra or misshapen.
+        ExportError: Tracing fails or `path` is taken.
     """
     options, progress = options or ExportOptions(), progress or Silent()
     if path.exists() and not options.overwrite:
@@ -85,12 +92,12 @@ def check_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, tup
 
 
 def _cost(component: Component, tensors: Mapping[str, object]) -> float:
-    """What tracing takes, in units that a progress bar can add up: it grows with the number of layers."""
+    """Return what tracing takes, in units that a progress bar can add up: it grows with the number of layers."""
     return len(tensors) * component.trace_cost
 
 
 class _BundleWriter:
-    """The steps of one export, and what they have written so far."""
+    """Writes one bundle, step by step, and keeps what it has written so far."""
 
     def __init__(
         self,
@@ -225,13 +232,13 @@ class _BundleWriter:
 
 
 def file_record(folder: Path, path: str) -> FileRecord:
-    """`path` is relative to the bundle's `folder`."""
+    """Return the manifest's record of the file at `path`, relative to the bundle's `folder`, with its size and hash."""
     file = folder / path
     return FileRecord(path=path, size_bytes=file.stat().st_size, sha256=sha256_file(file))
 
 
 def weights_record(file: Path, origin: str) -> WeightsRecord:
-    """For a file among the bundle's weights; without its full hash."""
+    """Return the manifest's record of a file among the bundle's weights, without its full hash."""
     tensors = TensorFile.open(file)
     return WeightsRecord(
         path=f"{WEIGHTS}/{file.name}",
@@ -243,7 +250,13 @@ def weights_record(file: Path, origin: str) -> WeightsRecord:
 
 
 def attach_weights(model: ir.Model, placed: Mapping[str, Placed], folder: Path) -> dict[str, Placed]:
-    """Make each valueless initializer external data at its place; locations are relative to the graph's `folder`."""
+    """Make each initializer without a value external data at its place.
+
+    Locations are relative to the graph's `folder`.
+
+    Returns:
+        The places that were used, by the tensor's name.
+    """
     used: dict[str, Placed] = {}
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:

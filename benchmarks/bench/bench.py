@@ -1,4 +1,4 @@
-"""A whole benchmark: ours, peers beside it, the GPU's ceilings, how far from them, and what each gain is worth."""
+"""Runs a whole benchmark: ours, peers beside it, the GPU's ceilings, how far from them, and what each gain is worth."""
 
 from __future__ import annotations
 
@@ -36,10 +36,15 @@ from .unpruned import check_unpruned
 
 
 def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[Record]:
-    """Measure, and write the report into `options.out`: it is there after each part, should a later one be cut off.
+    """Measure, and write the report into `options.out`.
 
-    Raises RequestError, BundleError, and ExecutorError if our own part fails. Parts that cannot be had here, such as a
-    peer that is not installed, are Failures among the records.
+    It is there after each part, should a later one be cut off. Parts that cannot be had here, such as a peer that is
+    not installed, are Failures among the records.
+
+    Raises:
+        RequestError: The options ask for what no request or report may be.
+        BundleError: A bundle cannot be opened, or `unpruned` does not belong to it.
+        ExecutorError: Our own part fails.
     """
     progress = progress or Silent()
     bundle = Bundle.open(options.bundle)
@@ -86,7 +91,7 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
 
 
 def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Image.Image | None]:
-    """The request, and its reference at its trained size. Raises RequestError for what no request may be."""
+    """Return the request, and its reference at its trained size; raise RequestError for what no request may be."""
     model = bundle.manifest.model
     reference, placed = None, None
     if not options.generate:
@@ -107,13 +112,13 @@ def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Image.Image 
 
 
 def made_picture(size: Size) -> Image.Image:
-    """A smooth colourful picture, always the same."""
+    """Return a smooth colourful picture, always the same."""
     coarse = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
 def write_report(records: list[Record], folder: Path) -> None:
-    """JSON lines, the page and the chart of what is there so far."""
+    """Write JSON lines, the page and the chart of what is there so far."""
     runs = comparable(records)[0]
     chart = draw(runs) if runs else None
     with atomic_file(folder / REPORT) as file:
@@ -176,7 +181,7 @@ def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: Run) -
 
 
 def _or_failure(name: str, make: Callable[[], Record]) -> Record:
-    """What was measured so far is not lost with a part that cannot be had."""
+    """Return the record, or a Failure: what was measured so far is not lost with a part that cannot be had."""
     try:
         return make()
     except (KontextError, ValueError) as error:

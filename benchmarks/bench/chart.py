@@ -1,4 +1,4 @@
-"""Where the time of a request goes, as a picture: a stacked bar an engine."""
+"""Draws where the time of a request goes: one stacked bar per engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLOURS = {
 
 
 def draw(runs: Sequence[Run]) -> Image.Image:
-    """Medians of the stages; all bars have one scale."""
+    """Draw the medians of the stages; all bars have one scale."""
     sheet = Image.new("RGB", (WIDTH, TOP + len(runs) * (BAR + GAP) + LEGEND), PAPER)
     pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(15), ImageFont.load_default(13)
     pen.text((LEFT, 12), "a warm request, milliseconds", INK, font=font)

@@ -1,4 +1,4 @@
-"""A benchmark at full size where no checkpoint can be had: random weights of FLUX.1 Kontext's real shapes.
+"""Runs a benchmark at full size where no checkpoint can be had: random weights of FLUX.1 Kontext's real shapes.
 
     python -m kontext_trt.benchmarks.bench.full_size prepare FOLDER [--operators single]
     python -m kontext_trt.benchmarks.bench.full_size run FOLDER --out REPORT [--peer diffusers ...] [--skip-fill]
@@ -39,7 +39,7 @@ def prepare(
     operators: Annotated[Operators, typer.Option(help="What the graphs are made of.")] = Operators.SINGLE,
     tiny: Annotated[bool, typer.Option("--tiny", help="The tiny model in fp32, to try the road on a CPU.")] = False,
 ) -> None:
-    """A bundle and a diffusers folder without weights, FOLDER/bundle and FOLDER/checkpoint."""
+    """Make a bundle and a diffusers folder without weights, FOLDER/bundle and FOLDER/checkpoint."""
     from ...export.checkpoint import open_checkpoint
     from ...export.checkpoint.open import SIZES_FILE
     from ...export.configs import ModelConfig
@@ -130,7 +130,7 @@ def phase(name: str) -> Iterator[None]:
 
 
 class Lines:
-    """Progress as lines: each task with its seconds when it is done."""
+    """Prints progress as lines: each task with its seconds when it is done."""
 
     def start(self, task: str, total: float) -> None:
         self._task, self._left, self._since = task, total, time.perf_counter()

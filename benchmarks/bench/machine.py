@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, and the versions of what took part."""
+"""Describes the machine that a benchmark ran on, and the versions of what took part."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PACKAGES = (
 
 
 def this_machine() -> Machine:
-    """The first GPU stands for all."""
+    """Return a description of this machine; the first GPU stands for all."""
     gpus, _ = find_gpus()
     return Machine(
         date=time.strftime("%Y-%m-%d"),

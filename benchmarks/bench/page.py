@@ -1,4 +1,4 @@
-"""A benchmark as one HTML page that needs no other file."""
+"""Renders a benchmark as one HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ img { max-width: 100% }
 
 
 def render(records: Sequence[Record], chart: Image.Image | None) -> str:
-    """Headline, chart, tables."""
+    """Render headline, chart and tables."""
     parts = [
         "<!doctype html>",
         '<meta charset="utf-8">',

@@ -1,4 +1,4 @@
-"""What a benchmark found, as tables of words: the same for the screen and for the page."""
+"""Tells what a benchmark found as tables of words: the same for the screen and for the page."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ from .records import (
 from .section import ENOUGH, Section, bytes_text, count_text, number_text, size_text, spread_text
 
 STAGES = ("tokenize", "prepare", "text", "encode", "condition", "denoise", "decode", "host_gap")
-"""In the order of a request; they add up to its total."""
+"""The stages in the order of a request; they add up to its total."""
 
 PRUNING = "last-block pruning"
 Kind = TypeVar("Kind", bound=Record)
 
 
 def of_kind(records: Iterable[Record], kind: type[Kind]) -> list[Kind]:
+    """Return the records of one kind."""
     return [record for record in records if isinstance(record, kind)]
 
 
 def comparable(records: Sequence[Record]) -> tuple[list[Run], list[str]]:
-    """Runs whose pictures agree with the first one's, and words about the others: no speed is quoted of them."""
+    """Return the runs whose pictures agree with the first one's, and words about the others.
+
+    No speed is quoted of the others.
+    """
     runs = of_kind(records, Run)
     refused = {one.other: one for one in of_kind(records, Agreement) if not one.agree}
     words = [
@@ -46,7 +50,7 @@ def comparable(records: Sequence[Record]) -> tuple[list[Run], list[str]]:
 
 
 def sections(records: Sequence[Record]) -> list[Section]:
-    """All tables that these records fill."""
+    """Return all tables that these records fill."""
     runs, refused = comparable(records)
     refused += [f"{one.engine} was not measured: {one.reason}" for one in of_kind(records, Failure)]
     makers: tuple[Callable[[], Section | None], ...] = (
@@ -68,7 +72,7 @@ def sections(records: Sequence[Record]) -> list[Section]:
 
 
 def headline(records: Sequence[Record]) -> list[str]:
-    """The machine and the request, a line each."""
+    """Return the machine and the request, one line each."""
     lines = []
     for machine in of_kind(records, Machine):
         gpu = f"{machine.gpu}, driver {machine.driver or 'unknown'}" if machine.gpu else "no GPU"
@@ -116,7 +120,7 @@ def _speeds(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _spreads(runs: Sequence[Run]) -> Section | None:
-    """Percentiles where there are values enough for them, else the range."""
+    """Return percentiles where there are values enough for them, else the range."""
     if not runs:
         return None
     rows = tuple((name, *(spread_text(run.warm.get(name)) for run in runs)) for name in _timed(runs))

@@ -1,4 +1,4 @@
-"""Comparing a quantized bundle with the one it was made from, and finding what to keep for a budget of error."""
+"""Compares a quantized bundle with the one it was made from, and finds what to keep for a budget of error."""
 
 from __future__ import annotations
 
@@ -29,8 +29,14 @@ REPORTS = "reports"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions:
-    """`steps` None takes the bundle's default. `layers` also looks at each quantized layer alone, which takes a run of
-    the denoiser a layer. `budget_db` asks which layers to keep for this SQNR of the prediction."""
+    """Holds the options of a comparison.
+
+    Attributes:
+        steps: Steps of each request; None takes the bundle's default.
+        device: Where torch computes.
+        layers: Also look at each quantized layer alone, which takes a run of the denoiser per layer.
+        budget_db: Ask which layers to keep for this SQNR of the prediction, in dB.
+    """
 
     steps: int | None = None
     device: TorchDevice = TorchDevice.AUTO
@@ -49,7 +55,8 @@ def compare_bundles(
 
     Torch runs both: it emulates what is quantized, so FP4 can be compared without a GPU that has it.
 
-    Raises QuantizationError if the bundles are of different models, or there is no case.
+    Raises:
+        QuantizationError: The bundles are of different models, or there is no case.
     """
     options, progress = options or CompareOptions(), progress or Silent()
     if not cases:

@@ -1,4 +1,4 @@
-"""A comparison as one PNG: error by step, by block and by layer. Drawn with Pillow, which is there already."""
+"""Draws a comparison as one PNG: error by step, by block and by layer; with Pillow, which is there already."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ COLORS = ((31, 96, 170), (200, 90, 30), (60, 140, 70), (140, 70, 150), (120, 120
 
 
 def draw(comparison: Comparison) -> Image.Image:
-    """Panels below each other: latents' SQNR after each step, a line a case; SQNR of blocks; the layers' noise."""
+    """Draw panels below each other.
+
+    They are the latents' SQNR after each step, one line per case; the SQNR of blocks; the layers' noise.
+    """
     steps = {f"seed {case.seed}": [step.sqnr_db for step in case.steps] for case in comparison.cases}
     streams: dict[str, list[float]] = {}
     for error in comparison.blocks:
@@ -36,7 +39,7 @@ def draw(comparison: Comparison) -> Image.Image:
 
 
 def side_by_side(one: Image.Image, other: Image.Image) -> Image.Image:
-    """The reference's picture, the other's, and their difference, eight times as strong around grey."""
+    """Draw the reference's picture, the other's, and their difference, eight times as strong around grey."""
     change = np.asarray(other, np.int32) - np.asarray(one, np.int32)
     difference = Image.fromarray((128 + 8 * change).clip(0, 255).astype(np.uint8))
     sheet = Image.new("RGB", (3 * one.width + 2 * 8, one.height), "white")
@@ -79,7 +82,7 @@ def _lines(
 
 
 def _scale(values: Sequence[float], from_zero: bool) -> tuple[float, float]:
-    """Lower and upper end of an axis that shows all values."""
+    """Return the lower and upper end of an axis that shows all values."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     low = 0.0 if from_zero else math.floor(low / 5) * 5
     high = high if from_zero else math.ceil(high / 5) * 5

@@ -1,4 +1,4 @@
-"""Running requests with a witness: what goes into one step of the denoiser, and what comes out of every step."""
+"""Runs requests with a witness: what goes into one step of the denoiser, and what comes out of every step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ Inputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A request to compare on: an edit, or without `image` text to image. `size` None takes the model's own choice."""
+    """Describes a request to compare on: an edit, or without `image` text to image.
+
+    `size` None takes the model's own choice.
+    """
 
     prompt: str
     seed: int

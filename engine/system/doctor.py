@@ -1,4 +1,4 @@
-"""What this machine can do, what it lacks, and the command that mends it."""
+"""Finds what this machine can do, what it lacks, and the command that mends it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .gpus import Gpu, find_gpus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartReport:
-    """One thing a user may want to do. A package's version is None where it is missing."""
+    """Describes one thing a user may want to do; a package's version is None where it is missing."""
 
     name: str
     packages: Mapping[str, str | None]
@@ -22,6 +22,8 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
+    """Describes the machine, and everything that a user may want to do on it."""
+
     python: str
     platform: str
     gpus: tuple[Gpu, ...]

@@ -1,4 +1,7 @@
-"""A training's state as files small enough to be sent: one safetensors blob, cut in parts, and what it is in JSON."""
+"""Writes a training's state as files small enough to be sent.
+
+It is one safetensors blob, cut in parts, and what it is in JSON.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,11 @@ INDEX = "state.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a training is. `stage` is "vae" or "flow"; `seconds` what it has used of its time; `shift` and `scaling`
-    normalise latents, once the autoencoder is done; tokenizers are JSON."""
+    """Says how far a training is.
+
+    `stage` is "vae" or "flow"; `seconds` what it has used of its time; `shift` and `scaling` normalise latents, once
+    the autoencoder is done; tokenizers are JSON.
+    """
 
     clip: str
     t5: str
@@ -37,7 +43,7 @@ class Progress:
 
 
 def save_state(folder: Path, progress: Progress, tensors: dict[str, Tensor]) -> None:
-    """Replace `folder` by this state: state.json and part-0.bin, part-1.bin, ..."""
+    """Replace `folder` by this state: state.json and part-0.bin, part-1.bin and so on."""
     blob = save(tensors)
     parts = [blob[start : start + PART_BYTES] for start in range(0, len(blob), PART_BYTES)]
     fresh, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
@@ -55,7 +61,7 @@ def save_state(folder: Path, progress: Progress, tensors: dict[str, Tensor]) -> 
 
 
 def load_state(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
-    """Raises CheckpointError if a part is missing or is another state's."""
+    """Read a state; raise CheckpointError if a part is missing or is another state's."""
     try:
         index = json.loads((folder / INDEX).read_text())
         progress, hashes = Progress(**index["progress"]), index["parts"]

@@ -1,4 +1,4 @@
-"""T5's encoder: transformers' module behind this project's component border."""
+"""Wraps transformers' T5 encoder behind this project's component border."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ ATTENTION = "kontext_trt"
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Scaled dot product attention with a contiguous result: what it returns otherwise depends on the CPU's kernel, and
-    tracing records reshapes that hold for that layout alone. Every token is attended to, so there is no mask but the
-    bias of relative positions."""
+    """Compute scaled dot product attention with a contiguous result.
+
+    What it returns otherwise depends on the CPU's kernel, and tracing records reshapes that hold for that layout alone.
+    Every token is attended to, so there is no mask but the bias of relative positions.
+    """
     assert attention_mask is None
     bias, scale = options["position_bias"], options["scaling"]
     result = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
@@ -37,7 +39,7 @@ def _use_rms_norm(model: nn.Module, config: T5Config) -> None:
 
 
 def t5_encoder(config: T5Config) -> T5EncoderModel:
-    """transformers' encoder of this configuration."""
+    """Return transformers' encoder of this configuration."""
     arguments: dict[str, Any] = {
         "vocab_size": config.vocabulary,
         "d_model": config.width,
@@ -55,7 +57,10 @@ def t5_encoder(config: T5Config) -> T5EncoderModel:
 
 
 class T5(nn.Module):
-    """`input_ids` (b, 512) int32 -> `text` (b, 512, width) float32. No mask: padding is attended to, as in FLUX."""
+    """Computes `input_ids` (b, 512) int32 -> `text` (b, 512, width) float32.
+
+    There is no mask: padding is attended to, as in FLUX.
+    """
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()

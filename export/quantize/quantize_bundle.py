@@ -1,4 +1,4 @@
-"""From a bundle to a quantized one: what the recipe changes is written anew, everything else is shared."""
+"""Writes a quantized bundle from a bundle: what the recipe changes is written anew, everything else is shared."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ..graphs.weights import Placed, write_tensors
 from .calibration import Calibration
 
 CALIBRATION = "calibration.json"
-"""The calibration that a bundle was quantized with, in the bundle."""
+"""The name in the bundle of the calibration that it was quantized with."""
 
 
 def quantize_bundle(
@@ -44,10 +44,11 @@ def quantize_bundle(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Write a quantized bundle at `path`, whole or not at all, and open it. The old one stays, its files are shared.
+    """Write a quantized bundle at `path`, whole or not at all, and open it; the old one stays, its files are shared.
 
-    Raises QuantizationError if the recipe quantizes nothing, the bundle is quantized already, a range is missing or 0,
-    or `path` is taken.
+    Raises:
+        QuantizationError: The recipe quantizes nothing, the bundle is quantized already, a range is missing or 0,
+            or `path` is taken.
     """
     progress = progress or Silent()
     check_place(path, overwrite=overwrite)
@@ -66,8 +67,12 @@ def check_place(path: Path, *, overwrite: bool) -> None:
 
 
 def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
-    """Raise QuantizationError if a recipe quantizes nothing, a graph is for ONNX Runtime alone, or a pattern of the
-    recipe matches no layer."""
+    """Check that a recipe fits a bundle before anything is written.
+
+    Raises:
+        QuantizationError: The recipe quantizes nothing, a graph is for ONNX Runtime alone, or a pattern of the
+            recipe matches no layer.
+    """
     if not recipe.components:
         raise QuantizationError(f"the recipe {recipe.name} quantizes nothing; take another with --recipe")
     for component in recipe.components:
@@ -87,7 +92,7 @@ def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
 
 
 class _Writer:
-    """The steps of one quantization, and what they have written so far."""
+    """Writes one quantized bundle, step by step, and keeps what it has written so far."""
 
     def __init__(
         self, bundle: Bundle, folder: Path, recipe: Recipe, calibration: Calibration | None, progress: Progress
@@ -150,7 +155,7 @@ class _Writer:
         return self._record(record, graph, layers), file
 
     def _edit(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
-        """Put the recipe into the graph. Returns the layers whose weights are to be written."""
+        """Put the recipe into the graph and return the layers whose weights are to be written."""
         quantizer = GraphQuantizer(model, record.precision, self.ranges)
         linears = find_linears(model)
         attentions = find_attention(model, linears)
@@ -210,7 +215,7 @@ class _Writer:
 
 
 def _view(linear: LinearNodes) -> View:
-    """Where a layer's weight lies."""
+    """Return where a layer's weight lies."""
     tensor = linear.weight.const_value
     assert isinstance(tensor, ir.ExternalTensor)
     scale = linear.stored_scale.const_value if linear.stored_scale is not None else None

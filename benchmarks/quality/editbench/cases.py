@@ -1,4 +1,7 @@
-"""EditBench: 200 held-out requests whose answers are known, and edits in a row of one picture. All of it is fixed."""
+"""Defines EditBench's 200 held-out requests whose answers are known, and edits in a row of one picture.
+
+All are fixed.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,19 @@ KINDS: Mapping[str, Mapping[str, int]] = {
     "reference in a new scene": {"creature": 20},
     TEXT_TO_IMAGE: {TEXT_TO_IMAGE: 20},
 }
-"""How many requests of each task there are, by the kinds that KontextBench has."""
+"""The number of requests of each task, by the kinds that KontextBench has."""
 NUM_CASES = sum(sum(tasks.values()) for tasks in KINDS.values())
 FIRST_SEED = 20_000
-"""Of the held-out samples. The training's own validation has others."""
+"""The first seed of the held-out samples; the training's own validation has others."""
 
 TURNS = ("recolour", "add", "move", "resize", "recolour", "remove")
-"""Edits in a row; each reference is the answer to the one before."""
+"""The edits in a row; each reference is the answer to the one before."""
 NUM_CHAINS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request: its number in the set, its kind, and the sample with reference, instruction and answer."""
+    """Describes one request: its number in the set, its kind, and the sample with reference, instruction and answer."""
 
     number: int
     kind: str
@@ -40,7 +43,7 @@ class Case:
 
 
 def cases(count: int = NUM_CASES) -> tuple[Case, ...]:
-    """The first `count` requests, in an order that mixes the tasks evenly. Raises ValueError out of 1..200."""
+    """Return the first `count` requests, in an order that mixes the tasks evenly; raise ValueError out of 1..200."""
     if not 1 <= count <= NUM_CASES:
         raise ValueError(f"EditBench has {NUM_CASES} requests; ask for 1 to {NUM_CASES} of them, not {count}")
     places = sorted(
@@ -56,7 +59,7 @@ def cases(count: int = NUM_CASES) -> tuple[Case, ...]:
 
 
 def chain(number: int) -> tuple[Sample, ...]:
-    """Edits in a row: the scene before each is the one that the edit before it should have given."""
+    """Return edits in a row: the scene before each is the one that the edit before it should have given."""
     draw = Draw(Random(f"chain {number}"), held_out=True)
     scene = draw.scene(SQUARE, num_things=(3, 4), sign=0.0)
     samples = []
