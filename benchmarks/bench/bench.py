@@ -18,15 +18,14 @@ from ...engine.system.gpus import find_gpus
 from ...runtime.inputs.pictures import read_picture
 from ...runtime.inputs.placement import Fit, nearest_size, place
 from ...runtime.inputs.request import make_request
+from ..environment import require_report
 from .ablation import ablate
 from .agreement import agreement
 from .ceilings import measure_ceilings
-from .chart import draw
 from .engine_process import ENGINE, Job, run_engine
 from .machine import this_machine
 from .nvml import load_nvml
 from .options import CHART, PAGE, REFERENCE, REPORT, BenchOptions
-from .page import render
 from .peers import PeerName, measure_peer, picture_path
 from .plan_only import ALL_RESIDENT, check, predict, within
 from .records import Case, Ceilings, Failure, Record, Run, encode_lines
@@ -38,9 +37,10 @@ from .unpruned import check_unpruned
 def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[Record]:
     """Measure, and write the report into `options.out`: it is there after each part, should a later one be cut off.
 
-    Raises RequestError, BundleError, and ExecutorError if our own part fails. Parts that cannot be had here, such as a
-    peer that is not installed, are Failures among the records.
+    Raises MissingDependencyError if no report can be made, RequestError, BundleError, and ExecutorError if our own part
+    fails. Parts that cannot be had here, such as a peer that is not installed, are Failures among the records.
     """
+    require_report()
     progress = progress or Silent()
     bundle = Bundle.open(options.bundle)
     unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
@@ -122,16 +122,20 @@ def made_picture(size: Size) -> Image.Image:
 
 
 def write_report(records: list[Record], folder: Path) -> None:
-    """JSON lines, the page and the chart of what is there so far."""
+    """JSON lines, the page and the chart of what is there so far. For after `require_report`."""
+    from ..figures import png
+    from .chart import draw
+    from .page import render
+
     runs = comparable(records)[0]
-    chart = draw(runs) if runs else None
+    chart = png(draw(runs)) if runs else None
     with atomic_file(folder / REPORT) as file:
         file.write(encode_lines(records))
     with atomic_file(folder / PAGE) as file:
         file.write(render(records, chart).encode())
     if chart is not None:
         with atomic_file(folder / CHART) as file:
-            chart.save(file, format="PNG", optimize=True)
+            file.write(chart)
 
 
 def _ours(options: BenchOptions, case: Case, image: Path | None) -> Run:
