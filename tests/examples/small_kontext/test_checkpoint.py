@@ -41,6 +41,7 @@ def demo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("demo", path, "--checkpoint", CHECKPOINT, "--image", BEFORE, "--prompt", PROMPT, "--steps", 28)
     assert "edited.png  128x128  seed 0" in done.stdout
     assert "random" not in done.stderr
+    assert "warning:" not in done.stderr
     return path
 
 
