@@ -22,13 +22,13 @@ from ..environment import require_report
 from .ablation import ablate
 from .agreement import agreement
 from .ceilings import measure_ceilings
-from .engine_process import ENGINE, Job, run_engine
+from .engine_process import ENGINE, EngineJob, run_engine
 from .machine import this_machine
 from .nvml import load_nvml
 from .options import CHART, PAGE, REFERENCE, REPORT, BenchOptions
 from .peers import PeerName, measure_peer, picture_path
 from .plan_only import ALL_RESIDENT, check, predict, within
-from .records import Case, Ceilings, Failure, Record, Run, encode_lines
+from .records import Case, Ceilings, EngineRun, Record, Unmeasured, encode_lines
 from .roofline import hoisting, roofline
 from .sections import comparable
 from .unpruned import check_unpruned
@@ -38,7 +38,7 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
     """Measure, and write the report into `options.out`: it is there after each part, should a later one be cut off.
 
     Raises MissingDependencyError if no report can be made, RequestError, BundleError, and ExecutorError if our own part
-    fails. Parts that cannot be had here, such as a peer that is not installed, are Failures among the records.
+    fails. Parts that cannot be had here, such as a peer that is not installed, are Unmeasured among the records.
     """
     require_report()
     progress = progress or Silent()
@@ -66,12 +66,12 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
 
     if find_gpus()[0] and load_nvml() is None:
         reason = "nvidia-ml-py is not installed, or the driver does not answer it"
-        records.append(Failure(engine="clocks, power and peak memory", reason=reason))
+        records.append(Unmeasured(engine="clocks, power and peak memory", reason=reason))
     ours = add(ENGINE, lambda: _ours(options, case, image))
-    assert isinstance(ours, Run)
+    assert isinstance(ours, EngineRun)
     for peer in options.peers:
         found = add(peer.value, lambda peer=peer: _peer(options, peer, case, image, ours.precision))
-        if isinstance(found, Run):
+        if isinstance(found, EngineRun):
             add(f"{peer.value}'s picture", lambda peer=peer: _agreement(options.out, peer))
     ceilings = add("ceilings", measure_ceilings) if options.ceilings else None
     measured = {name: spread.p50 for name, spread in ours.warm.items()}
@@ -138,9 +138,9 @@ def write_report(records: list[Record], folder: Path) -> None:
             file.write(chart)
 
 
-def _ours(options: BenchOptions, case: Case, image: Path | None) -> Run:
+def _ours(options: BenchOptions, case: Case, image: Path | None) -> EngineRun:
     return run_engine(
-        Job(
+        EngineJob(
             bundle=options.bundle,
             executor=options.executor,
             vram_bytes=options.vram_bytes,
@@ -154,7 +154,9 @@ def _ours(options: BenchOptions, case: Case, image: Path | None) -> Run:
     )
 
 
-def _peer(options: BenchOptions, peer: PeerName, case: Case, image: Path | None, precision: str) -> Run | Failure:
+def _peer(
+    options: BenchOptions, peer: PeerName, case: Case, image: Path | None, precision: str
+) -> EngineRun | Unmeasured:
     assert options.checkpoint is not None
     return measure_peer(
         peer,
@@ -178,7 +180,7 @@ def _ablation(options: BenchOptions, bundle: Bundle, case: Case, image: Path | N
     return ablate(bundle, executor, case, image, repeat=options.repeat, unpruned=unpruned)
 
 
-def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: Run) -> Record:
+def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: EngineRun) -> Record:
     usual = squarest(bundle.manifest.model.sizes)
     if (case.size, case.reference, case.batch) != (usual, usual, 1):
         raise RequestError("memory is predicted for one picture of the squarest size with a reference like it")
@@ -193,4 +195,4 @@ def _or_failure(name: str, make: Callable[[], Record]) -> Record:
     try:
         return make()
     except (KontextError, ValueError) as error:
-        return Failure(engine=name, reason=str(error))
+        return Unmeasured(engine=name, reason=str(error))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from ..figures import INK, PAPER, QUIET, SMALL, TEXT, TITLE, new_figure, style_axes
-from .records import Run
+from .records import EngineRun
 from .sections import STAGES
 
 WIDTH, ROW, AROUND = 9.0, 0.55, 1.7
@@ -26,7 +26,7 @@ LABELLED = 0.06
 """The share of the axis from which a stage's bar has room for its number."""
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[EngineRun]) -> Figure:
     """Medians of the stages, the median total at the end of each bar. All bars have one scale."""
     figure = new_figure(WIDTH, AROUND + ROW * len(runs))
     axes = figure.add_subplot()
@@ -59,6 +59,6 @@ def draw(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _median(run: Run, stage: str) -> float:
+def _median(run: EngineRun, stage: str) -> float:
     """The host's gap is a difference of clocks, and may be less than nothing by their error."""
     return max(0.0, run.warm[stage].p50) if stage in run.warm else 0.0

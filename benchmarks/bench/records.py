@@ -48,7 +48,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="cas
         return tuple(range(self.seed, self.seed + self.batch))
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="machine"):
+class Host(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="machine"):
     """Where and with what. `packages` are the versions of what took part."""
 
     date: str
@@ -96,7 +96,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     host_anonymous: int
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
+class EngineRun(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     """One engine's times for the case. `cold` are milliseconds of the first request in a fresh process and of what came
     before it (import, open, load), `warm` spreads over the repetitions: `total`, the stages, `step` over all steps.
     `host_gap` in it is the time of a request in which no stage ran.
@@ -117,7 +117,7 @@ PICTURES_DIFFER = "one seed's pictures differ in bits from request to request"
 """A run's note."""
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
+class Unmeasured(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
     """An engine that could not be measured, and why."""
 
     engine: str
@@ -242,7 +242,17 @@ class MemoryCheck(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
 
 
 Record = (
-    Case | Machine | Run | Failure | Agreement | Ceilings | Roofline | Hoisting | Ablation | Prediction | MemoryCheck
+    Case
+    | Host
+    | EngineRun
+    | Unmeasured
+    | Agreement
+    | Ceilings
+    | Roofline
+    | Hoisting
+    | Ablation
+    | Prediction
+    | MemoryCheck
 )
 
 

@@ -20,7 +20,7 @@ from ...runtime.outputs.result import Result
 from ..environment import require_report
 from .metrics import cosine, decibels, psnr_db, sqnr_db, ssim
 from .noise import DenoiserPair, choose_exclusions
-from .probe import Case, Inputs, WitnessExecutor
+from .probe import CompareCase, Inputs, WitnessExecutor
 from .report import CaseReport, Comparison, StepError
 
 REPORTS = "reports"
@@ -41,7 +41,7 @@ class CompareOptions:
 def compare_bundles(
     reference: Bundle,
     other: Bundle,
-    cases: Sequence[Case],
+    cases: Sequence[CompareCase],
     options: CompareOptions | None = None,
     progress: Progress | None = None,
 ) -> tuple[Comparison, Path]:
@@ -120,7 +120,7 @@ def _comparison(
 
 
 def _case_report(
-    case: Case,
+    case: CompareCase,
     wanted: Result,
     found: Result,
     wanted_latents: Sequence[NDArray[np.float32]],

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...benchmarks.quality.editbench.letters import ALPHABET
-from ...benchmarks.quality.editbench.samples import Sample
+from ...benchmarks.quality.editbench.samples import EditSample
 from ...benchmarks.quality.editbench.scene import (
     ANATOMY,
     COLOURS,
@@ -63,7 +63,7 @@ def letter_roles(tokens: Sequence[str]) -> list[int]:
     return roles
 
 
-def places(sample: Sample, num_tokens: int) -> NDArray[np.int8]:
+def places(sample: EditSample, num_tokens: int) -> NDArray[np.int8]:
     """(num_tokens, len(CLASSES)): what stands at each token of the answer, by number; UNKNOWN where that is not asked
     for. Tokens beyond the answer's know nothing."""
     width, height = sample.size

@@ -12,7 +12,7 @@ WARM_UPS = 3
 """Steps before one is recorded: what is allocated or compiled once must not be in the recording."""
 
 
-class Step:
+class TrainingStep:
     """Loss, gradients, and both optimizers' steps. Samples are copied to where the recording reads them."""
 
     def __init__(self, loss: FlowLoss, optimizers: tuple[FlatAdam, ...], *, record: bool) -> None:

@@ -14,7 +14,15 @@ from PIL import Image
 
 from kontext_trt.benchmarks.bench.chart import COLOURS, draw
 from kontext_trt.benchmarks.bench.page import render
-from kontext_trt.benchmarks.bench.records import Agreement, Failure, Record, Run, Spread, decode_lines, encode_lines
+from kontext_trt.benchmarks.bench.records import (
+    Agreement,
+    EngineRun,
+    Record,
+    Spread,
+    Unmeasured,
+    decode_lines,
+    encode_lines,
+)
 from kontext_trt.benchmarks.bench.sections import STAGES, comparable, sections
 from kontext_trt.benchmarks.figures import png
 
@@ -85,20 +93,20 @@ def test_a_chart_leaves_matplotlibs_own_figures_alone():
 
 
 def test_failures_are_said():
-    records: list[Record] = [made_run("kontext-trt", 1.0), Failure(engine="torchao", reason="is not installed")]
+    records: list[Record] = [made_run("kontext-trt", 1.0), Unmeasured(engine="torchao", reason="is not installed")]
     assert "torchao was not measured: is not installed" in sections(records)[0].note
 
 
 def test_page_escapes_what_it_quotes():
-    records: list[Record] = [made_run("<b>", 1.0), Failure(engine="x", reason="a < b & c")]
+    records: list[Record] = [made_run("<b>", 1.0), Unmeasured(engine="x", reason="a < b & c")]
     page = render(records, None)
     assert "<b>" not in page
     assert "a &lt; b &amp; c" in page
 
 
 def test_page_has_the_chart_and_every_figure_of_the_tables():
-    records: list[Record] = [made_run("kontext-trt", 1234.5), Failure(engine="x", reason="is not installed")]
-    chart = png(draw([record for record in records if isinstance(record, Run)]))
+    records: list[Record] = [made_run("kontext-trt", 1234.5), Unmeasured(engine="x", reason="is not installed")]
+    chart = png(draw([record for record in records if isinstance(record, EngineRun)]))
     page = render(records, chart)
     assert base64.b64encode(chart).decode() in page
     for section in sections(records):
@@ -108,7 +116,7 @@ def test_page_has_the_chart_and_every_figure_of_the_tables():
 
 
 def test_lines_come_back_as_they_were():
-    records: list[Record] = [made_run("kontext-trt", 1.5), Failure(engine="x", reason='"quoted"\nlines')]
+    records: list[Record] = [made_run("kontext-trt", 1.5), Unmeasured(engine="x", reason='"quoted"\nlines')]
     text = encode_lines(records)
     assert text.count(b"\n") == 2
     assert decode_lines(text) == records

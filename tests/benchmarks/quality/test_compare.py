@@ -11,7 +11,7 @@ from PIL import Image
 from kontext_trt import Bundle, QuantizationError
 from kontext_trt.benchmarks.quality.compare import CompareOptions, compare_bundles
 from kontext_trt.benchmarks.quality.plot import PANEL_PIXELS
-from kontext_trt.benchmarks.quality.probe import Case
+from kontext_trt.benchmarks.quality.probe import CompareCase
 from kontext_trt.benchmarks.quality.report import Comparison
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.graphs.recipes import make_recipe
@@ -19,7 +19,7 @@ from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 
 SIZE = (64, 48)
-CASES = (Case(prompt="a red fox", seed=0, size=SIZE),)
+CASES = (CompareCase(prompt="a red fox", seed=0, size=SIZE),)
 
 
 def options(**fields: object) -> CompareOptions:
