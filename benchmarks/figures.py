@@ -16,12 +16,12 @@ TEXT, SMALL, TITLE = 9.0, 8.0, 10.0
 """Sizes of letters, in points."""
 DPI = 150
 MARGIN = 0.3
-"""Inches, at the left and the right; half of it above and below."""
+"""Inches, at the left and the right; a quarter of it above and below."""
 
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure of so many inches, whose parts make room for each other."""
-    layout = ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN / 2)
+    layout = ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN / 4)
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout=layout)
     FigureCanvasAgg(figure)
     return figure

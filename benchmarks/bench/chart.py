@@ -10,7 +10,7 @@ from ..figures import INK, PAPER, QUIET, SMALL, TEXT, TITLE, new_figure, style_a
 from .records import EngineRun
 from .sections import STAGES
 
-WIDTH, ROW, AROUND = 9.0, 0.55, 1.7
+WIDTH, ROW, AROUND = 9.0, 0.55, 1.5
 """Inches: of the chart, of a bar and its gap, and of the heights of title, axis and legend."""
 COLOURS = {
     "tokenize": "#787878",
