@@ -18,7 +18,7 @@ import msgspec
 
 from ..program import first_line, result_file, run_main
 from .child import ChildError, run_child
-from .records import Ceilings, Failure
+from .records import Ceilings, Unmeasured
 
 if TYPE_CHECKING:
     import torch
@@ -41,29 +41,29 @@ WARM_UP_MS = 200.0
 NUM_RUNS = 20
 
 
-def measure_ceilings(*, timeout_s: float = 120) -> Ceilings | Failure:
+def measure_ceilings(*, timeout_s: float = 120) -> Ceilings | Unmeasured:
     """Measure in a child process, about 15 s.
 
     In `products` and `attention` "bf16" is the best for that format, and "bf16 8704x3072x12288" or "bf16 cudnn" one of
     those that it was the best of. fp32 is measured without TF32.
     """
     if importlib.util.find_spec("torch") is None:
-        return Failure(engine="ceilings", reason="torch is not installed")
+        return Unmeasured(engine="ceilings", reason="torch is not installed")
     with tempfile.TemporaryDirectory() as name:
         found = Path(name) / "ceilings.json"
         try:
             run_child("-m", MODULE, str(found), log=Path(name) / "log", timeout_s=timeout_s)
         except ChildError as error:
-            return Failure(engine="ceilings", reason=str(error))
-        return msgspec.json.decode(found.read_bytes(), type=Ceilings | Failure)
+            return Unmeasured(engine="ceilings", reason=str(error))
+        return msgspec.json.decode(found.read_bytes(), type=Ceilings | Unmeasured)
 
 
-def measure() -> Ceilings | Failure:
+def measure() -> Ceilings | Unmeasured:
     """Measure in this process, on the current CUDA device."""
     import torch
 
     if not torch.cuda.is_available():
-        return Failure(engine="ceilings", reason=NO_DEVICE)
+        return Unmeasured(engine="ceilings", reason=NO_DEVICE)
     notes: list[str] = []
     copy = copy_rate(torch, COPIED_BYTES)
     products = {f"{name} {m}x{k}x{n}": rate for name, (m, k, n), rate in _product_rates(torch, notes)}

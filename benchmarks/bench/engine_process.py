@@ -30,7 +30,7 @@ from ...runtime.outputs.result import Output, Result
 from .agreement import likeness
 from .child import ChildError, end_with_parent, run_child
 from .nvml import GpuSampler
-from .records import PICTURES_DIFFER, Case, ComponentMemory, Memory, Run, Spread
+from .records import PICTURES_DIFFER, Case, ComponentMemory, EngineRun, Memory, Spread
 from .request import request_of
 
 ENGINE = "kontext-trt"
@@ -42,7 +42,7 @@ _CHILD = (
 )
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
     """Says what to measure; `picture` is where the first picture goes, `result` where what was found does."""
 
     bundle: Path
@@ -56,7 +56,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     result: Path
 
 
-def run_engine(job: Job) -> Run:
+def run_engine(job: EngineJob) -> EngineRun:
     """Measure in a child process, which prints into a log beside the result.
 
     Raises:
@@ -69,14 +69,14 @@ def run_engine(job: Job) -> Run:
             anonymous = run_child("-c", _CHILD, str(file), log=job.result.with_suffix(".log"))
         except ChildError as error:
             raise ExecutorError(f"the measured process {error}") from error
-    run = msgspec.json.decode(job.result.read_bytes(), type=Run)
+    run = msgspec.json.decode(job.result.read_bytes(), type=EngineRun)
     return msgspec.structs.replace(run, memory=msgspec.structs.replace(run.memory, host_anonymous=anonymous))
 
 
 def main(job_file: str, import_ms: float) -> None:
     """Measure the job of a file and write what was found; `import_ms` is what importing took before."""
     end_with_parent()
-    job = msgspec.json.decode(Path(job_file).read_bytes(), type=Job, dec_hook=lambda kind, value: kind(value))
+    job = msgspec.json.decode(Path(job_file).read_bytes(), type=EngineJob, dec_hook=lambda kind, value: kind(value))
     try:
         run = measure(job, import_ms)
     except KontextError as error:
@@ -84,7 +84,7 @@ def main(job_file: str, import_ms: float) -> None:
     job.result.write_bytes(msgspec.json.encode(run))
 
 
-def measure(job: Job, import_ms: float) -> Run:
+def measure(job: EngineJob, import_ms: float) -> EngineRun:
     """Run one request in the cold, two more in which graphs are recorded, and `repeat` warm ones.
 
     The caches of prompts and references are emptied before each. Pictures that differ in bits are noted: a decoder's
@@ -120,7 +120,7 @@ def measure(job: Job, import_ms: float) -> Run:
     if on_device and gpu.used_bytes is not None and gpu.first_bytes is not None:
         memory = msgspec.structs.replace(memory, device_peak=gpu.used_bytes - gpu.first_bytes)
     first.outputs[0].image.save(job.picture)
-    return Run(
+    return EngineRun(
         engine=ENGINE,
         executor=kontext.executor.name,
         bundle=kontext.bundle.fingerprint,

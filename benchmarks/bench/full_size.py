@@ -24,6 +24,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import Operators
 from ...engine.errors import BundleError
 from ...engine.system.files import is_taken
+from ..environment import require_report
 from ..program import run_main
 from .child import run_child
 from .options import BenchOptions
@@ -89,6 +90,7 @@ def run(
     peer_timeout: Annotated[float, typer.Option(min=1, help="Seconds for each peer, compiling included.")] = TIMEOUT_S,
 ) -> None:
     """Fill, link, and measure into REPORT."""
+    require_report()
     if not (folder / BUNDLE).is_dir():
         raise BundleError(f"{folder} has no {BUNDLE}; make it with: full_size prepare {folder}")
     unpruned, peers = folder / UNPRUNED, tuple(peer or ())

@@ -25,7 +25,7 @@ from ..program import result_file, run_main
 from .ceilings import DTYPES
 from .nvml import GpuSampler
 from .peers import PeerName, PeerRequest, read_request
-from .records import PICTURES_DIFFER, Case, ComponentMemory, Memory, Run, Spread
+from .records import PICTURES_DIFFER, Case, ComponentMemory, EngineRun, Memory, Spread
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def main() -> None:
     arguments.result.write_bytes(msgspec.json.encode(run))
 
 
-def measure(asked: PeerRequest) -> Run:
+def measure(asked: PeerRequest) -> EngineRun:
     """Import, open and load, compile if asked to, then run one request in the cold and `repeat` warm ones."""
     cold: dict[str, float] = {}
     watch = _Watch(cold)
@@ -105,7 +105,7 @@ def measure(asked: PeerRequest) -> Run:
     if not same:
         notes.append(PICTURES_DIFFER)
     peak = None if gpu.used_bytes is None or idle.first_bytes is None else gpu.used_bytes - idle.first_bytes
-    return Run(
+    return EngineRun(
         engine=asked.peer.value,
         executor=f"torch-{device.type}",
         bundle=None,

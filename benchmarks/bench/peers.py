@@ -12,7 +12,7 @@ import msgspec
 from ...engine.components import Precision
 from ...engine.errors import RequestError
 from .child import ChildError, run_child
-from .records import Case, Failure, Run
+from .records import Case, EngineRun, Unmeasured
 
 __all__ = ["TIMEOUT_S", "PeerName", "PeerRequest", "measure_peer", "picture_path", "read_request"]
 
@@ -76,7 +76,7 @@ def measure_peer(
     folder: Path,
     timeout_s: float = TIMEOUT_S,
     precision: str | None = None,
-) -> Run | Failure:
+) -> EngineRun | Unmeasured:
     """Measure a peer in a child process.
 
     Its first picture is FOLDER/PEER.png, what it printed FOLDER/PEER.log, and what it compiled FOLDER/PEER-compiled,
@@ -84,7 +84,7 @@ def measure_peer(
     """
     missing = [name for name in _NEEDS[peer] if importlib.util.find_spec(name) is None]
     if missing:
-        return Failure(engine=peer.value, reason=f"{missing[0]} is not installed")
+        return Unmeasured(engine=peer.value, reason=f"{missing[0]} is not installed")
     folder.mkdir(parents=True, exist_ok=True)
     request = PeerRequest(
         peer=peer,
@@ -113,8 +113,8 @@ def measure_peer(
                 environment=environment,
             )
         except ChildError as error:
-            return Failure(engine=peer.value, reason=str(error))
-        run = msgspec.json.decode(found.read_bytes(), type=Run)
+            return Unmeasured(engine=peer.value, reason=str(error))
+        run = msgspec.json.decode(found.read_bytes(), type=EngineRun)
     return msgspec.structs.replace(run, memory=msgspec.structs.replace(run.memory, host_anonymous=anonymous))
 
 

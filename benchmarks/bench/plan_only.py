@@ -33,7 +33,7 @@ from ...runtime.executors.open import GRAPH_BYTES, plan_costs, usual_shape
 from ...runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
 from .engine_process import precision_of
 from .graph_work import GraphWork
-from .records import Case, Checked, MemoryCheck, Predicted, Prediction, Run
+from .records import Case, Checked, EngineRun, MemoryCheck, Predicted, Prediction
 from .roofline import work_of
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def within(budget: int) -> str:
 
 
 def check(
-    prediction: Prediction, run: Run, residency: str = ALL_RESIDENT, *, capability: str | None = None
+    prediction: Prediction, run: EngineRun, residency: str = ALL_RESIDENT, *, capability: str | None = None
 ) -> MemoryCheck:
     """Compare a run's measured memory with the row for its executor, precision and `residency`.
 
@@ -128,7 +128,7 @@ def check(
     return MemoryCheck(executor=row.executor, precision=row.precision, residency=residency, rows=rows)
 
 
-def _row_of(prediction: Prediction, run: Run, residency: str, capability: str | None) -> Predicted:
+def _row_of(prediction: Prediction, run: EngineRun, residency: str, capability: str | None) -> Predicted:
     name = run.executor.rpartition(" (")[0]
     rows = {
         row.executor: row

@@ -53,7 +53,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="cas
         return tuple(range(self.seed, self.seed + self.batch))
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="machine"):
+class Host(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="machine"):
     """Says where and with what a benchmark ran; `packages` are the versions of what took part."""
 
     date: str
@@ -109,7 +109,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     host_anonymous: int
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
+class EngineRun(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     """Holds one engine's times for the case.
 
     `cold` are milliseconds of the first request in a fresh process and of what came before it (import, open, load),
@@ -132,7 +132,7 @@ PICTURES_DIFFER = "one seed's pictures differ in bits from request to request"
 """The note of a run whose pictures of one seed are not bit for bit the same."""
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
+class Unmeasured(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
     """Names an engine that could not be measured, and says why."""
 
     engine: str
@@ -280,7 +280,17 @@ class MemoryCheck(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
 
 
 Record = (
-    Case | Machine | Run | Failure | Agreement | Ceilings | Roofline | Hoisting | Ablation | Prediction | MemoryCheck
+    Case
+    | Host
+    | EngineRun
+    | Unmeasured
+    | Agreement
+    | Ceilings
+    | Roofline
+    | Hoisting
+    | Ablation
+    | Prediction
+    | MemoryCheck
 )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ...export.environment import quiet_libraries, require_export
 from ..program import positive, run_main
-from .measure import Cost, disk_bytes, measure_module
+from .measure import ProcessCost, disk_bytes, measure_module
 
 MODULE = "kontext_trt.benchmarks.costs.export_cost"
 
@@ -77,7 +77,7 @@ def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     print(json.dumps({"weight_bytes": sum(p.numel() * p.element_size() for p in module.parameters())}))
 
 
-def row(what: str, cost: Cost, written: int) -> dict[str, float | str]:
+def row(what: str, cost: ProcessCost, written: int) -> dict[str, float | str]:
     """Return one line of the table: what was measured, as a whole and per GB of weights."""
     gigabytes = cost.report["weight_bytes"] / 1e9
     return {

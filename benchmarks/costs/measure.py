@@ -16,7 +16,7 @@ from ..bench.child import ChildError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class ProcessCost:
     """Holds what a child process took; `report` is the JSON it printed last."""
 
     seconds: float
@@ -24,7 +24,7 @@ class Cost:
     report: dict[str, float]
 
 
-def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> Cost:
+def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> ProcessCost:
     """Run `python -m MODULE ARGUMENTS` and sample its memory; raise ChildError if it fails."""
     command = [sys.executable, "-m", module, *arguments]
     start = time.perf_counter()
@@ -44,7 +44,7 @@ def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> Co
     seconds = time.perf_counter() - start
     if child.returncode:
         raise ChildError(f"{module} ended with {child.returncode}; what it said is above")
-    return Cost(seconds=seconds, peak_anonymous_bytes=peak, report=json.loads(output.strip().splitlines()[-1]))
+    return ProcessCost(seconds=seconds, peak_anonymous_bytes=peak, report=json.loads(output.strip().splitlines()[-1]))
 
 
 def disk_bytes(folder: Path, *, besides: Path | None = None) -> int:

@@ -17,10 +17,10 @@ from ...engine.system.files import atomic_folder
 from ...export.emulate.torch_device import TorchDevice
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
+from ..environment import require_report
 from .metrics import cosine, decibels, psnr_db, sqnr_db, ssim
 from .noise import DenoiserPair, choose_exclusions
-from .plot import draw, side_by_side
-from .probe import Case, Inputs, WitnessExecutor
+from .probe import CompareCase, Inputs, WitnessExecutor
 from .report import CaseReport, Comparison, StepError
 
 REPORTS = "reports"
@@ -47,7 +47,7 @@ class CompareOptions:
 def compare_bundles(
     reference: Bundle,
     other: Bundle,
-    cases: Sequence[Case],
+    cases: Sequence[CompareCase],
     options: CompareOptions | None = None,
     progress: Progress | None = None,
 ) -> tuple[Comparison, Path]:
@@ -56,8 +56,13 @@ def compare_bundles(
     Torch runs both: it emulates what is quantized, so FP4 can be compared without a GPU that has it.
 
     Raises:
+        MissingDependencyError: No plot can be drawn.
         QuantizationError: The bundles are of different models, or there is no case.
     """
+    require_report()
+    from ..figures import png
+    from .plot import draw, side_by_side
+
     options, progress = options or CompareOptions(), progress or Silent()
     if not cases:
         raise QuantizationError("a comparison needs a request at least")
@@ -82,7 +87,7 @@ def compare_bundles(
     folder = other.path / REPORTS / f"against-{reference.fingerprint[:12]}"
     with atomic_folder(folder, replace=True) as temporary:
         made.save(temporary / "comparison.json")
-        draw(made).save(temporary / "errors.png")
+        (temporary / "errors.png").write_bytes(png(draw(made)))
         for index, (one, two) in enumerate(results, 1):
             side_by_side(one.image, two.image).save(temporary / f"pictures-{index}.png")
     return made, folder
@@ -122,7 +127,7 @@ def _comparison(
 
 
 def _case_report(
-    case: Case,
+    case: CompareCase,
     wanted: Result,
     found: Result,
     wanted_latents: Sequence[NDArray[np.float32]],

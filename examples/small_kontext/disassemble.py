@@ -20,13 +20,13 @@ from ...benchmarks.program import run_main
 from ...engine.errors import CheckpointError
 from .model import SMALL, SMOKE, flow_optimizer, new_pipeline
 from .optimizer import FlatAdam
-from .state import Progress, save_state
+from .state import TrainingProgress, save_state
 
 EPOCH = 100
 """The epoch, with which samples are drawn from other seeds than in the training before."""
 
 
-def state_of(folder: Path, *, new_text: bool = False) -> tuple[Progress, dict[str, Tensor]]:
+def state_of(folder: Path, *, new_text: bool = False) -> tuple[TrainingProgress, dict[str, Tensor]]:
     """Return the state of a training of the folder's weights; raise CheckpointError if the folder cannot be opened.
 
     With `new_text` T5's encoder begins anew.
@@ -43,7 +43,7 @@ def state_of(folder: Path, *, new_text: bool = False) -> tuple[Progress, dict[st
         "vae.average": FlatAdam(pipeline.vae, torch.float32).average.to(torch.bfloat16),
         "flow.average": flow_optimizer(pipeline, torch.float32).average.to(torch.bfloat16),
     }
-    progress = Progress(
+    progress = TrainingProgress(
         stage="flow",
         epoch=EPOCH,
         shift=pipeline.vae.config.shift_factor,

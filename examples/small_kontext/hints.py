@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...benchmarks.quality.editbench.letters import ALPHABET
-from ...benchmarks.quality.editbench.samples import Sample
+from ...benchmarks.quality.editbench.samples import EditSample
 from ...benchmarks.quality.editbench.scene import (
     ANATOMY,
     COLOURS,
@@ -70,7 +70,7 @@ def letter_roles(tokens: Sequence[str]) -> list[int]:
     return roles
 
 
-def places(sample: Sample, num_tokens: int) -> NDArray[np.int8]:
+def places(sample: EditSample, num_tokens: int) -> NDArray[np.int8]:
     """Return (num_tokens, len(CLASSES)): what stands at each token of the answer, by number.
 
     It is UNKNOWN where that is not asked for. Tokens beyond the answer's know nothing.

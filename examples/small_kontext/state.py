@@ -22,7 +22,7 @@ INDEX = "state.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Says how far a training is.
 
     `stage` is "vae" or "flow"; `seconds` what it has used of its time; `shift` and `scaling` normalise latents, once
@@ -42,7 +42,7 @@ class Progress:
     scaling: float = 1.0
 
 
-def save_state(folder: Path, progress: Progress, tensors: dict[str, Tensor]) -> None:
+def save_state(folder: Path, progress: TrainingProgress, tensors: dict[str, Tensor]) -> None:
     """Replace `folder` by this state: state.json and part-0.bin, part-1.bin and so on."""
     blob = save(tensors)
     parts = [blob[start : start + PART_BYTES] for start in range(0, len(blob), PART_BYTES)]
@@ -60,11 +60,11 @@ def save_state(folder: Path, progress: Progress, tensors: dict[str, Tensor]) -> 
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_state(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
+def load_state(folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]]:
     """Read a state; raise CheckpointError if a part is missing or is another state's."""
     try:
         index = json.loads((folder / INDEX).read_text())
-        progress, hashes = Progress(**index["progress"]), index["parts"]
+        progress, hashes = TrainingProgress(**index["progress"]), index["parts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} holds no state of a training ({error}); it should have a {INDEX}") from error
     parts = []

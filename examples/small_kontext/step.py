@@ -12,7 +12,7 @@ WARM_UPS = 3
 """The number of steps before one is recorded: what is allocated or compiled once must not be in the recording."""
 
 
-class Step:
+class TrainingStep:
     """Computes loss, gradients, and both optimizers' steps; samples are copied to where the recording reads them."""
 
     def __init__(self, loss: FlowLoss, optimizers: tuple[FlatAdam, ...], *, record: bool) -> None:

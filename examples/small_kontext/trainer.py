@@ -20,8 +20,8 @@ from .hints import Hints
 from .model import SMALL, SMOKE, flow_optimizer, new_pipeline, new_tokenizers, num_parameters, text_networks
 from .optimizer import FlatAdam
 from .options import Options, learning_rate
-from .state import Progress, load_state, save_state
-from .step import Step
+from .state import TrainingProgress, load_state, save_state
+from .step import TrainingStep
 from .stream import BUCKETS, NUM_TOKENS, Bucket, Chunk, Chunks, Pool, Ring, Stream, Texts
 from .vae_training import KL_WEIGHT, autoencoder_losses, decode, encode, latent_statistics, psnr, to_network
 from .validation import Validation
@@ -86,9 +86,9 @@ class Trainer:
         self.seconds_before = self.progress.seconds
         self.started = self.last_save = self.last_log = time.perf_counter()
 
-    def _first_progress(self) -> Progress:
+    def _first_progress(self) -> TrainingProgress:
         clip, t5 = new_tokenizers()
-        return Progress(
+        return TrainingProgress(
             clip=clip.backend_tokenizer.to_str(),
             t5=t5.backend_tokenizer.to_str(),
             smoke=self.options.smoke,
@@ -205,18 +205,18 @@ class Trainer:
 
     # the flow
 
-    def _new_step(self) -> Step:
+    def _new_step(self) -> TrainingStep:
         """Return a step, compiled before the workers want all processors."""
         functions = Functions.compiled() if self.options.compile else Functions()
         loss = FlowLoss(self.networks, self.hints, functions)
-        step = Step(loss, (self.flow_adam, self.hints_adam), record=self.device.type == "cuda")
+        step = TrainingStep(loss, (self.flow_adam, self.hints_adam), record=self.device.type == "cuda")
         if self.options.compile:
             begun = time.perf_counter()
             step.prepare(empty_sample(self.options.batch, self.device, self.dtype))
             self.log(f"flow: blocks are compiled, {time.perf_counter() - begun:.0f} s")
         return step
 
-    def _train_flow(self, step: Step, stream: Stream, pool: Ring, limit: float) -> None:
+    def _train_flow(self, step: TrainingStep, stream: Stream, pool: Ring, limit: float) -> None:
         start = self.seconds() if not self.progress.flow_steps else 60 * self.options.minutes * self.options.vae_share
         while pool.count < self.options.latents // 20:
             self._add_encoded(stream.next(), pool)

@@ -29,7 +29,7 @@ a grey picture's.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class ValidationReport:
     """Holds the result of a validation.
 
     Attributes:
@@ -72,7 +72,7 @@ class Validation:
         """The known answers (k, H, W, 3) uint8 on the device."""
         return torch.from_numpy(np.stack(self._targets)).to(self.device)
 
-    def run(self, networks: Networks, vae: AutoencoderKL, shift: float, scaling: float) -> Report:
+    def run(self, networks: Networks, vae: AutoencoderKL, shift: float, scaling: float) -> ValidationReport:
         """Sample all requests with the networks as they are."""
         made = np.empty((len(self.samples), SQUARE[1], SQUARE[0], 3), np.uint8)
         edits = [i for i, sample in enumerate(self.samples) if sample.task != TEXT_TO_IMAGE]
@@ -89,7 +89,7 @@ class Validation:
             made[chosen] = decode(vae, result, SQUARE, shift, scaling).cpu().numpy()
         return self._judge(made)
 
-    def _judge(self, made: NDArray[np.uint8]) -> Report:
+    def _judge(self, made: NDArray[np.uint8]) -> ValidationReport:
         solved: dict[str, list[bool]] = defaultdict(list)
         inside: dict[str, list[float]] = defaultdict(list)
         outside: list[float] = []
@@ -103,7 +103,7 @@ class Validation:
             inside[sample.task].append(left)
             if reference is not None and stays.any():
                 outside.append(float(error[stays].mean()))
-        return Report(
+        return ValidationReport(
             solved={task: float(np.mean(values)) for task, values in solved.items()},
             inside_db={task: _decibels(values) for task, values in inside.items()},
             outside_db=_decibels(outside),

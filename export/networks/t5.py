@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, T5EncoderModel
 from transformers import T5Config as TransformersT5Config
-from transformers.models.t5.modeling_t5 import T5LayerNorm
+from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
 
 from ..configs import T5Config
 
@@ -36,6 +37,35 @@ def _use_rms_norm(model: nn.Module, config: T5Config) -> None:
         for name, child in module.named_children():
             if isinstance(child, T5LayerNorm):
                 setattr(module, name, nn.RMSNorm(config.width, eps=config.norm_eps))
+
+
+def position_bucket(
+    relative_position: Tensor, bidirectional: bool = True, num_buckets: int = 32, max_distance: int = 128
+) -> Tensor:
+    """Return the number of the learned bias of each relative position, (n, n) int64, looked up by offset.
+
+    Near offsets have a bucket each, far ones share buckets that widen logarithmically up to `max_distance`; half of
+    the buckets are for positions ahead. The results are transformers', which takes the logarithm of every offset, of
+    zero too, and for each of n x n positions. The table has 2n - 1 entries, and is a constant in a graph.
+    Source: T5Attention._relative_position_bucket, whose arguments these are.
+    """
+    assert bidirectional, "an encoder attends both ways"
+    one_way = num_buckets // 2
+    exact = one_way // 2
+    length = relative_position.shape[-1]
+    offsets = torch.arange(1 - length, length, device=relative_position.device)
+    distances = offsets.abs()
+    widening = torch.log(distances.clamp(min=exact).float() / exact) / math.log(max_distance / exact)
+    far = (exact + (widening * (one_way - exact)).to(torch.long)).clamp(max=one_way - 1)
+    table = torch.where(distances < exact, distances, far) + (offsets > 0).to(torch.long) * one_way
+    return F.embedding(relative_position + (length - 1), table[:, None])[..., 0]  # one Gather; indexing takes more
+
+
+def _use_position_table(model: nn.Module) -> None:
+    """Make attention look its buckets up by `position_bucket`."""
+    for module in model.modules():
+        if isinstance(module, T5Attention):
+            module._relative_position_bucket = position_bucket  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def t5_encoder(config: T5Config) -> T5EncoderModel:
@@ -68,6 +98,7 @@ class T5(nn.Module):
         self.model = t5_encoder(config)
         self.model.set_attn_implementation(ATTENTION)
         _use_rms_norm(self.model, config)
+        _use_position_table(self.model)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return self.model(input_ids=input_ids).last_hidden_state.to(torch.float32)

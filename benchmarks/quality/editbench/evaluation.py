@@ -14,9 +14,9 @@ from ....engine.errors import BundleError
 from ....engine.progress import Progress, Silent
 from ....runtime.inputs.request import Request, Sampling
 from ....runtime.kontext import Kontext
-from .cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, Case, cases, chain
+from .cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, EditCase, cases, chain
 from .render import Pixels
-from .samples import Sample
+from .samples import EditSample
 from .scene import SIZES
 from .scoring import Score, decibels, score, squared_error
 
@@ -25,7 +25,7 @@ from .scoring import Score, decibels, score, squared_error
 class Answer:
     """Holds what a bundle made of a case."""
 
-    case: Case
+    case: EditCase
     picture: Pixels
     score: Score
 
@@ -171,7 +171,7 @@ def check_model(kontext: Kontext) -> None:
         )
 
 
-def answer(kontext: Kontext, sample: Sample, reference: Pixels | None, seed: int, steps: int | None) -> Pixels:
+def answer(kontext: Kontext, sample: EditSample, reference: Pixels | None, seed: int, steps: int | None) -> Pixels:
     """Return the bundle's answer to a sample's instruction, for a reference that may be another than the sample's."""
     sampling = Sampling(size=sample.size, seed=seed, steps=steps)
     result = kontext.run(Request(prompt=sample.instruction, image=reference, sampling=sampling))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .letters import word_coverage
-from .scene import COLOURS, LETTER_SCALE, SIGN_MARGIN, Backdrop, Part, Scene, Size, creature_parts, thing_part
+from .scene import COLOURS, LETTER_SCALE, SIGN_MARGIN, Backdrop, Primitive, Scene, Size, creature_parts, thing_part
 
 Floats = NDArray[np.floating]
 """An array that is float32 wherever it is stored."""
@@ -89,7 +89,7 @@ def second_tone(colour: tuple[int, int, int]) -> Floats:
     return values * 0.55 if values.max() > 100 else values + 90.0
 
 
-def part_box(part: Part, size: Size) -> Box:
+def part_box(part: Primitive, size: Size) -> Box:
     """Return the box of pixels that a part can touch, inside the picture."""
     x, y = part.centre
     reach = REACH * part.radius + EDGE
@@ -97,7 +97,7 @@ def part_box(part: Part, size: Size) -> Box:
     return left, top, min(int(x + reach) + 1, size[0]), min(int(y + reach) + 1, size[1])
 
 
-def part_coverage(part: Part, box: Box) -> tuple[Floats, Floats, Floats]:
+def part_coverage(part: Primitive, box: Box) -> tuple[Floats, Floats, Floats]:
     """Return a part's coverage over a box, and the box's coordinates.
 
     They are coverage (h, w) in 0..1, and x (1, w) and y (h, 1) from the part's centre to pixels' middles.
@@ -120,7 +120,7 @@ def _dots(x: Floats, y: Floats, period: float) -> Floats:
     return np.clip(0.5 + (0.28 * period - np.sqrt(dx * dx + dy * dy)) / EDGE, 0, 1)
 
 
-def draw_part(canvas: Floats, part: Part) -> None:
+def draw_part(canvas: Floats, part: Primitive) -> None:
     """Lay a part over `canvas` (H, W, 3) float32 of 0..255."""
     height, width = canvas.shape[:2]
     left, top, right, bottom = box = part_box(part, (width, height))
@@ -171,7 +171,7 @@ def draw_sign(canvas: Floats, scene: Scene) -> None:
     region += ink * (np.array(COLOURS[scene.sign.colour], np.float32) - region)
 
 
-def scene_parts(scene: Scene) -> list[Part]:
+def scene_parts(scene: Scene) -> list[Primitive]:
     """Return everything drawn as shapes, from back to front."""
     return [*(thing_part(scene, thing) for thing in scene.things), *creature_parts(scene)]
 

@@ -38,7 +38,7 @@ WEIGHTS: Mapping[str, float] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class EditSample:
     """Holds one request and its answer.
 
     `before` is None for text to image; `edit` has the words and the scene after it.
@@ -72,7 +72,7 @@ class Sample:
         return mask
 
 
-def draw_sample(seed: int, *, held_out: bool = False, task: str | None = None, size: Size | None = None) -> Sample:
+def draw_sample(seed: int, *, held_out: bool = False, task: str | None = None, size: Size | None = None) -> EditSample:
     """Return the sample of a seed; task and size are drawn if not given.
 
     Raises:
@@ -89,7 +89,7 @@ def draw_sample(seed: int, *, held_out: bool = False, task: str | None = None, s
         before = _reference_scene(draw, size, task)
         edit = MAKERS[task](draw, before)
         if edit is not None and edit.after != before:
-            return Sample(task=task, instruction=sentence(draw.rng, edit.words), before=before, edit=edit)
+            return EditSample(task=task, instruction=sentence(draw.rng, edit.words), before=before, edit=edit)
 
 
 def _reference_scene(draw: Draw, size: Size, task: str) -> Scene:
@@ -101,7 +101,7 @@ def _reference_scene(draw: Draw, size: Size, task: str) -> Scene:
     return draw.scene(size, sign=1.0 if task == "letters" else 0.0 if plain else 0.2, plain=plain)
 
 
-def _text_to_image(draw: Draw, size: Size) -> Sample:
+def _text_to_image(draw: Draw, size: Size) -> EditSample:
     """Return a caption that says everything there is in a scene, and the scene."""
     scene = draw.scene(size, num_things=(1, 3), sign=0.3, shifted=False)
     phrases = [f"{full_phrase(thing)} {place_phrase(draw.rng, thing.cell)}" for thing in scene.things]
@@ -110,4 +110,4 @@ def _text_to_image(draw: Draw, size: Size) -> Sample:
         draw.rng, draw.held_out, things=listed(phrases), ground=ground_phrase(draw.rng, scene.backdrop)
     )
     edit = Edit(scene, words, None)
-    return Sample(task=TEXT_TO_IMAGE, instruction=sentence(draw.rng, words), before=None, edit=edit)
+    return EditSample(task=TEXT_TO_IMAGE, instruction=sentence(draw.rng, words), before=None, edit=edit)

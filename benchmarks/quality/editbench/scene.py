@@ -142,7 +142,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Primitive:
     """Describes a primitive to draw: a shape of a radius at a point, in a colour and fill."""
 
     shape: str
@@ -172,18 +172,18 @@ class Anatomy:
 ANATOMY = Anatomy()
 
 
-def creature_parts(scene: Scene) -> list[Part]:
+def creature_parts(scene: Scene) -> list[Primitive]:
     """Return the primitives of the scene's creature, from back to front."""
     creature = scene.creature
     if creature is None:
         return []
     radius = CREATURE_SCALE * scene.radius(creature.size)
     x, y = scene.centre(creature.cell)
-    parts: list[Part] = []
+    parts: list[Primitive] = []
 
     def add(shape: str, colour: str, right: float, down: float, extent: float) -> None:
         centre = (x + right * radius, y + down * radius)
-        parts.append(Part(shape, COLOURS[colour], "plain", centre, extent * radius))
+        parts.append(Primitive(shape, COLOURS[colour], "plain", centre, extent * radius))
 
     if creature.head == "ball":
         add("circle", creature.accent, 0.0, -0.95, 0.34)
@@ -205,6 +205,6 @@ def creature_parts(scene: Scene) -> list[Part]:
     return parts
 
 
-def thing_part(scene: Scene, thing: Thing) -> Part:
+def thing_part(scene: Scene, thing: Thing) -> Primitive:
     """Return the primitive of a thing."""
-    return Part(thing.shape, COLOURS[thing.colour], thing.fill, scene.position(thing), scene.radius(thing.size))
+    return Primitive(thing.shape, COLOURS[thing.colour], thing.fill, scene.position(thing), scene.radius(thing.size))

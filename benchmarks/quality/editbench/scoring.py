@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .letters import ALPHABET, word_coverage
 from .render import LIGHTS, STYLES, Pixels
-from .samples import Sample
+from .samples import EditSample
 from .scene import COLOURS, LETTER_SCALE, SIGN_MARGIN, Scene
 
 TOLERANCE = 40
@@ -55,7 +55,7 @@ class Score:
     outside: float | None
 
 
-def score(sample: Sample, answer: Pixels) -> Score:
+def score(sample: EditSample, answer: Pixels) -> Score:
     """Compare an answer (H, W, 3) with the known one; raise ValueError if it is of another size."""
     target = sample.target()
     if answer.shape != target.shape:
