@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ...engine.components import Precision
+from ...engine.number_types import NUMBER_TYPES
 from ..program import first_line, result_file, run_main
 from .child import ChildError, run_child
 from .records import Ceilings, Unmeasured
@@ -31,7 +33,7 @@ PRODUCTS = ((8704, 3072, 12288), (8192, 8192, 8192))
 """The products as (m, k, n): an MLP of the denoiser over 512 + 4096 + 4096 tokens, and the square of GPUs' figures."""
 ATTENTION = (1, 24, 8704, 128)
 """The (batch, heads, tokens, head width) of the denoiser."""
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+FORMATS = tuple(precision.value for precision in (Precision.BF16, Precision.FP16, Precision.FP32))
 BACKENDS = {
     "bf16": {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION"},
     "fp16": {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION"},
@@ -129,7 +131,7 @@ def _products(torch: Any) -> dict[str, Callable[[int, int, int], Callable[[], ob
         options = {"scale_a": one, "scale_b": one, "out_dtype": torch.bfloat16, "use_fast_accum": True}
         return lambda: torch._scaled_mm(x, weight.T, **options)
 
-    products = {name: plain(getattr(torch, dtype)) for name, dtype in DTYPES.items()}
+    products = {name: plain(getattr(torch, NUMBER_TYPES[name].torch)) for name in FORMATS}
     if torch.cuda.get_device_capability() >= (8, 9):
         products["fp8"] = fp8
     return products
@@ -142,7 +144,7 @@ def _attention_rates(torch: Any, notes: list[str]) -> list[tuple[str, str, float
     operations = 4 * batch * heads * tokens * tokens * width
     found = []
     for name, backends in BACKENDS.items():
-        q, k, v = (torch.randn(ATTENTION, device=DEVICE).to(getattr(torch, DTYPES[name])) for _ in range(3))
+        q, k, v = (torch.randn(ATTENTION, device=DEVICE).to(getattr(torch, NUMBER_TYPES[name].torch)) for _ in range(3))
         for backend, member in backends.items():
             try:
                 with sdpa_kernel(getattr(SDPBackend, member)):

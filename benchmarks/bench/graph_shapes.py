@@ -16,11 +16,8 @@ from typing import Any
 
 from ...engine.bundle.graph_file import GraphFile
 from ...engine.errors import BundleError, MissingDependencyError
+from ...engine.number_types import ONNX
 
-BITS: Mapping[str, float] = {
-    "FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "FLOAT8E4M3FN": 8, "FLOAT4E2M1": 4,
-    "BOOL": 8, "UINT8": 8, "INT8": 8, "INT32": 32, "INT64": 64,
-}  # fmt: skip
 _OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -41,7 +38,7 @@ class Value:
 
     @property
     def size_bytes(self) -> int:
-        return int(prod(self.shape) * BITS[self.element_type] / 8)
+        return int(prod(self.shape) * ONNX[self.element_type].bits / 8)
 
 
 def extent(expression: str, symbols: Mapping[str, int]) -> int | None:

@@ -15,10 +15,11 @@ from typing import Any
 
 from ...engine.bundle.graph_file import GraphFile
 from ...engine.errors import BundleError
+from ...engine.number_types import ONNX
 from .graph_shapes import Value, concrete_values
 from .records import Work
 
-FORMATS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
+FLOATS = frozenset({"fp64", "fp32", "fp16", "bf16"})
 _ATTENTION = ("Attention", "MultiHeadAttention")
 _COUNTED = ("MatMul", "Gemm", "Conv", *_ATTENTION)
 _HEAVY = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
@@ -201,9 +202,10 @@ class _Counter:
         )
 
     def _format(self, value: Value, node: Any) -> str:
-        if value.element_type not in FORMATS:
+        number = ONNX.get(value.element_type)
+        if number is None or number.name not in FLOATS:
             raise BundleError(f"{self._graph.path}: {node.name} multiplies {value.element_type}")
-        return FORMATS[value.element_type]
+        return number.name
 
     def _forms(self, name: str) -> list[str]:
         """Return a product's operand, and what it is made of without arithmetic."""

@@ -22,7 +22,6 @@ from ...engine.sizes import token_grid
 from ...engine.system.memory import peak_resident_bytes
 from ...runtime.flow.noise import starting_noise
 from ..program import result_file, run_main
-from .ceilings import DTYPES
 from .nvml import GpuSampler
 from .peers import PeerName, PeerRequest, read_request
 from .records import PICTURES_DIFFER, Case, ComponentMemory, EngineRun, Memory, Spread
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from .stage_times import StageTimes
 
-PRECISIONS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
+PRECISIONS = {precision.number.safetensors: precision for precision in Precision}
 PARTS = {"clip": "text_encoder", "t5": "text_encoder_2", "vae": "vae", "transformer": "transformer"}
 COMPILE_STEPS = 2
 
@@ -62,9 +61,9 @@ def measure(asked: PeerRequest) -> EngineRun:
 
     quiet_libraries()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = asked.precision or stored_precision(asked.checkpoint)
+    precision = Precision(asked.precision) if asked.precision else stored_precision(asked.checkpoint)
     watch.start()
-    pipeline = FluxKontextPipeline.from_pretrained(asked.checkpoint, dtype=getattr(torch, DTYPES[precision]))
+    pipeline = FluxKontextPipeline.from_pretrained(asked.checkpoint, dtype=getattr(torch, precision.number.torch))
     watch.lap("open")
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
@@ -75,7 +74,7 @@ def measure(asked: PeerRequest) -> EngineRun:
     if asked.peer is PeerName.FP8:
         notes += to_fp8(pipeline.transformer)
         watch.lap("quantize")
-    request = _Request(asked, pipeline, device, Precision(precision))
+    request = _Request(asked, pipeline, device, precision)
     if asked.peer.compiled:
         short = msgspec.structs.replace(asked.case, steps=COMPILE_STEPS)
         decoding = compile_decoder(pipeline, asked.case.size, asked.case.batch)
@@ -109,7 +108,7 @@ def measure(asked: PeerRequest) -> EngineRun:
         engine=asked.peer.value,
         executor=f"torch-{device.type}",
         bundle=None,
-        precision="fp8" if asked.peer is PeerName.FP8 else precision,
+        precision="fp8" if asked.peer is PeerName.FP8 else precision.value,
         cold=cold,
         warm={stage: Spread.of(values) for stage, values in warm.items()},
         memory=_memory(pipeline, device, peak, graph_bytes),
@@ -118,7 +117,7 @@ def measure(asked: PeerRequest) -> EngineRun:
     )
 
 
-def stored_precision(checkpoint: Path) -> str:
+def stored_precision(checkpoint: Path) -> Precision:
     """Return the type that most of the transformer's bytes are stored in; raise ValueError for any but float types."""
     sizes: Counter[str] = Counter()
     for file in sorted((checkpoint / "transformer").glob("*.safetensors")):

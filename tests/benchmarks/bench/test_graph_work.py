@@ -15,12 +15,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kontext_trt import Bundle, MissingDependencyError
-from kontext_trt.benchmarks.bench import graph_shapes
 from kontext_trt.benchmarks.bench.graph_shapes import concrete_values, extent
 from kontext_trt.benchmarks.bench.graph_work import GraphWork, Heavy, count_work
 from kontext_trt.engine.bundle.graph_file import GraphFile
 from kontext_trt.engine.components import COMPONENTS, ElementType, Operators, Precision
 from kontext_trt.engine.errors import BundleError
+from kontext_trt.engine.number_types import ONNX
 from kontext_trt.export.configs import ModelConfig, TransformerConfig
 from kontext_trt.export.emulate.bundle_modules import BundleGraph, load_module, read_config
 from kontext_trt.export.graphs.trace import TraceOptions, model_dims, trace
@@ -180,7 +180,7 @@ def test_attention_of_rows_with_all_heads_in_them(graph: Make):
 
 
 def weight(name: str, data_type: int, shape: list[int]) -> TensorProto:
-    size = int(prod(shape) * graph_shapes.BITS[TensorProto.DataType.Name(data_type)] / 8)
+    size = int(prod(shape) * ONNX[TensorProto.DataType.Name(data_type)].bits / 8)
     return helper.make_tensor(name, data_type, shape, bytes(size), raw=True)
 
 
