@@ -26,14 +26,14 @@ def cell(text: str) -> str:
 
 
 def describe(name: str, command: Any) -> Iterator[str]:
-    """The parts of a command's section."""
+    """The parts of a command's section. In code Python-Markdown's tables keep a | as it is."""
     context = typer.Context(command, info_name=name)
     yield f"## {name}"
     yield " ".join(command.help.replace("\\[", "[").split())
     yield "    " + " ".join(["kontext-trt", name, *command.collect_usage_pieces(context)])
     for kind in ("argument", "option"):
         records = [one.get_help_record(context) for one in command.params if one.param_type_name == kind]
-        rows = [f"| `{signature.replace('|', chr(92) + '|')}` | {cell(text)} |" for signature, text in records]
+        rows = [f"| `{signature}` | {cell(text)} |" for signature, text in records]
         if rows:
             yield "\n".join([f"| {kind} | |", "|---|---|", *rows])
 

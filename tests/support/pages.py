@@ -73,10 +73,18 @@ def _without_headings(block: re.Match[str]) -> str:
     return re.sub(r"^#", " #", block[0], flags=re.MULTILINE)
 
 
-def rows(text: str, first_column: str) -> list[list[str]]:
-    """The cells of the one table whose first column has this heading."""
-    (table,) = re.findall(rf"^\| {re.escape(first_column)} \|.*\n\|[-| ]+\|\n((?:^\|.*\n)+)", text, re.MULTILINE)
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+def tables(text: str, first_column: str) -> list[list[list[str]]]:
+    """The cells of every table whose first column has this heading."""
+    heading = rf"^\| {re.escape(first_column)} \|.*\n\|[-| ]+\|\n((?:^\|.*\n)+)"
+    return [
+        [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+        for table in re.findall(heading, text, re.MULTILINE)
+    ]
+
+
+def optional_dependencies() -> dict[str, list[str]]:
+    """Of pyproject.toml: extras and their packages."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
 def navigation(text: str) -> list[str]:
