@@ -82,9 +82,9 @@ def tables(text: str, first_column: str) -> list[list[list[str]]]:
     ]
 
 
-def optional_dependencies() -> dict[str, list[str]]:
-    """Of pyproject.toml: extras and their packages."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+def project() -> dict[str, Any]:
+    """What pyproject.toml says of the package: dependencies and extras among it."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def navigation(text: str) -> list[str]:

@@ -25,7 +25,7 @@ from pages import (
     examples,
     links,
     name_of,
-    optional_dependencies,
+    project,
     quoted,
     sections,
 )
@@ -96,7 +96,7 @@ def check_install(words: list[str]) -> None:
     for word in words:
         assert not word.startswith("kontext-trt"), f"{word} is on no index: install from a checkout"
         if extras := re.fullmatch(r"\.\[([a-z,-]+)\]", word):
-            unknown = set(extras[1].split(",")) - set(optional_dependencies())
+            unknown = set(extras[1].split(",")) - set(project()["optional-dependencies"])
             assert not unknown, f"there is no extra {', '.join(unknown)}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pages import DOCS, GENERATED, ROOT, SITE, navigation, optional_dependencies, tables
+from pages import DOCS, GENERATED, ROOT, SITE, navigation, project, tables
 
 import kontext_trt
 from kontext_trt import KontextError
@@ -58,7 +58,9 @@ def test_errors_are_those_that_are_public():
 def check_extras(text: str) -> None:
     (table,) = tables(text, "extra")
     listed = {row[0].strip("`"): re.findall(r"`([^`]+)`", row[-1]) for row in table}
-    assert listed == optional_dependencies()
+    assert listed == project()["optional-dependencies"]
+    (_, base) = text.split("## Without an extra\n")
+    assert re.findall(r"`([^`]+)`", base.split(".\n\n")[0]) == project()["dependencies"]
 
 
 def test_extras_are_pyprojects():
@@ -97,6 +99,7 @@ def broken() -> Iterator[Any]:
     yield "tree", lambda: check_errors(errors.replace("│   └── UntrustedPlanError", "├── UntrustedPlanError")), "hangs"
     yield "extra", lambda: check_extras(extras.replace("| `rtx` |", "| `rtz` |")), "rtz"
     yield "package", lambda: check_extras(extras.replace("onnxruntime>=1.23", "onnxruntime>=1.24")), "1.24"
+    yield "base", lambda: check_extras(extras.replace("`rich>=13`, ", "")), "rich"
     yield (
         "recipe",
         lambda: check_support(support.replace("| `nvfp4-svd` |", "| `nvfp4-xyz` |")),
