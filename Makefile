@@ -8,7 +8,7 @@ GPU_EXTRAS ?= gpu
 GPU_VENV := .venv-$(GPU_EXTRAS)
 GPU_SETUP := $(GPU_VENV)/.ready
 
-.PHONY: setup demo test test-gpu lint types wheel clean
+.PHONY: setup demo test test-gpu lint types docs wheel clean
 
 setup: $(SETUP)
 
@@ -46,8 +46,14 @@ lint: $(SETUP)
 types: $(SETUP)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# into site/; warnings are errors, and nothing is fetched
+docs: $(SETUP)
+	$(BIN)/python docs/generate/command_line.py
+	$(BIN)/python docs/generate/python_names.py
+	$(BIN)/zensical build --clean --strict
+
 wheel: $(SETUP)
 	$(BIN)/python -m build --wheel --outdir dist
 
 clean:
-	rm -rf $(VENV) .venv-* build dist demo *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist demo site *.egg-info .pytest_cache .ruff_cache
