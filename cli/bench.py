@@ -16,7 +16,7 @@ from ..benchmarks.bench.peers import TIMEOUT_S, PeerName
 from ..benchmarks.bench.records import Record, encode_lines
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import parse_bytes
-from ..engine.errors import RequestError
+from ..engine.errors import OptionError
 from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
 from .terminal import notes, progress_bars, screen
@@ -96,12 +96,12 @@ def bench(
 
 
 def _refuse_others(context: typer.Context, taken: AbstractSet[str]) -> None:
-    """Raise RequestError for an option that was given and would change nothing."""
+    """Raise OptionError for an option that was given and would change nothing."""
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if name not in taken and source is not None and source.name == "COMMANDLINE":
-            raise RequestError(
+            raise OptionError(
                 f"--plan-only is of one picture of the usual size, and runs nothing: leave out {parameter.opts[0]}"
             )
 

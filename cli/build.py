@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ..engine.builder.build import Builder, BuildPolicy, Built
+from ..engine.builder.build import Built
+from ..engine.builder.build_plans import build_plans
+from ..engine.builder.plan_build import BuildPolicy
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import human_bytes, parse_bytes
-from ..engine.components import COMPONENTS
-from ..engine.errors import PlanError, RequestError
-from ..engine.flavour import load_flavour
+from ..engine.errors import PlanError
 from ..engine.plans.coverage import Coverage, Task
 from ..engine.plans.options import BuildOptions, Compatibility, Refit
 from ..engine.plans.prune import prune_store
 from ..engine.plans.store import Entry, PlanStore
-from ..engine.plans.targets import choose_flavour, make_target, parse_gpu
 from ..engine.sizes import parse_size
-from ..engine.system.gpus import find_gpus
 from .terminal import JsonOption, notes, print_json, progress_bars, screen
 
 plans = typer.Typer(help="List, check and remove a bundle's plans.", no_args_is_help=True)
@@ -83,25 +81,19 @@ def build(
         timing_cache=timing_cache,
         timeout_s=timeout,
     )
-    for name in component or ():
-        if name not in COMPONENTS:
-            raise RequestError(f"component must be one of {', '.join(COMPONENTS)}, not {name!r}")
-    gpus = find_gpus()[0]
-    capabilities = list(dict.fromkeys(parse_gpu(text, gpus) for text in gpu or ["current"]))
     notes.print(f"covers {coverage.describe()}; {options.describe()}")
-    components = component or list(COMPONENTS)
-    built: list[Built] = []
     with progress_bars() as bars:
-        builders = []
-        for capability in capabilities:
-            library = load_flavour(choose_flavour(flavour, capability, gpus))
-            target = make_target(library, capability, gpus)
-            builders.append(Builder(opened, library, target, gpus=gpus, policy=policy, progress=bars))
-            builders[-1].check_all(components, coverage, options)
-        for builder in builders:
-            for plan in builder.build_all(components, coverage, options):
-                built.append(plan)
-                _say(plan, json)
+        built = build_plans(
+            opened,
+            gpus=gpu or ("current",),
+            flavour=flavour,
+            components=component,
+            coverage=coverage,
+            options=options,
+            policy=policy,
+            progress=bars,
+            on_built=lambda plan: _say(plan, json),
+        )
     if json:
         print_json([{"path": plan.path, "reused": plan.reused, "manifest": plan.manifest} for plan in built])
 

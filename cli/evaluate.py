@@ -13,7 +13,7 @@ from ..benchmarks.quality.editbench.cases import NUM_CASES
 from ..benchmarks.quality.editbench.contact_sheet import contact_sheet
 from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model, evaluate
 from ..engine.bundle.bundle import Bundle
-from ..engine.errors import RequestError
+from ..engine.errors import OptionError
 from ..engine.system.files import atomic_file
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import ExecutorName
@@ -43,9 +43,9 @@ def evaluate_command(
 ) -> None:
     """Run EditBench on a bundle: held-out requests whose right answers are known."""
     if not 1 <= count <= NUM_CASES:
-        raise RequestError(f"--count must be 1 to {NUM_CASES}, not {count}")
+        raise OptionError(f"--count must be 1 to {NUM_CASES}, not {count}")
     if emulate and executor is not ExecutorName.AUTO:
-        raise RequestError(f"--emulate computes with torch; leave out --executor {executor.value}")
+        raise OptionError(f"--emulate computes with torch; leave out --executor {executor.value}")
     opened = _open_emulated(bundle) if emulate else Kontext.open(bundle, executor=executor.options())
     with opened as kontext, progress_bars() as bars:
         check_model(kontext)

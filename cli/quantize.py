@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
-from ..engine.errors import MissingDependencyError, QuantizationError, RequestError
+from ..engine.errors import MissingDependencyError, OptionError, QuantizationError
 from ..engine.progress import Progress
 from ..engine.sizes import parse_size
 from ..export.emulate.torch_device import TorchDevice
@@ -220,7 +220,7 @@ def compare(
 
 def _pairs(images: Sequence[Path | None], prompts: Sequence[str]) -> list[tuple[Path | None, str]]:
     if 1 not in (len(images), len(prompts)) and len(images) != len(prompts):
-        raise RequestError(f"{len(images)} pictures and {len(prompts)} prompts: give one for all, or one for each")
+        raise OptionError(f"{len(images)} pictures and {len(prompts)} prompts: give one for all, or one for each")
     count = max(len(images), len(prompts))
     return [(images[index % len(images)], prompts[index % len(prompts)]) for index in range(count)]
 
