@@ -23,12 +23,12 @@ from ..engine.bundle.manifest import (
 )
 from ..engine.bundle.tensor_file import TensorFile
 from ..engine.components import COMPONENTS, Component, Operators, Precision
-from ..engine.errors import ExportError
+from ..engine.errors import ExportError, OptionError
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.system.files import atomic_folder, free_path, is_taken, sha256_file, share_file, share_folder
 from ..version import __version__
-from .checkpoint import Checkpoint, View
+from .checkpoint import Checkpoint, CheckpointFiles, View, open_checkpoint
 from .configs import ModelConfig
 from .graphs.stored_fp8 import as_stored_record, dequantize_stored
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, tensor_name, trace
@@ -52,13 +52,22 @@ class ExportOptions:
 
 
 def export_bundle(
-    checkpoint: Checkpoint, path: Path, options: ExportOptions | None = None, progress: Progress | None = None
+    checkpoint: Checkpoint | Path | str,
+    path: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    files: CheckpointFiles | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Write a bundle at `path`, whole or not at all, and open it.
 
-    Raises CheckpointError if a tensor is missing, extra or misshapen, ExportError if tracing fails or `path` is taken.
+    `files` says where the parts of a checkpoint lie that are not in the folder of that name.
+
+    Raises CheckpointError if a part is missing or damaged or a tensor is missing, extra or misshapen, ExportError if
+    tracing fails or `path` is taken.
     """
-    options, progress = options or ExportOptions(), progress or Silent()
+    options, progress, path = options or ExportOptions(), progress or Silent(), Path(path)
+    checkpoint = as_checkpoint(checkpoint, files)
     if path.exists() and not options.overwrite:
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
@@ -72,6 +81,15 @@ def export_bundle(
             if (path / name).is_dir():
                 share_folder(path / name, folder / name)
     return Bundle.open(path)
+
+
+def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | None = None) -> Checkpoint:
+    """The checkpoint itself, or the one at a path, opened. Raises OptionError for `files` of one that is open."""
+    if not isinstance(checkpoint, Checkpoint):
+        return open_checkpoint(Path(checkpoint), files)
+    if files is not None:
+        raise OptionError("files say where the parts of a checkpoint lie, and this one is open already; give its path")
+    return checkpoint
 
 
 def check_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:

@@ -48,9 +48,9 @@ def model_sha256(bundle: Bundle) -> str:
 
 
 def calibrate_bundle(
-    bundle: Bundle,
-    folder: Path,
-    artefact: Path,
+    bundle: Bundle | Path | str,
+    folder: Path | str,
+    artefact: Path | str,
     options: CalibrationOptions | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -63,6 +63,7 @@ def calibrate_bundle(
     the layer, if an activation is NaN or infinite.
     """
     options, progress = options or CalibrationOptions(), progress or Silent()
+    bundle, folder, artefact = Bundle.of(bundle), Path(folder), Path(artefact)
     quantization = bundle.graph(CALIBRATED).quantization
     if quantization is not None and quantization.recipe != AS_STORED:
         raise QuantizationError(f"{bundle.path} is quantized already; calibrate the bundle that it was made from")
