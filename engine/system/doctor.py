@@ -21,7 +21,9 @@ class PartReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Diagnosis:
+    """What `diagnose` found: the machine, and what can be done on it."""
+
     python: str
     platform: str
     gpus: tuple[Gpu, ...]
@@ -66,10 +68,10 @@ _PARTS = (
 )
 
 
-def diagnose() -> Report:
+def diagnose() -> Diagnosis:
     """Look at the installed packages and the driver; nothing heavy is imported."""
     gpus, reason = find_gpus()
-    return Report(
+    return Diagnosis(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         gpus=gpus,
