@@ -42,6 +42,8 @@ from .runtime.executors.options import WhenBusy as WhenBusy
 from .runtime.inputs.placement import Fit as Fit
 from .runtime.inputs.placement import Placement as Placement
 from .runtime.inputs.prompts import PromptCutWarning as PromptCutWarning
+from .runtime.inputs.request import Request as Request
+from .runtime.inputs.request import Sampling as Sampling
 from .runtime.kontext import Kontext as Kontext
 from .runtime.outputs.result import Output as Output
 from .runtime.outputs.result import Result as Result

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from .number_types import NUMBER_TYPES, NumberType
+
 DYNAMIC_DIMS = frozenset({"b", "n", "m", "s", "N", "h", "w"})
 """b pictures, n target tokens, m reference tokens, s = text + n + m, N steps, h x w target tokens as a grid."""
 
@@ -26,7 +28,12 @@ class Precision(str, Enum):
 
     @property
     def item_bytes(self) -> int:
-        return 4 if self is Precision.FP32 else 2
+        return self.number.bits // 8
+
+    @property
+    def number(self) -> NumberType:
+        """The number type of its values."""
+        return NUMBER_TYPES[self.value]
 
 
 class Operators(str, Enum):
@@ -48,7 +55,10 @@ class Operators(str, Enum):
 
     def of(self, component: Component) -> Operators:
         """What a component's graph has of this."""
-        return Operators.SINGLE if self is Operators.ONNXRUNTIME and not component.onnxruntime_operators else self
+        return Operators.SINGLE if self is Operators.ONNXRUNTIME and not component.onnxruntime.operators else self
+
+
+_ELEMENTS = {one.torch: one for one in NUMBER_TYPES.values() if one.bits >= 8}
 
 
 class ElementType(str, Enum):
@@ -65,17 +75,18 @@ class ElementType(str, Enum):
     @property
     def item_bytes(self) -> int:
         """Bytes of one element of a concrete type."""
-        return {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "uint8": 1}[self.value]
+        return self.number.bits // 8
+
+    @property
+    def number(self) -> NumberType:
+        """The number type of a concrete type."""
+        return _ELEMENTS[self.value]
 
     def resolve(self, precision: Precision) -> ElementType:
         """The concrete type in a graph of this precision."""
         if self is not ElementType.ACTIVATION:
             return self
-        return {
-            Precision.FP32: ElementType.FLOAT32,
-            Precision.FP16: ElementType.FLOAT16,
-            Precision.BF16: ElementType.BFLOAT16,
-        }[precision]
+        return ElementType(precision.number.torch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,33 @@ class Quantized(str, Enum):
     PRODUCTS = "products"
 
 
+class Values(str, Enum):
+    """What a component's activations grow with: tokens between two of its layers, or the values of a picture."""
+
+    NONE = "none"
+    TOKENS = "tokens"
+    REFERENCE = "reference"
+    PICTURE = "picture"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxRuntimeUse:
+    """Says how a component fares with ONNX Runtime.
+
+    Args:
+        operators: Its graph can have ONNX Runtime's own operators (`Operators.ONNXRUNTIME`).
+        recordable: A CUDA graph can record it. ONNX Runtime waits for an event in the middle of those that it cannot.
+        values: What its activations grow with.
+        held_per_value: How many activations the CUDA provider holds at most for each of those values, measured at full
+            size on an H200 (docs/measurements/2026-11-21-h200-bench.md).
+    """
+
+    operators: bool = False
+    recordable: bool = True
+    values: Values = Values.NONE
+    held_per_value: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One traced network.
@@ -122,7 +160,8 @@ class Component:
         tokenizer: it reads what a tokenizer of its own makes of a prompt.
         dedicated_attention: attention in 16 bits must have a kernel of its own in a built engine: made of several, it
             writes a matrix of all tokens by all tokens.
-        onnxruntime_operators: its graph can have ONNX Runtime's own operators (`Operators.ONNXRUNTIME`).
+        warns_of_cut: a prompt that its tokenizer cuts is worth a warning. CLIP cuts every long one.
+        onnxruntime: how it fares with ONNX Runtime.
         quantized: what a recipe may change of it.
         trace_cost: what tracing takes for each of its tensors, against other components: a progress bar's unit.
     """
@@ -134,7 +173,8 @@ class Component:
     outputs: tuple[Port, ...]
     tokenizer: bool = False
     dedicated_attention: bool = False
-    onnxruntime_operators: bool = False
+    warns_of_cut: bool = False
+    onnxruntime: OnnxRuntimeUse = OnnxRuntimeUse()
     quantized: Quantized = Quantized.NOTHING
     trace_cost: float = 1.0
 
@@ -143,6 +183,10 @@ class Component:
         """Whether a request's pictures go through it together. What runs once for a prompt or a picture is cached or
         too large, so a batch never reaches it."""
         return self.runs in (Runs.REQUEST, Runs.STEP)
+
+    def runs_in(self, num_steps: int) -> int:
+        """Return how often a request for one picture runs it."""
+        return num_steps if self.runs is Runs.STEP else 1
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -165,6 +209,7 @@ COMPONENTS: Mapping[str, Component] = {
             inputs=_ports(_INT, input_ids="b clip_length"),
             outputs=_ports(_FLOAT, pooled="b pooled_width"),
             tokenizer=True,
+            onnxruntime=OnnxRuntimeUse(recordable=False),
         ),
         Component(
             name="t5",
@@ -173,6 +218,7 @@ COMPONENTS: Mapping[str, Component] = {
             inputs=_ports(_INT, input_ids="b text_length"),
             outputs=_ports(_FLOAT, text="b text_length text_width"),
             tokenizer=True,
+            warns_of_cut=True,
             quantized=Quantized.WEIGHTS,
         ),
         Component(
@@ -181,6 +227,7 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.REFERENCE,
             inputs=_ports(_BYTE, image="b 16*h 16*w rgb"),
             outputs=_ports(_FLOAT, reference="b m channels"),
+            onnxruntime=OnnxRuntimeUse(values=Values.REFERENCE, held_per_value=480),
         ),
         Component(
             name="conditioner",
@@ -212,7 +259,7 @@ COMPONENTS: Mapping[str, Component] = {
             + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one"),
             outputs=_ports(_FLOAT, next_latents="b n channels"),
             dedicated_attention=True,
-            onnxruntime_operators=True,
+            onnxruntime=OnnxRuntimeUse(operators=True, values=Values.TOKENS, held_per_value=40),
             quantized=Quantized.PRODUCTS,
             trace_cost=2.0,
         ),
@@ -222,9 +269,13 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.PICTURE,
             inputs=_ports(_FLOAT, latents="b h w channels"),
             outputs=_ports(_BYTE, image="b 16*h 16*w rgb") + _ports(_FLOAT, mean="b"),
+            onnxruntime=OnnxRuntimeUse(values=Values.PICTURE, held_per_value=1024),
         ),
     )
 }
+
+DENOISER = next(component for component in COMPONENTS.values() if component.runs is Runs.STEP)
+"""The component that runs at every step: its graph's type is the transformer's, and its products are quantized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

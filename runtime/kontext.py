@@ -1,53 +1,55 @@
-"""The session: opens a bundle, edits and generates pictures."""
+"""Defines `Kontext`, an opened bundle: the one object that a caller edits and generates pictures with."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.components import COMPONENTS
-from ..engine.errors import BusyError, Cancelled, KontextError, RequestError
-from ..engine.sizes import Size, squarest
+from ..engine.errors import BusyError, Cancelled, KontextError
+from ..engine.sizes import Size
 from .executors.open import open_executor
 from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
 from .flow.clock import Clock
 from .flow.executor import Executor
-from .flow.noise import starting_noise
-from .flow.run import OnStep, Server, Watch
-from .inputs.pictures import Picture, read_picture
-from .inputs.placement import Fit, nearest_size, place
-from .inputs.request import Reference, Request, make_request
+from .flow.run import Flow, OnStep, Watch
+from .inputs.choices import parse_choice
+from .inputs.pictures import Picture, check_picture
+from .inputs.placement import Fit
+from .inputs.prepared import prepare
+from .inputs.request import Request, Sampling, SamplingArguments
 from .outputs.result import Output, Result
 
-logger = logging.getLogger(__name__)
-
-Array = NDArray[np.float32]
-Choice = TypeVar("Choice", bound=Enum)
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 SECONDS_BETWEEN_LOOKS = 0.02
-"""At whether a request that waits for its turn is cancelled."""
+"""The seconds between two looks at whether a request that waits for its turn is cancelled."""
 
 
 class Kontext:
-    """A bundle, opened to run. A context manager; calls from several threads take turns, or are refused."""
+    """Edits and generates pictures with a bundle.
+
+    It is a context manager. Calls from several threads take turns, or are refused.
+
+    Attributes:
+        bundle: The bundle that is open.
+        executor: Who runs the bundle's components; it is closed with this.
+    """
 
     def __init__(self, bundle: Bundle, executor: Executor, *, when_busy: WhenBusy | str = WhenBusy.WAIT) -> None:
-        self._when_busy = _chosen(WhenBusy, "when_busy", when_busy)
+        self._when_busy = parse_choice(WhenBusy, "when_busy", when_busy)
         self.bundle = bundle
         self.executor = executor
         self._fingerprint = bundle.fingerprint
-        self._server = Server(bundle, executor)
+        self._flow = Flow(bundle, executor)
         self._lock = threading.Lock()
         self._owner: int | None = None  # the thread whose turn it is
         self._closed = False
@@ -63,14 +65,20 @@ class Kontext:
         """Open a bundle. Networks are loaded when they are first needed; `load` does it now.
 
         Args:
-            executor: who runs it; see `AnyExecutor` for the default.
-            when_busy: whether a request waits while another thread's runs ("wait"), or is refused with BusyError
+            bundle: A bundle, or the folder of one.
+            executor: Who runs it; see `AnyExecutor` for the default.
+            when_busy: Whether a request waits while another thread's runs ("wait"), or is refused with BusyError
                 ("refuse").
 
-        Raises BundleError if the bundle is not sound, PlanError, BudgetError, ExecutorError or MissingDependencyError
-        if it cannot be run as asked, RequestError for another `when_busy`.
+        Returns:
+            The opened bundle, which is the caller's to close.
+
+        Raises:
+            BundleError: The bundle is not sound.
+            PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
+            RequestError: `when_busy` is another word.
         """
-        chosen = _chosen(WhenBusy, "when_busy", when_busy)
+        chosen = parse_choice(WhenBusy, "when_busy", when_busy)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         runner = open_executor(opened, executor or AnyExecutor())
         try:
@@ -88,16 +96,22 @@ class Kontext:
         self.close()
 
     def close(self) -> None:
-        """Release what the executor holds. Closing twice is allowed."""
+        """Release what the executor holds, after the request that is running. Closing twice is allowed.
+
+        Raises:
+            KontextError: A request's own `on_step` calls it.
+        """
         with self._turn(closing=True):
             self._closed = True
             self.executor.close()
-            self._server.encodings.clear()
+            self._flow.encodings.clear()
 
     @contextmanager
     def _turn(self, *, closing: bool = False, cancel: threading.Event | None = None) -> Iterator[None]:
-        """One thread at a time; `cancel` ends the waiting. Raises KontextError on a closed session, or from within a
-        request's own callback."""
+        """Let one thread in at a time; `cancel` ends the waiting.
+
+        Raises KontextError if this is closed, or in a request's own callback.
+        """
         if self._owner == threading.get_ident():
             raise KontextError("a request's on_step must not call the Kontext that is serving it")
         if closing or self._when_busy is WhenBusy.WAIT:
@@ -116,138 +130,154 @@ class Kontext:
             self._lock.release()
 
     def load(self) -> None:
-        """Load every network now, so that the first request does not wait for it."""
+        """Load every network that stays loaded now, so that the first request does not wait for it.
+
+        Those that the GPU's memory does not hold all the time are loaded when they are needed.
+
+        Raises:
+            PlanError, BundleError, ExecutorError: A network cannot be loaded.
+            BusyError: Another thread's request is running, and this was opened to refuse.
+            KontextError: This is closed, or a request's own `on_step` calls it.
+        """
         with self._turn():
             for name in COMPONENTS:
                 self.executor.load(name)
 
     def forget(self) -> None:
-        """Empty the caches of prompts and references, so that the next request encodes its own."""
+        """Empty the caches of prompts and references, so that the next request encodes its own.
+
+        Raises:
+            BusyError: Another thread's request is running, and this was opened to refuse.
+            KontextError: This is closed, or a request's own `on_step` calls it.
+        """
         with self._turn():
-            self._server.encodings.clear()
+            self._flow.encodings.clear()
 
     @property
     def residency(self) -> list[str]:
-        """What lies in the GPU's memory, or will when it is needed: a line a network and the sum. Empty on the CPU."""
+        """The lines that say what lies in the GPU's memory, or will when it is needed: one per network, and the sum.
+
+        There are none on the CPU.
+        """
         plan = getattr(self.executor, "residency", None)
         return [] if plan is None else plan.describe()
 
     @property
     def sizes(self) -> tuple[Size, ...]:
-        """The (width, height) that the model was trained at."""
+        """The (width, height) in pixels that the model was trained at."""
         return self.bundle.manifest.model.sizes
 
-    def edit(
+    def run(
         self,
-        image: Picture,
-        prompt: str | Sequence[str],
+        request: Request,
         *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        seed: int | Sequence[int] | None = None,
-        size: Size | None = None,
-        fit: Fit | str = Fit.RESIZE,
-        noise: Array | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
         debug_nan: bool = False,
     ) -> Result:
-        """Edit `image` as `prompt` says. Several prompts or seeds give every combination, in one batch.
+        """Make the pictures that a request asks for. Several prompts or seeds give every combination, in one batch.
 
         Args:
-            image: a path, encoded bytes, PIL image or uint8 array.
-            prompt: an instruction; beyond 512 T5 tokens it is cut, with a PromptCutWarning.
-            steps: of the flow; the bundle's default is 28.
-            guidance: embedded guidance strength; the bundle's default is 2.5.
-            seed: 0 to 2^64 - 1; drawn and reported if None. The noise is the one diffusers draws with a CPU generator.
-            size: (width, height) of the output, multiples of 16. Default: the reference's trained size.
-            fit: how the reference is brought to its trained size ("resize", "pad" or "crop").
-            noise: (b, n, channels) float32, packed, in the place of what the seeds would draw.
-            on_step: called after each step with steps done and steps in all.
-            cancel: an event that ends the request between two steps, before its encoders, or while it waits.
-            debug_nan: check every component and step for NaN and infinity, each run by itself. Slower.
+            request: What is asked for.
+            on_step: A function that is called after each step with the number of steps done and of all.
+            cancel: An event that ends the request between two steps, before its encoders, or while it waits.
+            debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
 
-        Raises RequestError for an argument out of range, ImageError for an unusable picture, Cancelled, NotFiniteError,
-        ExecutorError.
+        Returns:
+            The pictures, prompts outermost and seeds innermost, with what made them and the milliseconds per stage.
+
+        Raises:
+            RequestError: The request is one that the plans or the model do not take.
+            ImageError: The reference cannot be read.
+            Cancelled, BusyError: The request was cancelled, or refused.
+            NotFiniteError: A component returned NaN or infinity.
+            ExecutorError: A component could not be loaded or run, or there is not enough memory.
+            PlanError, BundleError: A network is loaded now, and its file cannot be opened.
+            KontextError: This is closed, or a request's own `on_step` calls it.
         """
-        original = read_picture(image)
-        target = nearest_size(original.size, self.sizes)
-        placed, placement = place(original, target, _chosen(Fit, "fit", fit))
-        logger.info("reference %s", placement.describe())
-        request = make_request(
-            self.bundle.manifest.model,
-            prompt,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            size=target if size is None else size,
-            reference=Reference(pixels=np.asarray(placed), placement=placement),
-            noise=noise,
-        )
-        return self._serve(request, Watch(on_step=on_step, cancel=cancel, every_step=debug_nan))
-
-    def generate(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        size: Size | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-        seed: int | Sequence[int] | None = None,
-        noise: Array | None = None,
-        on_step: OnStep | None = None,
-        cancel: threading.Event | None = None,
-        debug_nan: bool = False,
-    ) -> Result:
-        """Make a picture from a prompt alone. As `edit`, but the default size is the squarest trained one."""
-        request = make_request(
-            self.bundle.manifest.model,
-            prompt,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            size=squarest(self.sizes) if size is None else size,
-            reference=None,
-            noise=noise,
-        )
-        return self._serve(request, Watch(on_step=on_step, cancel=cancel, every_step=debug_nan))
-
-    def _serve(self, request: Request, watch: Watch) -> Result:
-        clock = Clock()
-        with self._turn(cancel=watch.cancel), clock.stage("total"):
-            served = self._server.serve(request, self._noise, watch, clock)
+        prepared = prepare(request, self.bundle.manifest.model)
+        watch, clock = Watch(on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
+        with self._turn(cancel=cancel), clock.stage("total"):
+            made = self._flow.run(prepared, watch, clock)
         return Result(
             outputs=tuple(
                 Output(
                     image=Image.fromarray(picture),
-                    latents=final,
+                    latents=latents,
                     prompt=prompt,
-                    seed=None if request.noise is not None else seed,
+                    seed=None if prepared.noise is not None else seed,
                 )
-                for picture, final, (prompt, seed) in zip(served.pictures, served.latents, request.jobs, strict=True)
+                for picture, latents, (prompt, seed) in zip(made.pictures, made.latents, prepared.jobs, strict=True)
             ),
-            size=request.size,
-            reference=None if request.reference is None else request.reference.placement,
-            steps=request.steps,
-            guidance=request.guidance,
+            size=prepared.size,
+            reference=None if prepared.reference is None else prepared.reference.placement,
+            steps=prepared.steps,
+            guidance=prepared.guidance,
             milliseconds=clock.milliseconds,
             step_milliseconds=tuple(clock.step_milliseconds),
             bundle=self._fingerprint,
             executor=self.executor.name,
         )
 
-    def _noise(self, request: Request) -> Array:
-        if request.noise is not None:
-            return request.noise.astype(np.float32)
-        channels = self.bundle.manifest.model.dims.channels
-        precision = self.bundle.graph("denoiser").precision
-        drawn = {seed: starting_noise(seed, request.grid, channels, precision) for seed in request.seeds}
-        return np.concatenate([drawn[seed] for _, seed in request.jobs])
+    def edit(
+        self,
+        image: Picture,
+        prompt: str | Sequence[str],
+        *,
+        fit: Fit | str = Fit.RESIZE,
+        on_step: OnStep | None = None,
+        cancel: threading.Event | None = None,
+        debug_nan: bool = False,
+        **sampling: Unpack[SamplingArguments],
+    ) -> Result:
+        """Edit a picture as a prompt says: `run` with a `Request` of these arguments.
 
+        Args:
+            image: The picture to edit: a path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or
+                (h, w, 4) uint8.
+            prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
+            fit: How the picture is brought to its trained size: "resize", "pad" or "crop".
+            on_step: A function that is called after each step with the number of steps done and of all.
+            cancel: An event that ends the request between two steps, before its encoders, or while it waits.
+            debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
+            **sampling: The keywords of `Sampling`: `steps`, `guidance`, `seed`, `size` and `noise`.
 
-def _chosen(choices: type[Choice], name: str, value: object) -> Choice:
-    try:
-        return choices(value)
-    except ValueError:
-        allowed = ", ".join(choice.value for choice in choices)
-        raise RequestError(f"{name} must be one of {allowed}, not {value!r}") from None
+        Returns:
+            One picture per prompt and seed, as `run` returns them.
+
+        Raises:
+            RequestError: An argument is out of range, or the plans or the model do not take it.
+            ImageError: `image` is of a type that no picture can be read from, or cannot be read.
+            KontextError: Whatever else `run` raises.
+        """
+        check_picture(image)
+        request = Request(prompt=prompt, image=image, sampling=Sampling(**sampling), fit=fit)
+        return self.run(request, on_step=on_step, cancel=cancel, debug_nan=debug_nan)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        on_step: OnStep | None = None,
+        cancel: threading.Event | None = None,
+        debug_nan: bool = False,
+        **sampling: Unpack[SamplingArguments],
+    ) -> Result:
+        """Make a picture from a prompt alone: `run` with a `Request` of these arguments.
+
+        Args:
+            prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
+            on_step: A function that is called after each step with the number of steps done and of all.
+            cancel: An event that ends the request between two steps, before its encoders, or while it waits.
+            debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
+            **sampling: The keywords of `Sampling`: `steps`, `guidance`, `seed`, `size` and `noise`.
+
+        Returns:
+            One picture per prompt and seed, as `run` returns them.
+
+        Raises:
+            RequestError: An argument is out of range, or the plans or the model do not take it.
+            KontextError: Whatever else `run` raises.
+        """
+        request = Request(prompt=prompt, sampling=Sampling(**sampling))
+        return self.run(request, on_step=on_step, cancel=cancel, debug_nan=debug_nan)

@@ -31,7 +31,7 @@ from ...runtime.outputs.result import Result
 from .agreement import likeness
 from .picture_borders import DeviceCarrier, border_ms, carry_on_host
 from .records import Ablated, Ablation, Case
-from .request import ask
+from .request import request_of
 from .sections import PRUNING
 from .undivided import UndividedExecutor
 
@@ -125,7 +125,7 @@ def _results(
     for _ in range(WARM_UP + repeat):
         if forget:
             kontext.forget()
-        results.append(ask(kontext, case, image))
+        results.append(kontext.run(request_of(case, image)))
     return results[WARM_UP:]
 
 

@@ -17,7 +17,6 @@ from ...engine.system.files import atomic_file
 from ...engine.system.gpus import find_gpus
 from ...runtime.inputs.pictures import read_picture
 from ...runtime.inputs.placement import Fit, nearest_size, place
-from ...runtime.inputs.request import make_request
 from .ablation import ablate
 from .agreement import agreement
 from .ceilings import measure_ceilings
@@ -30,6 +29,7 @@ from .page import render
 from .peers import PeerName, measure_peer, picture_path
 from .plan_only import ALL_RESIDENT, check, predict, within
 from .records import Case, Ceilings, Failure, Record, Run, encode_lines
+from .request import request_of
 from .roofline import hoisting, roofline
 from .sections import comparable
 from .unpruned import check_unpruned
@@ -102,16 +102,7 @@ def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Image.Image 
         guidance=model.flow.guidance if options.guidance is None else options.guidance,
         prompt=options.prompt,
     )
-    make_request(
-        model,
-        case.prompt,
-        seed=case.seeds,
-        steps=case.steps,
-        guidance=case.guidance,
-        size=case.size,
-        reference=None,
-        noise=None,
-    )
+    request_of(case, placed)  # raises for what a request cannot be
     return case, placed
 
 

@@ -31,7 +31,7 @@ from .agreement import likeness
 from .child import ChildError, end_with_parent, run_child
 from .nvml import GpuSampler
 from .records import PICTURES_DIFFER, Case, ComponentMemory, Memory, Run, Spread
-from .request import ask
+from .request import request_of
 
 ENGINE = "kontext-trt"
 LONGEST_NOTE = 160
@@ -187,7 +187,7 @@ def spreads(warm: list[tuple[Result, float]]) -> dict[str, Spread]:
 def _timed(kontext: Kontext, case: Case, image: Image.Image | None) -> tuple[Result, float]:
     kontext.forget()
     start = time.perf_counter()
-    result = ask(kontext, case, image)
+    result = kontext.run(request_of(case, image))
     return result, 1e3 * (time.perf_counter() - start)
 
 

@@ -1,16 +1,14 @@
-"""The case, asked of a session."""
+"""The measured case as a request."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-from ...runtime.kontext import Kontext
-from ...runtime.outputs.result import Result
+from ...runtime.inputs.request import Request, Sampling
 from .records import Case
 
 
-def ask(kontext: Kontext, case: Case, image: Image.Image | None) -> Result:
-    """`image` is decoded, as peers get it. Raises what `Kontext.edit` and `Kontext.generate` do."""
-    if image is None:
-        return kontext.generate(case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=case.seeds)
-    return kontext.edit(image, case.prompt, size=case.size, steps=case.steps, guidance=case.guidance, seed=case.seeds)
+def request_of(case: Case, image: Image.Image | None) -> Request:
+    """Return the request of a case. `image` is decoded, as peers get it. Raises what `Request` and `Sampling` do."""
+    sampling = Sampling(size=case.size, steps=case.steps, guidance=case.guidance, seed=case.seeds)
+    return Request(prompt=case.prompt, image=image, sampling=sampling)

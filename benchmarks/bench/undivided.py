@@ -1,7 +1,7 @@
 """An executor whose steps each run the whole transformer, as they would without hoisting: to measure what that saves.
 
 It wraps another and replaces stages: nothing is conditioned beforehand, and each step runs the conditioner with its own
-timestep. Everything else is the other's: workspaces, graphs, timing.
+timestep. Everything else is the other's: tensors, graphs, timing.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from ...runtime.flow.executor import Array, Executor, Performed, Workspace
+from ...runtime.flow.executor import Executor, Performed
 from ...runtime.flow.stages import Condition, Stage, Step
 from ...runtime.flow.tensors import RequestShape
+from ...runtime.flow.workspace import Array, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class UndividedStep:
         Step(self.index).run(w)
 
 
-class _Wrapped:
-    """A workspace in the place of another."""
+class _CopiesOnly:
+    """Stands in the place of a workspace, and runs nothing."""
 
     def __init__(self, inner: Workspace) -> None:
         self._inner = inner
@@ -72,18 +73,10 @@ class _Wrapped:
         return self._inner[name]
 
     def run(self, component: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        self._inner.run(component, inputs, outputs)
+        """Do nothing."""
 
     def copy(self, source: Any, to: Any) -> None:
         self._inner.copy(source, to)
-
-    def perform(self, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]) -> Performed:
-        return self._inner.perform([_undivided(stage) for stage in stages], inputs, outputs)
-
-
-class _CopiesOnly(_Wrapped):
-    def run(self, component: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """Nothing."""
 
 
 def _undivided(stage: Stage) -> Stage:
@@ -93,14 +86,17 @@ def _undivided(stage: Stage) -> Stage:
 
 
 class UndividedExecutor:
-    """See `Executor`. It must be the only user of the one that it wraps, whose engines may be bound to one timestep."""
+    """Implements `Executor`. It must be the only user of the one that it wraps, whose engines may be bound to one
+    timestep."""
 
     def __init__(self, inner: Executor) -> None:
         self._inner = inner
         self.name = f"{inner.name}, undivided"
 
-    def workspace(self, shape: RequestShape) -> Workspace:
-        return _Wrapped(self._inner.workspace(shape))
+    def perform(
+        self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> Performed:
+        return self._inner.perform(shape, [_undivided(stage) for stage in stages], inputs, outputs)
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self._inner.run(component, inputs)

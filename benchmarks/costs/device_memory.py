@@ -15,10 +15,9 @@ import numpy as np
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS
 from ...runtime.device.executor import DeviceExecutor
-from ...runtime.executors.host_workspace import empty
 from ...runtime.executors.open import open_executor, usual_shape
 from ...runtime.executors.options import Device, OnnxRuntimeOptions, TensorRtOptions
-from ...runtime.flow.tensors import input_specs
+from ...runtime.flow.tensors import empty, input_specs
 from ..program import run_main
 
 

@@ -45,7 +45,8 @@ def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     import torch
 
     from ...engine.components import COMPONENTS
-    from ...export.graphs.trace import EXAMPLE_DIMS, TORCH_TYPES, Precision, build_module, model_dims
+    from ...export.graphs.trace import EXAMPLE_DIMS, Precision, build_module, model_dims
+    from ...export.torch_types import torch_dtype
 
     config = _config(blocks)
     torch.set_default_dtype(torch.bfloat16)
@@ -55,7 +56,7 @@ def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     inputs = tuple(
         torch.zeros(
             [int(extent) for extent in dims.resolve(port.dims, **EXAMPLE_DIMS)],
-            dtype=TORCH_TYPES[port.element_type.resolve(Precision.BF16)],
+            dtype=torch_dtype(port.element_type.resolve(Precision.BF16).number),
         )
         for port in component.inputs
     )

@@ -13,6 +13,7 @@ from ...engine.bundle.bundle import Bundle
 from ...export.emulate.torch_device import TorchDevice
 from ...export.emulate.torch_executor import TorchExecutor, to_host
 from ...runtime.inputs.pictures import Picture
+from ...runtime.inputs.request import Request, Sampling
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
 
@@ -48,7 +49,5 @@ class WitnessExecutor(TorchExecutor):
     def serve(self, kontext: Kontext, case: Case) -> Result:
         """Serve one case by `kontext`, whose executor this is; what was kept before is forgotten."""
         self.latents, self.middle = [], {}
-        steps = self._num_steps
-        if case.image is None:
-            return kontext.generate(case.prompt, seed=case.seed, steps=steps, size=case.size)
-        return kontext.edit(case.image, case.prompt, seed=case.seed, steps=steps, size=case.size)
+        sampling = Sampling(seed=case.seed, steps=self._num_steps, size=case.size)
+        return kontext.run(Request(prompt=case.prompt, image=case.image, sampling=sampling))

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, MissingDependencyError
+from ..number_types import NUMBER_TYPES
 from .tensor_file import TensorFile
 
-_QUANTIZED = {"FLOAT8E4M3FN": "fp8", "FLOAT4E2M1": "nvfp4"}
+_QUANTIZED = {NUMBER_TYPES[name].onnx: name for name in ("fp8", "nvfp4")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..number_types import SAFETENSORS
 
 MAX_HEADER_BYTES = 100 << 20  # the limit of the format's own library
 SAMPLE_BYTES = 1024
-ITEM_BITS = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
-    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +114,9 @@ def _entry(name: str, fields: Any, start: int, size: int, path: Path) -> TensorE
         begin, end = (int(offset) for offset in fields["data_offsets"])
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: the header's entry of tensor {name} is malformed") from error
-    if dtype not in ITEM_BITS:
+    if dtype not in SAFETENSORS:
         raise CheckpointError(f"{path}: tensor {name} has the unknown type {dtype}")
-    if end - begin != math.prod(shape) * ITEM_BITS[dtype] // 8:
+    if end - begin != math.prod(shape) * SAFETENSORS[dtype].bits // 8:
         raise CheckpointError(f"{path}: tensor {name} {dtype} {list(shape)} does not fill its {end - begin:,} bytes")
     if start + end > size:
         raise CheckpointError(

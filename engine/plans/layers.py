@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ..number_types import NUMBER_TYPES
+
 _FORMATS = {
     "float": "fp32", "fp32": "fp32", "half": "fp16", "fp16": "fp16", "bfloat16": "bf16", "bf16": "bf16",
     "fp8": "fp8", "fp8e4m3": "fp8", "float8e4m3fn": "fp8", "fp4": "nvfp4", "fp4e2m1": "nvfp4", "float4e2m1": "nvfp4",
     "int8": "int8",
 }  # fmt: skip
-FORMAT_BITS = {"nvfp4": 4, "fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
+FORMAT_BITS = {name: NUMBER_TYPES[name].bits for name in ("nvfp4", "fp8", "int8", "fp16", "bf16", "fp32")}
+"""The bits of the types that kernels multiply in."""
 _ATTENTION = re.compile(r"mha|flash|fused_attention|attention_v", re.IGNORECASE)
 _SOFTMAX = re.compile(r"Max\w*SubExpSum|softmax", re.IGNORECASE)
 _COPY = re.compile(r"__myl_(?:Move|Tran|Resh|Cast)+_myl|Reformat", re.IGNORECASE)

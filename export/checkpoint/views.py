@@ -11,17 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.bundle.tensor_file import ITEM_BITS, TensorFile
+from ...engine.bundle.tensor_file import TensorFile
 from ...engine.errors import CheckpointError
+from ...engine.number_types import SAFETENSORS
+from ..torch_types import torch_dtype
 
-TORCH_DTYPES = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F64": torch.float64,
-}
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+"""The types of a safetensors header that are read as numbers."""
 CHUNK_ITEMS = 8 << 20
 
 
@@ -44,7 +40,7 @@ class View:
 
     @property
     def size_bytes(self) -> int:
-        return self.num_items * ITEM_BITS[self.dtype] // 8
+        return self.num_items * SAFETENSORS[self.dtype].bits // 8
 
     @property
     def scale_value(self) -> float:
@@ -65,12 +61,14 @@ class View:
 
     def chunks(self) -> Iterator[Tensor]:
         """The values as flat float32 tensors of at most 32 MiB, in order; an FP8 scale is multiplied in."""
+        if self.dtype not in FLOATS:
+            raise CheckpointError(f"{self.path} holds weights of type {self.dtype}, which are not read as numbers")
         scale = self.scale_value
-        item_bytes = ITEM_BITS[self.dtype] // 8
+        item_bytes = SAFETENSORS[self.dtype].bits // 8
         data = np.memmap(self.path, dtype=np.uint8, mode="c", offset=self.offset, shape=(self.size_bytes,))
         for start in range(0, self.size_bytes, CHUNK_ITEMS * item_bytes):
             raw = torch.from_numpy(np.array(data[start : start + CHUNK_ITEMS * item_bytes]))
-            values = raw.view(TORCH_DTYPES[self.dtype]).to(torch.float32)
+            values = raw.view(torch_dtype(SAFETENSORS[self.dtype])).to(torch.float32)
             yield values if self.scale is None else values * scale
 
     def read(self) -> Tensor:

@@ -18,16 +18,10 @@ from torch import Tensor, nn
 from ...engine.bundle.bundle import NETWORKS, Bundle
 from ...engine.components import ElementType
 from ...engine.errors import BundleError
+from ...engine.number_types import ONNX
 from ..configs import ModelConfig
-from ..graphs.trace import TORCH_TYPES, build_module, default_dtype, tensor_name
-
-_TYPES = {
-    ir.DataType.FLOAT: torch.float32,
-    ir.DataType.FLOAT16: torch.float16,
-    ir.DataType.BFLOAT16: torch.bfloat16,
-    ir.DataType.FLOAT8E4M3FN: torch.float8_e4m3fn,
-    ir.DataType.FLOAT4E2M1: torch.uint8,  # two values a byte
-}
+from ..graphs.trace import build_module, default_dtype, tensor_name
+from ..torch_types import torch_dtype
 
 
 def read_config(bundle: Bundle) -> ModelConfig:
@@ -43,7 +37,7 @@ def read_config(bundle: Bundle) -> ModelConfig:
 
 def read_tensor(value: ir.Value) -> Tensor:
     """An initializer's values, mapped from its file if it lies in one. NVFP4 comes as bytes of two codes."""
-    tensor, dtype = value.const_value, _TYPES[value.dtype or ir.DataType.FLOAT]
+    tensor, dtype = value.const_value, torch_dtype(ONNX[(value.dtype or ir.DataType.FLOAT).name])
     assert tensor is not None
     assert value.shape is not None
     shape = list(value.shape.numpy())
@@ -74,7 +68,7 @@ class BundleGraph:
         return cls(
             component=component,
             model=ir.load(bundle.graph_path(component)),
-            dtype=TORCH_TYPES[ElementType.ACTIVATION.resolve(precision)],
+            dtype=torch_dtype(ElementType.ACTIVATION.resolve(precision).number),
         )
 
     @property

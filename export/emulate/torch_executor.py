@@ -5,8 +5,6 @@ Quantized layers are emulated: their weights are dequantized as the graph says, 
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,26 +14,29 @@ from torch import Tensor, nn
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, ElementType
 from ...engine.errors import ExecutorError
-from ...runtime.flow.executor import Array, Performed
+from ...runtime.flow.executor import Performed, run_in_turn
 from ...runtime.flow.stages import Stage
 from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors, transformer_precision
-from ..graphs.trace import TORCH_TYPES
+from ...runtime.flow.workspace import Array
+from ..torch_types import torch_dtype
 from .bundle_modules import BundleGraph, load_module, read_config
 from .emulation import emulated_layers
 from .torch_device import TorchDevice
 
-Run = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], None]
-"""Computes a component, from input tensors into output tensors."""
+Compute = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], None]
+"""A function that computes a component, from input tensors into output tensors."""
 
 
 class TorchWorkspace:
-    """See `runtime.executor.Workspace`. `run` is the executor's."""
+    """Implements `Workspace` with torch tensors. `compute` is the executor's."""
 
-    def __init__(self, shape: RequestShape, tensors: Mapping[str, TensorSpec], device: torch.device, run: Run) -> None:
+    def __init__(
+        self, shape: RequestShape, tensors: Mapping[str, TensorSpec], device: torch.device, compute: Compute
+    ) -> None:
         self.shape = shape
-        self._run = run
+        self._compute = compute
         self._tensors = {
-            name: torch.empty(spec.shape, dtype=TORCH_TYPES[spec.element_type], device=device)
+            name: torch.empty(spec.shape, dtype=torch_dtype(spec.element_type.number), device=device)
             for name, spec in tensors.items()
         }
 
@@ -43,26 +44,14 @@ class TorchWorkspace:
         return self._tensors[name]
 
     def run(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-        self._run(component, inputs, outputs)
+        self._compute(component, inputs, outputs)
 
     def copy(self, source: Tensor, to: Tensor) -> None:
         to.copy_(source)
 
-    def perform(self, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]) -> Performed:
-        for name, array in inputs.items():
-            self._tensors[name].copy_(from_host(array, self._tensors[name].dtype))
-        times = [time.perf_counter()]
-        for stage in stages:
-            stage.run(self)
-            times.append(time.perf_counter())
-        return Performed(
-            outputs={name: to_host(self._tensors[name]) for name in outputs},
-            milliseconds=tuple(1e3 * (end - start) for start, end in itertools.pairwise(times)),
-        )
-
 
 class TorchExecutor:
-    """See `runtime.executor.Executor`. Modules are loaded when they are first needed.
+    """Implements `Executor` with torch. Modules are loaded when they are first needed.
 
     With `hold_weights` quantized weights are dequantized once, not every time: faster, with more memory.
     """
@@ -74,6 +63,7 @@ class TorchExecutor:
         self._device = torch.device("cuda" if has_cuda and device is not TorchDevice.CPU else "cpu")
         self._bundle, self._hold_weights = bundle, hold_weights
         self._modules: dict[str, nn.Module] = {}
+        self._workspace: TorchWorkspace | None = None  # of the last request
         self.name = f"torch ({self._device.type})"
 
     def module(self, component: str) -> nn.Module:
@@ -87,16 +77,23 @@ class TorchExecutor:
     def load(self, component: str) -> None:
         self.module(component)
 
-    def workspace(self, shape: RequestShape) -> TorchWorkspace:
-        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
-        return TorchWorkspace(shape, tensors, self._device, self.compute)
+    def perform(
+        self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> Performed:
+        if self._workspace is None or self._workspace.shape != shape:
+            self._workspace = None  # its memory goes before the next is taken
+            tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
+            self._workspace = TorchWorkspace(shape, tensors, self._device, self.compute)
+        workspace = self._workspace
+        for name, array in inputs.items():
+            workspace[name].copy_(from_host(array, workspace[name].dtype))
+        milliseconds = run_in_turn(stages, workspace)
+        return Performed(outputs={name: to_host(workspace[name]) for name in outputs}, milliseconds=milliseconds)
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         precision = self._bundle.graph(component).precision
-        given = {
-            port.name: from_host(inputs[port.name], TORCH_TYPES[port.element_type.resolve(precision)]).to(self._device)
-            for port in COMPONENTS[component].inputs
-        }
+        types = {port.name: port.element_type.resolve(precision).number for port in COMPONENTS[component].inputs}
+        given = {name: from_host(inputs[name], torch_dtype(number)).to(self._device) for name, number in types.items()}
         outputs = run_module(self.module(component), component, given)
         return {name: to_host(tensor) for name, tensor in outputs.items()}
 
@@ -107,6 +104,7 @@ class TorchExecutor:
 
     def close(self) -> None:
         self._modules.clear()
+        self._workspace = None
 
 
 @torch.no_grad()
@@ -128,5 +126,5 @@ def from_host(array: Array, dtype: torch.dtype) -> Tensor:
 
 def to_host(tensor: Tensor) -> Array:
     """A copy, bfloat16 as its bits in uint16."""
-    bits = tensor.cpu().view(torch.uint16) if tensor.dtype is TORCH_TYPES[ElementType.BFLOAT16] else tensor.cpu()
+    bits = tensor.cpu().view(torch.uint16) if tensor.dtype is torch_dtype(ElementType.BFLOAT16.number) else tensor.cpu()
     return bits.numpy().copy()

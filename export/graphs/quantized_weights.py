@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ...engine.errors import QuantizationError
-from ..checkpoint.views import TORCH_DTYPES, View
+from ...engine.number_types import SAFETENSORS
+from ..checkpoint.views import View
+from ..torch_types import torch_dtype
 from .formats import BLOCK, fp8_scale, nvfp4_scale, pack, to_fp8, to_nvfp4
 from .recipes import Fp8, Fp8Weights, LinearFormat, Nvfp4
 from .weights import FileTensor
@@ -90,7 +92,7 @@ def _finite(rows: Tensor, layer: QuantizedLayer) -> Tensor:
 
 def _fp8(layer: QuantizedLayer) -> Iterator[tuple[str, Tensor]]:
     for rows in _rows(layer.view):
-        scale = fp8_scale(_finite(rows, layer).abs().amax(1), TORCH_DTYPES[layer.scale_dtype])
+        scale = fp8_scale(_finite(rows, layer).abs().amax(1), torch_dtype(SAFETENSORS[layer.scale_dtype]))
         yield "weight", to_fp8(rows / scale.to(torch.float32)[:, None])
         yield SCALE, scale
 
@@ -120,7 +122,7 @@ def _branch(layer: QuantizedLayer) -> tuple[Tensor, Tensor, Tensor]:
     The largest singular components, found by a randomized range finder (Halko et al., arXiv 0909.4061) from a fixed
     seed. What is left is taken from the branch as rounded, so that rounding it costs nothing.
     """
-    weight, dtype = _finite(layer.view.read(), layer), TORCH_DTYPES[layer.dtype]
+    weight, dtype = _finite(layer.view.read(), layer), torch_dtype(SAFETENSORS[layer.dtype])
     generator = torch.Generator().manual_seed(0)
     width = min(layer.rank + 8, *weight.shape)
     basis = weight @ torch.randn(weight.shape[1], width, generator=generator)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ...engine.components import ElementType, Precision
 from ...engine.errors import QuantizationError
+from ..torch_types import torch_dtype
 from .formats import BLOCK, FP8_MAX, fp8_scale, nvfp4_scale
 from .linears import AttentionNodes, LinearNodes
 from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from .recipes import Fp8, Fp8Weights, LinearFormat, Nvfp4
-from .trace import TORCH_TYPES
 
 INPUT_SCALE = "input_scale"
 PROBABILITY_SCALE = 1 / FP8_MAX
@@ -28,11 +28,6 @@ TRT_DOMAIN = "trt"
 MIXED_SCALES_OPSET = 23
 """From here on a dequantization may have another type than its scale. Its scales must then all be float32: TensorRT-RTX
 1.7 refuses products whose two operands have scales of different types."""
-_ONNX_TYPES = {
-    Precision.FP32: ir.DataType.FLOAT,
-    Precision.FP16: ir.DataType.FLOAT16,
-    Precision.BF16: ir.DataType.BFLOAT16,
-}
 
 
 class GraphQuantizer:
@@ -44,11 +39,11 @@ class GraphQuantizer:
 
     def __init__(self, model: ir.Model, precision: Precision, ranges: Mapping[str, float]) -> None:
         self.model, self.graph, self.ranges = model, model.graph, ranges
-        self.dtype = _ONNX_TYPES[precision]
+        self.dtype = ir.DataType(precision.number.onnx_number)
         opset = model.opset_imports[""]
         assert opset is not None
         self.scale_precision = Precision.FP32 if opset >= MIXED_SCALES_OPSET else precision
-        self.scale_dtype = _ONNX_TYPES[self.scale_precision]
+        self.scale_dtype = ir.DataType(self.scale_precision.number.onnx_number)
         self._inputs: dict[tuple[int, type], ir.Value] = {}
 
     def quantize(self, linear: LinearNodes, format: LinearFormat, *, stored_scale: float | None = None) -> None:
@@ -191,7 +186,7 @@ class GraphQuantizer:
         return node.outputs[0]
 
     def _fp8_scale(self, amax: float) -> Tensor:
-        dtype = TORCH_TYPES[ElementType.ACTIVATION.resolve(self.scale_precision)]
+        dtype = torch_dtype(ElementType.ACTIVATION.resolve(self.scale_precision).number)
         return fp8_scale(torch.tensor(amax), dtype).to(torch.float32)
 
     def _constant(self, name: str, value: Tensor, dtype: ir.DataType | None = None) -> ir.Value:

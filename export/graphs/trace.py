@@ -23,14 +23,8 @@ from torch.export import Dim
 from ...engine.components import DYNAMIC_DIMS, Component, ElementType, ModelDims, Operators, Precision
 from ...engine.errors import ExportError
 from ..networks import T5, Clip, Conditioner, Denoiser, ModelConfig, VaeDecoder, VaeEncoder, num_vectors
+from ..torch_types import torch_dtype
 
-TORCH_TYPES = {
-    ElementType.FLOAT32: torch.float32,
-    ElementType.FLOAT16: torch.float16,
-    ElementType.BFLOAT16: torch.bfloat16,
-    ElementType.INT32: torch.int32,
-    ElementType.UINT8: torch.uint8,
-}
 # sizes to trace with: different from each other and from every constant, and none of them 0 or 1, which would be frozen
 EXAMPLE_DIMS = {"b": 3, "n": 110, "m": 42, "N": 5, "h": 6, "w": 10}
 
@@ -94,7 +88,7 @@ class TraceOptions:
 def trace(component: Component, config: ModelConfig, options: TraceOptions) -> ir.Model:
     """The component's graph. Its weights are initializers without values, named as in `expected_tensors`."""
     dims, tensors = model_dims(config), expected_tensors(component.name, config)
-    dtype = TORCH_TYPES[ElementType.ACTIVATION.resolve(options.precision)]
+    dtype = torch_dtype(ElementType.ACTIVATION.resolve(options.precision).number)
     examples = {**EXAMPLE_DIMS, "s": dims.text_length + EXAMPLE_DIMS["n"] + EXAMPLE_DIMS["m"]}
     with FakeTensorMode(), _quiet():
         with default_dtype(dtype):
@@ -126,7 +120,7 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
 
 
 def _example(element_type: ElementType, shape: tuple[int | str, ...]) -> Tensor:
-    return torch.zeros([int(extent) for extent in shape], dtype=TORCH_TYPES[element_type])
+    return torch.zeros([int(extent) for extent in shape], dtype=torch_dtype(element_type.number))
 
 
 def _dynamic(dims: tuple[str, ...]) -> dict[int, object]:

@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...engine.bundle.tensor_file import ITEM_BITS
 from ...engine.components import Precision
 from ...engine.errors import ExportError
+from ...engine.number_types import SAFETENSORS
 from ...engine.system.files import atomic_file
-from ..checkpoint.views import TORCH_DTYPES, View
-
-STORED_TYPES = {Precision.FP32: "F32", Precision.FP16: "F16", Precision.BF16: "BF16"}
+from ..checkpoint.views import View
+from ..torch_types import torch_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +30,7 @@ class FileTensor:
 
     @property
     def size_bytes(self) -> int:
-        return prod(self.shape) * ITEM_BITS[self.dtype] // 8
+        return prod(self.shape) * SAFETENSORS[self.dtype].bits // 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ def stored_precision(views: Iterable[View]) -> Precision:
 
 
 def usable_as_stored(view: View, precision: Precision) -> bool:
-    return view.dtype == STORED_TYPES[precision] and view.scale is None
+    return view.dtype == precision.number.safetensors and view.scale is None
 
 
 def usable_as_fp8(name: str, view: View) -> bool:
@@ -70,11 +69,11 @@ def write_converted(
 
     `on_bytes` is told the size of every chunk written.
     """
-    dtype = STORED_TYPES[precision]
+    dtype = precision.number.safetensors
     specs = {name: FileTensor(dtype=dtype, shape=view.shape) for name, view in views.items()}
 
     def converted() -> Iterator[tuple[str, Tensor]]:
-        target = TORCH_DTYPES[dtype]
+        target = torch_dtype(SAFETENSORS[dtype])
         for name, view in views.items():
             for chunk in view.chunks():
                 values = chunk.to(target)

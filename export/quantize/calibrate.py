@@ -11,7 +11,7 @@ from pathlib import Path
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
-from ...runtime.flow.run import OnStep
+from ...runtime.inputs.request import Request, Sampling
 from ...runtime.kontext import Kontext
 from ..emulate.torch_device import TorchDevice
 from ..emulate.torch_executor import TorchExecutor
@@ -84,7 +84,9 @@ def calibrate_bundle(
         nonlocal calibration
         with Kontext(bundle, executor) as kontext:
             for sample, seed, key in jobs:
-                _serve(kontext, sample, seed, calibration.steps, lambda done, of: progress.advance(1))
+                sampling = Sampling(seed=seed, steps=calibration.steps)
+                request = Request(prompt=sample.instruction, image=sample.picture, sampling=sampling)
+                kontext.run(request, on_step=lambda done, of: progress.advance(1))
                 seen = {name: observation for name, one in observers.items() if (observation := one.take()) is not None}
                 calibration = _add(calibration, sample, key, seen)
                 calibration.save(artefact)
@@ -111,14 +113,6 @@ def _start(bundle: Bundle, artefact: Path, options: CalibrationOptions) -> Calib
 def _add(calibration: Calibration, sample: Sample, key: str, seen: Mapping[str, Observation]) -> Calibration:
     picture = sample.picture.name if sample.picture else ""
     return calibration.with_sample(Done(key=key, picture=picture, instruction=sample.instruction), seen)
-
-
-def _serve(kontext: Kontext, sample: Sample, seed: int, steps: int, on_step: OnStep) -> None:
-    """An edit, or text to image, as a user would ask for it."""
-    if sample.picture is None:
-        kontext.generate(sample.instruction, seed=seed, steps=steps, on_step=on_step)
-    else:
-        kontext.edit(sample.picture, sample.instruction, seed=seed, steps=steps, on_step=on_step)
 
 
 def check_calibration(calibration: Calibration, bundle: Bundle) -> None:

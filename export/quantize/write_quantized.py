@@ -16,6 +16,7 @@ from ...engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
 from ...engine.bundle.graph_file import GraphFile
 from ...engine.bundle.manifest import GraphRecord, QuantizationRecord, WeightsRecord
 from ...engine.errors import QuantizationError
+from ...engine.number_types import ONNX
 from ...engine.progress import Progress
 from ...engine.system.files import free_path, share_file
 from ...version import __version__
@@ -26,15 +27,9 @@ from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
 from ..graphs.quantizer import GraphQuantizer
 from ..graphs.recipes import CALIBRATED, Fp8Weights, Recipe
 from ..graphs.stored_fp8 import AS_STORED
-from ..graphs.weights import STORED_TYPES, Placed, write_tensors
+from ..graphs.weights import Placed, write_tensors
 from .calibration import Calibration
 
-_SAFETENSORS_TYPES = {
-    ir.DataType.FLOAT: "F32",
-    ir.DataType.FLOAT16: "F16",
-    ir.DataType.BFLOAT16: "BF16",
-    ir.DataType.FLOAT8E4M3FN: "F8_E4M3",
-}
 CALIBRATION = "calibration.json"
 """The calibration that a bundle was quantized with, in the bundle."""
 
@@ -121,8 +116,8 @@ class QuantizedBundleWriter:
                         name=name,
                         view=_view(linear),
                         format=chosen,
-                        dtype=STORED_TYPES[record.precision],
-                        scale_dtype=STORED_TYPES[quantizer.scale_precision],
+                        dtype=record.precision.number.safetensors,
+                        scale_dtype=quantizer.scale_precision.number.safetensors,
                     )
                 )
                 quantizer.quantize(linear, chosen)
@@ -169,7 +164,7 @@ def _view(linear: LinearNodes) -> View:
     scale = linear.stored_scale.const_value if linear.stored_scale is not None else None
     return View(
         path=Path(tensor.path),
-        dtype=_SAFETENSORS_TYPES[tensor.dtype],
+        dtype=ONNX[tensor.dtype.name].safetensors,
         shape=tuple(tensor.shape.numpy()),
         offset=tensor.offset or 0,
         scale=None if scale is None else float(scale.numpy()),

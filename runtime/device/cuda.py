@@ -1,4 +1,4 @@
-"""The CUDA calls that this package makes, each checked. Nothing else talks to cuda-python."""
+"""Makes the CUDA calls of this package, each checked. Nothing else talks to cuda-python."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ STICKY = frozenset(
         "cudaErrorTensorMemoryLeak",
     }
 )
-"""After these every call of the process fails, whatever it does. Source: CUDA Runtime API, cudaError_t."""
+"""The errors after which every call of the process fails, whatever it does (CUDA Runtime API, cudaError_t)."""
 
 
 class CudaError(ExecutorError):
-    """A CUDA call that failed. `code` is CUDA's own name of the error."""
+    """Reports a CUDA call that failed. `code` is CUDA's own name of the error."""
 
     def __init__(self, call: str, code: str, words: str) -> None:
         self.code = code
@@ -44,11 +44,11 @@ class CudaError(ExecutorError):
 
 
 class CudaMemoryError(CudaError, GpuMemoryError):
-    """A CUDA call that found no memory."""
+    """Reports a CUDA call that found no memory."""
 
 
 def cuda_error(call: str, code: str, words: str) -> CudaError:
-    """The exception of an error code."""
+    """Return the exception of an error code: CudaMemoryError if no memory was found, else CudaError."""
     return (CudaMemoryError if code == "cudaErrorMemoryAllocation" else CudaError)(call, code, words)
 
 
@@ -57,9 +57,10 @@ Handle = Any
 
 
 class Cuda(Protocol):
-    """A device, and the calls on it. Addresses are numbers.
+    """Makes calls on a device. Addresses are numbers.
 
-    Failures raise CudaError, but for those of `free` and `destroy`, which are logged: they come after the work.
+    Failures raise CudaError, but for those of `free`, `free_host` and what is named `destroy_...`, which are logged:
+    they come after the work.
     """
 
     @property
@@ -74,13 +75,13 @@ class Cuda(Protocol):
         ...
 
     def memory(self) -> tuple[int, int]:
-        """Free bytes and all bytes."""
+        """Return the free bytes and all bytes of the device."""
         ...
 
     def malloc(self, size_bytes: int) -> int: ...
     def free(self, address: int) -> None: ...
     def malloc_host(self, size_bytes: int) -> int:
-        """Page-locked memory."""
+        """Allocate page-locked host memory, and return its address."""
         ...
 
     def free_host(self, address: int) -> None: ...
@@ -89,7 +90,7 @@ class Cuda(Protocol):
         ...
 
     def stream(self) -> Handle:
-        """A new one that does not wait for the default stream."""
+        """Create a stream that does not wait for the default stream."""
         ...
 
     def stream_address(self, stream: Handle) -> int: ...
@@ -110,11 +111,11 @@ class Cuda(Protocol):
         ...
 
     def end_capture(self, stream: Handle) -> Handle:
-        """The graph. It must be called after `begin_capture` whatever happened between."""
+        """End a capture and return its graph. It must be called after `begin_capture`, whatever happened between."""
         ...
 
     def instantiate(self, graph: Handle) -> Handle:
-        """An executable of a graph, which stays the caller's to destroy."""
+        """Make an executable of a graph. The graph stays the caller's to destroy."""
         ...
 
     def destroy_graph(self, graph: Handle) -> None: ...
@@ -127,7 +128,10 @@ class Cuda(Protocol):
 
 
 class CudaPython:
-    """See `Cuda`. Raises MissingDependencyError without cuda-python, CudaError without a GPU or such a device."""
+    """Implements `Cuda` with cuda-python.
+
+    Raises MissingDependencyError without cuda-python, CudaError without a GPU or such a device.
+    """
 
     def __init__(self, device: int = 0) -> None:
         try:
@@ -143,7 +147,10 @@ class CudaPython:
         self.use()
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """The results of a call, less its status: none, one, or a tuple."""
+        """Make a call, and return its results less the status: the only one, or a tuple.
+
+        Raises CudaError if the call failed.
+        """
         status, *results = getattr(self._runtime, name)(*arguments)
         if status != self._runtime.cudaError_t.cudaSuccess:
             _, words = self._runtime.cudaGetErrorString(status)

@@ -1,4 +1,4 @@
-"""What a device workspace needs of whatever computes a component on the device."""
+"""Defines what a device workspace needs of whatever computes a component on the device."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Bound(Protocol):
-    """An engine made ready for inputs of certain shapes. Recorded work refers to it, so it must outlive every graph
-    that recorded it."""
+    """Stands for an engine made ready for inputs of certain shapes.
+
+    Recorded work refers to it, so it must outlive every graph that recorded it.
+    """
 
     @property
     def activation_bytes(self) -> int:
-        """What it needs of the arena."""
+        """The bytes that it needs of the arena."""
         ...
 
     def enqueue(self, tensors: Mapping[str, DeviceTensor], arena: tuple[int, int], stream: Handle) -> None:
@@ -29,22 +31,25 @@ class Bound(Protocol):
         ...
 
     def recordable(self, stream: Handle) -> bool:
-        """Whether the library lets an execution be recorded now; it may have kernels to finish first."""
+        """Return whether the library lets an execution be recorded now; it may have kernels to finish first."""
         ...
 
     def close(self) -> None: ...
 
 
 class Engine(Protocol):
-    """A component's weights on the device."""
+    """Holds a component's weights on the device."""
 
     @property
     def capturable(self) -> bool:
-        """Its executions may be recorded in a CUDA graph."""
+        """True if its executions may be recorded in a CUDA graph."""
         ...
 
     def bind(self, shapes: Shapes) -> Bound:
-        """Raises ExecutorError or RequestError, naming the component, for shapes that it does not take."""
+        """Make the engine ready for inputs of certain shapes.
+
+        Raises ExecutorError or RequestError, naming the component, for shapes that it does not take.
+        """
         ...
 
     def close(self) -> None:
@@ -53,16 +58,16 @@ class Engine(Protocol):
 
 
 class Engines(Protocol):
-    """Where engines come from: TensorRT or ONNX Runtime."""
+    """Opens engines for components, by TensorRT or ONNX Runtime."""
 
     @property
     def name(self) -> str:
-        """Library and version, for people."""
+        """The library's name for people; TensorRT's has its version."""
         ...
 
     @property
     def allocates(self) -> bool:
-        """Executions may allocate device memory, also when they are recorded."""
+        """True if executions may allocate device memory, also when they are recorded."""
         ...
 
     def check(self, shape: RequestShape) -> None:
@@ -70,15 +75,17 @@ class Engines(Protocol):
         ...
 
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> Engine:
-        """Load a component's weights. Those beyond a budget in bytes stay on the host and stream in when they are
-        needed; None keeps all on the device.
+        """Load a component's weights.
+
+        Those beyond a budget in bytes stay on the host and stream in when they are needed; None keeps all on the
+        device.
 
         Raises PlanError, BundleError or ExecutorError.
         """
         ...
 
     def forget_failure(self) -> None:
-        """After a recording that failed: forget the error that the library's own CUDA runtime remembers."""
+        """Forget, after a recording that failed, the error that the library's own CUDA runtime remembers."""
         ...
 
     def close(self) -> None: ...

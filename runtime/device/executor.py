@@ -1,4 +1,4 @@
-"""Components run on a CUDA device, by TensorRT or ONNX Runtime: the executor that both share."""
+"""Implements the executor on a CUDA device, which TensorRT and ONNX Runtime share."""
 
 from __future__ import annotations
 
@@ -12,34 +12,42 @@ from typing import TypeVar
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, GpuMemoryError
-from ..flow.executor import Array
+from ..flow.executor import Performed
+from ..flow.stages import Stage
 from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors, transformer_precision
+from ..flow.workspace import Array
 from .cuda import Cuda
 from .engine import Engines
-from .loading import Components
+from .graphs import Graphs
+from .loading import LoadedEngines
 from .memory import Arena, DeviceBlock, Staging
 from .residency import Residency, ResidencyPlan
-from .workspace import DeviceWorkspace, Machine
+from .workspace import DeviceWorkspace, SharedDevice
 
 logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
 WORKSPACES_KEPT = 4
-"""Each holds the buffers and graphs of one request shape: 120 and 216 MB at 1024x1024 with a reference."""
+"""The number of request shapes whose buffers and graphs are kept.
+
+The buffers of one take 120 MB at 1024x1024 with a reference, its graphs 216 MB.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceOptions:
-    """`graphs` records CUDA graphs. `workspaces` is the number of request shapes whose buffers are kept."""
+    """Says whether CUDA graphs are recorded (`graphs`), and of how many request shapes the buffers are kept."""
 
     graphs: bool = True
     workspaces: int = WORKSPACES_KEPT
 
 
 class DeviceExecutor:
-    """See `Executor`. It owns the stream, the arena, the engines and the workspaces, and closes them in that order,
-    last first."""
+    """Implements `Executor` on a CUDA device.
+
+    It owns the stream, the graphs, the arena, the engines and the workspaces, and closes them last first.
+    """
 
     def __init__(
         self, bundle: Bundle, engines: Engines, cuda: Cuda, plan: ResidencyPlan, options: DeviceOptions
@@ -53,18 +61,25 @@ class DeviceExecutor:
         if moving and options.graphs:
             logger.warning("%s not in GPU memory all the time, so not in a CUDA graph", _are(moving))
         self._stream = cuda.stream()
-        self._arena = Arena(cuda, self._stream, self._forget_graphs)
-        self._components = Components(engines, plan, self._stream, self._forget_engine)
-        self._machine = Machine(
-            cuda=cuda,
-            stream=self._stream,
-            arena=self._arena,
-            components=self._components,
-            graphs=options.graphs,
-            with_room=self._with_room,
+        self._graphs = Graphs(enabled=options.graphs)
+        self._arena = Arena(cuda, self._stream, self._graphs)
+        self._loaded = LoadedEngines(engines, plan, cuda, self._stream, self._graphs)
+        self._shared = SharedDevice(
+            cuda=cuda, stream=self._stream, graphs=self._graphs, arena=self._arena, engines=self._loaded
         )
 
-    def workspace(self, shape: RequestShape) -> DeviceWorkspace:
+    def perform(
+        self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> Performed:
+        workspace = self._workspace(shape)
+        workspace.write(inputs)
+        jobs = workspace.jobs(stages, inputs, outputs)
+        milliseconds = self._with_room(lambda: workspace.perform(jobs), keep=shape)
+        self._graphs.trim(shape)
+        return Performed(outputs=workspace.read(outputs), milliseconds=milliseconds)
+
+    def _workspace(self, shape: RequestShape) -> DeviceWorkspace:
+        """Return the workspace of a shape, made now if it is not among those used last."""
         self._enter()
         if shape in self._workspaces:
             self._workspaces.move_to_end(shape)
@@ -73,24 +88,24 @@ class DeviceExecutor:
         while len(self._workspaces) >= self._options.workspaces:
             self._drop_oldest()
         tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
-        self._workspaces[shape] = self._with_room(lambda: DeviceWorkspace(shape, tensors, self._machine))
+        self._workspaces[shape] = self._with_room(lambda: DeviceWorkspace(shape, tensors, self._shared))
         return self._workspaces[shape]
 
     def free_bytes(self) -> int:
-        """Memory of the device that nobody has."""
+        """Return the bytes of the device's memory that nobody has."""
         self._enter()
         return self._cuda.memory()[0]
 
     @property
     def held_bytes(self) -> dict[str, int]:
-        """What of the device's memory is the arena of activations, and what the buffers of requests."""
+        """The bytes of the device's memory that the arena of activations and the buffers of requests take."""
         buffers = sum(workspace.size_bytes for workspace in self._workspaces.values())
         return {"arena": self._arena.size_bytes, "buffers": buffers}
 
     def load(self, component: str) -> None:
         self._enter()
-        if self._components.stays(component):
-            self._with_room(lambda: self._components.ready(component))
+        if self._loaded.stays(component):
+            self._with_room(lambda: self._loaded.ready(component))
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self._enter()
@@ -109,7 +124,7 @@ class DeviceExecutor:
         try:
             staging = Staging(self._cuda, {**ins, **outs})
             try:
-                bound = self._components.ready(component).bind({name: spec.shape for name, spec in ins.items()})
+                bound = self._loaded.ready(component).bind({name: spec.shape for name, spec in ins.items()})
                 try:
                     for name, array in inputs.items():
                         staging.arrays[name][...] = array
@@ -139,8 +154,8 @@ class DeviceExecutor:
             raise ExecutorError(f"the GPU was lost to this process earlier: {self._cuda.lost}") from self._cuda.lost
         self._cuda.use()
 
-    def _with_room(self, make: Callable[[], Made], keep: DeviceWorkspace | None = None) -> Made:
-        """Try again, once, without what others keep if there is no memory."""
+    def _with_room(self, make: Callable[[], Made], keep: RequestShape | None = None) -> Made:
+        """Return what `make` returns; if there is no memory, try once more without what others keep."""
         words = ""
         for attempt in range(2):
             try:
@@ -153,29 +168,19 @@ class DeviceExecutor:
             logger.warning("%s; trying again without the buffers and graphs of other requests", words)
         raise GpuMemoryError(f"{words}. With a smaller budget (--vram, vram_bytes) networks are loaded for their turn")
 
-    def _make_room(self, keep: DeviceWorkspace | None) -> bool:
-        others = [shape for shape, workspace in self._workspaces.items() if workspace is not keep]
+    def _make_room(self, keep: RequestShape | None) -> bool:
+        """Let go of all buffers but those of a shape, of all graphs and of the arena; return whether there was any."""
+        others = [shape for shape in self._workspaces if shape != keep]
         for shape in others:
             self._workspaces.pop(shape).close()
-        graphs = keep is not None and keep.num_graphs > 0
-        if keep is not None:
-            keep.forget_graphs()
-        arena = self._arena.size_bytes > 0
+        held = bool(others) or len(self._graphs) > 0 or self._arena.size_bytes > 0
+        self._graphs.drop()
         self._arena.close()  # it may have grown for what is gone
-        return bool(others) or graphs or arena
+        return held
 
     def _drop_oldest(self) -> None:
         _, workspace = self._workspaces.popitem(last=False)
         workspace.close()
-
-    def _forget_graphs(self) -> None:
-        for workspace in self._workspaces.values():
-            workspace.forget_graphs()
-
-    def _forget_engine(self, component: str) -> None:
-        self._cuda.synchronize(self._stream)
-        for workspace in self._workspaces.values():
-            workspace.forget_engine(component)
 
     def close(self) -> None:
         if self._closed:
@@ -186,7 +191,7 @@ class DeviceExecutor:
         with ExitStack() as stack:  # whatever fails, the rest is released, too; the last is called first
             stack.callback(self._cuda.destroy_stream, self._stream)
             stack.callback(self._arena.close)
-            stack.callback(self._components.close)
+            stack.callback(self._loaded.close)
             for workspace in self._workspaces.values():
                 stack.callback(workspace.close)
             stack.callback(self._cuda.synchronize, self._stream)

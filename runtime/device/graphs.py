@@ -1,16 +1,28 @@
-"""A CUDA graph of a request, or of a part of it, and the events that time its stages."""
+"""Records requests, or parts of them, as CUDA graphs, and defines the one owner of all graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from ...engine.errors import ExecutorError
+from ..flow.stages import Stage, Step
+from ..flow.tensors import RequestShape
 from .cuda import Cuda, CudaError, Handle
+
+GRAPHS_KEPT = 128
+"""The graphs that are kept for each request shape: a step by step request of 50 steps has 52."""
+OTHER_GRAPHS = 8
+"""The number of `GRAPHS_KEPT` that is left for other jobs than single steps.
+
+A request of more steps than the rest would replace every graph before its next use, so its steps are not recorded one
+by one.
+"""
 
 
 class Timeline:
-    """Events between stages: one more than there are stages."""
+    """Holds the events between stages: one more than there are stages."""
 
     def __init__(self, cuda: Cuda, num_stages: int) -> None:
         self._cuda = cuda
@@ -23,7 +35,7 @@ class Timeline:
             raise
 
     def milliseconds(self) -> tuple[float, ...]:
-        """Of each stage. The device has finished them."""
+        """Return the milliseconds of each stage. The device must have finished them."""
         pairs = zip(self.events, self.events[1:], strict=False)
         return tuple(self._cuda.milliseconds(start, end) for start, end in pairs)
 
@@ -34,10 +46,9 @@ class Timeline:
 
 
 class RecordedGraph:
-    """What a function enqueues, recorded once and launched with one call.
+    """Holds what a function enqueues, recorded once and launched with one call.
 
-    It holds addresses of a workspace and lives in that workspace alone, which closes it before it frees them. A closed
-    graph refuses to be launched.
+    A closed graph refuses to be launched.
     """
 
     def __init__(self, cuda: Cuda, executable: Handle, timeline: Timeline) -> None:
@@ -55,7 +66,7 @@ class RecordedGraph:
         *,
         relaxed: bool = False,
     ) -> RecordedGraph:
-        """`enqueue` is given the events to record, and may allocate memory if `relaxed`.
+        """Record what `enqueue` enqueues. It is given the events to record, and may allocate memory if `relaxed`.
 
         Raises what it raises, or CudaError; nothing is left behind.
         """
@@ -94,3 +105,106 @@ def _abandon(cuda: Cuda, stream: Handle) -> None:
     """End a capture that failed half-way, whatever CUDA thinks of it."""
     with suppress(CudaError):
         cuda.destroy_graph(cuda.end_capture(stream))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Names stages that are enqueued together, with the copies before and after them: what a graph records."""
+
+    stages: tuple[Stage, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def components(self) -> frozenset[str]:
+        """The components that its stages run."""
+        return frozenset(component for stage in self.stages for component in stage.components)
+
+
+@dataclass(slots=True)
+class _Shape:
+    """Holds the graphs of one request shape, the last used at the end, and what is known of its stages and jobs."""
+
+    graphs: dict[Job, RecordedGraph] = field(default_factory=dict)
+    ran: set[Stage] = field(default_factory=set)
+    refused: set[Job] = field(default_factory=set)
+
+    def drop(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.graphs.pop(job).close()
+
+
+class Graphs:
+    """Owns every graph of an executor, by request shape and job.
+
+    A graph holds addresses: of the buffers of its shape, of the engines that it runs, and of the arena. Whoever frees
+    or moves one of these calls `drop` first. A job is worth recording when its stages have run since: the first run of
+    a stage may allocate, load and choose kernels, which a graph must not.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._shapes: dict[RequestShape, _Shape] = {}
+
+    def __len__(self) -> int:
+        return sum(len(known.graphs) for known in self._shapes.values())
+
+    def of(self, shape: RequestShape) -> dict[Job, RecordedGraph]:
+        """Return a request shape's graphs, the last used at the end."""
+        known = self._shapes.get(shape)
+        return {} if known is None else dict(known.graphs)
+
+    def find(self, shape: RequestShape, job: Job) -> RecordedGraph | None:
+        """Return a job's graph, which counts as used now, or None if it has none."""
+        known = self._known(shape)
+        graph = known.graphs.pop(job, None)
+        if graph is not None:
+            known.graphs[job] = graph
+        return graph
+
+    def worth_recording(self, shape: RequestShape, job: Job) -> bool:
+        """Return whether a job that has no graph should get one: its stages have run, and nothing speaks against it."""
+        known = self._known(shape)
+        return (
+            self._enabled
+            and known.ran.issuperset(job.stages)
+            and job not in known.refused
+            and not _is_one_of_too_many(shape, job)
+        )
+
+    def keep(self, shape: RequestShape, job: Job, graph: RecordedGraph) -> None:
+        """Take a graph over."""
+        self._known(shape).graphs[job] = graph
+
+    def refuse(self, shape: RequestShape, job: Job) -> None:
+        """Note that a job cannot be recorded, so that it is not tried again."""
+        self._known(shape).refused.add(job)
+
+    def note_run(self, shape: RequestShape, job: Job) -> None:
+        """Note that a job's stages have run."""
+        self._known(shape).ran.update(job.stages)
+
+    def trim(self, shape: RequestShape) -> None:
+        """Close the graphs of a shape that were used longest ago, beyond those that are kept."""
+        known = self._known(shape)
+        known.drop(list(known.graphs)[: max(0, len(known.graphs) - GRAPHS_KEPT)])
+
+    def drop(self, *, shape: RequestShape | None = None, component: str | None = None) -> None:
+        """Close the graphs of a shape, or of all, that run a component, or any; their stages count as not run."""
+        for known in self._shapes.values() if shape is None else [self._known(shape)]:
+            known.drop([job for job in known.graphs if component is None or component in job.components])
+            known.ran = {stage for stage in known.ran if component is not None and component not in stage.components}
+
+    def forget(self, shape: RequestShape) -> None:
+        """Close a shape's graphs, and forget what was known of its jobs: its buffers are about to go."""
+        self.drop(shape=shape)
+        del self._shapes[shape]
+
+    def _known(self, shape: RequestShape) -> _Shape:
+        return self._shapes.setdefault(shape, _Shape())
+
+
+def _is_one_of_too_many(shape: RequestShape, job: Job) -> bool:
+    """Return whether a job is one step by itself, of a request with more steps than graphs are kept for."""
+    alone = len(job.stages) == 1 and isinstance(job.stages[0], Step)
+    return alone and shape.num_steps > GRAPHS_KEPT - OTHER_GRAPHS

@@ -1,36 +1,39 @@
-"""The engines of a bundle's components, loaded and released as the residency plan says."""
+"""Loads, binds and releases the engines of a bundle's components, as the residency plan says."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ...engine.components import COMPONENTS
-from .cuda import Handle
-from .engine import Engine, Engines
+from ..flow.tensors import RequestShape
+from .cuda import Cuda, Handle
+from .engine import Bound, Engine, Engines, Shapes
+from .graphs import Graphs
 from .residency import Residency, ResidencyPlan
 
 logger = logging.getLogger(__name__)
 
 
-class Components:
-    """Hands out engines, loading them when they are first needed.
+class LoadedEngines:
+    """Owns engines, loaded when they are first needed, and what is bound of each for the shapes of requests.
 
-    `before_release` is called with a component before its engine goes: whatever refers to it must be let go there, and
-    the device be done with it.
+    Before an engine goes, the graphs that recorded it are dropped, and what is bound of it is closed.
     """
 
-    def __init__(
-        self, engines: Engines, plan: ResidencyPlan, stream: Handle, before_release: Callable[[str], None]
-    ) -> None:
-        self._engines, self._plan, self._stream = engines, plan, stream
-        self._before_release = before_release
+    def __init__(self, engines: Engines, plan: ResidencyPlan, cuda: Cuda, stream: Handle, graphs: Graphs) -> None:
+        self._engines, self._plan = engines, plan
+        self._cuda, self._stream, self._graphs = cuda, stream, graphs
         self._loaded: dict[str, Engine] = {}
+        self._bound: dict[tuple[RequestShape, str], Bound] = {}
         self._unrecordable: set[str] = set()
 
     def ready(self, component: str) -> Engine:
-        """Its engine. One that is loaded for its turn ends the turn of the others. Raises what `Engines.open` does."""
+        """Return a component's engine. One that is loaded for its turn ends the turn of the others.
+
+        Raises what `Engines.open` does.
+        """
         if component not in self._loaded:
             if self._plan.of(component) is Residency.TURN:
                 self._end_turns()
@@ -40,6 +43,21 @@ class Components:
             logger.info("%s loaded in %.2f s", component, time.perf_counter() - start)
         return self._loaded[component]
 
+    def bind(self, shape: RequestShape, component: str, shapes: Shapes) -> Bound:
+        """Return a component's engine bound to its `shapes` in requests of a shape; it stays bound until `unbind`.
+
+        Raises what `ready` and `Engine.bind` do.
+        """
+        engine = self.ready(component)
+        if (shape, component) not in self._bound:
+            self._bound[shape, component] = engine.bind(shapes)
+        return self._bound[shape, component]
+
+    def unbind(self, shape: RequestShape) -> None:
+        """Close what is bound for requests of a shape. No graph may refer to it any more."""
+        for key in [key for key in self._bound if key[0] == shape]:
+            self._bound.pop(key).close()
+
     @property
     def allocates(self) -> bool:
         return self._engines.allocates
@@ -48,25 +66,37 @@ class Components:
         self._engines.forget_failure()
 
     def keep_out_of_graphs(self, components: Iterable[str]) -> None:
-        """They have been tried."""
+        """Note that recording these components has failed."""
         self._unrecordable.update(components)
 
     def stays(self, component: str) -> bool:
-        """Whether an engine, once loaded, remains where it is."""
+        """Return whether an engine, once loaded, remains where it is."""
         return self._plan.of(component) is Residency.RESIDENT
 
-    def recordable(self, component: str) -> bool:
-        """Whether a graph may record it."""
-        engine = self._loaded.get(component)
-        capturable = engine is None or engine.capturable
-        return self.stays(component) and capturable and component not in self._unrecordable
+    def may_record(self, components: Iterable[str]) -> bool:
+        """Return whether a graph may hold these components at all."""
+        return all(
+            self.stays(component)
+            and component not in self._unrecordable
+            and (component not in self._loaded or self._loaded[component].capturable)
+            for component in components
+        )
+
+    def recordable_now(self, shape: RequestShape, components: Iterable[str]) -> bool:
+        """Return whether what is bound of these components may be recorded at this moment."""
+        return all(self._bound[shape, component].recordable(self._stream) for component in components)
 
     def release(self, component: str) -> None:
+        """Release a component's engine, if it is loaded, and all that refers to it."""
         engine = self._loaded.get(component)
-        if engine is not None:
-            self._before_release(component)
-            del self._loaded[component]
-            engine.close()
+        if engine is None:
+            return
+        self._cuda.synchronize(self._stream)
+        self._graphs.drop(component=component)
+        for key in [key for key in self._bound if key[1] == component]:
+            self._bound.pop(key).close()
+        del self._loaded[component]
+        engine.close()
 
     def _end_turns(self) -> None:
         for component in list(self._loaded):

@@ -1,25 +1,27 @@
-"""Device memory: blocks that are cut into tensors, page-locked staging, and the one arena of all engines."""
+"""Allocates memory: device blocks that are cut into tensors, page-locked staging, the one arena of all engines."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..executors.host_workspace import NUMPY_TYPES
-from ..flow.executor import Array
 from ..flow.tensors import TensorSpec, aligned
+from ..flow.workspace import Array
 from .cuda import Cuda, Handle
+from .graphs import Graphs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTensor:
-    """A tensor at an address of the device, contiguous but for what may lie between rows. It owns nothing: its block
-    must outlive it."""
+    """Stands for a tensor at an address of the device, contiguous but for what may lie between rows.
+
+    It owns nothing: its block must outlive it.
+    """
 
     address: int
     spec: TensorSpec
@@ -33,7 +35,7 @@ class DeviceTensor:
         return self.spec.size_bytes
 
     def __getitem__(self, index: int | slice) -> DeviceTensor:
-        """A row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept."""
+        """Return a row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept."""
         start = index if isinstance(index, int) else index.start
         assert isinstance(index, int) or index.stop == start + 1
         assert 0 <= start < self.shape[0]
@@ -47,7 +49,7 @@ class DeviceTensor:
 
 
 def layout(tensors: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:
-    """Where each tensor begins in a block that holds them all, and the block's size."""
+    """Return where each tensor begins in a block that holds them all, and the block's size, in bytes."""
     offsets, end = {}, 0
     for name, spec in tensors.items():
         offsets[name] = end
@@ -56,7 +58,7 @@ def layout(tensors: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:
 
 
 class DeviceBlock:
-    """One allocation that holds named tensors."""
+    """Holds named tensors in one allocation."""
 
     def __init__(self, cuda: Cuda, tensors: Mapping[str, TensorSpec]) -> None:
         self._cuda = cuda
@@ -75,7 +77,7 @@ class DeviceBlock:
 
 
 class Staging:
-    """Page-locked host memory with a place a tensor, which copies to and from the device go through."""
+    """Holds page-locked host memory with one place per tensor, which copies to and from the device go through."""
 
     def __init__(self, cuda: Cuda, tensors: Mapping[str, TensorSpec]) -> None:
         self._cuda = cuda
@@ -93,27 +95,28 @@ class Staging:
 
 
 def _array(memory: NDArray[np.uint8], spec: TensorSpec) -> Array:
-    """A view of a tensor's bytes, as they lie on the device."""
+    """Return a view of a tensor's bytes, as they lie on the device."""
     rows = memory[: spec.size_bytes].reshape(spec.shape[0], spec.row_bytes)
     contiguous = prod(spec.shape[1:]) * spec.element_type.item_bytes
-    array = rows[:, :contiguous].view(NUMPY_TYPES[spec.element_type]).reshape(spec.shape)
+    array = rows[:, :contiguous].view(spec.element_type.number.numpy).reshape(spec.shape)
     assert np.shares_memory(array, memory) or not array.size
     return array
 
 
 class Arena:
-    """The activations of all engines, which never run at the same time: one block, as large as the hungriest needs.
+    """Holds the activations of all engines in one block, as large as the hungriest needs.
 
-    It grows where it must. What has recorded its address is told before (`on_move`), and must let go of it.
+    The engines never run at the same time. The block grows where it must. All graphs have recorded its address, so they
+    are dropped before it moves.
     """
 
-    def __init__(self, cuda: Cuda, stream: Handle, on_move: Callable[[], None]) -> None:
-        self._cuda, self._stream, self._on_move = cuda, stream, on_move
+    def __init__(self, cuda: Cuda, stream: Handle, graphs: Graphs) -> None:
+        self._cuda, self._stream, self._graphs = cuda, stream, graphs
         self.address = 0
         self.size_bytes = 0
 
     def reserve(self, size_bytes: int) -> None:
-        """Make it at least this large. Raises CudaError if there is no memory; it is empty then."""
+        """Make the arena at least this large. Raises CudaError if there is no memory; it is empty then."""
         if size_bytes <= self.size_bytes:
             return
         self.close()
@@ -122,7 +125,7 @@ class Arena:
 
     def close(self) -> None:
         if self.address:
-            self._on_move()
+            self._graphs.drop()
             self._cuda.synchronize(self._stream)
             address, self.address, self.size_bytes = self.address, 0, 0
             self._cuda.free(address)

@@ -1,7 +1,7 @@
-"""What stays on the GPU, what is loaded for its turn and what streams, decided from a budget in bytes.
+"""Decides, from a budget in bytes, what stays on the GPU, what is loaded for its turn and what streams.
 
 A plan is computed from sizes alone, before anything is allocated. Of all that fit the budget, it is the one that moves
-the fewest bytes a request.
+the fewest bytes per request.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from ...engine.errors import BudgetError
 
 
 class Residency(str, Enum):
-    """RESIDENT: loaded once. TURN: loaded when a request needs it, released for the next. STREAMED: the weights lie on
-    the host and come in parts at every run; TensorRT does that for plans built with --weight-streaming."""
+    """Says where a component's weights lie, and when they come to the device.
+
+    Attributes:
+        RESIDENT: The weights are loaded once.
+        TURN: The weights are loaded when a request needs them, and released for the next component that needs a turn.
+        STREAMED: The weights lie on the host and come in parts at every run; TensorRT does that for plans built with
+            --weight-streaming.
+    """
 
     RESIDENT = "resident"
     TURN = "turn"
@@ -26,7 +32,7 @@ class Residency(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Bytes on the device that a component takes while it is loaded, and while it runs.
+    """Counts the bytes on the device that a component takes while it is loaded, and while it runs.
 
     `streamable` of the weights may stay on the host. `runs` is how often a request runs it.
     """
@@ -39,8 +45,11 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidencyPlan:
-    """What becomes of each component. `peak` is the most that is allocated at a time, `moved` the weights that a
-    request without a cached prompt or picture copies to the device, both in bytes; `fixed` are buffers and graphs."""
+    """Says what becomes of each component.
+
+    `peak` is the most that is allocated at a time, `moved` the weights that a request without a cached prompt or
+    picture copies to the device, both in bytes; `fixed` are buffers and graphs.
+    """
 
     residencies: Mapping[str, Residency]
     costs: Mapping[str, Cost]
@@ -58,7 +67,7 @@ class ResidencyPlan:
         return max(cost.activations for cost in self.costs.values())
 
     def describe(self) -> list[str]:
-        """A line a component, and the sum."""
+        """Return one line per component, and the sum."""
         lines = [
             f"{name:12} {human_bytes(self.costs[name].weights):>9}  {residency.value}"
             + (f", {human_bytes(self.streaming_budget)} of it kept" if residency is Residency.STREAMED else "")
@@ -74,7 +83,10 @@ class ResidencyPlan:
 
 
 def plan_residency(costs: Mapping[str, Cost], *, fixed: int, budget: int) -> ResidencyPlan:
-    """Raises BudgetError, with the smallest budget that works, if nothing fits."""
+    """Choose, of all plans that fit a budget, the one that moves the fewest bytes per request.
+
+    Raises BudgetError, with the smallest budget that works, if nothing fits.
+    """
     plans = list(_plans(costs, fixed, budget))
     fitting = [plan for plan in plans if plan.peak <= budget]
     if not fitting:
@@ -87,14 +99,14 @@ def plan_residency(costs: Mapping[str, Cost], *, fixed: int, budget: int) -> Res
 
 
 def least_budget(costs: Mapping[str, Cost], *, fixed: int) -> int:
-    """The smallest for which there is a plan."""
+    """Return the smallest budget, in bytes, for which there is a plan."""
     return min(plan.peak for plan in _plans(costs, fixed, 0))
 
 
 def everything_resident(
     costs: Mapping[str, Cost], *, fixed: int, budget: int, but_for: Iterable[str] = ()
 ) -> ResidencyPlan:
-    """The plan without a limit. Components `but_for` are loaded for their turn."""
+    """Return the plan without a limit. Components `but_for` are loaded for their turn."""
     turns = dict.fromkeys(but_for, Residency.TURN)
     return _plan(dict.fromkeys(costs, Residency.RESIDENT) | turns, costs, fixed, budget)
 

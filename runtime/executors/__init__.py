@@ -1,1 +1,1 @@
-"""Who runs the components: ONNX Runtime or TensorRT, and how one is chosen and opened."""
+"""Runs the components by ONNX Runtime or TensorRT: how one of them is chosen and opened."""

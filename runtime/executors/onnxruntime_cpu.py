@@ -1,24 +1,26 @@
-"""Components run by ONNX Runtime on the CPU: the reference, and what runs where there is no GPU."""
+"""Runs components by ONNX Runtime on the CPU: the reference, and what runs where there is no GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, Precision
 from ...engine.errors import ExecutorError
-from ..flow.executor import Array
-from ..flow.tensors import RequestShape, output_specs, request_tensors, transformer_precision
-from .host_workspace import HostWorkspace, empty
-from .onnxruntime_session import ONNX_TYPES, failed, import_onnxruntime, open_session
+from ..flow.executor import Performed, run_in_turn
+from ..flow.stages import Stage
+from ..flow.tensors import RequestShape, empty, output_specs, request_tensors, transformer_precision
+from ..flow.workspace import Array
+from .host_workspace import HostWorkspace
+from .onnxruntime_session import failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
 
 
 class OnnxRuntimeCpu:
-    """See `Executor`. Sessions are made when a component first runs, or by `load`."""
+    """Implements `Executor` on the CPU. Sessions are made when a component first runs, or by `load`."""
 
     name = "onnxruntime (cpu)"
 
@@ -27,10 +29,20 @@ class OnnxRuntimeCpu:
         self._threads = threads
         self._ort = import_onnxruntime()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._workspace: HostWorkspace | None = None  # of the last request
 
-    def workspace(self, shape: RequestShape) -> HostWorkspace:
-        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
-        return HostWorkspace(shape, tensors, self._compute)
+    def perform(
+        self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> Performed:
+        if self._workspace is None or self._workspace.shape != shape:
+            self._workspace = None  # its memory goes before the next is taken
+            tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
+            self._workspace = HostWorkspace(shape, tensors, self._compute)
+        workspace = self._workspace
+        for name, array in inputs.items():
+            workspace[name][...] = array
+        milliseconds = run_in_turn(stages, workspace)
+        return Performed(outputs={name: workspace[name].copy() for name in outputs}, milliseconds=milliseconds)
 
     def load(self, component: str) -> None:
         if component in self._sessions:
@@ -54,13 +66,13 @@ class OnnxRuntimeCpu:
         session, precision = self._sessions[component], self._bundle.graph(component).precision
         binding = session.io_binding()
         for port in COMPONENTS[component].inputs:
-            array, onnx_type = inputs[port.name], ONNX_TYPES[port.element_type.resolve(precision)]
+            array, onnx_type = inputs[port.name], port.element_type.resolve(precision).number.onnx_number
             if array.size:
                 binding.bind_input(port.name, "cpu", 0, onnx_type, list(array.shape), array.ctypes.data)
             else:  # no memory, so no address
                 binding.bind_ortvalue_input(port.name, self._ort.OrtValue.ortvalue_from_numpy(array))
         for port in COMPONENTS[component].outputs:
-            array, onnx_type = outputs[port.name], ONNX_TYPES[port.element_type.resolve(precision)]
+            array, onnx_type = outputs[port.name], port.element_type.resolve(precision).number.onnx_number
             if array.size:
                 binding.bind_output(port.name, "cpu", 0, onnx_type, list(array.shape), array.ctypes.data)
             else:
@@ -72,3 +84,4 @@ class OnnxRuntimeCpu:
 
     def close(self) -> None:
         self._sessions.clear()
+        self._workspace = None

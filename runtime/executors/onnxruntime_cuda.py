@@ -1,4 +1,4 @@
-"""Engines of ONNX Runtime's CUDA provider: on our stream, in our buffers, with activations in an arena of its own."""
+"""Implements engines by ONNX Runtime's CUDA provider: on our stream, in our buffers, activations in its own arena."""
 
 from __future__ import annotations
 
@@ -10,33 +10,27 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, Precision
+from ...engine.components import COMPONENTS, Precision, Values
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
 from ..device.residency import Cost
 from ..flow.tensors import RequestShape, request_tensors, transformer_precision
-from .onnxruntime_session import ONNX_TYPES, failed, import_onnxruntime, open_session
+from .onnxruntime_session import failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
 
 SESSION_BYTES = 128 << 20
-PER_TOKEN_VALUE = 40
-ENCODER_PER_PIXEL_VALUE = 480
-DECODER_PER_PIXEL_VALUE = 1024
-"""What a session takes beside its weights: a fixed amount, and so much for each value of the tokens between two layers,
-or of the picture. Measured at full size (docs/measurements)."""
-UNRECORDABLE = ("clip",)
-"""Networks in which ONNX Runtime waits for an event in the middle, which a CUDA graph cannot record."""
+"""The bytes that a session takes beside its weights and activations, measured at full size (docs/measurements)."""
 _CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
-"""Those that ONNX Runtime is linked to; cuda-python has one of its own."""
+"""The CUDA runtimes that ONNX Runtime is linked to; cuda-python has one of its own."""
 _NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
 
 
 class OnnxRuntimeEngines:
-    """See `Engines`."""
+    """Implements `Engines` by ONNX Runtime's CUDA provider."""
 
     allocates = True
 
@@ -49,7 +43,7 @@ class OnnxRuntimeEngines:
         return "onnxruntime"
 
     def check(self, shape: RequestShape) -> None:
-        """Sessions take requests of any shape."""
+        """Accept every request: sessions take any shape."""
 
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> OnnxRuntimeEngine:
         assert streaming_budget is None, "ONNX Runtime does not stream weights"
@@ -71,21 +65,24 @@ class OnnxRuntimeEngines:
         return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device)
 
     def forget_failure(self) -> None:
-        """Its kernels ask for the last error after each launch, and would take an old one for their own."""
+        """Forget the last error of the CUDA runtimes that ONNX Runtime is linked to.
+
+        Its kernels ask for the last error after each launch, and would take an old one for their own.
+        """
         for name in _CUDA_RUNTIMES:
             with suppress(OSError):
                 ctypes.CDLL(name, mode=os.RTLD_NOLOAD).cudaGetLastError()
 
     def close(self) -> None:
-        """Engines are closed one by one; there is nothing else."""
+        """Do nothing: engines are closed one by one."""
 
 
 class OnnxRuntimeEngine:
-    """See `Engine`. A session takes inputs of any shape, so what it binds is itself."""
+    """Implements `Engine` by a session, which takes inputs of any shape: what is bound of it runs the same session."""
 
     def __init__(self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int) -> None:
         self._component, self._session, self._ort, self._device = component, session, ort, device
-        self.capturable = component not in UNRECORDABLE
+        self.capturable = COMPONENTS[component].onnxruntime.recordable
         self._options = ort.RunOptions()
         # whoever reads an output waits for our stream
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -106,14 +103,15 @@ class OnnxRuntimeEngine:
             raise _as_memory_error(failed(self._component, shapes, error)) from error
 
     def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
-        bind(name, "cuda", self._device, ONNX_TYPES[tensor.spec.element_type], list(tensor.shape), tensor.address)
+        onnx_type = tensor.spec.element_type.number.onnx_number
+        bind(name, "cuda", self._device, onnx_type, list(tensor.shape), tensor.address)
 
     def close(self) -> None:
         del self._session
 
 
 class OnnxRuntimeBound:
-    """See `Bound`."""
+    """Implements `Bound` by the engine itself, whose session takes inputs of any shape."""
 
     activation_bytes = 0
 
@@ -127,7 +125,7 @@ class OnnxRuntimeBound:
         self._engine.enqueue(tensors)
 
     def close(self) -> None:
-        """It holds nothing of its own."""
+        """Do nothing: it holds nothing of its own."""
 
 
 def _as_memory_error(error: ExecutorError) -> ExecutorError:
@@ -136,24 +134,26 @@ def _as_memory_error(error: ExecutorError) -> ExecutorError:
 
 
 def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
-    """What the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
+    """Return what the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
 
     It does not say beforehand what it will need, and a session keeps what it once took as long as it is loaded: so all
     counts as weights.
     """
     tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
-    tokens = prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape)
     values = {
-        "vae_encoder": ENCODER_PER_PIXEL_VALUE * prod(tensors["image"].shape),
-        "denoiser": PER_TOKEN_VALUE * tokens,
-        "vae_decoder": DECODER_PER_PIXEL_VALUE * prod(tensors["pictures"].shape),
+        Values.NONE: 0,
+        Values.TOKENS: prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape),
+        Values.REFERENCE: prod(tensors["image"].shape),
+        Values.PICTURE: prod(tensors["pictures"].shape),
     }
-    runs = {"denoiser": shape.num_steps}
     return {
         name: Cost(
-            weights=graph.weight_bytes + SESSION_BYTES + values.get(name, 0) * graph.precision.item_bytes,
+            weights=graph.weight_bytes
+            + SESSION_BYTES
+            + use.held_per_value * values[use.values] * graph.precision.item_bytes,
             activations=0,
-            runs=runs.get(name, 1),
+            runs=COMPONENTS[name].runs_in(shape.num_steps),
         )
         for name, graph in bundle.manifest.graphs.items()
+        for use in (COMPONENTS[name].onnxruntime,)
     }

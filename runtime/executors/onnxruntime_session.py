@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: one a component, on the CPU or a CUDA device."""
+"""Opens sessions of ONNX Runtime, one per component, on the CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -6,24 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import ElementType
 from ...engine.errors import ExecutorError, MissingDependencyError
 
 if TYPE_CHECKING:
     import onnxruntime
 
-ONNX_TYPES: Mapping[ElementType, int] = {
-    ElementType.FLOAT32: 1,
-    ElementType.UINT8: 2,
-    ElementType.INT32: 6,
-    ElementType.FLOAT16: 10,
-    ElementType.BFLOAT16: 16,
-}
-"""onnx.TensorProto's numbers."""
-
 
 def import_onnxruntime() -> Any:
-    """Raises MissingDependencyError with the commands that install it."""
+    """Import ONNX Runtime, or raise MissingDependencyError with the commands that install it."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -35,14 +25,16 @@ def import_onnxruntime() -> Any:
 
 
 def has_cuda() -> bool:
-    """Whether the installed ONNX Runtime was built for CUDA; there may be no GPU all the same."""
+    """Return whether the installed ONNX Runtime was built for CUDA; there may be no GPU all the same."""
     return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
 def open_session(
     bundle: Bundle, component: str, providers: Sequence[Any], *, threads: int = 0, memory_patterns: bool = True
 ) -> onnxruntime.InferenceSession:
-    """`memory_patterns` has the second run of a shape take all its memory anew, in one block.
+    """Open a session of a component's graph.
+
+    `memory_patterns` has the second run of a shape take all its memory anew, in one block.
 
     Raises ExecutorError, naming component and graph.
     """
@@ -64,6 +56,6 @@ def open_session(
 
 
 def failed(component: str, shapes: Mapping[str, Sequence[int]], error: Exception) -> ExecutorError:
-    """What a failed run is raised as."""
+    """Return the error that a failed run is raised as."""
     words = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     return ExecutorError(f"{component} failed in ONNX Runtime for {words}: {error}")

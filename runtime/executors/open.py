@@ -1,4 +1,4 @@
-"""Opening an executor: which one, on which device, with what in its memory."""
+"""Opens an executor: which one, on which device, with what in its memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
+from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
 from ...engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
 from ...engine.plans.choice import choose_plans
@@ -25,11 +26,14 @@ from .options import Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOption
 logger = logging.getLogger(__name__)
 
 GRAPH_BYTES = 256 << 20
-"""Set aside for the CUDA graphs of a request shape: 28 steps by ONNX Runtime took 206 MiB at full size."""
+"""The bytes set aside for the CUDA graphs of a request shape: 28 steps by ONNX Runtime took 206 MiB at full size."""
 
 
 def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
-    """Raises MissingDependencyError, PlanError, BudgetError or ExecutorError."""
+    """Open the executor that options ask for.
+
+    Raises MissingDependencyError, PlanError, BudgetError or ExecutorError.
+    """
     if isinstance(options, TensorRtOptions):
         return _open_tensorrt(bundle, options)
     if isinstance(options, OnnxRuntimeOptions):
@@ -91,8 +95,10 @@ def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
 def _choose(
     bundle: Bundle, store: PlanStore, options: TensorRtOptions, gpu: Gpu
 ) -> tuple[Flavour, Machine, Mapping[str, PlanManifest]]:
-    """The first flavour with a plan for every component that its library opens here. Raises the last one's error, and
-    UntrustedPlanError at once."""
+    """Return the first flavour with a plan for every component that its library opens here, the machine and the plans.
+
+    Raises the last one's error, and UntrustedPlanError at once.
+    """
     names = (options.flavour,) if options.flavour is not None else installed_flavours() or (FlavourName.TENSORRT,)
     problem: PlanError | MissingDependencyError | None = None
     for name in names:
@@ -111,8 +117,10 @@ def _choose(
 
 
 def _try(store: PlanStore, plans: Mapping[str, PlanManifest], machine: Machine, flavour: Flavour) -> None:
-    """Raise PlanError for plans that would be refused at the first request: all are opened alike, so the smallest is
-    checked to the end."""
+    """Raise PlanError for plans that would be refused at the first request.
+
+    All are opened alike, so the smallest is checked to the end.
+    """
     for component, plan in plans.items():
         store.check_trust(store.path(component, plan.key))
     smallest = min(plans, key=lambda component: plans[component].size_bytes)
@@ -121,14 +129,17 @@ def _try(store: PlanStore, plans: Mapping[str, PlanManifest], machine: Machine, 
 
 
 def usual_shape(bundle: Bundle) -> RequestShape:
-    """One edit of the squarest size, with the bundle's number of steps: what buffers are reckoned for beforehand."""
+    """Return the request shape that buffers are reckoned for beforehand.
+
+    It is one edit of the squarest size, with the bundle's number of steps.
+    """
     model = bundle.manifest.model
     grid = token_grid(squarest(model.sizes))
     return RequestShape(num_prompts=1, num_seeds=1, grid=grid, reference=grid, num_steps=model.flow.steps)
 
 
 def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, Cost]:
-    """From what compilers said of their engines."""
+    """Return what engines take, from what their compilers said of them."""
     return {
         name: Cost(
             weights=plan.size_bytes,
@@ -136,14 +147,14 @@ def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, C
             streamable=min(plan.build.weight_bytes, plan.size_bytes)
             if plan.ingredients.options.weight_streaming
             else 0,
-            runs=bundle.manifest.model.flow.steps if name == "denoiser" else 1,
+            runs=COMPONENTS[name].runs_in(bundle.manifest.model.flow.steps),
         )
         for name, plan in plans.items()
     }
 
 
 def _workspaces(budget: int | None) -> int:
-    """With a budget, the buffers of one request shape at a time."""
+    """Return how many request shapes keep their buffers: with a budget, one at a time."""
     from ..device.executor import WORKSPACES_KEPT
 
     return WORKSPACES_KEPT if budget is None else 1

@@ -1,4 +1,4 @@
-"""Who runs a bundle, and how: options as types."""
+"""Defines who runs a bundle, and how: options as types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ...engine.flavour import FlavourName
 
 
 class Device(str, Enum):
-    """Where ONNX Runtime computes. AUTO takes a CUDA device if the installed ONNX Runtime has one."""
+    """Names where ONNX Runtime computes.
+
+    AUTO takes a CUDA device if there is a GPU and the installed ONNX Runtime was built for CUDA, else the CPU.
+    """
 
     AUTO = "auto"
     CPU = "cpu"
@@ -18,7 +21,10 @@ class Device(str, Enum):
 
 
 class WhenBusy(str, Enum):
-    """What a session does with a request while another thread's runs."""
+    """Says what a Kontext does with a request while another thread's runs.
+
+    WAIT lets it wait for its turn, REFUSE raises BusyError.
+    """
 
     WAIT = "wait"
     REFUSE = "refuse"
@@ -26,15 +32,15 @@ class WhenBusy(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxRuntimeOptions:
-    """Run the bundle's graphs by ONNX Runtime.
+    """Asks for the bundle's graphs to be run by ONNX Runtime.
 
-    Args:
-        device: CPU, CUDA, or whichever there is.
-        device_id: number of the CUDA device.
-        threads: for the CPU, 0 for one a core.
-        vram_bytes: GPU memory to plan weights, activations and buffers for, of one picture of the usual size at a time;
-            larger requests take more. Default: what is free.
-        graphs: record CUDA graphs. ONNX Runtime's kernels are launched one by one otherwise.
+    Attributes:
+        device: The CPU, a CUDA device, or whichever there is.
+        device_id: The number of the CUDA device.
+        threads: The number of threads on the CPU, 0 for one per core.
+        vram_bytes: The GPU memory, in bytes, to plan weights, activations and buffers for, of one picture of the usual
+            size at a time; larger requests take more. None for what is free.
+        graphs: True to record CUDA graphs. ONNX Runtime's kernels are launched one by one otherwise.
     """
 
     device: Device = Device.AUTO
@@ -46,16 +52,16 @@ class OnnxRuntimeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRtOptions:
-    """Run the bundle's plans by TensorRT or TensorRT-RTX.
+    """Asks for the bundle's plans to be run by TensorRT or TensorRT-RTX.
 
-    Args:
-        flavour: the library; default: whichever is installed and has plans for this machine.
-        device_id: number of the CUDA device.
-        vram_bytes: GPU memory to plan weights, activations and buffers for, of one picture of the usual size at a time;
-            larger requests take more. Default: what is free.
-        graphs: record CUDA graphs.
-        plans: another folder of plans than the bundle's own; it must be trusted.
-        trust: open plans wherever they lie and whoever may write them. Plans are executable code.
+    Attributes:
+        flavour: The library; None for whichever is installed and has plans for this machine.
+        device_id: The number of the CUDA device.
+        vram_bytes: The GPU memory, in bytes, to plan weights, activations and buffers for, of one picture of the usual
+            size at a time; larger requests take more. None for what is free.
+        graphs: True to record CUDA graphs.
+        plans: Another folder of plans than the bundle's own; it must be trusted.
+        trust: True to open plans wherever they lie and whoever may write them. Plans are executable code.
     """
 
     flavour: FlavourName | None = None
@@ -68,8 +74,15 @@ class TensorRtOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnyExecutor:
-    """TensorRT if the bundle has plans for this machine, else ONNX Runtime, on a GPU if it can. `trust` is
-    `TensorRtOptions`'."""
+    """Asks for TensorRT if the bundle has plans for this machine, else for ONNX Runtime, on a GPU if it can.
+
+    Plans that are not trusted raise UntrustedPlanError; ONNX Runtime does not take their place.
+
+    Attributes:
+        vram_bytes: The GPU memory, in bytes, as in `OnnxRuntimeOptions` and `TensorRtOptions`.
+        graphs: True to record CUDA graphs.
+        trust: True to open plans as in `TensorRtOptions`.
+    """
 
     vram_bytes: int | None = None
     graphs: bool = True
@@ -80,7 +93,7 @@ ExecutorOptions = AnyExecutor | OnnxRuntimeOptions | TensorRtOptions
 
 
 class ExecutorName(str, Enum):
-    """Executors as the command line names them."""
+    """Names executors as the command line does."""
 
     AUTO = "auto"
     CPU = "cpu"

@@ -1,4 +1,4 @@
-"""Engines of TensorRT and TensorRT-RTX, opened from a bundle's plans."""
+"""Implements engines of TensorRT and TensorRT-RTX, opened from a bundle's plans."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, ElementType
+from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, PlanError
 from ...engine.flavour import ContextMaker, Flavour
 from ...engine.plans.caches import RUNTIME, cache_path
@@ -23,7 +23,7 @@ from .tensorrt_log import LibraryLog, make_logger
 
 
 class TensorRtEngines:
-    """See `Engines`. `plans` are the chosen ones, by component."""
+    """Implements `Engines` by TensorRT or TensorRT-RTX. `plans` are the chosen ones, by component."""
 
     allocates = False
 
@@ -86,17 +86,10 @@ class TensorRtEngines:
         """Raise PlanError unless the engine's inputs and outputs are those of the component table."""
         trt, precision = self._flavour.trt, self._plans[component].ingredients.precision
         dims = self._bundle.manifest.model.dims
-        types = {
-            ElementType.FLOAT32: trt.DataType.FLOAT,
-            ElementType.FLOAT16: trt.DataType.HALF,
-            ElementType.BFLOAT16: trt.DataType.BF16,
-            ElementType.INT32: trt.DataType.INT32,
-            ElementType.UINT8: trt.DataType.UINT8,
-        }
         wanted = {
             port.name: (
                 mode,
-                types[port.element_type.resolve(precision)],
+                getattr(trt.DataType, port.element_type.resolve(precision).number.tensorrt),
                 tuple(extent if isinstance(extent, int) else -1 for extent in dims.resolve(port.dims)),
             )
             for ports, mode in (
@@ -116,7 +109,7 @@ class TensorRtEngines:
                 raise PlanError(f"{component}: the plan has {name} as {has}, not {should}; build it again")
 
     def forget_failure(self) -> None:
-        """It remembers none: what failed, answered with False."""
+        """Do nothing: the library remembers no failure; what failed, answered with False."""
 
     def close(self) -> None:
         self._contexts.close()
@@ -124,7 +117,10 @@ class TensorRtEngines:
 
 
 def _agrees(wanted: tuple[Any, Any, tuple[int, ...]], found: tuple[Any, Any, tuple[int, ...]]) -> bool:
-    """Mode and type are equal, and so is each extent that both know: a plan for one size has numbers for names."""
+    """Return whether an input or output is what is wanted: in mode and type, and in each extent that both know.
+
+    A plan for one size has numbers for names.
+    """
     extents = zip(wanted[2], found[2], strict=False)
     return (
         wanted[:2] == found[:2]
@@ -135,7 +131,7 @@ def _agrees(wanted: tuple[Any, Any, tuple[int, ...]], found: tuple[Any, Any, tup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """An opened engine, and what it takes to run it."""
+    """Holds an opened engine, and what it takes to run it."""
 
     component: str
     engine: Any
@@ -145,7 +141,7 @@ class Parts:
 
 
 class TensorRtEngine:
-    """See `Engine`."""
+    """Implements `Engine` by an engine of TensorRT or TensorRT-RTX."""
 
     def __init__(self, parts: Parts, profile: Profile, *, streams: bool) -> None:
         self._parts: Parts | None = parts
@@ -162,7 +158,7 @@ class TensorRtEngine:
 
 
 class TensorRtBound:
-    """See `Bound`. A context of its own, so that no other shape changes what a graph recorded of it."""
+    """Implements `Bound` by a context of its own, so that no other shape changes what a graph recorded of it."""
 
     def __init__(self, parts: Parts, shapes: Shapes) -> None:
         self._component, self._log, self._cuda, self._contexts = parts.component, parts.log, parts.cuda, parts.contexts
@@ -178,7 +174,7 @@ class TensorRtBound:
             self.activation_bytes = int(self._context.update_device_memory_size_for_shapes())
 
     def _require(self, ok: bool, what: str) -> None:
-        """TensorRT says with False that something failed, and in its log why."""
+        """Raise ExecutorError if TensorRT says with False that something failed; its log says why."""
         if not ok:
             raise self._log.error(f"{self._component}: TensorRT {what}", ExecutorError)
 

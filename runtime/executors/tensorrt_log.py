@@ -1,4 +1,4 @@
-"""What TensorRT says while it runs, bridged into logging, and kept for the errors that we raise."""
+"""Passes what TensorRT says while it runs to logging, and keeps it for the errors that we raise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_MEMORY = re.compile(r"out ?of ?memory|MemoryAllocation|cudaMalloc|allocat\w*
 
 
 class LibraryLog:
-    """The errors since `clear`: TensorRT answers False or None, and says why in its log only."""
+    """Keeps the errors since `clear`: TensorRT answers False or None, and says why in its log only."""
 
     def __init__(self) -> None:
         self._errors: list[str] = []
@@ -25,7 +25,10 @@ class LibraryLog:
         self._errors.clear()
 
     def say(self, level: int, message: str) -> None:
-        """From TensorRT. An error is raised by who asked, so it is not printed a second time here."""
+        """Log a message of TensorRT's, and keep it if it is an error.
+
+        An error is raised by whoever asked, so it is logged for debugging only, and not printed a second time.
+        """
         if level >= logging.ERROR:
             self._errors.append(message)
             level = logging.DEBUG
@@ -42,7 +45,7 @@ class LibraryLog:
             raise self.error(f"{component}: TensorRT raised {error}", ExecutorError) from error
 
     def error(self, what: str, kind: type[ExecutorError] | type[Exception]) -> Exception:
-        """What to raise for a False or None: GpuMemoryError if the log speaks of memory, else `kind`."""
+        """Return what to raise for a False or None: GpuMemoryError if the log speaks of memory, else `kind`."""
         words = "; ".join(self._errors) or "it did not say why"
         if _NO_MEMORY.search(words):
             return GpuMemoryError(f"{what}, for want of GPU memory: {words}")
@@ -50,7 +53,7 @@ class LibraryLog:
 
 
 def make_logger(trt: Any, log: LibraryLog) -> Any:
-    """The library's logger object; its base class is the library's."""
+    """Make the library's logger object; its base class is the library's."""
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,

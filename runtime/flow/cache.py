@@ -1,4 +1,4 @@
-"""A bounded cache that forgets what was used longest ago."""
+"""Implements a bounded cache that forgets what was used longest ago."""
 
 from __future__ import annotations
 

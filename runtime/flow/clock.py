@@ -1,18 +1,16 @@
-"""Milliseconds a stage."""
+"""Measures the milliseconds per stage of a request."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .stages import Stage
+from .stages import Stage
 
 
 class Clock:
-    """Times of the stages of one request: what the host measured around its own work, and what executors report.
+    """Keeps the times of one request's stages: what the host measured around its own work, and what executors report.
 
     A stage that runs twice adds up; a network's that a cache saved is absent.
     """
@@ -28,7 +26,7 @@ class Clock:
         self._add(name, 1e3 * (time.perf_counter() - start))
 
     def add(self, stage: Stage, milliseconds: float) -> None:
-        """What an executor says that a stage of the flow took."""
+        """Add what an executor says that a stage of the flow took."""
         self._add(stage.name, milliseconds)
         if stage.name == "denoise":
             self.step_milliseconds.append(milliseconds)

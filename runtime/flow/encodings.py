@@ -1,4 +1,4 @@
-"""From a request to what its tensors start from: prompts and reference from the caches, or for the encoders."""
+"""Turns a request into what its tensors start from: prompts and reference from the caches, or for the encoders."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.manifest import ModelRecord
+from ...engine.components import COMPONENTS
+from ..inputs.prepared import PreparedRequest, Reference
 from ..inputs.prompts import PromptTokenizer, warn_if_cut
-from ..inputs.request import Reference, Request
 from .cache import LruCache
-from .executor import Array
 from .rope import rope_tables
 from .schedule import noise_levels
 from .tensors import RequestShape
+from .workspace import Array
 
 PROMPTS_CACHED = 32
 REFERENCES_CACHED = 8
@@ -24,7 +25,7 @@ REFERENCES_CACHED = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """A request's shape, its input tensors but for the noise, and what has to be encoded."""
+    """Holds a request's shape, its input tensors but for the noise, and what has to be encoded."""
 
     shape: RequestShape
     inputs: dict[str, Array]
@@ -33,19 +34,28 @@ class Conditions:
 
 
 class Encodings:
-    """What was encoded before: text by prompt, references by their pixels. Each is encoded alone, so that a batch gives
-    what its requests give one by one."""
+    """Keeps what was encoded before: text by prompt, references by their pixels.
+
+    Each is encoded alone, so that a batch gives what its requests give one by one.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self._model = bundle.manifest.model
-        self._tokenizers = {name: PromptTokenizer(*bundle.tokenizer(name)) for name in ("clip", "t5")}
+        self._tokenizers = {
+            name: PromptTokenizer(*bundle.tokenizer(name))
+            for name, component in COMPONENTS.items()
+            if component.tokenizer
+        }
         self._prompts: LruCache[str, tuple[Array, Array]] = LruCache(PROMPTS_CACHED)
         self._references: LruCache[bytes, Array] = LruCache(REFERENCES_CACHED)
         self._cuts: LruCache[str, dict[str, str]] = LruCache(PROMPTS_CACHED)  # by prompt and tokenizer
 
-    def tokenize(self, request: Request) -> dict[str, Array]:
-        """Token ids of the prompts that have to be encoded, a row a prompt; nothing if there are none. Warns of every
-        prompt that is cut, encoded now or before."""
+    def tokenize(self, request: PreparedRequest) -> dict[str, Array]:
+        """Return the token ids of the prompts that have to be encoded, by tensor; nothing if there are none.
+
+        There is one row per prompt of the request; those that are encoded already are zero. Warns of every prompt that
+        is cut, encoded now or before.
+        """
         new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.find(prompt) is None)
         cuts = {prompt: dict(self._cuts.find(prompt) or {}) for prompt in request.prompts}
         ids = {f"{name}_ids": self._ids(name, request.prompts, new, cuts) for name in self._tokenizers if new}
@@ -55,8 +65,8 @@ class Encodings:
                 warn_if_cut(cut, name, self._tokenizers[name].length)
         return ids
 
-    def conditions(self, request: Request, token_ids: dict[str, Array]) -> Conditions:
-        """`token_ids` as `tokenize` gives them."""
+    def conditions(self, request: PreparedRequest, token_ids: dict[str, Array]) -> Conditions:
+        """Return what a request's tensors start from. `token_ids` are as `tokenize` gives them."""
         shape = RequestShape(
             num_prompts=len(request.prompts),
             num_seeds=len(request.seeds),
@@ -80,7 +90,10 @@ class Encodings:
         )
 
     def _cached_text(self, known: list[tuple[Array, Array] | None]) -> dict[str, Array]:
-        """Rows of what is to be encoded are zero; the encoders write over them."""
+        """Return the text that is known, by tensor.
+
+        Rows of what is to be encoded are zero; the encoders write over them.
+        """
         dims = self._model.dims
         pooled = np.zeros((len(known), dims.pooled_width), np.float32)
         text = np.zeros((len(known), dims.text_length, dims.text_width), np.float32)
@@ -92,7 +105,7 @@ class Encodings:
     def _ids(
         self, name: str, prompts: tuple[str, ...], new: tuple[int, ...], cuts: dict[str, dict[str, str]]
     ) -> NDArray[np.int32]:
-        """Rows of ids, and in `cuts` by prompt and tokenizer what of the new ones is cut."""
+        """Return rows of ids, and note in `cuts`, by prompt and tokenizer, what of the new ones is cut."""
         tokenizer = self._tokenizers[name]
         rows = np.zeros((len(prompts), tokenizer.length), np.int32)
         for index in new:
@@ -101,12 +114,12 @@ class Encodings:
             rows[index] = ids[0]
         return rows
 
-    def keep_text(self, request: Request, prompt: int, outputs: dict[str, Array]) -> None:
-        """Remember what the encoders gave for one of a request's prompts."""
+    def keep_text(self, request: PreparedRequest, prompt: int, outputs: dict[str, Array]) -> None:
+        """Keep what the encoders gave for one of a request's prompts."""
         encoding = outputs["prompt_pooled"][prompt].copy(), outputs["prompt_text"][prompt].copy()
         self._prompts.put(request.prompts[prompt], encoding)
 
-    def keep_reference(self, request: Request, outputs: dict[str, Array]) -> None:
+    def keep_reference(self, request: PreparedRequest, outputs: dict[str, Array]) -> None:
         assert request.reference is not None
         self._references.put(_key(request.reference), outputs["reference"])
 
@@ -117,7 +130,7 @@ class Encodings:
 
 
 def schedule_inputs(shape: RequestShape, model: ModelRecord, guidance: float) -> dict[str, Array]:
-    """The inputs that depend on sizes, steps and guidance alone."""
+    """Return the inputs that depend on sizes, steps and guidance alone."""
     sigmas = noise_levels(shape.num_steps, shape.grid[0] * shape.grid[1], model.flow)
     cos, sin = rope_tables(model.dims.text_length, shape.grid, shape.reference, model.rope_axes, model.rope_theta)
     return {

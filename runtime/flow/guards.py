@@ -1,4 +1,4 @@
-"""Nothing that is not finite leaves a stage unnoticed: what is checked, and how a failure is said."""
+"""Checks that what a stage gives is finite: which tensors are looked at, and how a failure is said."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from ...engine.components import ElementType, Precision
 from ...engine.errors import NotFiniteError
-from .executor import Array
 from .stages import Condition, Decode, EncodeReference, EncodeText, Stage, Step
 from .tensors import RequestShape, TensorSpec, latents_before
+from .workspace import Array
 
 BFLOAT16_EXPONENT = 0x7F80
 
 
 def nonfinite_count(array: Array, element_type: ElementType = ElementType.FLOAT32) -> int:
-    """How many values are NaN or infinite. A bfloat16 array holds the values' bits, as uint16."""
+    """Count the values that are NaN or infinite. A bfloat16 array holds the values' bits, as uint16."""
     if element_type is ElementType.BFLOAT16:
         return int(np.count_nonzero((array & BFLOAT16_EXPONENT) == BFLOAT16_EXPONENT))
     return int(array.size - np.count_nonzero(np.isfinite(array)))
 
 
 def checked_tensors(stage: Stage, shape: RequestShape, *, every_step: bool) -> tuple[str, ...]:
-    """The tensors that show whether a stage went well."""
+    """Return the names of the tensors that show whether a stage went well."""
     match stage:
         case EncodeText():
             return ("prompt_pooled", "prompt_text")
@@ -66,7 +66,7 @@ def check(
 
 
 def _outputs(stage: Stage, shape: RequestShape, *, every_step: bool) -> Iterator[tuple[str, str]]:
-    """(component, tensor) of what is checked."""
+    """Return the pairs (component, tensor) that are checked."""
     names = checked_tensors(stage, shape, every_step=every_step)
     # text has an encoder a tensor; in the other stages one component made them all
     components = stage.components if isinstance(stage, EncodeText) else stage.components * len(names)

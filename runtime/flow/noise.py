@@ -1,4 +1,4 @@
-"""The starting noise: the same seed gives what torch's CPU generator draws for diffusers, without torch.
+"""Draws the starting noise: a seed gives what torch's CPU generator draws for diffusers, without torch.
 
 Source: PyTorch `aten/src/ATen/native/cpu/DistributionTemplates.h` (`normal_fill`): Mersenne twister, 24-bit uniforms,
 Box-Muller on blocks of 16. Values agree to 4e-7; 85 % are bit-equal, the rest differ in the last place, because
@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 
 from ...engine.components import Precision
 from ...engine.sizes import Grid
+from ..inputs.prepared import PreparedRequest
 
 BLOCK = 16
 
 
 def standard_normal(seed: int, count: int) -> NDArray[np.float32]:
-    """`torch.randn(count, generator=torch.Generator("cpu").manual_seed(seed))` for a count that is a multiple of 16."""
+    """Draw what `torch.randn(count, generator=torch.Generator("cpu").manual_seed(seed))` does.
+
+    Raises ValueError for a count that is no multiple of 16.
+    """
     if count % BLOCK:
         raise ValueError(f"{count} values asked for, a multiple of {BLOCK} is needed")
     generator = np.random.RandomState(int(seed) & 0xFFFFFFFF)._bit_generator  # seeded as torch seeds its twister
@@ -33,7 +37,7 @@ def standard_normal(seed: int, count: int) -> NDArray[np.float32]:
 
 
 def rounded(values: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
-    """To the nearest value that the type holds, still as float32."""
+    """Round values to the nearest that the type holds, still as float32."""
     if precision is Precision.FP32:
         return values
     if precision is Precision.FP16:
@@ -44,7 +48,15 @@ def rounded(values: NDArray[np.float32], precision: Precision) -> NDArray[np.flo
 
 
 def starting_noise(seed: int, grid: Grid, channels: int, precision: Precision) -> NDArray[np.float32]:
-    """Packed noise (1, n, channels) of one picture, drawn as diffusers does: as (channels / 4, 2 h, 2 w)."""
+    """Draw the packed noise (1, n, channels) of one picture as diffusers does: as (channels / 4, 2 h, 2 w)."""
     height, width = 2 * grid[0], 2 * grid[1]
     drawn = standard_normal(seed, channels // 4 * height * width).reshape(1, channels // 4, height, width)
     return rearrange(rounded(drawn, precision), "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+
+
+def request_noise(request: PreparedRequest, channels: int, precision: Precision) -> NDArray[np.float32]:
+    """Return a request's noise (b, n, channels), one row per picture: what it was given, or what its seeds draw."""
+    if request.noise is not None:
+        return request.noise.astype(np.float32)
+    drawn = {seed: starting_noise(seed, request.grid, channels, precision) for seed in request.seeds}
+    return np.concatenate([drawn[seed] for _, seed in request.jobs])

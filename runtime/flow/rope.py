@@ -1,4 +1,4 @@
-"""Rotary position tables of the joint sequence [text, target, reference].
+"""Computes the rotary position tables of the joint sequence [text, target, reference].
 
 Source: diffusers `FluxPosEmbed`; BFL `src/flux/math.py` `rope`, and `sampling.py` for the ids.
 """
@@ -14,7 +14,7 @@ from ...engine.sizes import Grid
 
 
 def position_ids(text_length: int, target: Grid, reference: Grid | None) -> NDArray[np.float64]:
-    """Ids (s, 3): text (0, 0, 0), target (0, y, x), reference (1, y, x), y and x from 0 in each."""
+    """Return ids (s, 3): text (0, 0, 0), target (0, y, x), reference (1, y, x), y and x from 0 in each."""
     parts = [np.zeros((text_length, 3))]
     for first, grid in enumerate((target, reference)):
         if grid is not None:
@@ -27,7 +27,10 @@ def position_ids(text_length: int, target: Grid, reference: Grid | None) -> NDAr
 def rope_tables(
     text_length: int, target: Grid, reference: Grid | None, axes: tuple[int, ...], theta: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """cos and sin, each (s, sum(axes) / 2) float32, one column a pair, from float64 angles. Read-only."""
+    """Return cos and sin, each (s, sum(axes) / 2) float32, one column per pair, from float64 angles.
+
+    Both are read-only.
+    """
     ids = position_ids(text_length, target, reference)
     angles = np.concatenate(
         [ids[:, [i]] / theta ** (np.arange(0, width, 2, dtype=np.float64) / width) for i, width in enumerate(axes)],

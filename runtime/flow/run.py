@@ -1,4 +1,4 @@
-"""One request on an executor: whole, or step by step, with everything checked."""
+"""Runs one request on an executor: whole, or step by step, with everything checked."""
 
 from __future__ import annotations
 
@@ -13,35 +13,39 @@ from numpy.typing import NDArray
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, Precision
 from ...engine.errors import Cancelled, ExecutorError
-from ..inputs.request import Request
+from ..inputs.prepared import PreparedRequest
 from .clock import Clock
 from .encodings import Encodings
-from .executor import Array, Executor, Workspace
+from .executor import Executor
 from .guards import check, checked_tensors
+from .noise import request_noise
 from .stages import Decode, EncodeReference, EncodeText, Stage, Step, request_stages
-from .tensors import TensorSpec, latents_before, request_tensors, transformer_precision
+from .tensors import RequestShape, TensorSpec, latents_before, request_tensors, transformer_precision
+from .workspace import Array
 
 OnStep = Callable[[int, int], None]
-"""Called after each step with the number of steps done and of all."""
-
-Draw = Callable[[Request], NDArray[np.float32]]
+"""A function that is called after each step with the number of steps done and of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """What makes a request run in parts: someone who is told of each step, may cancel between two, or wants every
-    stage checked by itself. Without any of them it is handed to the executor in one piece."""
+    """Says what makes a request run in parts.
+
+    That is someone who is told of each step, may cancel between two, or wants every stage checked by itself. Without
+    any of them the request is handed to the executor in one piece.
+    """
 
     on_step: OnStep | None = None
     cancel: threading.Event | None = None
     every_step: bool = False
 
     def check(self, done: int, steps: int) -> None:
-        """Raise Cancelled if it is."""
+        """Raise Cancelled if the request is cancelled."""
         if self.cancel is not None and self.cancel.is_set():
             raise Cancelled(f"cancelled after step {done} of {steps}")
 
     def parts(self, stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
+        """Return the runs of stages between which something is looked at."""
         if self.every_step:
             return [(stage,) for stage in stages]
         if self.on_step is None and self.cancel is None:
@@ -51,19 +55,20 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """`latents` (b, n, channels) float32, packed; `pictures` (b, H, W, 3) uint8."""
+class Generated:
+    """Holds `latents` (b, n, channels) float32, packed, and `pictures` (b, H, W, 3) uint8."""
 
     latents: NDArray[np.float32]
     pictures: NDArray[np.uint8]
 
 
 @dataclass(slots=True, kw_only=True)
-class Run:
-    """A request on its way."""
+class _UnderWay:
+    """Holds a request that runs, and what it has given so far."""
 
-    request: Request
-    workspace: Workspace
+    request: PreparedRequest
+    executor: Executor
+    shape: RequestShape
     specs: Mapping[str, TensorSpec]
     precisions: Mapping[str, Precision]
     watch: Watch
@@ -73,42 +78,35 @@ class Run:
     def perform(self, stages: Sequence[Stage], inputs: Mapping[str, Array]) -> None:
         """Run stages together, and keep and check what they give."""
         names = dict.fromkeys(name for stage in stages for name in self._wanted(stage))
-        performed = self.workspace.perform(stages, inputs, tuple(names))
+        performed = self.executor.perform(self.shape, stages, inputs, tuple(names))
         self.outputs |= performed.outputs
         for stage, milliseconds in zip(stages, performed.milliseconds, strict=True):
             self.clock.add(stage, milliseconds)
-            check(
-                stage,
-                self.workspace.shape,
-                self.outputs,
-                self.specs,
-                self.precisions,
-                every_step=self.watch.every_step,
-            )
+            check(stage, self.shape, self.outputs, self.specs, self.precisions, every_step=self.watch.every_step)
 
     def _wanted(self, stage: Stage) -> Iterator[str]:
-        yield from checked_tensors(stage, self.workspace.shape, every_step=self.watch.every_step)
+        yield from checked_tensors(stage, self.shape, every_step=self.watch.every_step)
         if isinstance(stage, Decode):
             yield "pictures"
-        elif stage == Step(self.workspace.shape.num_steps - 1):
-            yield latents_before(self.workspace.shape.num_steps)
+        elif stage == Step(self.shape.num_steps - 1):
+            yield latents_before(self.shape.num_steps)
 
 
-class Server:
-    """Serves requests one after another."""
+class Flow:
+    """Runs requests of one bundle on an executor, one after another, and remembers what was encoded."""
 
     def __init__(self, bundle: Bundle, executor: Executor) -> None:
         self._bundle, self._executor = bundle, executor
         self._precisions = {name: bundle.graph(name).precision for name in COMPONENTS}
         self.encodings = Encodings(bundle)
 
-    def serve(self, request: Request, draw: Draw, watch: Watch, clock: Clock) -> Served:
-        """`draw` gives a request's noise, (b, n, channels) float32.
+    def run(self, request: PreparedRequest, watch: Watch, clock: Clock) -> Generated:
+        """Make the pictures of a request, and let `clock` know how long each stage took.
 
         Raises Cancelled, NotFiniteError, ExecutorError for want of memory, and what the executor raises.
         """
         try:
-            return self._serve(request, draw, watch, clock)
+            return self._run(request, watch, clock)
         except MemoryError as error:
             count, (width, height) = len(request.jobs), request.size
             raise ExecutorError(
@@ -116,18 +114,20 @@ class Server:
                 f"{request.steps} steps; ask for fewer or smaller ones, or for fewer steps"
             ) from error
 
-    def _serve(self, request: Request, draw: Draw, watch: Watch, clock: Clock) -> Served:
+    def _run(self, request: PreparedRequest, watch: Watch, clock: Clock) -> Generated:
+        model, precision = self._bundle.manifest.model, transformer_precision(self._bundle)
         watch.check(0, request.steps)
         with clock.stage("tokenize"):
             token_ids = self.encodings.tokenize(request)
         with clock.stage("prepare"):
             conditions = self.encodings.conditions(request, token_ids)
-            noise = draw(request)
+            noise = request_noise(request, model.dims.channels, precision)
         shape = conditions.shape
-        run = Run(
+        under_way = _UnderWay(
             request=request,
-            workspace=self._executor.workspace(shape),
-            specs=request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle)),
+            executor=self._executor,
+            shape=shape,
+            specs=request_tensors(shape, model, precision),
             precisions=self._precisions,
             watch=watch,
             clock=clock,
@@ -138,18 +138,19 @@ class Server:
             steps = [stage for stage in part if isinstance(stage, Step)]
             if not any(isinstance(stage, Decode) for stage in part):  # the last step is done: decode what is there
                 watch.check(steps[0].index if steps else 0, shape.num_steps)
-            run.perform(part, inputs)
+            under_way.perform(part, inputs)
             inputs = {}
-            self._keep(run, part)
+            self._keep(under_way, part)
             if watch.on_step is not None:
                 for step in steps:
                     watch.on_step(step.index + 1, shape.num_steps)
-        return Served(latents=run.outputs[latents_before(shape.num_steps)], pictures=run.outputs["pictures"])
+        outputs = under_way.outputs
+        return Generated(latents=outputs[latents_before(shape.num_steps)], pictures=outputs["pictures"])
 
-    def _keep(self, run: Run, stages: Sequence[Stage]) -> None:
-        """Remember what was encoded; it has been checked."""
+    def _keep(self, under_way: _UnderWay, stages: Sequence[Stage]) -> None:
+        """Keep what was encoded; it has been checked."""
         for stage in stages:
             if isinstance(stage, EncodeText):
-                self.encodings.keep_text(run.request, stage.prompt, run.outputs)
+                self.encodings.keep_text(under_way.request, stage.prompt, under_way.outputs)
             elif isinstance(stage, EncodeReference):
-                self.encodings.keep_reference(run.request, run.outputs)
+                self.encodings.keep_reference(under_way.request, under_way.outputs)

@@ -1,4 +1,4 @@
-"""The noise levels of a request.
+"""Computes the noise levels of a request.
 
 Source: diffusers `FlowMatchEulerDiscreteScheduler` and `calculate_shift`; BFL `src/flux/sampling.py` `get_schedule`.
 """
@@ -14,13 +14,13 @@ from ...engine.bundle.manifest import FlowRecord
 
 
 def shift_for(num_tokens: int, flow: FlowRecord) -> float:
-    """mu, on the line through (256 tokens, 0.5) and (4096 tokens, 1.15). Only target tokens count."""
+    """Return mu, on the line through (256 tokens, 0.5) and (4096 tokens, 1.15). Only target tokens count."""
     slope = (flow.max_shift - flow.base_shift) / (flow.max_tokens - flow.base_tokens)
     return flow.base_shift + slope * (num_tokens - flow.base_tokens)
 
 
 def noise_levels(num_steps: int, num_tokens: int, flow: FlowRecord) -> NDArray[np.float32]:
-    """Sigmas (num_steps + 1,), from 1 down to 0: linspace(1, 1/N, N) shifted towards noise, then 0."""
+    """Return sigmas (num_steps + 1,), from 1 down to 0: linspace(1, 1/N, N) shifted towards noise, then 0."""
     sigmas = np.linspace(1.0, 1.0 / num_steps, num_steps)
     strength = math.exp(shift_for(num_tokens, flow))
     shifted = strength / (strength + (1.0 / sigmas - 1.0))

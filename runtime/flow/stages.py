@@ -1,4 +1,4 @@
-"""The flow: what a request computes, as stages over the tensors of a workspace.
+"""Defines the flow: what a request computes, as stages over the tensors of a workspace.
 
 Whoever runs the components, these are the stages and this is the one loop: executors of every kind and calibration are
 driven by it. A stage only runs components and copies tensors, and depends on nothing but its fields and the request's
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .executor import Workspace
 from .tensors import RequestShape, latents_before
+from .workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeText:
-    """One prompt through both text encoders."""
+    """Encodes one prompt with both text encoders."""
 
     prompt: int
     name: ClassVar[str] = "text"
@@ -31,7 +31,7 @@ class EncodeText:
 
 @dataclass(frozen=True, slots=True)
 class EncodeReference:
-    """The reference, from pixels to packed latents."""
+    """Encodes the reference, from pixels to packed latents."""
 
     name: ClassVar[str] = "encode"
     components: ClassVar[tuple[str, ...]] = ("vae_encoder",)
@@ -42,7 +42,7 @@ class EncodeReference:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What all steps share."""
+    """Computes what all steps share."""
 
     name: ClassVar[str] = "condition"
     components: ClassVar[tuple[str, ...]] = ("conditioner",)
@@ -70,7 +70,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the flow, Euler update included."""
+    """Takes one step of the flow, Euler update included."""
 
     index: int
     name: ClassVar[str] = "denoise"
@@ -97,7 +97,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Latents to pictures, one at a time: a decoder's activations are the largest of all."""
+    """Decodes latents to pictures, one at a time: a decoder's activations are the largest of all."""
 
     name: ClassVar[str] = "decode"
     components: ClassVar[tuple[str, ...]] = ("vae_decoder",)
@@ -111,13 +111,13 @@ class Decode:
 
 
 Stage = EncodeText | EncodeReference | Condition | Step | Decode
-"""`name` is what its time counts as."""
+"""A stage of a request. `name` is what its time counts as."""
 
 
 def request_stages(
     shape: RequestShape, *, new_prompts: Sequence[int] = (), new_reference: bool = False
 ) -> tuple[Stage, ...]:
-    """A whole request, less the encoders of what a cache holds."""
+    """Return the stages of a whole request, less the encoders of what a cache holds."""
     encoders: list[Stage] = [EncodeText(prompt) for prompt in new_prompts]
     if new_reference:
         encoders.append(EncodeReference())

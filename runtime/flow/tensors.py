@@ -1,4 +1,4 @@
-"""The tensors of a request: names, shapes and types, all known before it runs."""
+"""Describes the tensors of a request: names, shapes and types, all known before it runs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.manifest import ModelRecord
-from ...engine.components import COMPONENTS, ElementType, Precision
+from ...engine.components import COMPONENTS, DENOISER, ElementType, Precision
 from ...engine.errors import ExecutorError
 from ...engine.sizes import Grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestShape:
-    """What the sizes of a request's tensors depend on.
+    """Holds what the sizes of a request's tensors depend on.
 
     Every one of `num_prompts` prompts is combined with every one of `num_seeds` seeds. `grid` and `reference` are rows
     and columns of target and reference tokens; `reference` is None without one.
@@ -37,18 +40,21 @@ class RequestShape:
 
 
 ALIGNMENT = 256
-"""Bytes. TensorRT asks it of every input and output (NvInferRuntime.h, setTensorAddress)."""
+"""The alignment in bytes that TensorRT asks of every input and output (NvInferRuntime.h, setTensorAddress)."""
 
 
 def aligned(size_bytes: int) -> int:
-    """The next multiple of the alignment; what is empty gets a place, too."""
+    """Round a size up to the next multiple of the alignment; what is empty gets a place, too."""
     return max(1, -(-size_bytes // ALIGNMENT)) * ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """A shape and a concrete element type. Rows that are inputs or outputs by themselves begin at aligned addresses
-    on a device (`rows_apart`); the others are contiguous."""
+    """Describes a tensor by its shape and its concrete element type.
+
+    Rows that are inputs or outputs by themselves begin at aligned addresses on a device (`rows_apart`); the others are
+    contiguous.
+    """
 
     shape: tuple[int, ...]
     element_type: ElementType
@@ -56,7 +62,7 @@ class TensorSpec:
 
     @property
     def row_bytes(self) -> int:
-        """From one row to the next."""
+        """The bytes from the beginning of one row to that of the next."""
         contiguous = prod(self.shape[1:]) * self.element_type.item_bytes
         return aligned(contiguous) if self.rows_apart else contiguous
 
@@ -65,16 +71,21 @@ class TensorSpec:
         return self.shape[0] * self.row_bytes
 
 
+def empty(spec: TensorSpec) -> NDArray[np.generic]:
+    """Return an array of a tensor's shape and type, contiguous, with arbitrary values."""
+    return np.empty(spec.shape, spec.element_type.number.numpy)
+
+
 def latents_before(step: int) -> str:
-    """The tensor that a step starts from; it writes the other one. The first holds the noise."""
+    """Return the name of the tensor that a step starts from; it writes the other one. The first holds the noise."""
     return ("latents_even", "latents_odd")[step % 2]
 
 
 def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precision) -> dict[str, TensorSpec]:
-    """Every tensor of a request.
+    """Return every tensor of a request, by name.
 
-    `clip_ids`, `t5_ids`, `prompt_pooled` and `prompt_text` have a row a prompt; `image` and `reference` are the one
-    reference's; `timesteps` and `step_sizes` have a row a step. The others have a row a picture, or are tables.
+    `clip_ids`, `t5_ids`, `prompt_pooled` and `prompt_text` have one row per prompt; `image` and `reference` are the one
+    reference's; `timesteps` and `step_sizes` have one row per step. The others have one row per picture, or are tables.
     `precision` is that of the transformer.
     """
     p, b, m = shape.num_prompts, shape.batch, shape.num_reference_tokens
@@ -84,7 +95,7 @@ def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precisio
     sizes["s"] = dims.text_length + n + m
 
     def port(component: str, name: str, *, rows_apart: bool = False, **other: int) -> TensorSpec:
-        """The shape and type that the component table gives."""
+        """Return the shape and type that the component table gives."""
         found = next(port for port in COMPONENTS[component].ports if port.name == name)
         extents = dims.resolve(found.dims, **(sizes | other))
         return TensorSpec(
@@ -124,16 +135,20 @@ def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precisio
 
 
 def transformer_precision(bundle: Bundle) -> Precision:
-    """The type in which conditioner and denoiser hand tensors to each other."""
-    return bundle.graph("denoiser").precision
+    """Return the type in which conditioner and denoiser hand tensors to each other."""
+    return bundle.graph(DENOISER).precision
 
 
 def total_bytes(tensors: Mapping[str, TensorSpec]) -> int:
+    """Return the size in bytes of all tensors together."""
     return sum(spec.size_bytes for spec in tensors.values())
 
 
 def input_specs(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorSpec]:
-    """What a component takes, with these shapes. Raises ExecutorError for shapes that it does not take."""
+    """Return what a component takes, with inputs of these shapes.
+
+    Raises ExecutorError for shapes that it does not take.
+    """
     _dynamic_extents(bundle, component, shapes)
     precision = bundle.graph(component).precision
     return {
@@ -143,7 +158,10 @@ def input_specs(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[in
 
 
 def output_specs(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorSpec]:
-    """What a component gives for inputs of these shapes. Raises ExecutorError for shapes that it does not take."""
+    """Return what a component gives for inputs of these shapes.
+
+    Raises ExecutorError for shapes that it does not take.
+    """
     extents = _dynamic_extents(bundle, component, shapes)
     dims, precision = bundle.manifest.model.dims, bundle.graph(component).precision
     return {
@@ -156,7 +174,7 @@ def output_specs(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[i
 
 
 def _dynamic_extents(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The dynamic dimensions that input shapes stand for."""
+    """Return the dynamic dimensions that input shapes stand for. Raises ExecutorError for shapes that are not taken."""
     found: dict[str, int] = {}
     for port in COMPONENTS[component].inputs:
         shape, wanted = shapes.get(port.name), bundle.manifest.model.dims.resolve(port.dims)
@@ -169,7 +187,10 @@ def _dynamic_extents(bundle: Bundle, component: str, shapes: Mapping[str, Sequen
 
 
 def _fits(found: dict[str, int]) -> Callable[[int, int | str], bool]:
-    """Whether an extent is what a port wants: its constant, or what its dynamic dimension was before."""
+    """Return a test of whether an extent is what a port wants.
+
+    It wants its constant, or what its dynamic dimension was before.
+    """
 
     def fits(extent: int, wanted: int | str) -> bool:
         if isinstance(wanted, int):

@@ -1,4 +1,4 @@
-"""Reading a reference picture: whatever it is, upright RGB comes out, or an error that says what is wrong with it."""
+"""Reads a reference picture: whatever it is, upright RGB comes out, or an error that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,35 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ...engine.errors import ImageError
 
 MAX_SIDE = 16384
-"""Pixels. A larger picture is a mistake or an attack, and would take gigabytes to decode."""
+"""The longest side in pixels: a larger picture is a mistake or an attack, and would take gigabytes to decode."""
 
 Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, NDArray[np.uint8]]
 """A path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4) uint8."""
 
 
-def read_picture(picture: Picture) -> Image.Image:
-    """The picture as upright RGB, its first frame if it has several; transparency is laid over white.
-
-    Raises ImageError, naming the file, if it is missing, empty, no picture, cut short, or a side is over 16384 px; and
-    for what is not a `Picture`.
-    """
+def check_picture(picture: object) -> None:
+    """Raise ImageError unless this is of a type that a picture can be read from."""
     if not isinstance(picture, (str, os.PathLike, bytes, Image.Image, np.ndarray)):
         raise ImageError(
             "a picture must be a path, the bytes of an encoded file, a PIL image or a uint8 array, "
             f"not {type(picture).__name__}"
         )
+
+
+def read_picture(picture: Picture) -> Image.Image:
+    """Read a picture as upright RGB, its first frame if it has several; transparency is laid over white.
+
+    Args:
+        picture: A path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4) uint8.
+
+    Returns:
+        A picture in mode RGB, turned as its EXIF orientation says.
+
+    Raises:
+        ImageError: The picture is missing, empty, no picture, cut short, or has a side over 16384 px; the message names
+            the file. Or `picture` is no `Picture`.
+    """
+    check_picture(picture)
     name = f"picture {os.fspath(picture)}" if isinstance(picture, (str, os.PathLike)) else "the picture"
     try:
         image = _open(picture, name)

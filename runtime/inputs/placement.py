@@ -1,4 +1,4 @@
-"""Which size a picture is edited at, and how the reference is brought to it."""
+"""Chooses the size that a picture is edited at, and brings the reference to it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ...engine.sizes import Size
+from .choices import parse_choice
 
 
 class Fit(str, Enum):
-    """How a reference of another shape is brought to its size.
+    """Says how a reference of another shape is brought to its size.
 
-    RESIZE stretches it (what both reference implementations do), PAD keeps its shape and repeats its edge around it,
-    CROP keeps its shape and cuts what stands over, evenly on both sides.
+    Attributes:
+        RESIZE: Stretches it, as both reference implementations do.
+        PAD: Keeps its shape and repeats its edge around it.
+        CROP: Keeps its shape and cuts what stands over, evenly on both sides.
     """
 
     RESIZE = "resize"
@@ -24,11 +27,21 @@ class Fit(str, Enum):
     CROP = "crop"
 
 
+def parse_fit(fit: Fit | str) -> Fit:
+    """Return the fit that "resize", "pad" or "crop" stands for. Raises RequestError for another word."""
+    return parse_choice(Fit, "fit", fit)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """What was done to a reference: `original` size, the `size` it was brought to, and how.
+    """Says what was done to a reference.
 
-    `stretch` is the change of its aspect ratio as a factor >= 1 (1 = none); `cropped` the pixels cut away.
+    Attributes:
+        original: The (width, height) of the upright picture, in pixels.
+        size: The (width, height) that it was brought to, in pixels.
+        fit: How it was brought there.
+        stretch: The change of its aspect ratio as a factor >= 1 (1 = none).
+        cropped: The number of its pixels that were cut away.
     """
 
     original: Size
@@ -47,13 +60,29 @@ class Placement:
 
 
 def nearest_size(original: Size, sizes: Sequence[Size]) -> Size:
-    """The trained size whose aspect ratio is nearest; ties go to the narrower (BFL `kontext_model.py`, diffusers)."""
+    """Return the trained size whose aspect ratio is nearest; ties go to the narrower.
+
+    Source: BFL `kontext_model.py`, diffusers.
+
+    Args:
+        original: The (width, height) of a picture, in pixels.
+        sizes: The trained sizes, each (width, height) in pixels.
+    """
     aspect = original[0] / original[1]
     return min((abs(aspect - width / height), width, height) for width, height in sizes)[1:]
 
 
 def place(image: Image.Image, size: Size, fit: Fit) -> tuple[Image.Image, Placement]:
-    """Bring an RGB picture to `size` with LANCZOS. A picture that has it already is returned as it is."""
+    """Bring an RGB picture to a size with LANCZOS. A picture that has it already is returned as it is.
+
+    Args:
+        image: A picture in mode RGB.
+        size: The (width, height) to bring it to, in pixels.
+        fit: What becomes of a picture of another aspect ratio.
+
+    Returns:
+        The picture of that size, and what was done to it.
+    """
     original = image.size
     if original == size:
         return image, Placement(original=original, size=size, fit=fit)

@@ -1,4 +1,4 @@
-"""Prompts to token ids: 77 for CLIP, 512 for T5, padded, the end token kept when a prompt is cut."""
+"""Turns prompts into token ids: 77 for CLIP, 512 for T5, padded, the end token kept when a prompt is cut."""
 
 from __future__ import annotations
 
@@ -11,17 +11,29 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ...engine.bundle.manifest import TokenizerRecord
+from ...engine.components import COMPONENTS
 from ...engine.errors import BundleError, RequestError
 
 logger = logging.getLogger(__name__)
 
 
 class PromptCutWarning(UserWarning):
-    """A prompt was longer than T5's context; the message holds what was cut."""
+    """Warns that a prompt was longer than T5's context; the message holds what was cut."""
 
 
 class PromptTokenizer:
-    """One encoder's tokenizer."""
+    """Tokenizes prompts for one encoder.
+
+    Args:
+        path: The tokenizer's file in the bundle.
+        record: What the bundle's manifest says of it: the number of ids, and the one that pads.
+
+    Attributes:
+        length: The number of ids per prompt.
+
+    Raises:
+        BundleError: The file is not a tokenizer.
+    """
 
     def __init__(self, path: Path, record: TokenizerRecord) -> None:
         try:
@@ -34,7 +46,7 @@ class PromptTokenizer:
         self.length = record.length
 
     def __call__(self, prompt: str) -> tuple[NDArray[np.int32], str]:
-        """Ids (1, length) int32, and the end of the prompt that did not fit ("" if all did)."""
+        """Return ids (1, length) int32, and the end of the prompt that did not fit ("" if all did)."""
         encoding = self._tokenizer.encode(prompt)
         starts = [
             start
@@ -61,7 +73,7 @@ def warn_if_cut(cut: str, encoder: str, length: int) -> None:
     """Warn if T5 did not see the whole prompt. CLIP sees 77 tokens of every long prompt, which is only logged."""
     if not cut:
         return
-    if encoder == "t5":
+    if COMPONENTS[encoder].warns_of_cut:
         message = f"the prompt is longer than {length} tokens; this was cut: {cut!r}"
         warnings.warn(message, PromptCutWarning, stacklevel=2)
     else:

@@ -1,95 +1,140 @@
-"""A request, checked."""
+"""Defines what a caller asks for: a prompt, a picture to edit, and how the answer is sampled."""
 
 from __future__ import annotations
 
 import numbers
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.bundle.manifest import ModelRecord
 from ...engine.errors import RequestError
-from ...engine.sizes import Grid, Size, check_size, token_grid
-from .placement import Placement
+from ...engine.sizes import Size, check_size
+from .pictures import Picture, check_picture
+from .placement import Fit, parse_fit
 from .prompts import check_prompt
 
 MAX_SEED = 2**64 - 1
 MAX_STEPS = 1000
-"""As many as there were noise levels in training."""
+"""The most steps of a request: as many as there were noise levels in training."""
 MAX_PICTURES = 1000
-"""Of one request, whose noise and tables are made before its first step."""
+"""The most pictures of a request, whose noise and tables are made before its first step."""
 MAX_GUIDANCE = 1000
-"""Far beyond what a model was trained with, and far from where float32 overflows in its embedding."""
+"""The largest guidance.
+
+It is far beyond what a model was trained with, and far from where float32 overflows in its embedding.
+"""
+
+
+class SamplingArguments(TypedDict, total=False):
+    """Types the keywords of `Sampling` for `Kontext.edit` and `Kontext.generate`, which pass them on."""
+
+    steps: int | None
+    guidance: float | None
+    seed: int | Sequence[int] | None
+    size: Size | None
+    noise: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """A reference brought to its size: `pixels` (H, W, 3) uint8."""
+class Sampling:
+    """Says how pictures are drawn from the model. What is None is the bundle's default.
 
-    pixels: NDArray[np.uint8]
-    placement: Placement
+    NumPy's numbers are kept as Python's, so that a request can be written down.
+
+    Attributes:
+        steps: The number of steps of the flow, 1 to 1000. The default of FLUX.1 Kontext [dev] is 28.
+        guidance: The embedded guidance strength, 0 to 1000. The default of FLUX.1 Kontext [dev] is 2.5.
+        seed: One seed or several, each 0 to 2^64 - 1. One is drawn and reported if there is none. The noise of a seed
+            is what diffusers draws with a CPU generator.
+        size: The (width, height) of the output in pixels, multiples of 16. By default that of the reference, brought to
+            the nearest trained size; without a reference the squarest trained size.
+        noise: Packed noise (b, n, channels) float32 in the place of what the seeds would draw, for b pictures of n
+            tokens.
+
+    Raises:
+        RequestError: One of these is out of range.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | Sequence[int] | None = None
+    size: Size | None = None
+    noise: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            if not is_whole(self.steps) or not 1 <= self.steps <= MAX_STEPS:
+                raise RequestError(f"steps must be a whole number from 1 to {MAX_STEPS}, not {self.steps!r}")
+            object.__setattr__(self, "steps", int(self.steps))
+        if self.guidance is not None:
+            if not isinstance(self.guidance, numbers.Real) or not 0 <= self.guidance <= MAX_GUIDANCE:
+                raise RequestError(f"guidance must be a number from 0 to {MAX_GUIDANCE}, not {self.guidance!r}")
+            object.__setattr__(self, "guidance", float(self.guidance))
+        if self.seed is not None:
+            seeds = _each(self.seed)
+            for seed in seeds:
+                if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
+                    raise RequestError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed!r}")
+            if not seeds:
+                raise RequestError("a request needs a prompt and a seed at least, and this has no seed")
+            object.__setattr__(self, "seed", int(seeds[0]) if len(seeds) == 1 else tuple(map(int, seeds)))
+        if self.size is not None:
+            object.__setattr__(self, "size", check_size(self.size))
+        if self.noise is not None and (not isinstance(self.noise, np.ndarray) or self.noise.dtype.kind not in "fiu"):
+            found = getattr(self.noise, "dtype", type(self.noise).__name__)
+            raise RequestError(f"noise must be a NumPy array of float32, not {found}")
 
     @property
-    def grid(self) -> Grid:
-        return token_grid(self.placement.size)
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that were given, in a tuple."""
+        return () if self.seed is None else _each(self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One edit or generation of every combination of prompts and seeds. Raises RequestError for what is out of range.
+    """Asks for one edit, or without `image` for one picture from text, of every combination of prompts and seeds.
 
-    NumPy's numbers are kept as Python's, so that a request can be written down. `noise` (b, n, channels) float32
-    replaces what the seeds would draw.
+    Attributes:
+        prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
+        image: The reference: a path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4)
+            uint8; None for text to image.
+        sampling: How the answer is sampled.
+        fit: How the reference is brought to its trained size: "resize", "pad" or "crop".
+
+    Raises:
+        RequestError: A prompt is empty or no text, `fit` is another word, or there are more than 1000 pictures.
+        ImageError: `image` is of a type that no picture can be read from.
     """
 
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    size: Size
-    steps: int
-    guidance: float
-    reference: Reference | None
-    channels: int
-    noise: NDArray[np.float32] | None = None
+    prompt: str | Sequence[str]
+    image: Picture | None = None
+    sampling: Sampling = Sampling()
+    fit: Fit | str = Fit.RESIZE
 
     def __post_init__(self) -> None:
-        if not self.prompts or not self.seeds:
-            raise RequestError(
-                f"a request needs a prompt and a seed at least, not {len(self.prompts)} and {len(self.seeds)}"
-            )
-        _check_count(len(self.prompts) * len(self.seeds))
-        for prompt in self.prompts:
+        prompts = _each(self.prompt)
+        if not prompts:
+            raise RequestError("a request needs a prompt and a seed at least, and this has no prompt")
+        for prompt in prompts:
             check_prompt(prompt)
-        for seed in self.seeds:
-            if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
-                raise RequestError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed!r}")
-        if not is_whole(self.steps) or not 1 <= self.steps <= MAX_STEPS:
-            raise RequestError(f"steps must be a whole number from 1 to {MAX_STEPS}, not {self.steps!r}")
-        if not isinstance(self.guidance, numbers.Real) or not 0 <= self.guidance <= MAX_GUIDANCE:
-            raise RequestError(f"guidance must be a number from 0 to {MAX_GUIDANCE}, not {self.guidance!r}")
-        object.__setattr__(self, "seeds", tuple(map(int, self.seeds)))
-        object.__setattr__(self, "steps", int(self.steps))
-        object.__setattr__(self, "guidance", float(self.guidance))
-        object.__setattr__(self, "size", check_size(self.size))
-        if self.noise is not None and (not isinstance(self.noise, np.ndarray) or self.noise.dtype.kind not in "fiu"):
-            found = getattr(self.noise, "dtype", type(self.noise).__name__)
-            raise RequestError(f"noise must be a NumPy array of float32, not {found}")
-        height, width = self.grid
-        wanted = (len(self.jobs), height * width, self.channels)
-        if self.noise is not None and self.noise.shape != wanted:
-            raise RequestError(f"noise must be of shape {wanted}, this is {self.noise.shape}")
+        _check_count(len(prompts) * max(1, len(self.sampling.seeds)))
+        object.__setattr__(self, "prompt", prompts[0] if len(prompts) == 1 else prompts)
+        object.__setattr__(self, "fit", parse_fit(self.fit))
+        if self.image is not None:
+            check_picture(self.image)
 
     @property
-    def jobs(self) -> tuple[tuple[str, int], ...]:
-        """(prompt, seed) of each picture, prompts outermost."""
-        return tuple((prompt, seed) for prompt in self.prompts for seed in self.seeds)
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts, in a tuple."""
+        return _each(self.prompt)
 
-    @property
-    def grid(self) -> Grid:
-        return token_grid(self.size)
+
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number of Python's or NumPy's, and not a bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _check_count(pictures: int) -> None:
@@ -97,41 +142,11 @@ def _check_count(pictures: int) -> None:
         raise RequestError(f"a request makes up to {MAX_PICTURES} pictures, not {pictures:,}; ask for them in several")
 
 
-def is_whole(value: object) -> bool:
-    """A whole number of Python's or NumPy's, not a bool."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
 def _each(values: Any) -> tuple[Any, ...]:
-    """Of a sequence or an array, its values, counted before they are made; else the one value."""
+    """Return the values of a sequence or an array, counted before they are made, or the one value."""
     if isinstance(values, np.ndarray):
         values = np.atleast_1d(values)
     elif isinstance(values, str) or not isinstance(values, Sequence):
         return (values,)
     _check_count(len(values))
     return tuple(values)
-
-
-def make_request(
-    model: ModelRecord,
-    prompt: str | Sequence[str],
-    *,
-    seed: int | Sequence[int] | None,
-    steps: int | None,
-    guidance: float | None,
-    size: Size,
-    reference: Reference | None,
-    noise: NDArray[np.float32] | None,
-) -> Request:
-    """Fill in the bundle's defaults, and draw a seed if none is given."""
-    seeds = secrets.randbits(32) if seed is None else seed
-    return Request(
-        prompts=_each(prompt),
-        seeds=_each(seeds),
-        size=size,
-        steps=model.flow.steps if steps is None else steps,
-        guidance=model.flow.guidance if guidance is None else guidance,
-        reference=reference,
-        channels=model.dims.channels,
-        noise=noise,
-    )

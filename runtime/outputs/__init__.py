@@ -1,1 +1,1 @@
-"""What a caller gets back, and how it is saved."""
+"""Defines what a caller gets back, and how it is saved."""

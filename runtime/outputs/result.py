@@ -1,4 +1,4 @@
-"""What a request gives back."""
+"""Defines what a request gives back, and writes it to files."""
 
 from __future__ import annotations
 
@@ -27,13 +27,19 @@ logger = logging.getLogger(__name__)
 METADATA_KEY = "kontext-trt"
 EXIF_IMAGE_DESCRIPTION = 0x010E
 JPEG_EXIF_BYTES = 65533
-"""The most that JPEG holds, in one marker."""
+"""The most bytes of EXIF that JPEG holds, in one marker."""
 
 
 def check_output(path: Path) -> str:
-    """Pillow's name of the format that a suffix chooses, once a file could be made there; it leaves nothing behind.
+    """Return Pillow's name of the format that a suffix chooses, once a file could be made there.
 
-    Raises RequestError if it cannot, or if Pillow writes no colour picture of that suffix.
+    Nothing is left behind.
+
+    Args:
+        path: The file that is to be written later.
+
+    Raises:
+        RequestError: No file can be made there, or Pillow writes no colour picture of that suffix.
     """
     name = Image.registered_extensions().get(path.suffix.lower())
     if name is None:
@@ -55,7 +61,7 @@ def check_output(path: Path) -> str:
 
 
 def _holds_colour(file_format: str) -> bool:
-    """Whether Pillow can write a picture in it: some formats it only reads, some are black and white."""
+    """Return whether Pillow can write a colour picture in a format: some it only reads, some are black and white."""
     try:
         Image.new("RGB", (1, 1)).save(io.BytesIO(), format=file_format)
     except Exception:  # each format raises what it likes
@@ -65,9 +71,13 @@ def _holds_colour(file_format: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """One picture of a request, and what made it. `seed` is None if the noise was given.
+    """Holds one picture of a request, and what made it.
 
-    `latents` (n, channels) float32, packed.
+    Attributes:
+        image: The picture, in mode RGB.
+        latents: The packed latents (n, channels) float32 that it was decoded from.
+        prompt: The prompt that it was made from.
+        seed: The seed of its noise, None if the noise was given.
     """
 
     image: Image.Image
@@ -78,12 +88,19 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The pictures of one request, prompts outermost, seeds innermost.
+    """Holds the pictures of one request, and what they were made with.
 
-    `size` is the output's (width, height). `reference` says what was done to the reference, None without one.
-    `milliseconds` holds tokenize and prepare (on the host: tables, noise), text, encode, condition, denoise, decode and
-    total; `step_milliseconds` each step. A network's stage that a cache saved is absent.
-    `bundle` is the fingerprint of the bundle, `executor` who ran it.
+    Attributes:
+        outputs: The pictures, prompts outermost, seeds innermost.
+        size: The (width, height) of each picture, in pixels.
+        reference: What was done to the reference, None without one.
+        steps: The number of steps of the flow.
+        guidance: The embedded guidance strength.
+        milliseconds: The milliseconds per stage: tokenize and prepare (on the host: tables, noise), text, encode,
+            condition, denoise, decode and total. A network's stage that a cache saved is absent.
+        step_milliseconds: The milliseconds per step.
+        bundle: The fingerprint of the bundle.
+        executor: The name of the executor that ran it.
     """
 
     outputs: tuple[Output, ...]
@@ -98,12 +115,15 @@ class Result:
 
     @property
     def image(self) -> Image.Image:
-        """The picture of a request that asked for one."""
+        """The picture of a request that asked for one. RequestError is raised if there are several."""
         return self._only().image
 
     @property
     def seed(self) -> int | None:
-        """The seed of a request that asked for one picture, None if its noise was given."""
+        """The seed of a request that asked for one picture, None if its noise was given.
+
+        RequestError is raised if there are several pictures.
+        """
         return self._only().seed
 
     def _only(self) -> Output:
@@ -112,7 +132,11 @@ class Result:
         return self.outputs[0]
 
     def request(self, output: Output) -> dict[str, Any]:
-        """What it takes to make one of the pictures again."""
+        """Return what it takes to make one of the pictures again, as values that JSON can hold.
+
+        Args:
+            output: One of `outputs`.
+        """
         return {
             "prompt": output.prompt,
             "seed": output.seed,
@@ -128,8 +152,17 @@ class Result:
     def save(self, path: Path | str) -> tuple[Path, ...]:
         """Write the picture, or several as NAME-1.png, NAME-2.png, ...; each whole or not at all.
 
-        The suffix chooses the format. The request goes along: in PNG as the text chunk "kontext-trt", else in EXIF's
-        image description, as JSON, unless it is too long for JPEG. Raises RequestError as `check_output` does.
+        The suffix chooses the format. The request goes along as JSON: in PNG as the text chunk "kontext-trt", in JPEG,
+        WebP and TIFF as EXIF's image description, unless it is too long for JPEG. Other formats do not hold it.
+
+        Args:
+            path: The file to write. Missing folders are made.
+
+        Returns:
+            The files that were written, in the order of `outputs`.
+
+        Raises:
+            RequestError: No file can be made there, or Pillow writes no colour picture of that suffix.
         """
         path = Path(path)
         file_format = check_output(path)

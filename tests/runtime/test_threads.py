@@ -23,16 +23,16 @@ def test_threads_take_turns(kontext: Kontext, monkeypatch: pytest.MonkeyPatch):
     """One at a time is inside, and each gets its own picture."""
     results: dict[int, Result] = {}
     inside: list[int] = []
-    serve = kontext._server.serve
+    run = kontext._flow.run
 
     def counted(*arguments):
         inside.append(len(inside))
         time.sleep(0.05)  # another would come meanwhile
-        served = serve(*arguments)
+        served = run(*arguments)
         assert inside.pop() == 0
         return served
 
-    monkeypatch.setattr(kontext._server, "serve", counted)
+    monkeypatch.setattr(kontext._flow, "run", counted)
 
     def work(seed: int) -> None:
         results[seed] = kontext.generate("x", steps=2, seed=seed, size=(32, 32))
@@ -49,7 +49,7 @@ def test_threads_take_turns(kontext: Kontext, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_cancelled_before_it_begins_nothing_runs(kontext: Kontext, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kontext.executor, "workspace", lambda shape: pytest.fail("something ran"))
+    monkeypatch.setattr(kontext.executor, "perform", lambda *arguments: pytest.fail("something ran"))
     cancel = threading.Event()
     cancel.set()
     with pytest.raises(Cancelled, match="cancelled after step 0 of 2"):

@@ -29,7 +29,6 @@ from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.engine.plans.targets import Target
 from kontext_trt.engine.system.chunked_hash import hash_buffer
 from kontext_trt.engine.system.gpus import Gpu
-from kontext_trt.runtime.executors.host_workspace import NUMPY_TYPES
 from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
 
 VERSION = "10.99.0"
@@ -211,7 +210,7 @@ class Context:
         for name, spec in specs.items():
             library.cuda.check(addresses[name], spec.size_bytes)
             raw = (np.ctypeslib.ctypes.c_uint8 * spec.size_bytes).from_address(addresses[name])
-            arrays[name] = np.ctypeslib.as_array(raw).view(NUMPY_TYPES[spec.element_type]).reshape(spec.shape)
+            arrays[name] = np.ctypeslib.as_array(raw).view(spec.element_type.number.numpy).reshape(spec.shape)
         outputs = {port.name for port in COMPONENTS[component].outputs}
         library.compute(
             component,

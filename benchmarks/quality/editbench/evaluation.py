@@ -12,6 +12,7 @@ import numpy as np
 
 from ....engine.errors import BundleError
 from ....engine.progress import Progress, Silent
+from ....runtime.inputs.request import Request, Sampling
 from ....runtime.kontext import Kontext
 from .cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, Case, cases, chain
 from .render import Pixels
@@ -164,10 +165,8 @@ def check_model(kontext: Kontext) -> None:
 
 def answer(kontext: Kontext, sample: Sample, reference: Pixels | None, seed: int, steps: int | None) -> Pixels:
     """The bundle's answer to a sample's instruction, for a reference that may be another than the sample's own."""
-    if reference is None:
-        result = kontext.generate(sample.instruction, size=sample.size, seed=seed, steps=steps)
-    else:
-        result = kontext.edit(reference, sample.instruction, size=sample.size, seed=seed, steps=steps)
+    sampling = Sampling(size=sample.size, seed=seed, steps=steps)
+    result = kontext.run(Request(prompt=sample.instruction, image=reference, sampling=sampling))
     return np.asarray(result.image)
 
 

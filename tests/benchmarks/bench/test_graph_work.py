@@ -23,8 +23,9 @@ from kontext_trt.engine.components import COMPONENTS, ElementType, Operators, Pr
 from kontext_trt.engine.errors import BundleError
 from kontext_trt.export.configs import ModelConfig, TransformerConfig
 from kontext_trt.export.emulate.bundle_modules import BundleGraph, load_module, read_config
-from kontext_trt.export.graphs.trace import TORCH_TYPES, TraceOptions, model_dims, trace
+from kontext_trt.export.graphs.trace import TraceOptions, model_dims, trace
 from kontext_trt.export.tiny import tiny_config
+from kontext_trt.export.torch_types import torch_dtype
 
 DIMS = {"b": 2, "n": 56, "m": 48, "s": 512 + 56 + 48, "N": 3, "h": 6, "w": 8}
 FULL = {"b": 1, "n": 4096, "m": 4096, "s": 8704, "N": 28, "h": 64, "w": 64}
@@ -96,7 +97,7 @@ def test_torch_counts_the_same(bundle: Bundle, component: str):
     inputs = [
         torch.ones(
             [int(one) for one in model_dims(config).resolve(port.dims, **dims)],
-            dtype=TORCH_TYPES[port.element_type.resolve(Precision.FP32)],
+            dtype=torch_dtype(port.element_type.resolve(Precision.FP32).number),
         )
         for port in COMPONENTS[component].inputs
     ]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from kontext_trt import Bundle, NotFiniteError, QuantizationError
+from kontext_trt import Bundle, Kontext, NotFiniteError, QuantizationError
 from kontext_trt.export.quantize import calibrate as calibrate_module
 from kontext_trt.export.quantize.calibrate import calibrate_bundle, check_calibration
 from kontext_trt.export.quantize.calibration import Calibration, Done, Observation, differences
@@ -90,23 +90,23 @@ class TestCalibrating:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        serve, served = calibrate_module._serve, []
+        run, served = Kontext.run, []
 
-        def interrupted(*arguments: object) -> None:
+        def interrupted(*arguments: object, **named: object) -> object:
             if served:
                 raise KeyboardInterrupt
             served.append(arguments)
-            serve(*arguments)  # pyright: ignore[reportArgumentType]
+            return run(*arguments, **named)  # pyright: ignore[reportArgumentType]
 
         artefact = tmp_path / "c.json"
-        monkeypatch.setattr(calibrate_module, "_serve", interrupted)
+        monkeypatch.setattr(Kontext, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             calibrate_bundle(bundle, samples, artefact, QUICK)
         half = Calibration.open(artefact)
         assert (len(half.samples), half.complete) == (1, False)
         check_calibration(half, bundle)
         assert "interrupted after 1 samples" in caplog.text
-        monkeypatch.setattr(calibrate_module, "_serve", serve)
+        monkeypatch.setattr(Kontext, "run", run)
         whole = calibrate_bundle(bundle, samples, artefact, QUICK)
         assert "1 of 2 samples were run before" in caplog.text
         assert whole == calibration

@@ -71,7 +71,7 @@ class Simulation:
 
     @property
     def graphs(self) -> int:
-        return sum(workspace.num_graphs for workspace in self.executor._workspaces.values())
+        return len(self.executor._graphs)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from kontext_trt import ExecutorError
 from kontext_trt.engine.components import COMPONENTS
-from kontext_trt.runtime.device import workspace
+from kontext_trt.runtime.device import graphs
 
 
 def test_a_step_is_a_graph_for_progress_and_cancel(simulate):
@@ -23,8 +23,8 @@ def test_a_step_is_a_graph_for_progress_and_cancel(simulate):
 
 
 def test_graph_used_longest_ago_goes_first(simulate, monkeypatch):
-    monkeypatch.setattr(workspace, "GRAPHS_KEPT", 6)
-    monkeypatch.setattr(workspace, "OTHER_GRAPHS", 2, raising=False)
+    monkeypatch.setattr(graphs, "GRAPHS_KEPT", 6)
+    monkeypatch.setattr(graphs, "OTHER_GRAPHS", 2, raising=False)
     simulation = simulate()
     whole = [simulation.latents(), simulation.latents()][1]  # enqueued, then recorded before all others
     simulation.latents(cancel=threading.Event())  # conditions, three steps, decoding: six are kept
@@ -38,8 +38,8 @@ def test_graph_used_longest_ago_goes_first(simulate, monkeypatch):
 
 
 def test_steps_of_a_request_that_has_too_many_are_enqueued(simulate, monkeypatch):
-    monkeypatch.setattr(workspace, "GRAPHS_KEPT", 6)
-    monkeypatch.setattr(workspace, "OTHER_GRAPHS", 2, raising=False)
+    monkeypatch.setattr(graphs, "GRAPHS_KEPT", 6)
+    monkeypatch.setattr(graphs, "OTHER_GRAPHS", 2, raising=False)
     simulation, watched = simulate(), {"steps": 8, "on_step": lambda done, of: None}
     whole = simulation.latents(steps=8)
     for _ in range(2):
@@ -56,10 +56,10 @@ def test_a_graph_is_gone_before_its_buffers(simulate):
     simulation = simulate(workspaces=1)
     simulation.latents()
     simulation.latents()
-    (workspace,) = simulation.executor._workspaces.values()
-    (graph,) = workspace._graphs.values()
+    (shape,) = simulation.executor._workspaces
+    (graph,) = simulation.executor._graphs.of(shape).values()
     simulation.latents(size=(32, 32))  # takes the other's place
-    assert workspace.num_graphs == 0
+    assert simulation.graphs == 0
     launches = simulation.cuda.calls["launch"]
     with pytest.raises(ExecutorError, match="closed with the buffers that it was recorded on"):
         graph.launch(simulation.executor._stream)
@@ -120,6 +120,6 @@ def test_stage_that_cannot_be_recorded_stays_out_of_graphs(simulate, caplog):
         simulation.kontext.forget()
         simulation.latents(prompt=prompt)
     assert simulation.latents(prompt="x") == first
-    jobs = [job for w in simulation.executor._workspaces.values() for job in w._graphs]
+    jobs = [job for shape in simulation.executor._workspaces for job in simulation.executor._graphs.of(shape)]
     assert next([stage.name for stage in job.stages] for job in jobs) == ["condition", *["denoise"] * 3, "decode"]
     assert [record.message.split(" cannot")[0] for record in caplog.records] == ["text"]

@@ -28,7 +28,7 @@ def test_what_stays_is_recorded_beside_what_takes_turns(simulate, picture):
     simulation, image = simulate(residencies=turns), picture(128, 128)
     for _ in range(3):
         simulation.latents(image=image)
-    jobs = [job for w in simulation.executor._workspaces.values() for job in w._graphs]
+    jobs = [job for shape in simulation.executor._workspaces for job in simulation.executor._graphs.of(shape)]
     assert [[stage.name for stage in job.stages] for job in jobs] == [["denoise"] * 3]
     launches = simulation.cuda.calls["launch"]
     simulation.latents(image=image)
@@ -54,14 +54,14 @@ def test_loaded_for_its_turn_means_one_at_a_time(simulate):
     turns = [name for name in COMPONENTS if simulation.residency.of(name) is Residency.TURN]
     assert turns
     seen: list[set[str]] = []
-    ready = simulation.executor._components.ready
+    ready = simulation.executor._loaded.ready
 
     def watched(component: str):
         engine = ready(component)
         seen.append({name for name in simulation.library.loaded if name in turns})
         return engine
 
-    simulation.executor._components.ready = watched
+    simulation.executor._loaded.ready = watched
     first = simulation.latents()
     assert simulation.latents(prompt="another") != first
     assert max(map(len, seen)) == 1
@@ -77,5 +77,5 @@ def test_streamed_weights_get_their_budget_and_are_not_recorded(simulate, caplog
     simulation.library.on_budget = budgets.append
     assert simulation.latents() == simulation.latents() == simulation.latents()
     assert budgets == [simulation.residency.streaming_budget]
-    parts = [graph for w in simulation.executor._workspaces.values() for graph in w._graphs]
+    parts = [job for shape in simulation.executor._workspaces for job in simulation.executor._graphs.of(shape)]
     assert sorted([stage.name for stage in job.stages] for job in parts) == [["condition"], ["decode"]]

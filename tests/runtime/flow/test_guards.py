@@ -61,7 +61,7 @@ def test_what_was_not_finite_is_not_kept(poisoned, picture):
 
 def test_fp16_is_suspected_where_a_graph_has_it(poisoned, picture):
     kontext, executor = poisoned
-    kontext._server._precisions["clip"] = Precision.FP16
+    kontext._flow._precisions["clip"] = Precision.FP16
     executor.poison("clip", "pooled")
     with pytest.raises(NotFiniteError, match=r"clip: .* infinite; a graph in bf16 or fp32 instead of fp16 usually"):
         kontext.edit(picture(128, 128), "x", steps=1, seed=0)
