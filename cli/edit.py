@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,10 +13,11 @@ from ..engine.byte_sizes import parse_bytes
 from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
 from ..runtime.inputs.placement import Fit
+from ..runtime.inputs.request import Request, Sampling
 from ..runtime.kontext import Kontext
 from ..runtime.outputs.result import Result, check_output
 from .options import ExportedArgument, JsonOption, spread
-from .terminal import notes, print_json, progress_bars, screen
+from .terminal import Bars, notes, print_json, progress_bars, screen
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +46,17 @@ class PictureOptions:
         False
     )
 
-    def arguments(self) -> dict[str, Any]:
-        """As `Kontext.edit` and `Kontext.generate` take them."""
-        return {
-            "seed": self.seed or None,
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "size": None if self.size is None else parse_size(self.size),
-            "debug_nan": self.debug_nan,
-        }
+    def sampling(self) -> Sampling:
+        return Sampling(
+            seed=self.seed or None,
+            steps=self.steps,
+            guidance=self.guidance,
+            size=None if self.size is None else parse_size(self.size),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutorOptions:
+class RunOptions:
     """Who computes, and in how much memory."""
 
     executor: ExecutorOption = ExecutorName.AUTO
@@ -81,15 +78,12 @@ def edit(
     out: OutOption = Path("edited.png"),
     picture: PictureOptions,
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
-    run: ExecutorOptions,
+    run: RunOptions,
     json: JsonOption = False,
 ) -> None:
     """Edit a picture as the prompt says."""
-    arguments = picture.arguments()
-    check_output(out)
-    with _opened(bundle, run) as (kontext, on_step):
-        result = kontext.edit(image, prompt, fit=fit, on_step=on_step, **arguments)
-    _report(result, result.save(out), as_json=json)
+    request = Request(prompt=prompt, image=image, sampling=picture.sampling(), fit=fit)
+    _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
 
 
 @spread
@@ -99,35 +93,33 @@ def generate(
     *,
     out: OutOption = Path("generated.png"),
     picture: PictureOptions,
-    run: ExecutorOptions,
+    run: RunOptions,
     json: JsonOption = False,
 ) -> None:
     """Make a picture from a prompt alone."""
-    arguments = picture.arguments()
+    request = Request(prompt=prompt, sampling=picture.sampling())
+    _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
+
+
+def _make(bundle: Path, request: Request, run: RunOptions, out: Path, *, debug_nan: bool, as_json: bool) -> None:
+    """Say what will lie in the GPU's memory before anything does. One request records no graph: the second would."""
     check_output(out)
-    with _opened(bundle, run) as (kontext, on_step):
-        result = kontext.generate(prompt, on_step=on_step, **arguments)
-    _report(result, result.save(out), as_json=json)
-
-
-@contextmanager
-def _opened(bundle: Path, run: ExecutorOptions) -> Iterator[tuple[Kontext, _StepBar]]:
-    """A session and its progress bar. What will lie in the GPU's memory is said before anything does. One request
-    records no graph: the second would."""
     budget = None if run.vram is None else parse_bytes(run.vram)
     if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
         logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
-    with Kontext.open(bundle, executor=run.executor.options(budget, graphs=False, trust=run.trust)) as kontext:
+    executor = run.executor.options(budget, graphs=False, trust=run.trust)
+    with Kontext.open(bundle, executor=executor) as kontext:
         for line in kontext.residency:
             notes.print(line, highlight=False)
         with progress_bars() as bars:
-            yield kontext, _StepBar(bars)
+            result = kontext.run(request, on_step=_StepBar(bars), debug_nan=debug_nan)
+    _report(result, result.save(out), as_json=as_json)
 
 
 class _StepBar:
     """The flow's steps as a bar that appears with the first of them."""
 
-    def __init__(self, bars: Any) -> None:
+    def __init__(self, bars: Bars) -> None:
         self._bars = bars
 
     def __call__(self, done: int, of: int) -> None:
