@@ -45,7 +45,7 @@ class BundleError(KontextError):
 
 
 class OptionError(KontextError, ValueError):
-    """An option of a build, an export, a benchmark or the command line is out of range or does not fit the others."""
+    """An option of a build, an export or the command line is out of range, or does not fit the others."""
 
 
 class TargetError(KontextError):

@@ -115,8 +115,9 @@ def check_room(planned: Iterable[PlannedBuild]) -> None:
     if not wanted:
         return
     needed = together([_estimate(one) for one in wanted])
+    places = {(one.flavour.name, one.gpu): one for one in wanted}.values()
     missing = dict.fromkeys(
-        words for one in wanted for words in lacks(needed, measure(one.store.folder, one.flavour, one.gpu))
+        words for one in places for words in lacks(needed, measure(one.store.folder, one.flavour, one.gpu))
     )
     if missing:
         names = ", ".join(dict.fromkeys(one.ingredients.component for one in wanted))
