@@ -1,4 +1,4 @@
-"""FLUX.1 Kontext [dev] on NVIDIA GPUs, from a checkpoint to an edited picture.
+"""Runs FLUX.1 Kontext [dev] on NVIDIA GPUs, from a checkpoint to an edited picture.
 
     from kontext_trt import Kontext
 

@@ -1,4 +1,4 @@
-"""`python -m kontext_trt` is `kontext-trt`."""
+"""Runs the command line: `python -m kontext_trt` is `kontext-trt`."""
 
 from .cli.app import main
 

@@ -1,0 +1,1 @@
+"""Measures what the engine costs and what its pictures are worth."""

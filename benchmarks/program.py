@@ -1,4 +1,4 @@
-"""A benchmark as a program: its errors are one line, as the command line's are."""
+"""Runs a benchmark as a program: its errors are one line, as the command line's are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .bench.child import end_with_parent
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Exit codes: 0 done, 1 refused or failed, 2 wrong usage."""
+    """Run a program; exit codes are 0 done, 1 refused or failed, 2 wrong usage."""
     end_with_parent()
     try:
         main()
@@ -21,13 +21,13 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Of what another library raised, in a note."""
+    """Return the type and first line of what another library raised, for a note."""
     words = str(error).strip().splitlines()
     return f"{type(error).__name__}: {words[0] if words else 'no reason given'}"
 
 
 def result_file(text: str) -> Path:
-    """A file that can be written, as a type of arguments: seen before anything is measured."""
+    """Return a file that can be written, as a type of arguments: seen before anything is measured."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path} cannot be written; name a file in a folder that exists")
@@ -35,7 +35,7 @@ def result_file(text: str) -> Path:
 
 
 def parse_blocks(text: str) -> tuple[int, int]:
-    """Read "19+38" as 19 double and 38 single blocks. Raises RequestError for anything else."""
+    """Read "19+38" as 19 double and 38 single blocks; raise RequestError for anything else."""
     doubles, _, singles = text.partition("+")
     if not (doubles.isdecimal() and singles.isdecimal() and min(int(doubles), int(singles)) > 0):
         raise RequestError(f"blocks are DOUBLE+SINGLE, one of each at least, such as 19+38, not {text!r}")
@@ -43,7 +43,7 @@ def parse_blocks(text: str) -> tuple[int, int]:
 
 
 def positive(text: str) -> int:
-    """A count of at least one, as a type of arguments."""
+    """Return a count of at least one, as a type of arguments."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)

@@ -36,13 +36,13 @@ def compare(
     require_export()
     quiet_libraries()
     from ..benchmarks.quality.compare import CompareOptions, compare_bundles
-    from ..benchmarks.quality.probe import Case
+    from ..benchmarks.quality.probe import CompareCase
     from ..benchmarks.quality.report import tables
 
     chosen = None if size is None else parse_size(size)
     images: list[Path | None] = list(image) if image else [None]
     cases = [
-        Case(prompt=words, seed=number, image=picture, size=chosen)
+        CompareCase(prompt=words, seed=number, image=picture, size=chosen)
         for number, (picture, words) in enumerate(_pairs(images, prompt or ["make it a watercolour"]), seed)
     ]
     options = CompareOptions(steps=torch.steps, device=torch.device, layers=layers, budget_db=budget)

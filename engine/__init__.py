@@ -1,0 +1,1 @@
+"""Reads bundles and builds plans from them, without torch."""

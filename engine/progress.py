@@ -1,4 +1,4 @@
-"""How long work reports that it goes on, without knowing who watches."""
+"""Defines how long work reports that it goes on, without knowing who watches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told of a task's size when it starts and of every piece done. Units are the task's own."""
+    """Hears of a task's size when it starts and of every piece done; units are the task's own."""
 
     def start(self, task: str, total: float) -> None: ...
 
@@ -14,7 +14,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Nobody watches."""
+    """Ignores what is reported: nobody watches."""
 
     def start(self, task: str, total: float) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Picture sizes: those that FLUX.1 Kontext [dev] was trained at, which are possible, how they are written."""
+"""Defines picture sizes: those that FLUX.1 Kontext [dev] was trained at, which are possible, how they are written."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from .components import PIXELS_PER_TOKEN
 from .errors import RequestError
 
 Size = tuple[int, int]
-"""(width, height) in pixels."""
+"""The (width, height) of a picture in pixels."""
 Grid = tuple[int, int]
-"""(height, width) in tokens."""
+"""The (height, width) of a picture in tokens."""
 
 MAX_OUTPUT_SIDE = 8192
-"""Pixels. At its square, attention is over 262 144 tokens: 64 times as many as the model was trained with."""
+"""The longest side of an output in pixels.
+
+At its square, attention is over 262 144 tokens: 64 times as many as the model was trained with.
+"""
 
 _PORTRAIT = (
     (672, 1568),
@@ -32,16 +35,23 @@ TRAINED_SIZES: tuple[Size, ...] = (
     (1024, 1024),
     *((height, width) for width, height in reversed(_PORTRAIT)),
 )
-"""(width, height) in pixels, from the narrowest to the widest."""
+"""The (width, height) in pixels that the model was trained at, from the narrowest to the widest."""
 
 
 def squarest(sizes: Sequence[Size]) -> Size:
-    """The size nearest to a square; among equals the largest. What plans are best at, and generation's default."""
+    """Return the size nearest to a square; among equals the largest.
+
+    It is what plans are best at, and generation's default.
+    """
     return min(sizes, key=lambda size: (max(size) / min(size), -size[0] * size[1]))
 
 
 def check_size(size: Size) -> Size:
-    """A size in Python's own numbers. Raises RequestError unless both sides are multiples of 16, from 16 to 8192."""
+    """Return a size in Python's own numbers.
+
+    Raises:
+        RequestError: A side is not a multiple of 16, from 16 to 8192.
+    """
     try:
         width, height = (operator.index(side) for side in size)
     except (TypeError, ValueError):
@@ -58,7 +68,7 @@ def check_size(size: Size) -> Size:
 
 
 def parse_size(text: str) -> Size:
-    """Read "1024x768" as (1024, 768). Raises RequestError for anything else, or a size that is not possible."""
+    """Read "1024x768" as (1024, 768); raise RequestError for anything else, or a size that is not possible."""
     match = re.fullmatch(r"\s*(\d{1,9})\s*x\s*(\d{1,9})\s*", text, re.IGNORECASE)
     if match is None:
         raise RequestError(f"a size is WIDTHxHEIGHT, such as 1024x1024, not {text!r}")
@@ -66,5 +76,5 @@ def parse_size(text: str) -> Size:
 
 
 def token_grid(size: Size) -> Grid:
-    """(width, height) in pixels to (height, width) in tokens."""
+    """Return the (height, width) in tokens of a (width, height) in pixels."""
     return size[1] // PIXELS_PER_TOKEN, size[0] // PIXELS_PER_TOKEN

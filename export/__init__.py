@@ -1,0 +1,1 @@
+"""Writes bundles from checkpoints, quantizes them, and runs them in torch."""

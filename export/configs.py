@@ -1,4 +1,4 @@
-"""What a network's shape is: read from a checkpoint's config or inferred from its tensors (`inference.py`)."""
+"""Describes the networks' shapes, which are read from a checkpoint's config or inferred from its tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from ..engine.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
-    """The FLUX.1 transformer. Defaults are FLUX.1 Kontext [dev]; widths count features."""
+    """Describes the FLUX.1 transformer: defaults are FLUX.1 Kontext [dev], widths count features.
+
+    Raises:
+        CheckpointError: The rope axes are odd or do not sum to the head width, or a kind of block is missing.
+    """
 
     num_double_blocks: int = 19
     num_single_blocks: int = 38
@@ -44,7 +48,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaeConfig:
-    """The KL autoencoder. Latents are `(z - shift) * scaling`."""
+    """Describes the KL autoencoder; its latents are `(z - shift) * scaling`."""
 
     block_channels: tuple[int, ...] = (128, 256, 512, 512)
     latent_channels: int = 16
@@ -55,13 +59,16 @@ class VaeConfig:
 
     @property
     def downscale(self) -> int:
-        """Pixels a latent spans along one side (8 in FLUX.1)."""
+        """The number of pixels that a latent spans along one side (8 in FLUX.1)."""
         return 2 ** (len(self.block_channels) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipConfig:
-    """CLIP's text model. `eos_id` 2 is the old convention: the pooled token is the one with the largest id."""
+    """Describes CLIP's text model.
+
+    `eos_id` 2 is the old convention: the pooled token is the one with the largest id.
+    """
 
     vocabulary: int = 49408
     width: int = 768
@@ -76,7 +83,7 @@ class ClipConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class T5Config:
-    """T5's encoder, version 1.1 (gated GELU)."""
+    """Describes T5's encoder, version 1.1 (gated GELU)."""
 
     vocabulary: int = 32128
     width: int = 4096
@@ -92,7 +99,7 @@ class T5Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The four networks of a checkpoint."""
+    """Describes the four networks of a checkpoint."""
 
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     vae: VaeConfig = field(default_factory=VaeConfig)

@@ -1,4 +1,4 @@
-"""The whole road on any machine: a checkpoint is exported, and used to edit a picture."""
+"""Goes the whole way on any machine: a checkpoint is exported, and used to edit a picture."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .tiny import write_tiny_checkpoint
 PICTURE = Path(__file__).with_name("demo.png")
 PROMPT = "make the house blue"
 MARK = ".demo"
-"""An empty file in what a demo made, and another demo may replace."""
+"""The name of an empty file in what a demo made, and another demo may replace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """What to show. Without a `checkpoint`, a tiny random one is made."""
+    """Says what to show; without a `checkpoint`, a tiny random one is made."""
 
     checkpoint: Path | None = None
     image: Path = PICTURE
@@ -33,7 +33,7 @@ class Demo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoRun:
-    """What a demo made: `bundle` from `checkpoint` in `export_seconds`, and `picture` with `result`."""
+    """Holds what a demo made: `bundle` from `checkpoint` in `export_seconds`, and `picture` with `result`."""
 
     checkpoint: Path
     bundle: Path
@@ -43,10 +43,12 @@ class DemoRun:
 
 
 def run_demo(folder: Path, demo: Demo, progress: Progress | None = None) -> DemoRun:
-    """Fill `folder` with bundle/, edited.png and, if it has to be made, checkpoint/; what an earlier demo left there is
-    replaced. Everything computes in float32, for which any machine has kernels.
+    """Fill `folder` with bundle/, edited.png and, if it has to be made, checkpoint/.
 
-    Raises ExportError if bundle/ or checkpoint/ is not a demo's.
+    What an earlier demo left there is replaced. Everything computes in float32, for which any machine has kernels.
+
+    Raises:
+        ExportError: Bundle/ or checkpoint/ is not a demo's.
     """
     start, progress = time.perf_counter(), progress or Silent()
     path, checkpoint = folder / "bundle", demo.checkpoint or folder / "checkpoint"

@@ -1,4 +1,4 @@
-"""What exporting needs installed, and how its libraries behave on a screen."""
+"""Checks what exporting needs installed, and keeps its libraries off the screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: six graphs that point into the checkpoint's weights, tokenizers, and a manifest."""
+"""Exports a checkpoint to a bundle: six graphs that point into its weights, tokenizers, and a manifest."""
 
 from __future__ import annotations
 
@@ -38,10 +38,15 @@ from .tokenizers import write_tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """`precision` None computes each network in the type it is stored in. `hash_weights` reads every byte once.
+    """Holds the options of an export.
 
-    With `fp8_as_stored` graphs read FP8 weights of linear layers as they lie, and dequantize them; without, they are
-    converted. TensorRT needs a GPU from sm_89 for such graphs.
+    Attributes:
+        precision: The type that every network computes in; None takes the type that each is stored in.
+        fp8_as_stored: Graphs read FP8 weights of linear layers as they lie, and dequantize them, for which TensorRT
+            needs a GPU from sm_89; without, they are converted.
+        operators: The operators that graphs may have.
+        hash_weights: Reads every byte once.
+        overwrite: Replaces a bundle that is there.
     """
 
     precision: Precision | None = None
@@ -61,10 +66,20 @@ def export_bundle(
 ) -> Bundle:
     """Write a bundle at `path`, whole or not at all, and open it.
 
-    `files` says where the parts of a checkpoint lie that are not in the folder of that name.
+    Args:
+        checkpoint: A checkpoint, or its path: a diffusers folder, a ComfyUI models folder, or a transformer file.
+        path: The folder to make.
+        options: How it is exported.
+        files: Where those parts of a checkpoint at a path lie that are elsewhere.
+        progress: What is told of the work.
 
-    Raises CheckpointError if a part is missing or damaged or a tensor is missing, extra or misshapen, ExportError if
-    tracing fails or `path` is taken.
+    Returns:
+        The opened bundle.
+
+    Raises:
+        CheckpointError: A part is missing or damaged, or a tensor is missing, extra or misshapen.
+        ExportError: Tracing fails or `path` is taken.
+        OptionError: There are `files` of a checkpoint that is open already.
     """
     options, progress, path = options or ExportOptions(), progress or Silent(), Path(path)
     checkpoint = as_checkpoint(checkpoint, files)
@@ -84,7 +99,7 @@ def export_bundle(
 
 
 def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | None = None) -> Checkpoint:
-    """The checkpoint itself, or the one at a path, opened. Raises OptionError for `files` of one that is open."""
+    """Return the checkpoint itself, or open the one at a path; raise OptionError for `files` of one that is open."""
     if not isinstance(checkpoint, Checkpoint):
         return open_checkpoint(Path(checkpoint), files)
     if files is not None:
@@ -103,12 +118,12 @@ def check_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, tup
 
 
 def _cost(component: Component, tensors: Mapping[str, object]) -> float:
-    """What tracing takes, in units that a progress bar can add up: it grows with the number of layers."""
+    """Return what tracing takes, in units that a progress bar can add up: it grows with the number of layers."""
     return len(tensors) * component.trace_cost
 
 
 class _BundleWriter:
-    """The steps of one export, and what they have written so far."""
+    """Writes one bundle, step by step, and keeps what it has written so far."""
 
     def __init__(
         self,
@@ -243,13 +258,13 @@ class _BundleWriter:
 
 
 def file_record(folder: Path, path: str) -> FileRecord:
-    """`path` is relative to the bundle's `folder`."""
+    """Return the manifest's record of the file at `path`, relative to the bundle's `folder`, with its size and hash."""
     file = folder / path
     return FileRecord(path=path, size_bytes=file.stat().st_size, sha256=sha256_file(file))
 
 
 def weights_record(file: Path, origin: str) -> WeightsRecord:
-    """For a file among the bundle's weights; without its full hash."""
+    """Return the manifest's record of a file among the bundle's weights, without its full hash."""
     tensors = TensorFile.open(file)
     return WeightsRecord(
         path=f"{WEIGHTS}/{file.name}",
@@ -261,7 +276,13 @@ def weights_record(file: Path, origin: str) -> WeightsRecord:
 
 
 def attach_weights(model: ir.Model, placed: Mapping[str, Placed], folder: Path) -> dict[str, Placed]:
-    """Make each valueless initializer external data at its place; locations are relative to the graph's `folder`."""
+    """Make each initializer without a value external data at its place.
+
+    Locations are relative to the graph's `folder`.
+
+    Returns:
+        The places that were used, by the tensor's name.
+    """
     used: dict[str, Placed] = {}
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:

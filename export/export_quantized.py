@@ -1,4 +1,4 @@
-"""From a checkpoint to a quantized bundle in one go."""
+"""Makes a quantized bundle from a checkpoint in one go."""
 
 from __future__ import annotations
 
@@ -31,9 +31,26 @@ def export_quantized(
     artefact: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Export a checkpoint beside `path` for the time being, quantize that to `path`, and open it.
+    """Export a checkpoint, quantize what comes of it, and open that; the bundle between them is gone at the end.
 
-    Arguments are those of `export_bundle` and `quantize_bundle`, and so is what is raised.
+    Args:
+        checkpoint: A checkpoint, or its path, as for `export_bundle`.
+        path: The folder to make.
+        recipe: What is quantized, and how.
+        options: How the checkpoint is exported, and whether a bundle at `path` is replaced.
+        files: Where those parts of a checkpoint at a path lie that are elsewhere.
+        calibration: A calibration, the file of one, or a folder of samples, as for `quantize_bundle`.
+        steps: The steps of a calibration sample, None for the model's number.
+        device: Where torch calibrates.
+        artefact: The file that a calibration on a folder is kept in; None for one beside `path`.
+        progress: What is told of the work.
+
+    Returns:
+        The opened bundle.
+
+    Raises:
+        CheckpointError, ExportError: The checkpoint cannot be exported.
+        QuantizationError: The recipe cannot be applied to it, or `path` is taken.
     """
     path, options = Path(path), options or ExportOptions()
     opened = as_checkpoint(checkpoint, files)

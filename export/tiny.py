@@ -1,4 +1,4 @@
-"""A tiny random FLUX.1 Kontext checkpoint, as diffusers itself saves one: for the demo and for tests.
+"""Writes a tiny random FLUX.1 Kontext checkpoint, as diffusers itself saves one: for the demo and for tests.
 
 It has every layer of the real one and none of its knowledge: its pictures are patterns, not edits.
 """
@@ -28,14 +28,14 @@ TINY_SIZES = ((96, 192), (112, 144), (128, 128), (144, 112), (192, 96))
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's kind of tokenizer over single bytes: 512 symbols and the two markers."""
+    """Return CLIP's kind of tokenizer over single bytes: 512 symbols and the two markers."""
     symbols = list(bytes_to_unicode().values())
     vocabulary = [*symbols, *(f"{symbol}</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=77)
 
 
 def t5_tokenizer() -> T5Tokenizer:
-    """T5's kind of tokenizer over single characters of printable ASCII."""
+    """Return T5's kind of tokenizer over single characters of printable ASCII."""
     characters = [chr(code) for code in range(33, 127)]
     pieces = [
         ("<pad>", 0.0),
@@ -60,7 +60,10 @@ def t5_tokenizer() -> T5Tokenizer:
 
 
 def tiny_config(head_width: int = 32) -> ModelConfig:
-    """2 double and 2 single blocks of 2 heads, a VAE of 32 to 64 channels, text encoders of 2 layers."""
+    """Return the configuration of the tiny model.
+
+    It has 2 double and 2 single blocks of 2 heads, a VAE of 32 to 64 channels, text encoders of 2 layers.
+    """
     height_axis = 7 * head_width // 16
     return ModelConfig(
         transformer=TransformerConfig(
@@ -79,7 +82,7 @@ def tiny_config(head_width: int = 32) -> ModelConfig:
 
 
 def random_pipeline(config: ModelConfig, clip: CLIPTokenizer, t5: T5Tokenizer, *, seed: int = 0) -> FluxKontextPipeline:
-    """diffusers' own pipeline of a configuration, with weights drawn from `seed`."""
+    """Return diffusers' own pipeline of a configuration, with weights drawn from `seed`."""
     torch.manual_seed(seed)
     network = config.transformer
     arguments: dict[str, Any] = {
@@ -105,7 +108,7 @@ def random_pipeline(config: ModelConfig, clip: CLIPTokenizer, t5: T5Tokenizer, *
 
 
 def tiny_pipeline(seed: int = 0, *, head_width: int = 32) -> FluxKontextPipeline:
-    """The tiny model's pipeline."""
+    """Return the tiny model's pipeline, with weights drawn from `seed`."""
     return random_pipeline(tiny_config(head_width), clip_tokenizer(), t5_tokenizer(), seed=seed)
 
 
@@ -118,7 +121,7 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0, dtype: torch.dtype = t
 def save_checkpoint(
     pipeline: FluxKontextPipeline, folder: Path, sizes: Sequence[Size], *, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Save as a diffusers folder in `dtype`, with the (width, height) it was trained at beside it."""
+    """Save a pipeline as a diffusers folder in `dtype`, with the (width, height) it was trained at beside it."""
     for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
         torch.nn.Module.to(part, dtype=dtype)  # diffusers' own `to` warns of layers to keep in float32; there are none
     pipeline.save_pretrained(folder)

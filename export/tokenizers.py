@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizers as files that the `tokenizers` library opens alone."""
+"""Writes a checkpoint's tokenizers as files that the `tokenizers` library opens alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ CLASSES = {"clip": CLIPTokenizer, "t5": T5Tokenizer}
 def write_tokenizer(name: str, folder: Path, target: Path, *, length: int, vocabulary: int) -> TokenizerRecord:
     """Write `folder`'s tokenizer ("clip" or "t5") as one JSON file, without padding or truncation.
 
-    Raises CheckpointError if it cannot be read, or gives ids that the network's embedding of `vocabulary` rows lacks.
+    Raises:
+        CheckpointError: It cannot be read, has no padding token, or gives ids that the network's embedding of
+            `vocabulary` rows lacks.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = CLASSES[name].from_pretrained(str(folder))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from PIL import Image
 
@@ -24,7 +24,7 @@ from .inputs.choices import parse_choice
 from .inputs.pictures import Picture, check_picture
 from .inputs.placement import Fit
 from .inputs.prepared import prepare
-from .inputs.request import Request, Sampling, SamplingArguments
+from .inputs.request import Request, Sampling, SamplingKeywords
 from .outputs.result import Output, Result
 
 if TYPE_CHECKING:
@@ -220,15 +220,7 @@ class Kontext:
         )
 
     def edit(
-        self,
-        image: Picture,
-        prompt: str | Sequence[str],
-        *,
-        fit: Fit | str = Fit.RESIZE,
-        on_step: OnStep | None = None,
-        cancel: threading.Event | None = None,
-        debug_nan: bool = False,
-        **sampling: Unpack[SamplingArguments],
+        self, image: Picture, prompt: str | Sequence[str], *, fit: Fit | str = Fit.RESIZE, **keywords: Unpack[Keywords]
     ) -> Result:
         """Edit a picture as a prompt says: `run` with a `Request` of these arguments.
 
@@ -237,10 +229,8 @@ class Kontext:
                 (h, w, 4) uint8.
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             fit: How the picture is brought to its trained size: "resize", "pad" or "crop".
-            on_step: A function that is called after each step with the number of steps done and of all.
-            cancel: An event that ends the request between two steps, before its encoders, or while it waits.
-            debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
-            **sampling: The keywords of `Sampling`: `steps`, `guidance`, `seed`, `size` and `noise`.
+            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`) and of `run` (`on_step`,
+                `cancel`, `debug_nan`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -251,26 +241,16 @@ class Kontext:
             KontextError: Whatever else `run` raises.
         """
         check_picture(image)
-        request = Request(prompt=prompt, image=image, sampling=Sampling(**sampling), fit=fit)
-        return self.run(request, on_step=on_step, cancel=cancel, debug_nan=debug_nan)
+        sampling, watch = _parted(keywords)
+        return self.run(Request(prompt=prompt, image=image, sampling=sampling, fit=fit), **watch)
 
-    def generate(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        on_step: OnStep | None = None,
-        cancel: threading.Event | None = None,
-        debug_nan: bool = False,
-        **sampling: Unpack[SamplingArguments],
-    ) -> Result:
+    def generate(self, prompt: str | Sequence[str], **keywords: Unpack[Keywords]) -> Result:
         """Make a picture from a prompt alone: `run` with a `Request` of these arguments.
 
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-            on_step: A function that is called after each step with the number of steps done and of all.
-            cancel: An event that ends the request between two steps, before its encoders, or while it waits.
-            debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
-            **sampling: The keywords of `Sampling`: `steps`, `guidance`, `seed`, `size` and `noise`.
+            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`) and of `run` (`on_step`,
+                `cancel`, `debug_nan`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -279,5 +259,25 @@ class Kontext:
             RequestError: An argument is out of range, or the plans or the model do not take it.
             KontextError: Whatever else `run` raises.
         """
-        request = Request(prompt=prompt, sampling=Sampling(**sampling))
-        return self.run(request, on_step=on_step, cancel=cancel, debug_nan=debug_nan)
+        sampling, watch = _parted(keywords)
+        return self.run(Request(prompt=prompt, sampling=sampling), **watch)
+
+
+class WatchKeywords(TypedDict, total=False):
+    """Types the keywords of `Kontext.run`."""
+
+    on_step: OnStep | None
+    cancel: threading.Event | None
+    debug_nan: bool
+
+
+class Keywords(SamplingKeywords, WatchKeywords, total=False):
+    """Types the keywords of `Kontext.edit` and `Kontext.generate`: those of `Sampling` and of `Kontext.run`."""
+
+
+def _parted(keywords: Keywords) -> tuple[Sampling, WatchKeywords]:
+    """Return the sampling that keywords ask for, and the rest, which `Kontext.run` takes or refuses."""
+    names = SamplingKeywords.__annotations__.keys()
+    sampling = {name: value for name, value in keywords.items() if name in names}
+    rest = {name: value for name, value in keywords.items() if name not in names}
+    return Sampling(**cast(SamplingKeywords, sampling)), cast(WatchKeywords, rest)

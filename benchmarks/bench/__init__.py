@@ -1,1 +1,1 @@
-"""`kontext-trt bench`: what a request costs, where its time goes, how far from the limit, and what else takes."""
+"""Measures what a request costs (`kontext-trt bench`): where its time goes, how far from the limit, what else takes."""

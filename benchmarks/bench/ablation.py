@@ -1,4 +1,4 @@
-"""What each of our own gains is worth: each is switched off by itself, and the picture must stay what it was.
+"""Measures what each of our own gains is worth: each is switched off by itself, and the picture must stay what it was.
 
 hoisting        steps run the conditioner, too, each with one timestep
 pruning         a denoiser whose last block computes every token (`unpruned.write_unpruned`)
@@ -36,7 +36,7 @@ from .sections import PRUNING
 from .undivided import UndividedExecutor
 
 WARM_UP = 2
-"""Requests before the measured ones: one in the cold, one that records graphs."""
+"""The number of requests before the measured ones: one in the cold, one that records graphs."""
 _Value = Callable[[Result], float]
 
 
@@ -49,14 +49,24 @@ def ablate(
     repeat: int = 3,
     unpruned: Bundle | None = None,
 ) -> Ablation:
-    """Measure `case`, of the reference `image` if it has one, with every gain and without each, `repeat` times each.
+    """Measure a request with every gain and without each.
 
     Prompt and reference come from the caches but where those are what is switched off. Without `unpruned` there is no
     row for pruning, and none for the request graph where there are no graphs. Each way of running is opened by itself
     and closed before the next. One that fails, or whose picture is not the one with all gains, is a note instead of a
     row: within rounding (`Likeness`), and with the same latents, bit for bit, where the same kernels run.
 
-    Raises what opening and running with all gains raise.
+    Args:
+        bundle: The bundle that is run.
+        options: The executor.
+        case: The request.
+        image: The file of its reference, if it has one.
+        repeat: Measured requests for each way of running.
+        unpruned: A bundle of the same weights whose last block computes every token.
+
+    Raises:
+        ValueError: A reference without a file, or a file without a reference.
+        KontextError: Opening or running with all gains fails.
     """
     if (image is None) != (case.reference is None):
         raise ValueError("an ablation needs the reference's file if its case has a reference, and only then")
@@ -106,7 +116,7 @@ def ablate(
 
 
 def _opened_alike(bundle: Bundle, options: ExecutorOptions, name: str) -> Executor:
-    """An executor for it like the one of this name. Raises ExecutorError if it gets another."""
+    """Open an executor for a bundle like the one of this name; raise ExecutorError if it gets another."""
     executor = open_executor(bundle, options)
     if executor.name != name:
         executor.close()
@@ -120,7 +130,7 @@ def _opened_alike(bundle: Bundle, options: ExecutorOptions, name: str) -> Execut
 def _results(
     kontext: Kontext, case: Case, image: Image.Image | None, repeat: int, *, forget: bool = False
 ) -> list[Result]:
-    """Of the measured requests. The first ones warm up, and fill the caches."""
+    """Return the results of the measured requests; the first ones, which warm up and fill the caches, are left out."""
     results = []
     for _ in range(WARM_UP + repeat):
         if forget:
@@ -164,7 +174,7 @@ def _step(result: Result) -> float:
 
 
 def _border_row(gain: str, result: Result, options: ExecutorOptions, repeat: int, *, on_device: bool) -> Ablated:
-    """On the host for executors there, else through page-locked memory to the device and back."""
+    """Measure borders on the host for executors there, else through page-locked memory to the device and back."""
     picture = np.asarray(result.outputs[0].image)
     if on_device:
         cuda = CudaPython(0 if isinstance(options, AnyExecutor) else options.device_id)

@@ -1,4 +1,4 @@
-"""How near two engines' pictures of one request are: looked at before any of their speeds is quoted."""
+"""Compares two engines' pictures of one request before any of their speeds is quoted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ LEAST_SNR_DB = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likeness:
-    """PSNR of 8-bit RGB, and the picture's own variance over the error's power. 200 dB at most, for equal pictures.
+    """Holds PSNR of 8-bit RGB, and the picture's own variance over the error's power, 200 dB each for equal pictures.
 
     They agree from 30 dB on: an error of 8 of 255, which nobody sees beside the original. Two engines round bf16 in
     different places, and every step carries that on; the tiny model's pictures on GPU and CPU are at 48 dB, a deeper
-    one's less. A picture with little contrast is near to any other like it, so the error's power must also be at
-    most a tenth of the picture's own variance (10 dB): unrelated pictures of equal contrast are at -3 dB.
+    one's less. A picture with little contrast is near to any other like it, so the error's power must also be at most a
+    tenth of the picture's own variance (10 dB): unrelated pictures of equal contrast are at -3 dB. No figure is more
+    than 200 dB.
     """
 
     psnr_db: float
@@ -38,14 +39,14 @@ class Likeness:
 
 
 def likeness(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Likeness:
-    """Of two pictures (h, w, 3) of one size."""
+    """Compare two pictures (h, w, 3) of one size."""
     first, second = one.astype(np.float64), other.astype(np.float64)
     error = float(np.mean((first - second) ** 2))
     return Likeness(psnr_db=_decibels(255.0**2, error), snr_db=_decibels(float(first.var(axis=(0, 1)).mean()), error))
 
 
 def agreement(one: Path, other: Path, names: tuple[str, str]) -> Agreement:
-    """Compare two pictures from files, named as in `names`. Raises ValueError if the sizes differ."""
+    """Compare two pictures from files, named as in `names`; raise ValueError if the sizes differ."""
     first, second = (np.asarray(Image.open(path).convert("RGB")) for path in (one, other))
     if first.shape != second.shape:
         raise ValueError(f"{names[0]} made {_size(first)}, {names[1]} made {_size(second)}")
@@ -54,7 +55,7 @@ def agreement(one: Path, other: Path, names: tuple[str, str]) -> Agreement:
 
 
 def _decibels(power: float, error: float) -> float:
-    """At most 200 dB: JSON has no infinity."""
+    """Return a ratio in dB, at most 200: JSON has no infinity."""
     return min(200.0, 10 * math.log10(max(power, 1e-12) / error)) if error else 200.0
 
 

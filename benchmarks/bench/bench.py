@@ -1,4 +1,4 @@
-"""A whole benchmark: ours, peers beside it, the GPU's ceilings, how far from them, and what each gain is worth."""
+"""Runs a whole benchmark: ours, peers beside it, the GPU's ceilings, how far from them, and what each gain is worth."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from ...engine.system.files import atomic_file
 from ...engine.system.gpus import find_gpus
 from ...runtime.inputs.pictures import read_picture
 from ...runtime.inputs.placement import Fit, nearest_size, place
+from ..environment import require_report
 from .ablation import ablate
 from .agreement import agreement
 from .ceilings import measure_ceilings
-from .chart import draw
-from .engine_process import ENGINE, Job, run_engine
+from .engine_process import ENGINE, EngineJob, run_engine
 from .machine import this_machine
 from .nvml import load_nvml
 from .options import CHART, PAGE, REFERENCE, REPORT, BenchOptions
-from .page import render
 from .peers import PeerName, measure_peer, picture_path
 from .plan_only import ALL_RESIDENT, check, predict, within
-from .records import Case, Ceilings, Failure, Record, Run, encode_lines
+from .records import Case, Ceilings, EngineRun, Record, Unmeasured, encode_lines
 from .request import request_of
 from .roofline import hoisting, roofline
 from .sections import comparable
@@ -36,11 +35,18 @@ from .unpruned import check_unpruned
 
 
 def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[Record]:
-    """Measure, and write the report into `options.out`: it is there after each part, should a later one be cut off.
+    """Measure, and write the report into `options.out`.
 
-    Raises RequestError, BundleError, and ExecutorError if our own part fails. Parts that cannot be had here, such as a
-    peer that is not installed, are Failures among the records.
+    It is there after each part, should a later one be cut off. Parts that cannot be had here, such as a peer that is
+    not installed, are Unmeasured among the records.
+
+    Raises:
+        MissingDependencyError: No report can be made.
+        RequestError: The options ask for what no request or report may be.
+        BundleError: A bundle cannot be opened, or `unpruned` does not belong to it.
+        ExecutorError: Our own part fails.
     """
+    require_report()
     progress = progress or Silent()
     bundle = Bundle.open(options.bundle)
     unpruned = None if options.unpruned is None else Bundle.open(options.unpruned)
@@ -66,12 +72,12 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
 
     if find_gpus()[0] and load_nvml() is None:
         reason = "nvidia-ml-py is not installed, or the driver does not answer it"
-        records.append(Failure(engine="clocks, power and peak memory", reason=reason))
+        records.append(Unmeasured(engine="clocks, power and peak memory", reason=reason))
     ours = add(ENGINE, lambda: _ours(options, case, image))
-    assert isinstance(ours, Run)
+    assert isinstance(ours, EngineRun)
     for peer in options.peers:
         found = add(peer.value, lambda peer=peer: _peer(options, peer, case, image, ours.precision))
-        if isinstance(found, Run):
+        if isinstance(found, EngineRun):
             add(f"{peer.value}'s picture", lambda peer=peer: _agreement(options.out, peer))
     ceilings = add("ceilings", measure_ceilings) if options.ceilings else None
     measured = {name: spread.p50 for name, spread in ours.warm.items()}
@@ -86,7 +92,7 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
 
 
 def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Image.Image | None]:
-    """The request, and its reference at its trained size. Raises RequestError for what no request may be."""
+    """Return the request, and its reference at its trained size; raise RequestError for what no request may be."""
     model = bundle.manifest.model
     reference, placed = None, None
     if not options.generate:
@@ -107,27 +113,31 @@ def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Image.Image 
 
 
 def made_picture(size: Size) -> Image.Image:
-    """A smooth colourful picture, always the same."""
+    """Return a smooth colourful picture, always the same."""
     coarse = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
 def write_report(records: list[Record], folder: Path) -> None:
-    """JSON lines, the page and the chart of what is there so far."""
+    """Write JSON lines, the page and the chart of what is there so far; `require_report` was called before."""
+    from ..figures import png
+    from .chart import draw
+    from .page import render
+
     runs = comparable(records)[0]
-    chart = draw(runs) if runs else None
+    chart = png(draw(runs)) if runs else None
     with atomic_file(folder / REPORT) as file:
         file.write(encode_lines(records))
     with atomic_file(folder / PAGE) as file:
         file.write(render(records, chart).encode())
     if chart is not None:
         with atomic_file(folder / CHART) as file:
-            chart.save(file, format="PNG", optimize=True)
+            file.write(chart)
 
 
-def _ours(options: BenchOptions, case: Case, image: Path | None) -> Run:
+def _ours(options: BenchOptions, case: Case, image: Path | None) -> EngineRun:
     return run_engine(
-        Job(
+        EngineJob(
             bundle=options.bundle,
             executor=options.executor,
             vram_bytes=options.vram_bytes,
@@ -141,7 +151,9 @@ def _ours(options: BenchOptions, case: Case, image: Path | None) -> Run:
     )
 
 
-def _peer(options: BenchOptions, peer: PeerName, case: Case, image: Path | None, precision: str) -> Run | Failure:
+def _peer(
+    options: BenchOptions, peer: PeerName, case: Case, image: Path | None, precision: str
+) -> EngineRun | Unmeasured:
     assert options.checkpoint is not None
     return measure_peer(
         peer,
@@ -165,7 +177,7 @@ def _ablation(options: BenchOptions, bundle: Bundle, case: Case, image: Path | N
     return ablate(bundle, executor, case, image, repeat=options.repeat, unpruned=unpruned)
 
 
-def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: Run) -> Record:
+def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: EngineRun) -> Record:
     usual = squarest(bundle.manifest.model.sizes)
     if (case.size, case.reference, case.batch) != (usual, usual, 1):
         raise RequestError("memory is predicted for one picture of the squarest size with a reference like it")
@@ -176,8 +188,8 @@ def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: Run) -
 
 
 def _or_failure(name: str, make: Callable[[], Record]) -> Record:
-    """What was measured so far is not lost with a part that cannot be had."""
+    """Return the record, or a Failure: what was measured so far is not lost with a part that cannot be had."""
     try:
         return make()
     except (KontextError, ValueError) as error:
-        return Failure(engine=name, reason=str(error))
+        return Unmeasured(engine=name, reason=str(error))

@@ -1,4 +1,4 @@
-"""What the GPU reaches with plain kernels: the limits that a benchmark's stages are held against.
+"""Measures what the GPU reaches with plain kernels: the limits that a benchmark's stages are held against.
 
 python -m kontext_trt.benchmarks.bench.ceilings RESULT
 """
@@ -18,7 +18,7 @@ import msgspec
 
 from ..program import first_line, result_file, run_main
 from .child import ChildError, run_child
-from .records import Ceilings, Failure
+from .records import Ceilings, Unmeasured
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +28,9 @@ NO_DEVICE = "no CUDA device"
 DEVICE = "cuda"
 COPIED_BYTES = 2 << 30
 PRODUCTS = ((8704, 3072, 12288), (8192, 8192, 8192))
-"""(m, k, n): an MLP of the denoiser over 512 + 4096 + 4096 tokens, and the square that GPUs are measured with."""
+"""The products as (m, k, n): an MLP of the denoiser over 512 + 4096 + 4096 tokens, and the square of GPUs' figures."""
 ATTENTION = (1, 24, 8704, 128)
-"""(batch, heads, tokens, head width) of the denoiser."""
+"""The (batch, heads, tokens, head width) of the denoiser."""
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 BACKENDS = {
     "bf16": {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION"},
@@ -41,26 +41,29 @@ WARM_UP_MS = 200.0
 NUM_RUNS = 20
 
 
-def measure_ceilings(*, timeout_s: float = 120) -> Ceilings | Failure:
-    """Measure in a child process, about 15 s. In `products` and `attention` "bf16" is the best for that format, and
-    "bf16 8704x3072x12288" or "bf16 cudnn" one of those that it was the best of. fp32 is measured without TF32."""
+def measure_ceilings(*, timeout_s: float = 120) -> Ceilings | Unmeasured:
+    """Measure in a child process, about 15 s.
+
+    In `products` and `attention` "bf16" is the best for that format, and "bf16 8704x3072x12288" or "bf16 cudnn" one of
+    those that it was the best of. fp32 is measured without TF32.
+    """
     if importlib.util.find_spec("torch") is None:
-        return Failure(engine="ceilings", reason="torch is not installed")
+        return Unmeasured(engine="ceilings", reason="torch is not installed")
     with tempfile.TemporaryDirectory() as name:
         found = Path(name) / "ceilings.json"
         try:
             run_child("-m", MODULE, str(found), log=Path(name) / "log", timeout_s=timeout_s)
         except ChildError as error:
-            return Failure(engine="ceilings", reason=str(error))
-        return msgspec.json.decode(found.read_bytes(), type=Ceilings | Failure)
+            return Unmeasured(engine="ceilings", reason=str(error))
+        return msgspec.json.decode(found.read_bytes(), type=Ceilings | Unmeasured)
 
 
-def measure() -> Ceilings | Failure:
-    """In this process, on the current CUDA device."""
+def measure() -> Ceilings | Unmeasured:
+    """Measure in this process, on the current CUDA device."""
     import torch
 
     if not torch.cuda.is_available():
-        return Failure(engine="ceilings", reason=NO_DEVICE)
+        return Unmeasured(engine="ceilings", reason=NO_DEVICE)
     notes: list[str] = []
     copy = copy_rate(torch, COPIED_BYTES)
     products = {f"{name} {m}x{k}x{n}": rate for name, (m, k, n), rate in _product_rates(torch, notes)}
@@ -86,7 +89,7 @@ def _with_best(rates: Mapping[str, float]) -> dict[str, float]:
 
 
 def copy_rate(torch: Any, size_bytes: int) -> float:
-    """Bytes read and written a second, from device memory to device memory."""
+    """Return the bytes read and written per second, from device memory to device memory."""
     source = torch.empty(size_bytes, dtype=torch.uint8, device=DEVICE).random_()
     target = torch.empty_like(source)
     return 2 * size_bytes / seconds(torch, lambda: target.copy_(source))
@@ -107,8 +110,10 @@ def _product_rates(torch: Any, notes: list[str]) -> list[tuple[str, tuple[int, i
 
 
 def _products(torch: Any) -> dict[str, Callable[[int, int, int], Callable[[], object]]]:
-    """By number format: from (m, k, n) to a call that multiplies (m, k) by the transpose of (n, k), as linear layers
-    do."""
+    """Return a maker by number format: from (m, k, n) to a call that multiplies (m, k) by the transpose of (n, k).
+
+    Linear layers multiply so.
+    """
 
     def plain(dtype: torch.dtype) -> Callable[[int, int, int], Callable[[], object]]:
         def make(m: int, k: int, n: int) -> Callable[[], object]:
@@ -151,14 +156,14 @@ def _attention_rates(torch: Any, notes: list[str]) -> list[tuple[str, str, float
 
 
 def seconds(torch: Any, call: Callable[[], object]) -> float:
-    """The median time of one of many calls in a row, after the clocks have settled."""
+    """Return the median time of one of many calls in a row, after the clocks have settled."""
     once = max(_milliseconds(torch, call, 2))
     _milliseconds(torch, call, 1 + int(WARM_UP_MS / once))
     return statistics.median(_milliseconds(torch, call, NUM_RUNS)) / 1000
 
 
 def _milliseconds(torch: Any, call: Callable[[], object], runs: int) -> list[float]:
-    """Of each of so many runs, all of them enqueued before any is waited for."""
+    """Return the milliseconds of each of so many runs, all of them enqueued before any is waited for."""
     events = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]
     events[0].record()
     for event in events[1:]:
@@ -169,6 +174,7 @@ def _milliseconds(torch: Any, call: Callable[[], object], runs: int) -> list[flo
 
 
 def main() -> None:
+    """Measure and write the result file."""
     parser = argparse.ArgumentParser(description="What the GPU reaches with plain kernels.")
     parser.add_argument("result", type=result_file, help="the JSON file to write")
     result = parser.parse_args().result

@@ -1,50 +1,67 @@
-"""Where the time of a request goes, as a picture: a stacked bar an engine."""
+"""Draws where the time of a request goes: one stacked bar per engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.figure import Figure
 
-from .records import Run
+from ..figures import INK, PAPER, QUIET, SMALL, TEXT, TITLE, new_figure, style_axes
+from .records import EngineRun
 from .sections import STAGES
 
-WIDTH, BAR, GAP, LEFT, RIGHT, TOP, LEGEND = 1000, 44, 26, 190, 90, 46, 60
-INK, PAPER = (30, 30, 30), (255, 255, 255)
+WIDTH, ROW, AROUND = 9.0, 0.55, 1.5
+"""The width of the chart, the height of a bar with its gap, and that of title, axis and legend, in inches."""
 COLOURS = {
-    "tokenize": (120, 120, 120),
-    "prepare": (170, 170, 170),
-    "text": (140, 70, 150),
-    "encode": (60, 140, 70),
-    "condition": (200, 160, 40),
-    "denoise": (31, 96, 170),
-    "decode": (200, 90, 30),
-    "host_gap": (215, 60, 60),
+    "tokenize": "#787878",
+    "prepare": "#aaaaaa",
+    "text": "#8c4696",
+    "encode": "#3c8c46",
+    "condition": "#c8a028",
+    "denoise": "#1f60aa",
+    "decode": "#c85a1e",
+    "host_gap": "#d73c3c",
 }
+LABELLED = 0.06
+"""The share of the axis from which a stage's bar has room for its number."""
 
 
-def draw(runs: Sequence[Run]) -> Image.Image:
-    """Medians of the stages; all bars have one scale."""
-    sheet = Image.new("RGB", (WIDTH, TOP + len(runs) * (BAR + GAP) + LEGEND), PAPER)
-    pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(15), ImageFont.load_default(13)
-    pen.text((LEFT, 12), "a warm request, milliseconds", INK, font=font)
-    sums = [sum(max(0.0, run.warm[stage].p50) for stage in STAGES if stage in run.warm) for run in runs]
+def draw(runs: Sequence[EngineRun]) -> Figure:
+    """Draw the medians of the stages; all bars have one scale."""
+    figure = new_figure(WIDTH, AROUND + ROW * len(runs))
+    axes = figure.add_subplot()
+    sums = [sum(_median(run, stage) for stage in STAGES) for run in runs]
     longest = max(*sums, *(run.warm["total"].p50 for run in runs))  # a sum of medians is not the median of sums
-    scale = (WIDTH - LEFT - RIGHT) / longest
-    for row, run in enumerate(runs):
-        top = TOP + row * (BAR + GAP)
-        pen.text((LEFT - 10, top + BAR / 2), run.engine, INK, font=font, anchor="rm")
-        x = float(LEFT)
-        for stage in STAGES:
-            width = max(0.0, run.warm[stage].p50) * scale if stage in run.warm else 0.0
-            pen.rectangle((x, top, x + width, top + BAR), COLOURS[stage])
-            if width > 60:
-                pen.text((x + width / 2, top + BAR / 2), f"{run.warm[stage].p50:,.0f}", PAPER, font=small, anchor="mm")
-            x += width
-        pen.text((x + 8, top + BAR / 2), f"{run.warm['total'].p50:,.0f}", INK, font=font, anchor="lm")
-    x, y = float(LEFT), sheet.height - LEGEND + 20
+    rows = range(len(runs))
+    left = [0.0] * len(runs)
     for stage in (stage for stage in STAGES if any(stage in run.warm for run in runs)):
-        pen.rectangle((x, y, x + 14, y + 14), COLOURS[stage])
-        pen.text((x + 20, y + 7), stage, INK, font=small, anchor="lm")
-        x += 34 + pen.textlength(stage, font=small)
-    return sheet
+        widths = [_median(run, stage) for run in runs]
+        bars = axes.barh(rows, widths, 0.62, left, color=COLOURS[stage], label=stage)
+        numbers = [f"{width:,.0f}" if width > LABELLED * longest else "" for width in widths]
+        axes.bar_label(bars, numbers, label_type="center", color=PAPER, fontsize=SMALL)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    for row, run, end in zip(rows, runs, left, strict=True):
+        total = f"{run.warm['total'].p50:,.0f}"
+        axes.annotate(
+            total, (end, row), xytext=(6, 0), textcoords="offset points", va="center", color=INK, fontsize=TEXT
+        )
+    style_axes(axes, grid="x")
+    axes.set_yticks(rows, [run.engine for run in runs], fontsize=TEXT)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * longest)  # room for the totals
+    axes.set_xlabel("milliseconds", fontsize=TEXT, color=QUIET)
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.set_title(
+        "a warm request by stage, medians; at the end of each bar the total", loc="left", fontsize=TITLE, color=INK
+    )
+    figure.legend(loc="outside lower center", ncols=len(STAGES), frameon=False, fontsize=SMALL, handlelength=1)
+    return figure
+
+
+def _median(run: EngineRun, stage: str) -> float:
+    """Return a stage's median, 0 where it has none.
+
+    The host's gap is a difference of clocks, and may be less than nothing by their error.
+    """
+    return max(0.0, run.warm[stage].p50) if stage in run.warm else 0.0

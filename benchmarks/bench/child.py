@@ -1,4 +1,4 @@
-"""A measurement in a process of its own: what it ends with, what it says last, how much memory it takes."""
+"""Runs a measurement in a process of its own: what it ends with, what it says last, how much memory it takes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ _LAST_LINES = 3
 
 
 class ChildError(KontextError):
-    """A child process that did not finish its work; the message says why."""
+    """Reports a child process that did not finish its work; the message says why."""
 
 
 def run_child(
     *arguments: str, log: Path, timeout_s: float | None = None, environment: Mapping[str, str] | None = None
 ) -> int:
-    """Run Python with these arguments, what it prints to `log`. Returns the most anonymous memory it had, in bytes.
+    """Run Python with these arguments and write what it prints to `log`.
 
-    Raises ChildError if it fails or takes longer; then its own children, compilers for one, are ended with it.
+    If it fails or takes longer than `timeout_s`, its own children, compilers for one, are ended with it.
+
+    Returns:
+        The most anonymous memory it had, in bytes.
+
+    Raises:
+        ChildError: It fails or takes longer.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, *arguments]
@@ -60,7 +66,10 @@ def run_child(
 
 
 def end_with_parent() -> None:
-    """Called by what `run_child` runs: a benchmark that is killed leaves nothing on the GPU. Elsewhere, nothing."""
+    """End with the parent, if `run_child` runs this process: a benchmark that is killed leaves nothing on the GPU.
+
+    Elsewhere it does nothing.
+    """
     parent = os.environ.pop(_PARENT, None)
     if parent is not None:
         die_with_parent(int(parent))
@@ -79,6 +88,6 @@ def _words(log: Path) -> str:
 
 
 def last_words(output: str) -> str:
-    """The last lines of what a process printed, as one."""
+    """Return the last lines of what a process printed, as one."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return " ".join(lines[-_LAST_LINES:])

@@ -1,4 +1,4 @@
-"""A bundle's weights as diffusers opens them: configurations and tokenizers, and links to the bundle's files."""
+"""Lays a bundle's weights out as diffusers opens them: configurations, tokenizers, and links to the bundle's files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WEIGHT_FILES = {
     "clip": "text_encoder/model.safetensors",
     "t5": "text_encoder_2/model.safetensors",
 }
-"""By part of the checkpoint, which a bundle's weights files are named by."""
+"""The file of each part of the checkpoint, which a bundle's weights files are named by."""
 
 
 def write_configs(folder: Path, config: ModelConfig) -> None:
-    """All of a diffusers folder but its weights. The tokenizers are the tiny model's, whatever the vocabulary."""
+    """Write all of a diffusers folder but its weights; the tokenizers are the tiny model's, whatever the vocabulary."""
     import torch
 
     from ...export.tiny import clip_tokenizer, random_pipeline, t5_tokenizer
@@ -42,8 +42,13 @@ def write_configs(folder: Path, config: ModelConfig) -> None:
 
 
 def link_weights(folder: Path, bundle: Path) -> None:
-    """Hard links to a bundle's weights, which must be one file a part, as the checkpoint stored them. Links that are
-    there are replaced. Raises BundleError if a part has no file of its own."""
+    """Make hard links to a bundle's weights, which must be one file per part, as the checkpoint stored them.
+
+    Links that are there are replaced.
+
+    Raises:
+        BundleError: A part has no file of its own.
+    """
     for part, name in WEIGHT_FILES.items():
         found = sorted((bundle / WEIGHTS).glob(f"{part}.*.safetensors"))
         if len(found) != 1:

@@ -1,4 +1,4 @@
-"""This project's own part of a benchmark, in a process of its own, so that cold means cold.
+"""Measures this project's own part of a benchmark in a process of its own, so that cold means cold.
 
 The parent starts it with `run_engine`; what it finds comes back in a file.
 """
@@ -30,7 +30,7 @@ from ...runtime.outputs.result import Output, Result
 from .agreement import likeness
 from .child import ChildError, end_with_parent, run_child
 from .nvml import GpuSampler
-from .records import PICTURES_DIFFER, Case, ComponentMemory, Memory, Run, Spread
+from .records import PICTURES_DIFFER, Case, ComponentMemory, EngineRun, Memory, Spread
 from .request import request_of
 
 ENGINE = "kontext-trt"
@@ -42,8 +42,8 @@ _CHILD = (
 )
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to measure. `picture` is where the first picture goes, `result` where what was found does."""
+class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Says what to measure; `picture` is where the first picture goes, `result` where what was found does."""
 
     bundle: Path
     executor: ExecutorName
@@ -56,9 +56,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     result: Path
 
 
-def run_engine(job: Job) -> Run:
-    """Measure in a child process, what it prints beside the result. Raises ExecutorError with its last words if it
-    fails."""
+def run_engine(job: EngineJob) -> EngineRun:
+    """Measure in a child process, which prints into a log beside the result.
+
+    Raises:
+        ExecutorError: It fails; the message has its last words.
+    """
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "job.json"
         file.write_bytes(msgspec.json.encode(job, enc_hook=str))
@@ -66,13 +69,14 @@ def run_engine(job: Job) -> Run:
             anonymous = run_child("-c", _CHILD, str(file), log=job.result.with_suffix(".log"))
         except ChildError as error:
             raise ExecutorError(f"the measured process {error}") from error
-    run = msgspec.json.decode(job.result.read_bytes(), type=Run)
+    run = msgspec.json.decode(job.result.read_bytes(), type=EngineRun)
     return msgspec.structs.replace(run, memory=msgspec.structs.replace(run.memory, host_anonymous=anonymous))
 
 
 def main(job_file: str, import_ms: float) -> None:
+    """Measure the job of a file and write what was found; `import_ms` is what importing took before."""
     end_with_parent()
-    job = msgspec.json.decode(Path(job_file).read_bytes(), type=Job, dec_hook=lambda kind, value: kind(value))
+    job = msgspec.json.decode(Path(job_file).read_bytes(), type=EngineJob, dec_hook=lambda kind, value: kind(value))
     try:
         run = measure(job, import_ms)
     except KontextError as error:
@@ -80,12 +84,15 @@ def main(job_file: str, import_ms: float) -> None:
     job.result.write_bytes(msgspec.json.encode(run))
 
 
-def measure(job: Job, import_ms: float) -> Run:
-    """One request in the cold, two more in which graphs are recorded, and `repeat` warm ones. The caches of prompts and
-    references are emptied before each.
+def measure(job: EngineJob, import_ms: float) -> EngineRun:
+    """Run one request in the cold, two more in which graphs are recorded, and `repeat` warm ones.
 
-    Raises ExecutorError if a seed's latents are not all the same, bit for bit, or its pictures not alike: such times
-    are worth nothing. Pictures that differ in bits are noted: a decoder's convolutions may add up in any order.
+    The caches of prompts and references are emptied before each. Pictures that differ in bits are noted: a decoder's
+    convolutions may add up in any order.
+
+    Raises:
+        ExecutorError: A seed's latents are not all the same, bit for bit, or its pictures not alike: such times are
+            worth nothing.
     """
     image = None if job.image is None else read_picture(job.image)
     with GpuSampler() as gpu, heard_warnings() as warned:
@@ -113,7 +120,7 @@ def measure(job: Job, import_ms: float) -> Run:
     if on_device and gpu.used_bytes is not None and gpu.first_bytes is not None:
         memory = msgspec.structs.replace(memory, device_peak=gpu.used_bytes - gpu.first_bytes)
     first.outputs[0].image.save(job.picture)
-    return Run(
+    return EngineRun(
         engine=ENGINE,
         executor=kontext.executor.name,
         bundle=kontext.bundle.fingerprint,
@@ -148,7 +155,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def heard_warnings() -> Iterator[list[str]]:
-    """What is warned of meanwhile, by the warnings module or the log; the list is whole at the end."""
+    """Collect what is warned of meanwhile, by the warnings module or the log; the list is whole at the end."""
     heard: list[str] = []
     listener, logger = _Listener(heard), logging.getLogger("kontext_trt")
     logger.addHandler(listener)
@@ -167,13 +174,16 @@ def _shortened(words: str) -> str:
 
 
 def precision_of(bundle: Bundle) -> str:
-    """The denoiser's, with its recipe if it is quantized."""
+    """Return the denoiser's precision, or its recipe if it is quantized."""
     graph = bundle.graph("denoiser")
     return graph.precision.value if graph.quantization is None else graph.quantization.recipe
 
 
 def spreads(warm: list[tuple[Result, float]]) -> dict[str, Spread]:
-    """Of the request as its caller waits for it, of each stage, of single steps, and of what no stage accounts for."""
+    """Return the spread, in ms, of each part of the requests.
+
+    The parts are the request as its caller waits for it, each stage, single steps, and what no stage accounts for.
+    """
     values: dict[str, list[float]] = {"total": [milliseconds for _, milliseconds in warm]}
     for result, milliseconds in warm:
         stages = {name: value for name, value in result.milliseconds.items() if name != "total"}
@@ -201,7 +211,7 @@ def _equal_pictures(results: Iterable[Result]) -> bool:
 
 
 def _load(kontext: Kontext) -> Mapping[str, ComponentMemory]:
-    """Load one component after another; on a device, with what each takes."""
+    """Load one component after another; on a device, return what each takes."""
     executor = kontext.executor
     found: dict[str, ComponentMemory] = {}
     for name in COMPONENTS:

@@ -1,4 +1,4 @@
-"""A benchmark at full size where no checkpoint can be had: random weights of FLUX.1 Kontext's real shapes.
+"""Runs a benchmark at full size where no checkpoint can be had: random weights of FLUX.1 Kontext's real shapes.
 
     python -m kontext_trt.benchmarks.bench.full_size prepare FOLDER [--operators single]
     python -m kontext_trt.benchmarks.bench.full_size run FOLDER --out REPORT [--peer diffusers ...] [--skip-fill]
@@ -24,6 +24,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import Operators
 from ...engine.errors import BundleError
 from ...engine.system.files import is_taken
+from ..environment import require_report
 from ..program import run_main
 from .child import run_child
 from .options import BenchOptions
@@ -39,7 +40,7 @@ def prepare(
     operators: Annotated[Operators, typer.Option(help="What the graphs are made of.")] = Operators.SINGLE,
     tiny: Annotated[bool, typer.Option("--tiny", help="The tiny model in fp32, to try the road on a CPU.")] = False,
 ) -> None:
-    """A bundle and a diffusers folder without weights, FOLDER/bundle and FOLDER/checkpoint."""
+    """Make a bundle and a diffusers folder without weights, FOLDER/bundle and FOLDER/checkpoint."""
     from ...export.checkpoint import open_checkpoint
     from ...export.checkpoint.open import SIZES_FILE
     from ...export.configs import ModelConfig
@@ -89,6 +90,7 @@ def run(
     peer_timeout: Annotated[float, typer.Option(min=1, help="Seconds for each peer, compiling included.")] = TIMEOUT_S,
 ) -> None:
     """Fill, link, and measure into REPORT."""
+    require_report()
     if not (folder / BUNDLE).is_dir():
         raise BundleError(f"{folder} has no {BUNDLE}; make it with: full_size prepare {folder}")
     unpruned, peers = folder / UNPRUNED, tuple(peer or ())
@@ -130,7 +132,7 @@ def phase(name: str) -> Iterator[None]:
 
 
 class Lines:
-    """Progress as lines: each task with its seconds when it is done."""
+    """Prints progress as lines: each task with its seconds when it is done."""
 
     def start(self, task: str, total: float) -> None:
         self._task, self._left, self._since = task, total, time.perf_counter()

@@ -1,4 +1,4 @@
-"""The shape and type of every value of a component's graph, with numbers for its dynamic dimensions.
+"""Tells the shape and type of every value of a component's graph, with numbers for its dynamic dimensions.
 
 Exporters state shapes as expressions ("n + m + 512"), leave some out, and have names of their own in others ("2*s39").
 What is stated is evaluated, ONNX's shape inference adds what follows from it, names that are not known are solved from
@@ -34,7 +34,7 @@ _STANDARD = ("", "ai.onnx")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor. `element_type` is ONNX's name."""
+    """Describes a tensor by its shape and its `element_type`, which is ONNX's name."""
 
     shape: tuple[int, ...]
     element_type: str
@@ -45,7 +45,10 @@ class Value:
 
 
 def extent(expression: str, symbols: Mapping[str, int]) -> int | None:
-    """A dimension such as "4*h*w" in numbers; None if it has a name that is not known, or is no such expression."""
+    """Return a dimension such as "4*h*w" in numbers.
+
+    None if it has a name that is not known, or is no such expression.
+    """
     try:
         return _evaluate(ast.parse(expression, mode="eval").body, symbols)
     except (SyntaxError, KeyError):
@@ -63,7 +66,7 @@ def _evaluate(node: ast.expr, symbols: Mapping[str, int]) -> int:
 
 
 class Values(dict[str, Value]):
-    """By name. A missing one raises BundleError, which names it and what makes it."""
+    """Holds values by name; a missing one raises BundleError, which names it and what makes it."""
 
     def __init__(self, graph: GraphFile, found: Mapping[str, Value]) -> None:
         super().__init__(found)
@@ -75,9 +78,14 @@ class Values(dict[str, Value]):
 
 
 def concrete_values(graph: GraphFile, dims: Mapping[str, int]) -> Values:
-    """Every value's shape and type. `dims` gives the dynamic dimensions by their names in `components.DYNAMIC_DIMS`.
+    """Return every value's shape and type; values whose shape cannot be told are left out.
 
-    Raises MissingDependencyError without the onnx package. Values whose shape cannot be told are left out.
+    Args:
+        graph: The component's graph.
+        dims: The dynamic dimensions by their names in `components.DYNAMIC_DIMS`.
+
+    Raises:
+        MissingDependencyError: The onnx package is not installed.
     """
     onnx = _import_onnx()
     proto = onnx.ModelProto()
@@ -116,7 +124,7 @@ def _import_onnx() -> Any:
 
 
 def _settle(info: Any, symbols: Mapping[str, int]) -> bool:
-    """Put numbers in the place of a stated shape's expressions. Whether all are numbers now."""
+    """Put numbers in the place of a stated shape's expressions, and return whether all are numbers now."""
     if not info.type.tensor_type.HasField("shape"):
         return False
     extents = info.type.tensor_type.shape.dim
@@ -148,7 +156,7 @@ def _named(onnx: Any, name: str, value: Value) -> Any:
 
 
 def _others(graph: GraphFile, found: Mapping[str, Value]) -> dict[str, Value]:
-    """Outputs of operators that are not ONNX's own, for which it has no inference."""
+    """Return the outputs of operators that are not ONNX's own, for which it has no inference."""
     return {
         name: value
         for node in graph.proto.graph.node
@@ -159,7 +167,10 @@ def _others(graph: GraphFile, found: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _outputs(node: Any, first: Value) -> Iterator[tuple[str, Value]]:
-    """All of ours give a result of the first input's shape and type, but for the quantization to NVFP4."""
+    """Yield an operator's outputs.
+
+    All of ours give a result of the first input's shape and type, but for the quantization to NVFP4.
+    """
     if node.op_type != _FP4_QUANTIZE:
         yield node.output[0], first
         return

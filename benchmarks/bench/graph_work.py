@@ -1,4 +1,4 @@
-"""What one run of a component has to do, counted in its ONNX graph: arithmetic, bytes, parameters.
+"""Counts in its ONNX graph what one run of a component has to do: arithmetic, bytes, parameters.
 
 Matrix products and convolutions count 2 m n k. Attention counts by itself, both of its products over all keys, as one
 operator or taken apart. Everything else counts as nothing here: a kernel can do it while it reads or writes what a
@@ -22,19 +22,31 @@ FORMATS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp
 _ATTENTION = ("Attention", "MultiHeadAttention")
 _COUNTED = ("MatMul", "Gemm", "Conv", *_ATTENTION)
 _HEAVY = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
-"""An operator with one of these in its name, and not among the counted, is an error rather than nothing."""
+"""The words that names of operators with much work have.
+
+An operator with one of them, and not among the counted, is an error rather than nothing.
+"""
 _STORED_AS = ("Transpose", "Cast", "DequantizeLinear", "Reshape")
-"""What a product's kernel does to an operand as it reads it."""
+"""The operators that a product's kernel applies to an operand as it reads it."""
 _TO_SOFTMAX = ("Mul", "Div", "Add", "Sub", "Cast", "Where", "QuantizeLinear", "DequantizeLinear")
 _NO_TRAFFIC = ("Shape", "Constant", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heavy:
-    """A product or an attention. `weight` is the initializer that it reads, "" for none, `weight_shape` its shape.
+    """Describes a product or an attention.
 
-    `size_bytes` are its operands, as narrow as they are stored, and its result. The two products of an attention that
-    is taken apart count without the scores between them.
+    The two products of an attention that is taken apart count without the scores between them.
+
+    Attributes:
+        node: The node's name.
+        operator: Its ONNX operator.
+        number_format: What it computes in, such as "bf16".
+        is_attention: Whether it counts as attention.
+        operations: Arithmetic operations.
+        size_bytes: Its operands, as narrow as they are stored, and its result.
+        weight: The initializer that it reads, "" for none.
+        weight_shape: The weight's shape.
     """
 
     node: str
@@ -49,7 +61,7 @@ class Heavy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """Operators of a kind: how many, and the bytes of all their inputs and outputs, weights included."""
+    """Describes operators of a kind: how many, and the bytes of all their inputs and outputs, weights included."""
 
     count: int
     size_bytes: int
@@ -57,7 +69,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """An initializer in a weights file. One that only scales another has no parameters."""
+    """Describes an initializer in a weights file; one that only scales another has no parameters."""
 
     parameters: int
     size_bytes: int
@@ -65,7 +77,7 @@ class Weight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphWork:
-    """Of one run of a component. `traffic` is by operator, for a runtime that fuses nothing."""
+    """Holds the work of one run of a component; `traffic` is by operator, for a runtime that fuses nothing."""
 
     heavy: tuple[Heavy, ...]
     traffic: Mapping[str, Traffic]
@@ -98,10 +110,15 @@ def _by_format(operators: Iterable[Heavy]) -> dict[str, float]:
 
 
 def count_work(graph: GraphFile, dims: Mapping[str, int]) -> GraphWork:
-    """`dims` gives every dynamic dimension of the graph by its name in `components.DYNAMIC_DIMS`.
+    """Count what one run of a component has to do.
 
-    Raises MissingDependencyError without the onnx package, BundleError for a value whose shape cannot be told or an
-    operator whose work is not known.
+    Args:
+        graph: The component's graph.
+        dims: Every dynamic dimension of the graph by its name in `components.DYNAMIC_DIMS`.
+
+    Raises:
+        MissingDependencyError: The onnx package is not installed.
+        BundleError: The shape of a value cannot be told, or the work of an operator is not known.
     """
     return _Counter(graph, dims).count()
 
@@ -189,14 +206,14 @@ class _Counter:
         return FORMATS[value.element_type]
 
     def _forms(self, name: str) -> list[str]:
-        """A product's operand, and what it is made of without arithmetic."""
+        """Return a product's operand, and what it is made of without arithmetic."""
         forms = [name]
         while forms[-1] in self._producers and self._producers[forms[-1]].op_type in _STORED_AS:
             forms.append(self._producers[forms[-1]].input[0])
         return forms
 
     def _read_bytes(self, names: Iterable[str]) -> int:
-        """Of operands, each in the smallest of its forms: quantized, or before it is widened."""
+        """Return the bytes of operands, each in the smallest of its forms: quantized, or before it is widened."""
         return sum(min(self._values[form].size_bytes for form in self._forms(name)) for name in names if name)
 
     def _becomes_softmax(self, node: Any) -> bool:

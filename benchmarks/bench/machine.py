@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, and the versions of what took part."""
+"""Describes the machine that a benchmark ran on, and the versions of what took part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from ...engine.system.gpus import find_gpus
 from ...version import __version__
 from .nvml import driver_version
-from .records import Machine
+from .records import Host
 
 _PACKAGES = (
     "onnxruntime",
@@ -28,10 +28,10 @@ _PACKAGES = (
 )
 
 
-def this_machine() -> Machine:
-    """The first GPU stands for all."""
+def this_machine() -> Host:
+    """Return a description of this machine; the first GPU stands for all."""
     gpus, _ = find_gpus()
-    return Machine(
+    return Host(
         date=time.strftime("%Y-%m-%d"),
         gpu=gpus[0].name if gpus else None,
         driver=driver_version(),

@@ -1,4 +1,4 @@
-"""Clocks, power and memory of a GPU while something runs, as the driver's management library tells them."""
+"""Samples clocks, power and memory of a GPU while something runs, as the driver's management library tells them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HELD_DOWN = ("SwPowerCap", "SwThermalSlowdown", "HwSlowdown", "HwThermalSlowdow
 
 
 def load_nvml() -> Any | None:
-    """nvidia-ml-py, initialised; None where it or the driver is missing."""
+    """Return nvidia-ml-py, initialised; None where it or the driver is missing."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
@@ -33,16 +33,16 @@ def load_nvml() -> Any | None:
 
 
 def driver_version() -> str | None:
+    """Return the driver's version; None without NVML."""
     nvml = load_nvml()
     return None if nvml is None else str(nvml.nvmlSystemGetDriverVersion())
 
 
 class GpuSampler:
-    """Samples a GPU in a thread of its own, from entering to leaving. Without NVML it finds nothing, and without
-    its answer about memory no memory.
+    """Samples a GPU in a thread of its own, from entering to leaving.
 
-    `used_bytes` is the most of the device's memory that everybody had at a time, and `first_bytes` what they had
-    at the start.
+    Without NVML it finds nothing, and without its answer about memory no memory. `used_bytes` is the most of the
+    device's memory that everybody had at a time, and `first_bytes` what they had at the start.
     """
 
     def __init__(self, device: int = 0, *, interval_s: float = INTERVAL_S) -> None:
@@ -118,7 +118,7 @@ class GpuSampler:
         self._samples.clear()
 
     def clocks(self) -> Clocks | None:
-        """Of the samples since `forget`."""
+        """Return the summary of the samples since `forget`; None if there are none."""
         if not self._samples:
             return None
         sm, memory, power, celsius, held = np.array(self._samples, np.float64).T

@@ -1,4 +1,4 @@
-"""What a benchmark is asked for. Light to import: the command line does so whatever the command."""
+"""Holds what a benchmark is asked for; it is light to import, because the command line does so whatever the command."""
 
 from __future__ import annotations
 
@@ -16,20 +16,33 @@ PROMPT = "make it blue"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """What to measure.
+    """Says what to measure.
 
-    Args:
-        out: the folder for the report and pictures.
-        image: the reference; default: a smooth colourful picture of the squarest trained size.
-        generate: text to image, without a reference.
+    Attributes:
+        bundle: The bundle that is measured.
+        out: The folder for the report and pictures.
+        executor: What runs the bundle.
+        vram_bytes: Bytes of GPU memory to plan for; default: what is free.
+        graphs: Whether CUDA graphs are recorded.
+        image: The reference; default: a smooth colourful picture of the squarest trained size.
+        generate: Text to image, without a reference.
+        prompt: The request's prompt.
         size: (width, height) of the output; default: the reference's trained size.
-        batch: pictures a request, of seeds from `seed` on.
-        repeat: warm requests.
-        checkpoint: the diffusers folder of the same weights, which peers load.
-        peer_timeout_s: for each peer, compiling included. What it has compiled until then is found again in `out`.
-        ceilings: measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
-        ablation: switch each gain off by itself. `unpruned` is a bundle of the same weights whose last block
-            computes every token.
+        steps: Steps of the flow; default: the bundle's.
+        guidance: The guidance; default: the bundle's.
+        batch: Pictures per request, of seeds from `seed` on.
+        seed: The first picture's seed.
+        repeat: Warm requests.
+        checkpoint: The diffusers folder of the same weights, which peers load.
+        peers: What is measured beside it.
+        peer_timeout_s: Seconds for each peer, compiling included. What it has compiled until then is found again in
+            `out`.
+        ceilings: Measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
+        ablation: Switch each gain off by itself.
+        unpruned: For the ablation, a bundle of the same weights whose last block computes every token.
+
+    Raises:
+        RequestError: Options contradict each other or are out of range.
     """
 
     bundle: Path

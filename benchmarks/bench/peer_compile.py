@@ -1,4 +1,4 @@
-"""diffusers' transformer and decoder as torch.compile makes them fast.
+"""Makes diffusers' transformer and decoder as fast as torch.compile can.
 
 The repeated blocks are compiled one by one: the first of each kind is, the others find its code, minutes sooner than
 the whole would be. torch.compile's own CUDA graphs cannot be used with that: a block's result lies in its graph's
@@ -21,7 +21,7 @@ MODE = "max-autotune-no-cudagraphs"
 
 
 def compile_decoder(pipeline: Any, size: tuple[int, int], batch: int) -> list[str]:
-    """Compile the VAE's decoder, channels last, by decoding once. Returns notes; if it fails, it stays eager."""
+    """Compile the VAE's decoder, channels last, by decoding once, and return notes; if it fails, it stays eager."""
     vae = pipeline.vae
     start = time.perf_counter()
     vae.to(memory_format=torch.channels_last)
@@ -38,8 +38,14 @@ def compile_decoder(pipeline: Any, size: tuple[int, int], batch: int) -> list[st
 
 
 def compile_transformer(pipeline: Any, request: Callable[[], object]) -> tuple[GraphedForward | None, list[str]]:
-    """Compile the blocks by performing `request`, and record the transformer where there is a GPU. Returns what was
-    recorded, and notes. Raises what torch.compile raises if the default mode fails, too."""
+    """Compile the blocks by performing `request`, and record the transformer where there is a GPU.
+
+    Returns:
+        What was recorded, and notes.
+
+    Raises:
+        Exception: What torch.compile raises if the default mode fails, too.
+    """
     transformer, notes = pipeline.transformer, []
     start = time.perf_counter()
     for mode in (MODE, "default"):
@@ -67,7 +73,7 @@ def compile_transformer(pipeline: Any, request: Callable[[], object]) -> tuple[G
 
 
 def to_fp8(transformer: Any) -> list[str]:
-    """Weights and activations of all linear layers in FP8, scaled by row. Raises ImportError without torchao."""
+    """Convert weights and activations of all linear layers to FP8, scaled by row; raise ImportError without torchao."""
     from torchao.quantization import (  # pyright: ignore[reportMissingImports]
         Float8DynamicActivationFloat8WeightConfig,
         PerRow,
@@ -81,7 +87,7 @@ def to_fp8(transformer: Any) -> list[str]:
 
 
 class GraphedForward:
-    """A forward of keyword arguments, recorded at the first call and replayed at every other of its shapes.
+    """Records a forward of keyword arguments at the first call, and replays it at every other of its shapes.
 
     Results lie in the graph's memory and are overwritten by the next call. Calls of other shapes are not recorded.
     """

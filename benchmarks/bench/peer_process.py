@@ -1,4 +1,4 @@
-"""The child of `peers`: diffusers' pipeline, loaded and timed.
+"""Loads and times diffusers' pipeline, as the child of `peers`.
 
 python -m kontext_trt.benchmarks.bench.peer_process REQUEST RESULT
 """
@@ -25,7 +25,7 @@ from ..program import result_file, run_main
 from .ceilings import DTYPES
 from .nvml import GpuSampler
 from .peers import PeerName, PeerRequest, read_request
-from .records import PICTURES_DIFFER, Case, ComponentMemory, Memory, Run, Spread
+from .records import PICTURES_DIFFER, Case, ComponentMemory, EngineRun, Memory, Spread
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,7 @@ COMPILE_STEPS = 2
 
 
 def main() -> None:
+    """Measure what the request file asks for and write the result file."""
     parser = argparse.ArgumentParser(description="Load and time diffusers' pipeline.")
     parser.add_argument("request", type=Path, help="what `peers` asks for, as JSON")
     parser.add_argument("result", type=result_file, help="the JSON file to write")
@@ -46,8 +47,8 @@ def main() -> None:
     arguments.result.write_bytes(msgspec.json.encode(run))
 
 
-def measure(asked: PeerRequest) -> Run:
-    """Import, open and load, compile if asked to, then one request in the cold and `repeat` warm ones."""
+def measure(asked: PeerRequest) -> EngineRun:
+    """Import, open and load, compile if asked to, then run one request in the cold and `repeat` warm ones."""
     cold: dict[str, float] = {}
     watch = _Watch(cold)
     with GpuSampler() as idle:
@@ -104,7 +105,7 @@ def measure(asked: PeerRequest) -> Run:
     if not same:
         notes.append(PICTURES_DIFFER)
     peak = None if gpu.used_bytes is None or idle.first_bytes is None else gpu.used_bytes - idle.first_bytes
-    return Run(
+    return EngineRun(
         engine=asked.peer.value,
         executor=f"torch-{device.type}",
         bundle=None,
@@ -118,7 +119,7 @@ def measure(asked: PeerRequest) -> Run:
 
 
 def stored_precision(checkpoint: Path) -> str:
-    """The type that most of the transformer's bytes are stored in. Raises ValueError for any but float types."""
+    """Return the type that most of the transformer's bytes are stored in; raise ValueError for any but float types."""
     sizes: Counter[str] = Counter()
     for file in sorted((checkpoint / "transformer").glob("*.safetensors")):
         for entry in TensorFile.open(file).tensors.values():
@@ -130,7 +131,7 @@ def stored_precision(checkpoint: Path) -> str:
 
 
 class _Watch:
-    """Milliseconds from one point of the program to the next."""
+    """Measures milliseconds from one point of the program to the next."""
 
     def __init__(self, laps: dict[str, float]) -> None:
         self._laps = laps
@@ -146,8 +147,10 @@ class _Watch:
 
 
 class _Request:
-    """The case, asked of a pipeline with the noise of this project's runtime: what torch itself draws in 16-bit types
-    for a seed is another noise up to 2.11 than in 2.13."""
+    """Asks the case of a pipeline with the noise of this project's runtime.
+
+    What torch itself draws in 16-bit types for a seed is another noise up to 2.11 than in 2.13.
+    """
 
     def __init__(self, asked: PeerRequest, pipeline: Any, device: torch.device, precision: Precision) -> None:
         self._pipeline, self._device, self._case, self._precision = pipeline, device, asked.case, precision
@@ -158,7 +161,7 @@ class _Request:
         self._times: StageTimes | None = None
 
     def time_stages(self) -> None:
-        """From here on, time the stages of each request. A step is the transformer and the scheduler's own step."""
+        """Time the stages of each request from here on; a step is the transformer and the scheduler's own step."""
         from .stage_times import StageTimes
 
         self._times = times = StageTimes(self._device)
@@ -206,7 +209,10 @@ class _Request:
         return {}
 
     def timed(self) -> tuple[Image.Image, dict[str, list[float]]]:
-        """The first picture, and ms by stage: the request as its caller waits for it, stages added up, single steps."""
+        """Return the first picture, and milliseconds by stage.
+
+        The stages are the request as its caller waits for it, stages added up, and single steps.
+        """
         assert self._times is not None
         _wait(self._device)
         start = time.perf_counter()
@@ -240,7 +246,10 @@ def _memory(pipeline: Any, device: torch.device, peak: int | None, graph_bytes: 
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:
-    """A quantized tensor counts by what it is made of: it goes by the type it stands for."""
+    """Return the bytes of a tensor.
+
+    A quantized one counts by what it is made of, as it goes by the type it stands for.
+    """
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
         return sum(stored_bytes(getattr(tensor, name)) for name in names)

@@ -1,4 +1,4 @@
-"""What a user would run instead, measured in processes of their own: diffusers, with the same weights and noise."""
+"""Measures what a user would run instead, in processes of their own: diffusers, with the same weights and noise."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import msgspec
 from ...engine.components import Precision
 from ...engine.errors import RequestError
 from .child import ChildError, run_child
-from .records import Case, Failure, Run
+from .records import Case, EngineRun, Unmeasured
 
 __all__ = ["TIMEOUT_S", "PeerName", "PeerRequest", "measure_peer", "picture_path", "read_request"]
 
 MODULE = "kontext_trt.benchmarks.bench.peer_process"
 TIMEOUT_S = 1800.0
-"""For one peer. Compiling at 1024x1024 took 492 s on an H200, with FP8 several times as long."""
+"""The seconds for one peer: compiling at 1024x1024 took 492 s on an H200, with FP8 several times as long."""
 
 
 class PeerName(str, Enum):
-    """EAGER as its manual starts; COMPILED with torch.compile's search for the best kernels, and a CUDA graph; FP8 the
-    same with torchao's linear layers in FP8, scaled by row."""
+    """Names the peers.
+
+    EAGER is as its manual starts; COMPILED has torch.compile's search for the best kernels, and a CUDA graph; FP8 is
+    the same with torchao's linear layers in FP8, scaled by row.
+    """
 
     EAGER = "diffusers"
     COMPILED = "diffusers-compiled"
@@ -42,9 +45,17 @@ _NEEDS = {
 
 
 class PeerRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child measures. `checkpoint` is a diffusers folder, `image` a picture of the case's reference size,
-    `picture` where the first picture goes, `precision` the type to compute in
-    ("bf16"), None for the checkpoint's own."""
+    """Says what the child measures.
+
+    Attributes:
+        peer: Which peer.
+        checkpoint: A diffusers folder.
+        case: The request.
+        image: A picture of the case's reference size.
+        repeat: Warm requests.
+        picture: Where the first picture goes.
+        precision: The type to compute in ("bf16"), None for the checkpoint's own.
+    """
 
     peer: PeerName
     checkpoint: Path
@@ -65,12 +76,15 @@ def measure_peer(
     folder: Path,
     timeout_s: float = TIMEOUT_S,
     precision: str | None = None,
-) -> Run | Failure:
-    """Measure in a child process. Its first picture is FOLDER/PEER.png, what it printed FOLDER/PEER.log, and what it
-    compiled FOLDER/PEER-compiled, which a second measurement in the same folder finds again."""
+) -> EngineRun | Unmeasured:
+    """Measure a peer in a child process.
+
+    Its first picture is FOLDER/PEER.png, what it printed FOLDER/PEER.log, and what it compiled FOLDER/PEER-compiled,
+    which a second measurement in the same folder finds again. A peer that is not installed or fails is a Failure.
+    """
     missing = [name for name in _NEEDS[peer] if importlib.util.find_spec(name) is None]
     if missing:
-        return Failure(engine=peer.value, reason=f"{missing[0]} is not installed")
+        return Unmeasured(engine=peer.value, reason=f"{missing[0]} is not installed")
     folder.mkdir(parents=True, exist_ok=True)
     request = PeerRequest(
         peer=peer,
@@ -99,18 +113,18 @@ def measure_peer(
                 environment=environment,
             )
         except ChildError as error:
-            return Failure(engine=peer.value, reason=str(error))
-        run = msgspec.json.decode(found.read_bytes(), type=Run)
+            return Unmeasured(engine=peer.value, reason=str(error))
+        run = msgspec.json.decode(found.read_bytes(), type=EngineRun)
     return msgspec.structs.replace(run, memory=msgspec.structs.replace(run.memory, host_anonymous=anonymous))
 
 
 def picture_path(folder: Path, engine: str) -> Path:
-    """Where an engine's first picture lies in a report."""
+    """Return where an engine's first picture lies in a report."""
     return folder / f"{engine}.png"
 
 
 def read_request(file: Path) -> PeerRequest:
-    """Raises RequestError for a file that holds none."""
+    """Read a request that `measure_peer` wrote; raise RequestError for a file that holds none."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=PeerRequest, dec_hook=lambda kind, value: kind(value))
     except msgspec.DecodeError as error:

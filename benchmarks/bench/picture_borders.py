@@ -1,4 +1,4 @@
-"""What pictures cost at the borders of the graphs: as uint8, which our graphs take and give, and as float32."""
+"""Measures what pictures cost at the borders of graphs: as uint8, which our graphs take and give, and as float32."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from ...runtime.flow.tensors import TensorSpec
 
 Picture = NDArray[np.uint8]
 Carry = Callable[[NDArray[np.generic]], NDArray[np.generic]]
-"""Brings an array to where networks run, and back."""
+"""The function that brings an array to where networks run, and back."""
 
 
 def to_float(picture: Picture) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 to (3, H, W) float32 in -1..1, as a VAE without a border of its own takes it."""
+    """Convert (H, W, 3) uint8 to (3, H, W) float32 in -1..1, as a VAE without a border of its own takes it."""
     return np.ascontiguousarray(picture.transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - np.float32(1))
 
 
 def to_bytes(pixels: NDArray[np.float32]) -> Picture:
-    """(3, H, W) float32 in -1..1 to (H, W, 3) uint8."""
+    """Convert (3, H, W) float32 in -1..1 to (H, W, 3) uint8."""
     scaled = (pixels * np.float32(127.5) + np.float32(127.5)).clip(0, 255).round()
     return np.ascontiguousarray(scaled.astype(np.uint8).transpose(1, 2, 0))
 
 
 def border_ms(picture: Picture, carry: Carry, repeat: int) -> tuple[float, float]:
-    """Median milliseconds that one picture takes in and out again: as uint8, and as float32 with its conversions.
+    """Return the median milliseconds of one picture in and out again: as uint8, and as float32 with its conversions.
 
-    Raises ExecutorError if the picture is not the same afterwards.
+    Raises:
+        ExecutorError: The picture is not the same afterwards.
     """
     as_bytes, as_floats = [], []
     for _ in range(repeat):
@@ -52,12 +53,12 @@ def border_ms(picture: Picture, carry: Carry, repeat: int) -> tuple[float, float
 
 
 def carry_on_host(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """One copy into a workspace and one out of it."""
+    """Copy an array once into a workspace and once out of it."""
     return array.copy().copy()
 
 
 class DeviceCarrier:
-    """Through page-locked memory to the device and back, with room for pictures of one shape. A context manager."""
+    """Carries pictures of one shape through page-locked memory to the device and back; it is a context manager."""
 
     def __init__(self, cuda: Cuda, picture: Picture) -> None:
         self._cuda, self._picture = cuda, picture

@@ -1,4 +1,4 @@
-"""How much GPU memory a bundle will take, predicted from bytes that are known before anything runs.
+"""Predicts how much GPU memory a bundle will take from bytes that are known before anything runs.
 
 For plans in the bundle: their sizes and activations as the compiler counted them. For ONNX Runtime: the graphs' weights
 and the rule of thumb that its budgets are reckoned with. Narrower formats than the bundle's are predicted from the
@@ -33,7 +33,7 @@ from ...runtime.executors.open import GRAPH_BYTES, plan_costs, usual_shape
 from ...runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
 from .engine_process import precision_of
 from .graph_work import GraphWork
-from .records import Case, Checked, MemoryCheck, Predicted, Prediction, Run
+from .records import Case, Checked, EngineRun, MemoryCheck, Predicted, Prediction
 from .roofline import work_of
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ _MIXED_SCALES_OPSET = 23
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """An executor with graphs of a precision. `stored` is what of each cost's weights are weights indeed."""
+    """Describes an executor with graphs of a precision; `stored` is what of each cost's weights are weights indeed."""
 
     executor: str
     precision: str
@@ -55,7 +55,7 @@ class _Way:
     stored: Mapping[str, int]
 
     def narrowed(self, precision: str, saved: int) -> _Way:
-        """With `saved` bytes less in the denoiser."""
+        """Return the same with `saved` bytes less in the denoiser."""
         cost = self.costs["denoiser"]
         less = replace(cost, weights=cost.weights - saved, streamable=max(0, cost.streamable - saved))
         return replace(
@@ -67,11 +67,14 @@ class _Way:
 
 
 def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
-    """For one picture of the squarest trained size with a reference: a row for each executor, precision and residency.
+    """Predict for one picture of the squarest trained size with a reference.
 
-    What quantizing would make of the bundle is predicted for its plans: ONNX Runtime has no kernels on CUDA that round
-    activations to fp8 or nvfp4. With a `budget` in bytes there is also the plan that would be run within it, where one
-    fits. Raises MissingDependencyError if there are plans and the onnx package is missing.
+    There is a row for each executor, precision and residency. What quantizing would make of the bundle is predicted for
+    its plans: ONNX Runtime has no kernels on CUDA that round activations to fp8 or nvfp4. With a `budget` in bytes
+    there is also the plan that would be run within it, where one fits.
+
+    Raises:
+        MissingDependencyError: There are plans, and the onnx package is not installed.
     """
     buffers = GRAPH_BYTES + total_bytes(
         request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
@@ -93,17 +96,19 @@ def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
 
 
 def within(budget: int) -> str:
-    """The name of the plan that is run within a budget in bytes."""
+    """Return the name of the plan that is run within a budget in bytes."""
     return f"within {human_bytes(budget)}"
 
 
 def check(
-    prediction: Prediction, run: Run, residency: str = ALL_RESIDENT, *, capability: str | None = None
+    prediction: Prediction, run: EngineRun, residency: str = ALL_RESIDENT, *, capability: str | None = None
 ) -> MemoryCheck:
-    """A run's measured memory beside the row for its executor, precision and `residency`. Of plans for several GPUs
-    that of `capability` ("sm_90") counts.
+    """Compare a run's measured memory with the row for its executor, precision and `residency`.
 
-    Raises ValueError if there is no such row; a run on the CPU has none.
+    Of plans for several GPUs that of `capability` ("sm_90") counts.
+
+    Raises:
+        ValueError: There is no such row; a run on the CPU has none.
     """
     row = _row_of(prediction, run, residency, capability)
     memory = run.memory
@@ -123,7 +128,7 @@ def check(
     return MemoryCheck(executor=row.executor, precision=row.precision, residency=residency, rows=rows)
 
 
-def _row_of(prediction: Prediction, run: Run, residency: str, capability: str | None) -> Predicted:
+def _row_of(prediction: Prediction, run: EngineRun, residency: str, capability: str | None) -> Predicted:
     name = run.executor.rpartition(" (")[0]
     rows = {
         row.executor: row
@@ -151,7 +156,7 @@ def _ways(bundle: Bundle) -> Iterator[_Way]:
 
 
 def _complete(bundle: Bundle) -> dict[str, dict[str, PlanManifest]]:
-    """The bundle's plans by library and GPU, where there is one for every component; the latest of each."""
+    """Return the bundle's plans by library and GPU, where there is one for every component; the latest of each."""
     found: dict[str, dict[str, PlanManifest]] = {}
     for entry in PlanStore.of(bundle.path).entries():
         if entry.manifest is not None and not outdated(entry, bundle):
@@ -164,7 +169,7 @@ def _complete(bundle: Bundle) -> dict[str, dict[str, PlanManifest]]:
 
 
 def bytes_saved(bundle: Bundle) -> dict[str, int]:
-    """By format: how much smaller the denoiser's weights become if its products are quantized to it."""
+    """Return by format how many bytes smaller the denoiser's weights become if its products are quantized to it."""
     shape = usual_shape(bundle)
     size = (16 * shape.grid[1], 16 * shape.grid[0])
     case = Case(size=size, reference=size, steps=shape.num_steps, batch=1, seed=0, guidance=0.0, prompt="")
@@ -174,7 +179,10 @@ def bytes_saved(bundle: Bundle) -> dict[str, int]:
 
 
 def _saved(counted: GraphWork, recipe: Recipe, scale_bytes: int) -> int:
-    """FP8 takes a byte a weight and a scale an output; NVFP4 half a byte, a byte for each 16, one scale in float32."""
+    """Return the bytes that a recipe saves.
+
+    FP8 takes a byte per weight and a scale per output; NVFP4 half a byte, a byte for each 16, one scale in float32.
+    """
     saved = 0
     for one in counted.heavy:
         form = recipe.format_of("denoiser", one.weight.removesuffix(".weight")) if one.weight else None

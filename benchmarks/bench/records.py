@@ -1,6 +1,6 @@
-"""What a benchmark finds, as data. Every record is one JSON line, told apart by `kind`.
+"""Holds what a benchmark finds, as data: every record is one JSON line, told apart by `kind`.
 
-Times are milliseconds, sizes bytes, rates operations or bytes a second.
+Times are milliseconds, sizes bytes, rates operations or bytes per second.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import numpy as np
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """Percentiles of a measured time over `count` repetitions, in ms. Of few values the 95th and 99th are interpolated
-    between the two largest."""
+    """Holds percentiles of a measured time over `count` repetitions, in ms.
+
+    Of few values the 95th and 99th are interpolated between the two largest.
+    """
 
     p50: float
     p95: float
@@ -24,7 +26,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Raises ValueError without values."""
+        """Return the spread of measured values; raise ValueError without any."""
         if not values:
             raise ValueError("a spread needs at least one measured value")
         p50, p95, p99 = (float(np.percentile(values, percent)) for percent in (50, 95, 99))
@@ -32,8 +34,11 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="case"):
-    """The request that is measured. `size` is (width, height); `reference` the reference's, None for text to image.
-    The batch is one prompt with `batch` seeds from `seed` on."""
+    """Describes the request that is measured.
+
+    `size` is (width, height); `reference` the reference's, None for text to image. The batch is one prompt with `batch`
+    seeds from `seed` on.
+    """
 
     size: tuple[int, int]
     reference: tuple[int, int] | None
@@ -48,8 +53,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="cas
         return tuple(range(self.seed, self.seed + self.batch))
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="machine"):
-    """Where and with what. `packages` are the versions of what took part."""
+class Host(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="machine"):
+    """Says where and with what a benchmark ran; `packages` are the versions of what took part."""
 
     date: str
     gpu: str | None
@@ -62,8 +67,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
 
 class Clocks(msgspec.Struct, frozen=True, kw_only=True):
-    """What NVML said of the GPU while requests ran: medians, and the most for power and temperature. `throttled` is the
-    share of samples in which the driver held the clock down, for heat or power. None is what it does not tell."""
+    """Holds what NVML said of the GPU while requests ran: medians, and the most for power and temperature.
+
+    `throttled` is the share of samples in which the driver held the clock down, for heat or power. None is what it does
+    not tell.
+    """
 
     samples: int
     sm_mhz: float | None
@@ -75,17 +83,22 @@ class Clocks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ComponentMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on the device: `weights` is what loading took, `reckoned` what the residency plan sets aside for the
-    component, activations included."""
+    """Holds a component's bytes on the device.
+
+    `weights` is what loading took, `reckoned` what the residency plan sets aside for the component, activations
+    included.
+    """
 
     weights: int
     reckoned: int
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes. `device_peak` is the most of the device's memory in use, by everybody, less what was in use before.
-    On the CPU there are no device figures. `host_peak` is the process's resident memory, mapped weights included;
-    `host_anonymous` without them."""
+    """Holds the bytes that a run took; on the CPU there are no device figures.
+
+    `device_peak` is the most of the device's memory in use, by everybody, less what was in use before. `host_peak` is
+    the process's resident memory, mapped weights included; `host_anonymous` is without them.
+    """
 
     components: Mapping[str, ComponentMemory]
     arena: int | None
@@ -96,10 +109,12 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     host_anonymous: int
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
-    """One engine's times for the case. `cold` are milliseconds of the first request in a fresh process and of what came
-    before it (import, open, load), `warm` spreads over the repetitions: `total`, the stages, `step` over all steps.
-    `host_gap` in it is the time of a request in which no stage ran.
+class EngineRun(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
+    """Holds one engine's times for the case.
+
+    `cold` are milliseconds of the first request in a fresh process and of what came before it (import, open, load),
+    `warm` spreads over the repetitions: `total`, the stages, `step` over all steps. `host_gap` in it is the time of a
+    request in which no stage ran.
     """
 
     engine: str
@@ -114,19 +129,21 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"
 
 
 PICTURES_DIFFER = "one seed's pictures differ in bits from request to request"
-"""A run's note."""
+"""The note of a run whose pictures of one seed are not bit for bit the same."""
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
-    """An engine that could not be measured, and why."""
+class Unmeasured(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
+    """Names an engine that could not be measured, and says why."""
 
     engine: str
     reason: str
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="agreement"):
-    """How near two engines' first pictures are, of one request from one noise: before any speed is compared. Both
-    figures are explained at `agreement.Likeness`."""
+    """Says how near two engines' first pictures are, of one request from one noise: before any speed is compared.
+
+    Both figures are explained at `agreement.Likeness`.
+    """
 
     one: str
     other: str
@@ -136,8 +153,11 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 
 
 class Ceilings(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ceilings"):
-    """What the GPU reached in the same run, measured on plain kernels: a device-to-device copy (bytes read and written
-    a second), matrix products by number format and attention (operations a second). `how` says with what."""
+    """Holds what the GPU reached in the same run, measured on plain kernels.
+
+    There are a device-to-device copy (bytes read and written per second), matrix products by number format and
+    attention (operations per second). `how` says with what.
+    """
 
     copy: float
     products: Mapping[str, float]
@@ -146,8 +166,11 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run of a component has to do, counted in its graph. `operations` by number format: matrix products and
-    convolutions, and attention by itself. `bytes` are weights, inputs and outputs, each once."""
+    """Holds what one run of a component has to do, counted in its graph.
+
+    `products` are the operations of matrix products and convolutions by number format, `attention` those of attention
+    by itself. Bytes are weights (`weight_bytes`), and inputs and outputs (`io_bytes`), each once.
+    """
 
     products: Mapping[str, float]
     attention: Mapping[str, float]
@@ -157,8 +180,11 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageLimit(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage beside its limit: `limit_ms` is the larger of arithmetic and traffic at the measured ceilings, `bound`
-    what takes most of it ("products", "attention" or "traffic"). Both are None without ceilings."""
+    """Holds a stage beside its limit.
+
+    `limit_ms` is the larger of arithmetic and traffic at the measured ceilings, `bound` what takes most of it
+    ("products", "attention" or "traffic"). Both are None without ceilings.
+    """
 
     work: Work
     limit_ms: float | None
@@ -168,12 +194,17 @@ class StageLimit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Roofline(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="roofline"):
+    """Holds each stage beside its limit."""
+
     stages: Mapping[str, StageLimit]
 
 
 class LoopWork(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step has to do: parameters that it reads, operations of any format, bytes of weights and of all that
-    products and attention read and write."""
+    """Holds what a step has to do.
+
+    There are parameters that it reads, operations of any format, and bytes of weights and of all that products and
+    attention read and write.
+    """
 
     parameters: int
     operations: float
@@ -182,8 +213,11 @@ class LoopWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hoisting(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="hoisting"):
-    """A step of the undivided transformer, one that only leaves the conditioner out, and ours, whose last block is
-    also pruned."""
+    """Compares the work of three steps.
+
+    They are a step of the undivided transformer, one that only leaves the conditioner out, and ours, whose last block
+    is also pruned.
+    """
 
     undivided: LoopWork
     hoisted: LoopWork
@@ -191,7 +225,7 @@ class Hoisting(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class Ablated(msgspec.Struct, frozen=True, kw_only=True):
-    """One gain switched off: `with_ms` and `without_ms` of what it is about, medians."""
+    """Holds the medians of one gain switched off: `with_ms` and `without_ms` of what it is about."""
 
     gain: str
     about: str
@@ -200,15 +234,17 @@ class Ablated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ablation(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ablation"):
-    """`notes` say which gain has no row, and why."""
+    """Holds what each gain is worth; `notes` say which gain has no row, and why."""
 
     rows: tuple[Ablated, ...]
     notes: tuple[str, ...] = ()
 
 
 class Predicted(msgspec.Struct, frozen=True, kw_only=True):
-    """Peak bytes on the device for one way of running: weights that are loaded at a time, activations, buffers.
-    `executor` is whose rule or byte counts these are: "onnxruntime", or the target of plans."""
+    """Holds the peak bytes on the device for one way of running: weights loaded at a time, activations, buffers.
+
+    `executor` is whose rule or byte counts these are: "onnxruntime", or the target of plans.
+    """
 
     executor: str = ""
     precision: str
@@ -221,11 +257,13 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="prediction"):
+    """Holds what was predicted of a bundle's memory."""
+
     rows: tuple[Predicted, ...]
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes of a kind, as predicted and as measured."""
+    """Compares bytes of a kind, as predicted and as measured."""
 
     what: str
     predicted: int
@@ -233,7 +271,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryCheck(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="memory check"):
-    """A run's memory beside what was predicted for it."""
+    """Compares a run's memory with what was predicted for it."""
 
     executor: str
     precision: str
@@ -242,15 +280,25 @@ class MemoryCheck(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
 
 
 Record = (
-    Case | Machine | Run | Failure | Agreement | Ceilings | Roofline | Hoisting | Ablation | Prediction | MemoryCheck
+    Case
+    | Host
+    | EngineRun
+    | Unmeasured
+    | Agreement
+    | Ceilings
+    | Roofline
+    | Hoisting
+    | Ablation
+    | Prediction
+    | MemoryCheck
 )
 
 
 def encode_lines(records: Sequence[Record]) -> bytes:
-    """JSON lines, one a record."""
+    """Return JSON lines, one per record."""
     return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
 
 
 def decode_lines(text: bytes) -> list[Record]:
-    """Raises msgspec.DecodeError for what is no record."""
+    """Read records from JSON lines; raise msgspec.DecodeError for what is no record."""
     return [msgspec.json.decode(line, type=Record) for line in text.splitlines() if line.strip()]

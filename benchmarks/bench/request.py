@@ -1,4 +1,4 @@
-"""The measured case as a request."""
+"""Makes the measured case a request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from .records import Case
 
 
 def request_of(case: Case, image: Image.Image | None) -> Request:
-    """Return the request of a case. `image` is decoded, as peers get it. Raises what `Request` and `Sampling` do."""
+    """Return the request of a case; `image` is decoded, as peers get it. Raises what `Request` and `Sampling` do."""
     sampling = Sampling(size=case.size, steps=case.steps, guidance=case.guidance, seed=case.seeds)
     return Request(prompt=case.prompt, image=image, sampling=sampling)

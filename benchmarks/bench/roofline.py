@@ -1,10 +1,11 @@
-"""How far each stage is from what the GPU allows, and what of a step hoisting and pruning take out of the loop.
+"""Counts how far each stage is from what the GPU allows, and what of a step is taken out of the loop.
 
     python -m kontext_trt.benchmarks.bench.roofline BUNDLE [--size 1024x1024] [--generate] [--unpruned BUNDLE]
         [--copy 4.0e12 --products 800e12 --attention 650e12] [--operators]
 
-The limit takes elementwise operators as fused: it is the sum over matrix products, convolutions and attention of the
-longer of their arithmetic and their traffic, and not below reading all weights, inputs and outputs once.
+Hoisting and pruning take it out. The limit takes elementwise operators as fused: it is the sum over matrix products,
+convolutions and attention of the longer of their arithmetic and their traffic, and not below reading all weights,
+inputs and outputs once.
 """
 
 from __future__ import annotations
@@ -30,17 +31,26 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "step": ("denoiser",),
     "decode": ("vae_decoder",),
 }
-"""Components by stage, one prompt and one step each."""
+"""The components by stage, one prompt and one step each."""
 PRODUCTS, ATTENTION, TRAFFIC = "products", "attention", "traffic"
 
 
 def roofline(
     bundle: Bundle, case: Case, ceilings: Ceilings | None = None, measured_ms: Mapping[str, float] | None = None
 ) -> Roofline:
-    """Each stage's work, and with `ceilings` its limit; `measured_ms` are warm times by stage, "step" one step's.
+    """Return each stage's work, and with `ceilings` its limit.
 
-    A stage that computes in a number format without a measured rate has no limit. Raises MissingDependencyError without
-    the onnx package, BundleError for a graph that cannot be counted.
+    A stage that computes in a number format without a measured rate has no limit.
+
+    Args:
+        bundle: The bundle whose graphs are counted.
+        case: The request.
+        ceilings: What the GPU reaches.
+        measured_ms: Warm times by stage, "step" one step's.
+
+    Raises:
+        MissingDependencyError: The onnx package is not installed.
+        BundleError: A graph cannot be counted.
     """
     stages = {}
     for stage, components in STAGES.items():
@@ -53,14 +63,19 @@ def roofline(
 
 
 def work_of(bundle: Bundle, component: str, case: Case, *, steps: int | None = None) -> GraphWork:
-    """Of one run of a component in a request. `steps` is how many timesteps the conditioner is given; default: all."""
+    """Return the work of one run of a component in a request.
+
+    `steps` is how many timesteps the conditioner is given; default: all.
+    """
     dims = dynamic_extents(component, case, bundle.manifest.model) | ({} if steps is None else {"N": steps})
     return count_work(GraphFile.read(bundle.graph_path(component)), dims)
 
 
 def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str, int]:
-    """The dynamic dimensions of a component in a request, by their names in `components.DYNAMIC_DIMS`. Encoders and
-    decoder run once a prompt or picture."""
+    """Return the dynamic dimensions of a component in a request, by their names in `components.DYNAMIC_DIMS`.
+
+    Encoders and decoder run once per prompt or picture.
+    """
     target = token_grid(case.size)
     reference = None if case.reference is None else token_grid(case.reference)
     rows, columns = reference if reference is not None and component == "vae_encoder" else target
@@ -74,7 +89,7 @@ def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str,
 def stage_limit(
     counted: Sequence[GraphWork], ceilings: Ceilings | None, measured_ms: float | None, *, runs: int = 1
 ) -> StageLimit:
-    """Of components that run one after another, all of them `runs` times."""
+    """Return the limit of components that run one after another, all of them `runs` times."""
     work = _sum([one.work() for one in counted], runs)
     times = [None if ceilings is None else _times(one, ceilings) for one in counted]
     known = [one for one in times if one is not None]
@@ -92,8 +107,10 @@ def stage_limit(
 
 
 def _times(counted: GraphWork, ceilings: Ceilings) -> dict[str, float] | None:
-    """Seconds that a component cannot do without, by what takes them; their sum is its limit. None if a rate is
-    missing."""
+    """Return the seconds that a component cannot do without, by what takes them; None if a rate is missing.
+
+    Their sum is its limit.
+    """
     seconds = {PRODUCTS: 0.0, ATTENTION: 0.0, TRAFFIC: 0.0}
     for one in counted.heavy:
         kind, rates = (ATTENTION, ceilings.attention) if one.is_attention else (PRODUCTS, ceilings.products)
@@ -108,7 +125,7 @@ def _times(counted: GraphWork, ceilings: Ceilings) -> dict[str, float] | None:
 
 
 def _sum(works: Sequence[Work], runs: int) -> Work:
-    """Weights once, whatever the runs."""
+    """Add work up; weights count once, whatever the runs."""
 
     def added(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
         formats = dict.fromkeys(name for one in sums for name in one)
@@ -125,7 +142,10 @@ def _sum(works: Sequence[Work], runs: int) -> Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loop:
-    """What is run in every step: whole components, and operators to count besides. A weight of two counts once."""
+    """Describes what is run in every step: whole components, and operators to count besides.
+
+    A weight of two counts once.
+    """
 
     components: tuple[GraphWork, ...]
     more: tuple[Heavy, ...] = ()
@@ -143,11 +163,16 @@ class _Loop:
 
 
 def hoisting(bundle: Bundle, case: Case, unpruned: Bundle | None = None) -> Hoisting:
-    """A step's work before and after. Undivided, a step is the conditioner with one timestep and a denoiser whose last
-    block is whole. That denoiser is `unpruned`'s; without one, its last block counts as the one before it.
+    """Return a step's work before and after hoisting and pruning.
 
-    The reference implementations also compute the final layer for reference tokens; that is left out of all three.
-    Raises what `roofline` raises, and BundleError for a model with one single block and no `unpruned`.
+    Undivided, a step is the conditioner with one timestep and a denoiser whose last block is whole. That denoiser is
+    `unpruned`'s; without one, its last block counts as the one before it. The reference implementations also compute
+    the final layer for reference tokens; that is left out of all three.
+
+    Raises:
+        MissingDependencyError: The onnx package is not installed.
+        BundleError: A graph cannot be counted, `unpruned` is pruned, too, or a model has one single block and there
+            is no `unpruned`.
     """
     conditioner, pruned = work_of(bundle, "conditioner", case, steps=1), work_of(bundle, "denoiser", case)
     if unpruned is not None:
@@ -165,7 +190,7 @@ def hoisting(bundle: Bundle, case: Case, unpruned: Bundle | None = None) -> Hois
 
 
 def single_block(denoiser: GraphWork, index: int) -> tuple[Heavy, ...]:
-    """The products and attention of one single block, the first being 0. Raises ValueError if there is none."""
+    """Return the products and attention of one single block, the first being 0; raise ValueError if there is none."""
     of_block = f"single_transformer_blocks.{index}."
     places = [place for place, one in enumerate(denoiser.heavy) if one.weight.startswith(of_block)]
     if not places:
@@ -175,6 +200,7 @@ def single_block(denoiser: GraphWork, index: int) -> tuple[Heavy, ...]:
 
 
 def main() -> None:
+    """Count and print."""
     from .work_table import show  # prints; the rest of this module only counts
 
     parser = argparse.ArgumentParser(description="The work of a request's stages, counted in a bundle's graphs.")

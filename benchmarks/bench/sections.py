@@ -1,4 +1,4 @@
-"""What a benchmark found, as tables of words: the same for the screen and for the page."""
+"""Tells what a benchmark found as tables of words: the same for the screen and for the page."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from .records import (
     Case,
     Ceilings,
     Clocks,
-    Failure,
+    EngineRun,
     Hoisting,
-    Machine,
+    Host,
     MemoryCheck,
     Prediction,
     Record,
     Roofline,
-    Run,
+    Unmeasured,
 )
 from .section import ENOUGH, Section, bytes_text, count_text, number_text, size_text, spread_text
 
 STAGES = ("tokenize", "prepare", "text", "encode", "condition", "denoise", "decode", "host_gap")
-"""In the order of a request; they add up to its total."""
+"""The stages in the order of a request; they add up to its total."""
 
 PRUNING = "last-block pruning"
 Kind = TypeVar("Kind", bound=Record)
 
 
 def of_kind(records: Iterable[Record], kind: type[Kind]) -> list[Kind]:
+    """Return the records of one kind."""
     return [record for record in records if isinstance(record, kind)]
 
 
-def comparable(records: Sequence[Record]) -> tuple[list[Run], list[str]]:
-    """Runs whose pictures agree with the first one's, and words about the others: no speed is quoted of them."""
-    runs = of_kind(records, Run)
+def comparable(records: Sequence[Record]) -> tuple[list[EngineRun], list[str]]:
+    """Return the runs whose pictures agree with the first one's, and words about the others.
+
+    No speed is quoted of the others.
+    """
+    runs = of_kind(records, EngineRun)
     refused = {one.other: one for one in of_kind(records, Agreement) if not one.agree}
     words = [
         f"{name}: its picture is not {one.one}'s (PSNR {one.psnr_db:.1f} dB, SNR {one.snr_db:.1f} dB), "
@@ -46,9 +50,9 @@ def comparable(records: Sequence[Record]) -> tuple[list[Run], list[str]]:
 
 
 def sections(records: Sequence[Record]) -> list[Section]:
-    """All tables that these records fill."""
+    """Return all tables that these records fill."""
     runs, refused = comparable(records)
-    refused += [f"{one.engine} was not measured: {one.reason}" for one in of_kind(records, Failure)]
+    refused += [f"{one.engine} was not measured: {one.reason}" for one in of_kind(records, Unmeasured)]
     makers: tuple[Callable[[], Section | None], ...] = (
         lambda: _times(runs, refused),
         lambda: _spreads(runs),
@@ -68,9 +72,9 @@ def sections(records: Sequence[Record]) -> list[Section]:
 
 
 def headline(records: Sequence[Record]) -> list[str]:
-    """The machine and the request, a line each."""
+    """Return the machine and the request, one line each."""
     lines = []
-    for machine in of_kind(records, Machine):
+    for machine in of_kind(records, Host):
         gpu = f"{machine.gpu}, driver {machine.driver or 'unknown'}" if machine.gpu else "no GPU"
         versions = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
         lines += [
@@ -83,11 +87,11 @@ def headline(records: Sequence[Record]) -> list[str]:
             f"{size_text(case.size)}, {reference}, {case.steps} steps, batch {case.batch}, guidance {case.guidance:g}: "
             f"{case.prompt!r}"
         )
-    lines += [f"bundle {run.bundle}" for run in of_kind(records, Run) if run.bundle is not None]
+    lines += [f"bundle {run.bundle}" for run in of_kind(records, EngineRun) if run.bundle is not None]
     return lines
 
 
-def _times(runs: Sequence[Run], refused: Sequence[str]) -> Section | None:
+def _times(runs: Sequence[EngineRun], refused: Sequence[str]) -> Section | None:
     if not runs:
         return Section(title="times", columns=("",), rows=(), note="; ".join(refused)) if refused else None
     rows = [
@@ -105,7 +109,7 @@ def _times(runs: Sequence[Run], refused: Sequence[str]) -> Section | None:
     )
 
 
-def _speeds(runs: Sequence[Run]) -> Iterator[str]:
+def _speeds(runs: Sequence[EngineRun]) -> Iterator[str]:
     ours = runs[0]
     for run in runs[1:]:
         one, other = _median(ours, "step"), _median(run, "step")
@@ -115,8 +119,8 @@ def _speeds(runs: Sequence[Run]) -> Iterator[str]:
             yield f"a step of {ours.engine} takes {one / other:.2f} times {run.engine}'s"
 
 
-def _spreads(runs: Sequence[Run]) -> Section | None:
-    """Percentiles where there are values enough for them, else the range."""
+def _spreads(runs: Sequence[EngineRun]) -> Section | None:
+    """Return percentiles where there are values enough for them, else the range."""
     if not runs:
         return None
     rows = tuple((name, *(spread_text(run.warm.get(name)) for run in runs)) for name in _timed(runs))
@@ -124,15 +128,15 @@ def _spreads(runs: Sequence[Run]) -> Section | None:
     return Section(title="warm, spread in ms", columns=("", *(run.engine for run in runs)), rows=rows, note=note)
 
 
-def _timed(runs: Sequence[Run]) -> list[str]:
+def _timed(runs: Sequence[EngineRun]) -> list[str]:
     return [name for name in ("total", "step", *STAGES) if any(name in run.warm for run in runs)]
 
 
-def _median(run: Run, name: str) -> float | None:
+def _median(run: EngineRun, name: str) -> float | None:
     return run.warm[name].p50 if name in run.warm else None
 
 
-def _cold(runs: Sequence[Run]) -> Section | None:
+def _cold(runs: Sequence[EngineRun]) -> Section | None:
     names = list(dict.fromkeys(name for run in runs for name in run.cold))
     rows = tuple((name, *(number_text(run.cold.get(name)) for run in runs)) for name in names)
     return Section(title="cold, ms", columns=("", *(run.engine for run in runs)), rows=rows) if rows else None
@@ -148,10 +152,10 @@ def _agreements(agreements: Sequence[Agreement]) -> Section | None:
     return Section(title=title, columns=("", "PSNR dB", "SNR dB", "the same picture"), rows=rows)
 
 
-def _memory(runs: Sequence[Run]) -> Section | None:
+def _memory(runs: Sequence[EngineRun]) -> Section | None:
     if not runs:
         return None
-    figures: Mapping[str, Callable[[Run], int | None]] = {
+    figures: Mapping[str, Callable[[EngineRun], int | None]] = {
         "device, peak": lambda run: run.memory.device_peak,
         "activations (arena)": lambda run: run.memory.arena or None,
         "buffers of the request": lambda run: run.memory.buffers,
@@ -167,7 +171,7 @@ def _memory(runs: Sequence[Run]) -> Section | None:
     return Section(title="memory", columns=("", *(run.engine for run in runs)), rows=rows)
 
 
-def _components(runs: Sequence[Run]) -> Section | None:
+def _components(runs: Sequence[EngineRun]) -> Section | None:
     for run in runs[:1]:
         if run.memory.components:
             rows = tuple(
@@ -178,7 +182,7 @@ def _components(runs: Sequence[Run]) -> Section | None:
     return None
 
 
-def _clocks(runs: Sequence[Run]) -> Section | None:
+def _clocks(runs: Sequence[EngineRun]) -> Section | None:
     measured = [(run.engine, run.clocks) for run in runs if run.clocks is not None]
     figures: Mapping[str, Callable[[Clocks], float | None]] = {
         "SM clock, MHz": lambda clocks: clocks.sm_mhz,

@@ -1,4 +1,4 @@
-"""Milliseconds of a torch pipeline's stages: by CUDA events, on the CPU by the clock."""
+"""Measures the milliseconds of a torch pipeline's stages: by CUDA events, on the CPU by the clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class StageTimes:
-    """Marks around calls. Nothing waits until `take`."""
+    """Sets marks around calls; nothing waits until `take`."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -25,7 +25,7 @@ class StageTimes:
         self._spans.append((stage, self._open.pop(stage), self._mark()))
 
     def around(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`call`, timed as `stage` each time."""
+        """Return `call`, timed as `stage` each time."""
 
         @functools.wraps(call)
         def timed(*arguments: Any, **options: Any) -> Any:
@@ -37,7 +37,7 @@ class StageTimes:
         return timed
 
     def take(self) -> dict[str, list[float]]:
-        """What was timed since the last time, in ms, by stage."""
+        """Return what was timed since the last time, in ms, by stage."""
         if self._on_gpu:
             torch.cuda.synchronize()
         found: dict[str, list[float]] = {}

@@ -1,7 +1,7 @@
-"""An executor whose steps each run the whole transformer, as they would without hoisting: to measure what that saves.
+"""Runs the whole transformer in each step, as it would be without hoisting: to measure what that saves.
 
-It wraps another and replaces stages: nothing is conditioned beforehand, and each step runs the conditioner with its own
-timestep. Everything else is the other's: tensors, graphs, timing.
+The executor wraps another and replaces stages: nothing is conditioned beforehand, and each step runs the conditioner
+with its own timestep. Everything else is the other's: tensors, graphs, timing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...runtime.flow.workspace import Array, Workspace
 
 @dataclass(frozen=True, slots=True)
 class GatherConditions:
-    """The copies of `Condition`, without its network."""
+    """Makes the copies of `Condition`, without its network."""
 
     name: ClassVar[str] = "condition"
     components: ClassVar[tuple[str, ...]] = ()
@@ -29,8 +29,10 @@ class GatherConditions:
 
 @dataclass(frozen=True, slots=True)
 class UndividedStep:
-    """The conditioner with one timestep, then the step. Steps run in order: each puts its timestep where the first
-    one's was, at an address that every executor takes."""
+    """Runs the conditioner with one timestep, then the step.
+
+    Steps run in order: each puts its timestep where the first one's was, at an address that every executor takes.
+    """
 
     index: int
     name: ClassVar[str] = "denoise"
@@ -86,8 +88,10 @@ def _undivided(stage: Stage) -> Stage:
 
 
 class UndividedExecutor:
-    """Implements `Executor`. It must be the only user of the one that it wraps, whose engines may be bound to one
-    timestep."""
+    """Implements `Executor` over another one.
+
+    It must be the only user of the one that it wraps, whose engines may be bound to one timestep.
+    """
 
     def __init__(self, inner: Executor) -> None:
         self._inner = inner

@@ -1,4 +1,6 @@
-"""A bundle of the same weights whose denoiser computes every token in its last block: what pruning is measured against.
+"""Writes a bundle of the same weights whose denoiser computes every token in its last block.
+
+Pruning is measured against it.
 
     python -m kontext_trt.benchmarks.bench.unpruned BUNDLE TARGET [--graph FILE]
 
@@ -21,8 +23,13 @@ from ..program import run_main
 
 
 def write_unpruned(bundle: Bundle, target: Path, graph: Path | None = None) -> Bundle:
-    """Raises BundleError for a quantized denoiser or if there is something at `target`, MissingDependencyError or
-    ExportError if it cannot be traced."""
+    """Write the bundle at `target` and open it, with its denoiser traced or taken from the file `graph`.
+
+    Raises:
+        BundleError: There is something at `target`, or the denoiser to trace is quantized.
+        MissingDependencyError: What tracing needs is not installed.
+        ExportError: The denoiser cannot be traced.
+    """
     if target.exists():
         raise BundleError(f"{target} exists; choose another name for the bundle")
     record = bundle.graph("denoiser")
@@ -85,6 +92,7 @@ def _trace(bundle: Bundle, file: Path) -> None:
 
 
 def main() -> None:
+    """Write the bundle and print where it is."""
     parser = argparse.ArgumentParser(description="A bundle of the same weights whose last block is whole.")
     parser.add_argument("bundle")
     parser.add_argument("target", type=Path)

@@ -1,4 +1,4 @@
-"""What was counted, as lines for people."""
+"""Prints what was counted, as lines for people."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What single things cost: exporting, building, quantizing, opening, memory. One program, one question."""
+"""Measures what single things cost: exporting, building, quantizing, opening, memory; one program, one question."""

@@ -1,12 +1,12 @@
-"""What does building the denoiser cost? Seconds and peak anonymous memory per GB of weights, and what the whole takes.
+"""Measures what building the denoiser costs: seconds and peak anonymous memory per GB of weights, and for the whole.
 
 Full-width blocks (hidden 3072, 24 heads of 128) of random weights, as many as asked for, built by TensorRT-RTX; no GPU
 is needed. A line through the measurements is drawn out to the 19 + 38 blocks of FLUX.1.
 
-What sets the peak (seen by sampling the compiler's process): it grows by about the size of the weights before the
-first byte of the plan is handed out, and falls only at the end, so the finished plan lies in memory as a whole; the
-rest is what the compiler lays out anew. The weights themselves are mapped from their file and do not count. Streaming
-the plan takes 64 MiB more.
+What sets the peak (seen by sampling the compiler's process): it grows by about the size of the weights before the first
+byte of the plan is handed out, and falls only at the end, so the finished plan lies in memory as a whole; the rest is
+what the compiler lays out anew. The weights themselves are mapped from their file and do not count. Streaming the plan
+takes 64 MiB more.
 
     python -m kontext_trt.benchmarks.costs.build_cost --blocks 1+1 --blocks 2+2
 """
@@ -33,11 +33,11 @@ from ...export.environment import quiet_libraries, require_export
 from ..program import parse_blocks, run_main
 
 WHOLE_BYTES = 17_243_396_224
-"""The 19 + 38 blocks of FLUX.1's denoiser in bf16."""
+"""The size of the 19 + 38 blocks of FLUX.1's denoiser in bf16."""
 
 
 def full_width_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
-    """A bundle whose transformer has full-width blocks; the other networks are tiny."""
+    """Export a bundle whose transformer has full-width blocks; the other networks are tiny."""
     import torch
 
     from ...export.checkpoint import CheckpointFiles, open_checkpoint
@@ -88,6 +88,7 @@ def main(
     gpu: Annotated[str, typer.Option(help="Compute capability.")] = "sm_120",
     work: Annotated[Path | None, typer.Option(help="Where weights and plans go while it runs.")] = None,
 ) -> None:
+    """Measure what building the denoiser costs."""
     counts = [parse_blocks(one) for one in blocks]
     require_export()
     quiet_libraries()

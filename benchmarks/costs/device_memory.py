@@ -1,8 +1,8 @@
-"""What each component takes on the device, loaded and running alone, beside what the residency plan reckons with.
+"""Measures what each component takes on the device, loaded and running alone, beside what the residency plan reckons.
 
     python -m kontext_trt.benchmarks.costs.device_memory BUNDLE [--executor tensorrt]
 
-One edit's shapes at the squarest size. Prints a line a component and one JSON line.
+The shapes are one edit's at the squarest size. It prints one line per component and one JSON line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..program import run_main
 
 
 def inputs(bundle: Bundle, component: str) -> dict[str, np.ndarray]:
-    """Zeros of the shapes that one edit of the usual size gives a component."""
+    """Return zeros of the shapes that one edit of the usual size gives a component."""
     shape, dims = usual_shape(bundle), bundle.manifest.model.dims
     (rows, columns), m = shape.grid, shape.num_reference_tokens
     sizes = {"b": 1, "n": rows * columns, "m": m, "N": shape.num_steps, "h": rows, "w": columns}
@@ -37,6 +37,7 @@ def inputs(bundle: Bundle, component: str) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    """Load and run each component, and print what it takes."""
     parser = argparse.ArgumentParser(description="What each component takes on the device.")
     parser.add_argument("bundle")
     parser.add_argument("--executor", choices=("tensorrt", "onnxruntime"), default="onnxruntime")

@@ -1,9 +1,10 @@
-"""What exporting costs in seconds, peak anonymous memory and disk, beside torch.onnx.export on a model that fits it.
+"""Measures what exporting costs in seconds, peak anonymous memory and disk, beside torch.onnx.export.
 
     python -m kontext_trt.benchmarks.costs.export_cost [--blocks 2 4] [--json]
 
-First the whole checkpoint of FLUX.1 Kontext's real shapes (sparse, 12B transformer, T5-XXL, CLIP-L, VAE), then a
-denoiser of full width with a few blocks through `torch.onnx.export` and `save` with real weights, per GB of weights.
+First the whole checkpoint of FLUX.1 Kontext's real shapes (sparse, 12B transformer, T5-XXL, CLIP-L, VAE) is exported,
+then a denoiser of full width with a few blocks, a model that torch's exporter can hold, through `torch.onnx.export` and
+`save` with real weights, per GB of weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ...export.environment import quiet_libraries, require_export
 from ..program import positive, run_main
-from .measure import Cost, disk_bytes, measure_module
+from .measure import ProcessCost, disk_bytes, measure_module
 
 MODULE = "kontext_trt.benchmarks.costs.export_cost"
 
@@ -30,7 +31,7 @@ def _config(blocks: tuple[int, int]):
 
 
 def export_ours(folder: Path) -> None:
-    """Child: export the checkpoint in FOLDER/checkpoint, and print what its graphs hold."""
+    """Export the checkpoint in FOLDER/checkpoint, in a child process, and print what its graphs hold."""
     from ...export.checkpoint import open_checkpoint
     from ...export.export import export_bundle
 
@@ -41,7 +42,10 @@ def export_ours(folder: Path) -> None:
 
 
 def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
-    """Child: the same denoiser with real weights through torch.onnx.export and save, as its documentation has it."""
+    """Export the same denoiser with real weights, in a child process, through torch.onnx.export and save.
+
+    It does so as torch's documentation has it.
+    """
     import torch
 
     from ...engine.components import COMPONENTS
@@ -73,7 +77,8 @@ def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     print(json.dumps({"weight_bytes": sum(p.numel() * p.element_size() for p in module.parameters())}))
 
 
-def row(what: str, cost: Cost, written: int) -> dict[str, float | str]:
+def row(what: str, cost: ProcessCost, written: int) -> dict[str, float | str]:
+    """Return one line of the table: what was measured, as a whole and per GB of weights."""
     gigabytes = cost.report["weight_bytes"] / 1e9
     return {
         "what": what,
@@ -88,6 +93,7 @@ def row(what: str, cost: Cost, written: int) -> dict[str, float | str]:
 
 
 def run(blocks: tuple[int, int]) -> list[dict[str, float | str]]:
+    """Measure the whole checkpoint, one of so many `blocks`, and torch's own export of the latter's denoiser."""
     from ..fixtures.sparse_checkpoint import write_sparse_checkpoint
 
     quiet_libraries()
@@ -109,6 +115,7 @@ def run(blocks: tuple[int, int]) -> list[dict[str, float | str]]:
 
 
 def main() -> None:
+    """Measure and print what exporting costs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
         "--blocks", type=positive, nargs=2, default=(2, 4), help="double and single blocks for the comparison"

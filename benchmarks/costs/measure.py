@@ -1,4 +1,4 @@
-"""Measuring a piece of work in a process of its own: seconds, peak anonymous memory, bytes on disk."""
+"""Measures a piece of work in a process of its own: seconds, peak anonymous memory, bytes on disk."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..bench.child import ChildError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a child process took. `report` is the JSON it printed last."""
+class ProcessCost:
+    """Holds what a child process took; `report` is the JSON it printed last."""
 
     seconds: float
     peak_anonymous_bytes: int
     report: dict[str, float]
 
 
-def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> Cost:
-    """Run `python -m MODULE ARGUMENTS` and sample its memory. Raises ChildError if it fails."""
+def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> ProcessCost:
+    """Run `python -m MODULE ARGUMENTS` and sample its memory; raise ChildError if it fails."""
     command = [sys.executable, "-m", module, *arguments]
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
@@ -44,11 +44,11 @@ def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> Co
     seconds = time.perf_counter() - start
     if child.returncode:
         raise ChildError(f"{module} ended with {child.returncode}; what it said is above")
-    return Cost(seconds=seconds, peak_anonymous_bytes=peak, report=json.loads(output.strip().splitlines()[-1]))
+    return ProcessCost(seconds=seconds, peak_anonymous_bytes=peak, report=json.loads(output.strip().splitlines()[-1]))
 
 
 def disk_bytes(folder: Path, *, besides: Path | None = None) -> int:
-    """Blocks that a folder's files take on disk, without those that are also files of `besides` (hard links)."""
+    """Return the bytes of disk that a folder's files take, without files that are also in `besides` (hard links)."""
     known = set() if besides is None else {_identity(file) for file in besides.rglob("*") if file.is_file()}
     files = {_identity(file): file for file in folder.rglob("*") if file.is_file()}
     return sum(512 * file.stat().st_blocks for identity, file in files.items() if identity not in known)

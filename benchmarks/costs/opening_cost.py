@@ -1,9 +1,9 @@
-"""What opening costs: import, open and first picture, beside diffusers with the same weights.
+"""Measures what opening costs: import, open and first picture, beside diffusers with the same weights.
 
     python -m kontext_trt.benchmarks.costs.opening_cost [--json]
 
-Each is a fresh interpreter, five times, median seconds. The checkpoint is the tiny random one: nothing but software
-is measured. Both read the same files, warm in the page cache.
+Each is a fresh interpreter, five times, median seconds. The checkpoint is the tiny random one: nothing but software is
+measured. Both read the same files, warm in the page cache.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ print(imported - start, opened - imported, done - opened)
 
 
 def time_it(code: str, *arguments: str, repeat: int) -> dict[str, float]:
+    """Run a program in fresh interpreters and return the median seconds of its three parts.
+
+    Raise ChildError if it fails.
+    """
     runs = []
     for _ in range(repeat):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
@@ -64,6 +68,7 @@ def time_it(code: str, *arguments: str, repeat: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Measure and print what opening costs."""
     parser = argparse.ArgumentParser(description="What opening costs, beside diffusers.")
     parser.add_argument("--repeat", type=positive, default=5)
     parser.add_argument("--json", action="store_true")

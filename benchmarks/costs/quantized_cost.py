@@ -1,4 +1,4 @@
-"""What does a quantized denoiser of FLUX.1's width weigh, and what do quantizing and compiling it take?
+"""Measures what a quantized denoiser of FLUX.1's width weighs, and what quantizing and compiling it take.
 
     python -m kontext_trt.benchmarks.costs.quantized_cost --recipe fp8 --blocks 1+1 --blocks 2+2
     python -m kontext_trt.benchmarks.costs.quantized_cost --recipe nvfp4 --blocks 19+38
@@ -42,7 +42,7 @@ MODULE = "kontext_trt.benchmarks.costs.quantized_cost"
 
 
 def make_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
-    """A bf16 bundle whose transformer has full-width blocks of zeros that take no disk."""
+    """Export a bf16 bundle whose transformer has full-width blocks of zeros that take no disk."""
     from ...export.checkpoint import open_checkpoint
     from ...export.configs import TransformerConfig
     from ...export.export import ExportOptions, Precision, export_bundle
@@ -63,7 +63,7 @@ def make_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
 
 
 def quantize(folder: Path, recipe: RecipeName) -> None:
-    """Child: quantize FOLDER/bundle, with made-up ranges, to FOLDER/quantized."""
+    """Quantize FOLDER/bundle, with made-up ranges, to FOLDER/quantized, in a child process."""
     import onnx_ir as ir
 
     from ...export.graphs.linears import find_linears
@@ -80,7 +80,7 @@ def quantize(folder: Path, recipe: RecipeName) -> None:
 
 
 def fill_with_random_bytes(path: Path) -> None:
-    """Weights become any codes, E4M3 scales ordinary numbers, float32 scales 0.001."""
+    """Make weights any codes, E4M3 scales ordinary numbers, and float32 scales 0.001."""
     draw = np.random.default_rng(0)
     data = np.memmap(path, np.uint8, mode="r+")
     for name, entry in TensorFile.open(path).tensors.items():
@@ -96,7 +96,7 @@ def fill_with_random_bytes(path: Path) -> None:
 
 
 def with_random_weights(bundle: Bundle) -> Bundle:
-    """The bundle with its quantized weights exchanged, and the exchange written in its manifest."""
+    """Replace a bundle's quantized weights by random ones, its manifest as well, and open it again."""
     from ...export.export import weights_record
 
     file = next((bundle.path / WEIGHTS).glob("denoiser.*.safetensors"))
@@ -110,6 +110,7 @@ def with_random_weights(bundle: Bundle) -> Bundle:
 def measure(
     blocks: tuple[int, int], recipe: RecipeName, gpu: str, work: Path | None, compile_it: bool
 ) -> dict[str, Any]:
+    """Quantize a denoiser of so many double+single blocks, compile it if asked to, and return what that took."""
     doubles, singles = blocks
     with tempfile.TemporaryDirectory(dir=work) as name:
         folder = Path(name)
@@ -155,7 +156,7 @@ FITTED = ("weight_gb", "quantize_seconds", "quantize_peak_gb", "plan_weight_gb",
 
 
 def fit(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Each cost of the whole, by a line over the bytes of bf16 weights."""
+    """Return each cost of the whole, by a line over the bytes of bf16 weights."""
     from ...export.graphs.trace import expected_tensors
 
     whole = 2e-9 * sum(prod(shape) for shape in expected_tensors("denoiser", ModelConfig()).values())
@@ -176,6 +177,7 @@ def main(
     work: Annotated[Path | None, typer.Option(help="Where weights and plans go while it runs.")] = None,
     child: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
+    """Measure what a quantized denoiser weighs and takes."""
     counts = [parse_blocks(one) for one in blocks]
     require_export()
     quiet_libraries()

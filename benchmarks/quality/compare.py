@@ -1,4 +1,4 @@
-"""Comparing a quantized bundle with the one it was made from, and finding what to keep for a budget of error."""
+"""Compares a quantized bundle with the one it was made from, and finds what to keep for a budget of error."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ...engine.system.files import atomic_folder
 from ...export.emulate.torch_device import TorchDevice
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
+from ..environment import require_report
 from .metrics import cosine, decibels, psnr_db, sqnr_db, ssim
 from .noise import DenoiserPair, choose_exclusions
-from .plot import draw, side_by_side
-from .probe import Case, Inputs, WitnessExecutor
+from .probe import CompareCase, Inputs, WitnessExecutor
 from .report import CaseReport, Comparison, StepError
 
 REPORTS = "reports"
@@ -29,8 +29,14 @@ REPORTS = "reports"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions:
-    """`steps` None takes the bundle's default. `layers` also looks at each quantized layer alone, which takes a run of
-    the denoiser a layer. `budget_db` asks which layers to keep for this SQNR of the prediction."""
+    """Holds the options of a comparison.
+
+    Attributes:
+        steps: Steps of each request; None takes the bundle's default.
+        device: Where torch computes.
+        layers: Also look at each quantized layer alone, which takes a run of the denoiser per layer.
+        budget_db: Ask which layers to keep for this SQNR of the prediction, in dB.
+    """
 
     steps: int | None = None
     device: TorchDevice = TorchDevice.AUTO
@@ -41,7 +47,7 @@ class CompareOptions:
 def compare_bundles(
     reference: Bundle,
     other: Bundle,
-    cases: Sequence[Case],
+    cases: Sequence[CompareCase],
     options: CompareOptions | None = None,
     progress: Progress | None = None,
 ) -> tuple[Comparison, Path]:
@@ -49,8 +55,14 @@ def compare_bundles(
 
     Torch runs both: it emulates what is quantized, so FP4 can be compared without a GPU that has it.
 
-    Raises QuantizationError if the bundles are of different models, or there is no case.
+    Raises:
+        MissingDependencyError: No plot can be drawn.
+        QuantizationError: The bundles are of different models, or there is no case.
     """
+    require_report()
+    from ..figures import png
+    from .plot import draw, side_by_side
+
     options, progress = options or CompareOptions(), progress or Silent()
     if not cases:
         raise QuantizationError("a comparison needs a request at least")
@@ -75,7 +87,7 @@ def compare_bundles(
     folder = other.path / REPORTS / f"against-{reference.fingerprint[:12]}"
     with atomic_folder(folder, replace=True) as temporary:
         made.save(temporary / "comparison.json")
-        draw(made).save(temporary / "errors.png")
+        (temporary / "errors.png").write_bytes(png(draw(made)))
         for index, (one, two) in enumerate(results, 1):
             side_by_side(one.image, two.image).save(temporary / f"pictures-{index}.png")
     return made, folder
@@ -115,7 +127,7 @@ def _comparison(
 
 
 def _case_report(
-    case: Case,
+    case: CompareCase,
     wanted: Result,
     found: Result,
     wanted_latents: Sequence[NDArray[np.float32]],

@@ -1,4 +1,4 @@
-"""How far one array is from another."""
+"""Measures how far one array is from another."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ Array = NDArray[np.float64]
 
 
 def decibels(signal: float, noise: float) -> float:
-    """10 log10 of a ratio of energies; infinite without noise."""
+    """Return 10 log10 of a ratio of energies; infinite without noise."""
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 def sqnr_db(reference: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Energy of the reference over that of the difference, in dB."""
+    """Return the energy of the reference over that of the difference, in dB."""
     wide = reference.astype(np.float64)
     return decibels(float(np.sum(wide**2)), float(np.sum((wide - other) ** 2)))
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the cosine of the angle between two arrays of one shape, taken as vectors."""
     a, b = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
     return float(a @ b / math.sqrt(float(a @ a) * float(b @ b)))
 
 
 def psnr_db(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Of pictures of 8 bits: 255 squared over the mean squared difference."""
+    """Return the PSNR of two pictures of 8 bits, in dB: 255 squared over the mean squared difference."""
     return decibels(255.0**2, float(np.mean((one.astype(np.float64) - other) ** 2)))
 
 
 def ssim(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Structural similarity of two pictures (h, w, c) of 8 bits, the mean over pixels and channels; 1 for equal ones.
+    """Return the structural similarity of two pictures (h, w, c) of 8 bits, the mean over pixels and channels.
 
-    A Gaussian window of 11 pixels with a deviation of 1.5. Source: Wang et al., Image quality assessment (2004).
+    It is 1 for equal ones. The window is a Gaussian of 11 pixels with a deviation of 1.5. Source: Wang et al., Image
+    quality assessment (2004).
     """
     a, b = one.astype(np.float64), other.astype(np.float64)
     mean_a, mean_b = _blur(a), _blur(b)
@@ -49,7 +51,7 @@ def ssim(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 
 def _blur(x: Array) -> Array:
-    """Where the window fits, so edges are left out."""
+    """Return the blurred array where the window fits, so edges are left out."""
     offsets = np.arange(-5, 6)
     window = np.exp(-(offsets**2) / (2 * 1.5**2))
     window /= window.sum()

@@ -1,4 +1,4 @@
-"""Where a quantized denoiser's error comes from: by block as it grows, and by layer as each contributes.
+"""Finds where a quantized denoiser's error comes from: by block as it grows, and by layer as each contributes.
 
 Both denoisers get the inputs that the reference saw, so that one step's error is not mixed with that of steps before.
 """
@@ -23,7 +23,10 @@ BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockError:
-    """`sqnr_db` of a block's output, all error up to there included. Double blocks have two: image and text."""
+    """Holds the error of a block's output: `sqnr_db`, all error up to there included.
+
+    Double blocks have two: image and text.
+    """
 
     block: str
     stream: str
@@ -32,9 +35,12 @@ class BlockError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerError:
-    """One quantized layer. `noise` is the energy of the step's error if it alone is quantized, over that of the step's
-    change of the latents. `share` is its part of all layers' noise, and `gain_db` what the prediction would gain if it
-    were kept, noises being taken as independent."""
+    """Holds what one quantized layer contributes.
+
+    `noise` is the energy of the step's error if it alone is quantized, over that of the step's change of the latents.
+    `share` is its part of all layers' noise, and `gain_db` what the prediction would gain if it were kept, noises being
+    taken as independent.
+    """
 
     layer: str
     noise: float
@@ -43,7 +49,7 @@ class LayerError:
 
 
 class DenoiserPair:
-    """The reference's denoiser and the quantized one, on the same recorded `steps`."""
+    """Runs the reference's denoiser and the quantized one, on the same recorded `steps`."""
 
     def __init__(self, reference: WitnessExecutor, quantized: WitnessExecutor, steps: Sequence[Inputs]) -> None:
         self._reference, self._quantized = reference.module("denoiser"), quantized.module("denoiser")
@@ -58,11 +64,11 @@ class DenoiserPair:
         )
 
     def _pairs(self) -> Iterator[tuple[Inputs, Tensor]]:
-        """Each step's inputs, and the latents that the reference makes of them."""
+        """Return each step's inputs, and the latents that the reference makes of them."""
         return zip(self._steps, self._wanted, strict=True)
 
     def block_errors(self) -> list[BlockError]:
-        """SQNR of every block's output, over all the steps."""
+        """Return the SQNR of every block's output, over all the steps."""
         energies: dict[tuple[str, str], list[float]] = {}
         for inputs in self._steps:
             wanted = self._block_outputs(self._reference, inputs)
@@ -102,12 +108,12 @@ class DenoiserPair:
         return run_module(denoiser, "denoiser", inputs)["next_latents"]
 
     def noise(self, quantized: Sequence[str]) -> float:
-        """Energy of the error if these layers alone are quantized, over that of the change that the steps make."""
+        """Return the energy of the error if these layers alone are quantized, over that of the steps' own change."""
         with self._with_layers(quantized) as denoiser:
             return sum(energy(self._run(denoiser, inputs) - wanted) for inputs, wanted in self._pairs()) / self._signal
 
     def layer_errors(self, on_layer: Callable[[], None]) -> list[LayerError]:
-        """Every quantized layer, the worst first. Runs the denoiser once a layer and step."""
+        """Return every quantized layer's error, the worst first; this runs the denoiser once per layer and step."""
         noises: dict[str, float] = {}
         for name in self.layers:
             noises[name] = self.noise([name])
@@ -125,7 +131,7 @@ class DenoiserPair:
 
     @contextmanager
     def _with_layers(self, quantized: Sequence[str]) -> Iterator[nn.Module]:
-        """The reference with these of its layers exchanged for the quantized ones."""
+        """Give the reference with these of its layers exchanged for the quantized ones."""
         own = {name: self._reference.get_submodule(name) for name in quantized}
         try:
             for name in quantized:
@@ -137,14 +143,17 @@ class DenoiserPair:
 
 
 def energy(x: Tensor) -> float:
+    """Return the sum of squares, in float64."""
     return float(x.to(torch.float64).square().sum())
 
 
 def choose_exclusions(pair: DenoiserPair, errors: Sequence[LayerError], budget_db: float) -> tuple[list[str], float]:
-    """The fewest layers to keep, taken in the order of their noise, that bring the prediction's SQNR to the budget.
+    """Find the fewest layers to keep that bring the prediction's SQNR to the budget, taken in the order of their noise.
 
-    Returns them and the SQNR that was then measured, which is the reference's own if every layer had to be kept. Found
-    by bisection: keeping more never adds noise but for chance, and each try is measured.
+    They are found by bisection: keeping more never adds noise but for chance, and each try is measured.
+
+    Returns:
+        The layers, and the SQNR that was then measured, which is the reference's own if every layer had to be kept.
     """
     order = [error.layer for error in errors]
 

@@ -1,42 +1,46 @@
-"""A comparison as one PNG: error by step, by block and by layer. Drawn with Pillow, which is there already."""
+"""Draws a comparison as one PNG: error by step, by block and by layer; and puts pictures beside each other."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
+from ..figures import DPI, INK, PALETTE, QUIET, SMALL, TEXT, TITLE, new_figure, style_axes
 from .report import Comparison
 
-WIDTH, HEIGHT = 900, 300
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 40
-INK, GRID = (30, 30, 30), (215, 215, 215)
-COLORS = ((31, 96, 170), (200, 90, 30), (60, 140, 70), (140, 70, 150), (120, 120, 120))
+WIDTH, PANEL = 9.0, 3.0
+"""The width of the plot and the height of a panel, in inches."""
+MARKED = 60
+"""The most points of a line that get a mark each."""
+PANEL_PIXELS = round(PANEL * DPI)
 
 
-def draw(comparison: Comparison) -> Image.Image:
-    """Panels below each other: latents' SQNR after each step, a line a case; SQNR of blocks; the layers' noise."""
+def draw(comparison: Comparison) -> Figure:
+    """Draw panels below each other.
+
+    They are the latents' SQNR after each step, one line per case; the SQNR of blocks; the layers' noise.
+    """
     steps = {f"seed {case.seed}": [step.sqnr_db for step in case.steps] for case in comparison.cases}
     streams: dict[str, list[float]] = {}
     for error in comparison.blocks:
         streams.setdefault(error.stream or "single blocks", []).append(error.sqnr_db)
-    panels = [
-        _lines("latents after each step, SQNR in dB", steps),
-        _lines("output of each block, SQNR in dB", streams),
-    ]
+    figure = new_figure(WIDTH, PANEL * (3 if comparison.layers else 2))
+    panels = figure.subplots(3 if comparison.layers else 2, squeeze=False)[:, 0]
+    _decibels(panels[0], steps, "latents after each step", "step")
+    _decibels(panels[1], streams, "output of each block", "block")
     if comparison.layers:
-        shares = [100 * error.share for error in comparison.layers]
-        panels.append(_lines("layers from the worst, % of the noise", {"layers": shares}, from_zero=True))
-    sheet = Image.new("RGB", (WIDTH, HEIGHT * len(panels)), "white")
-    for index, panel in enumerate(panels):
-        sheet.paste(panel, (0, index * HEIGHT))
-    return sheet
+        _shares(panels[2], [100 * error.share for error in comparison.layers])
+    return figure
 
 
 def side_by_side(one: Image.Image, other: Image.Image) -> Image.Image:
-    """The reference's picture, the other's, and their difference, eight times as strong around grey."""
+    """Draw the reference's picture, the other's, and their difference, eight times as strong around grey."""
     change = np.asarray(other, np.int32) - np.asarray(one, np.int32)
     difference = Image.fromarray((128 + 8 * change).clip(0, 255).astype(np.uint8))
     sheet = Image.new("RGB", (3 * one.width + 2 * 8, one.height), "white")
@@ -45,42 +49,32 @@ def side_by_side(one: Image.Image, other: Image.Image) -> Image.Image:
     return sheet
 
 
-def _lines(
-    title: str, lines: dict[str, Sequence[float]] | dict[str, list[float]], *, from_zero: bool = False
-) -> Image.Image:
-    panel = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen, font = ImageDraw.Draw(panel), ImageFont.load_default()
-    values = [value for line in lines.values() for value in line if math.isfinite(value)]
-    low, high = _scale(values, from_zero)
-    most = max((len(line) for line in lines.values()), default=1)
-
-    def place(index: int, value: float) -> tuple[float, float]:
-        x = LEFT + (WIDTH - LEFT - RIGHT) * (index / (most - 1) if most > 1 else 0.5)
-        bounded = min(max(value, low), high)  # no noise at all is drawn at the top
-        return x, TOP + (HEIGHT - TOP - BOTTOM) * (high - bounded) / (high - low)
-
-    for part in range(5):
-        value = low + (high - low) * part / 4
-        y = place(0, value)[1]
-        pen.line((LEFT, y, WIDTH - RIGHT, y), fill=GRID)
-        pen.text((8, y - 6), f"{value:.3g}", fill=INK, font=font)
-    pen.text((LEFT, 12), title, fill=INK, font=font)
-    pen.text((LEFT, HEIGHT - 24), "1", fill=INK, font=font)
-    pen.text((WIDTH - RIGHT - 24, HEIGHT - 24), str(most), fill=INK, font=font)
+def _decibels(axes: Axes, lines: Mapping[str, Sequence[float]], title: str, what: str) -> None:
+    finite = [value for line in lines.values() for value in line if math.isfinite(value)]
+    top = max(finite, default=1.0)
     for number, (name, line) in enumerate(lines.items()):
-        color = COLORS[number % len(COLORS)]
-        points = [place(index, value) for index, value in enumerate(line)]
-        if len(points) > 1:
-            pen.line(points, fill=color, width=2)
-        for x, y in points:
-            pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=color)
-        pen.text((WIDTH - 150, 12 + 13 * number), name, fill=color, font=font)
-    return panel
+        shown = [min(value, top) for value in line]  # no noise at all is drawn at the top
+        _line(axes, shown, PALETTE[number % len(PALETTE)], name)
+    _finish(axes, title, what, "SQNR, dB")
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=SMALL, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _scale(values: Sequence[float], from_zero: bool) -> tuple[float, float]:
-    """Lower and upper end of an axis that shows all values."""
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    low = 0.0 if from_zero else math.floor(low / 5) * 5
-    high = high if from_zero else math.ceil(high / 5) * 5
-    return (low, high) if high > low else (low - 1, low + 1)
+def _shares(axes: Axes, shares: Sequence[float]) -> None:
+    _line(axes, shares, PALETTE[0], "layers")
+    axes.set_ylim(bottom=0)
+    _finish(axes, "layers from the worst", "layer", "share of the noise, %")
+
+
+def _line(axes: Axes, values: Sequence[float], colour: str, name: str) -> None:
+    marker = "o" if len(values) <= MARKED else ""
+    axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.5, marker=marker, markersize=4, label=name)
+
+
+def _finish(axes: Axes, title: str, x: str, y: str) -> None:
+    style_axes(axes, grid="y")
+    axes.set_xlim(left=0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_title(title, loc="left", fontsize=TITLE, color=INK)
+    axes.set_xlabel(x, fontsize=TEXT, color=QUIET)
+    axes.set_ylabel(y, fontsize=TEXT, color=QUIET)

@@ -1,4 +1,4 @@
-"""Running requests with a witness: what goes into one step of the denoiser, and what comes out of every step."""
+"""Runs requests with a witness: what goes into one step of the denoiser, and what comes out of every step."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ Inputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A request to compare on: an edit, or without `image` text to image. `size` None takes the model's own choice."""
+class CompareCase:
+    """Describes a request to compare on: an edit, or without `image` text to image.
+
+    `size` None takes the model's own choice.
+    """
 
     prompt: str
     seed: int
@@ -46,7 +49,7 @@ class WitnessExecutor(TorchExecutor):
         if component == "denoiser":
             self.latents.append(to_host(outputs["next_latents"]))
 
-    def serve(self, kontext: Kontext, case: Case) -> Result:
+    def serve(self, kontext: Kontext, case: CompareCase) -> Result:
         """Serve one case by `kontext`, whose executor this is; what was kept before is forgotten."""
         self.latents, self.middle = [], {}
         sampling = Sampling(seed=case.seed, steps=self._num_steps, size=case.size)

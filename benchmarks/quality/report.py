@@ -1,4 +1,4 @@
-"""What a comparison found, as data: kept as JSON, in which infinite decibels are null, and told as tables."""
+"""Holds what a comparison found: kept as JSON, in which infinite decibels are null, and told as tables."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from .noise import BlockError, LayerError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepError:
-    """After one step, each bundle on its own path from the same noise: `sqnr_db` and `cosine` of the latents, and
-    `relative`, the error's norm over the latents'."""
+    """Holds the error after one step, each bundle on its own path from the same noise.
+
+    `sqnr_db` and `cosine` are of the latents, and `relative` is the error's norm over the latents'.
+    """
 
     step: int
     sqnr_db: float
@@ -26,7 +28,7 @@ class StepError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseReport:
-    """One request, made by both."""
+    """Holds one request, made by both."""
 
     prompt: str
     seed: int
@@ -39,9 +41,12 @@ class CaseReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """`reference` and `other` are the bundles' fingerprints. `prediction_sqnr_db` is that of a step's change of the
+    """Holds what a comparison found.
+
+    `reference` and `other` are the bundles' fingerprints. `prediction_sqnr_db` is that of a step's change of the
     latents, all layers quantized, on the reference's own path; `keep` are the layers to keep for `budget_db`, and
-    `kept_sqnr_db` the prediction's SQNR with them."""
+    `kept_sqnr_db` the prediction's SQNR with them.
+    """
 
     reference: str
     other: str
@@ -61,7 +66,7 @@ class Comparison:
 
 
 def tables(comparison: Comparison, worst: int) -> Iterator[Table]:
-    """Pictures, steps of the first case, blocks, and the `worst` layers."""
+    """Yield tables of the pictures, the steps of the first case, the blocks, and the `worst` layers."""
     yield _table(
         ("case", "size", "PSNR dB", "SSIM", "last latents, SQNR dB"),
         (

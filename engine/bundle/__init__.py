@@ -1,1 +1,1 @@
-"""A bundle and what it is read from: its manifest, graphs and weights files."""
+"""Reads a bundle and what it is made of: its manifest, graphs and weights files."""

@@ -1,4 +1,4 @@
-"""A bundle: the folder that a user builds and the runtime opens."""
+"""Opens a bundle: the folder that a user builds and the runtime opens."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
 WEIGHTS = "graphs/weights"
-"""Under the graphs: ONNX allows external data beside or below the graph only."""
+"""The folder of weights, under the graphs: ONNX allows external data beside or below the graph only."""
 TOKENIZERS = "tokenizers"
 NETWORKS = "networks.json"
-"""The checkpoint's configuration, for what makes the networks anew: calibration and comparison."""
+"""The file of the checkpoint's configuration, for what makes the networks anew: calibration and comparison."""
 BUILT = ("plans", "caches")
-"""Folders of what was built from the graphs; `plan_store` and `caches` say what lies in them."""
+"""The folders of what was built from the graphs; `plans.store` and `plans.caches` say what lies in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """An opened bundle. Opening reads the manifest, graphs, tokenizers and the weights' headers, but no weights."""
+    """Holds an opened bundle.
+
+    Opening reads the manifest, graphs, tokenizers and the weights' headers, but no weights.
+    """
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:
-        """Raises BundleError, naming the file, if the bundle is missing, incomplete, altered, or of a newer schema."""
+        """Open the bundle at `path`.
+
+        Raises:
+            BundleError: The bundle is missing, incomplete, altered, or of another schema; the message names the file.
+        """
         path = Path(path)
         file = path / MANIFEST
         if not path.is_dir():
@@ -57,12 +64,12 @@ class Bundle:
 
     @classmethod
     def of(cls, bundle: Bundle | Path | str) -> Bundle:
-        """The bundle itself, or the one at a path, opened: for functions that take either."""
+        """Return the bundle itself, or open the one at a path; for functions that take either."""
         return bundle if isinstance(bundle, Bundle) else cls.open(bundle)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the bytes of every file, weights by their samples: what a picture's metadata refers to."""
+        """The SHA-256 over the bytes of every file, weights by their samples: what a picture's metadata refers to."""
         manifest = self.manifest
         digest = hashlib.sha256()
         for record in sorted(manifest.files, key=lambda record: record.path):
@@ -89,10 +96,14 @@ class Bundle:
             yield from _weights_problems(self.path, weights)
 
     def verify(self, *, whole: bool = False, on_bytes: Callable[[int], None] | None = None) -> list[str]:
-        """Every problem found, in words; an empty list for a sound bundle.
+        """Return every problem found, in words; an empty list for a sound bundle.
 
         Samples every tensor of the weights, and reads where the graphs point, which needs the onnx package; with
         `whole`, reads every byte of the weights whose full hash was recorded.
+
+        Args:
+            whole: Whether those bytes are read.
+            on_bytes: Is told the size of every chunk read.
         """
         problems = list(self._quick_problems())
         if problems:

@@ -1,4 +1,4 @@
-"""Reading a component's ONNX graph for the compiler: where its weights lie, and what it asks for."""
+"""Reads a component's ONNX graph for the compiler: where its weights lie, and what it asks for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUANTIZED = {NUMBER_TYPES[name].onnx: name for name in ("fp8", "nvfp4")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightPlace:
-    """Where an initializer's bytes lie."""
+    """Says where an initializer's bytes lie."""
 
     file: Path
     offset: int
@@ -30,7 +30,7 @@ class WeightPlace:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A parsed graph without its external weights. `data` are the file's bytes."""
+    """Holds a parsed graph without its external weights; `data` are the file's bytes."""
 
     path: Path
     data: bytes
@@ -38,7 +38,12 @@ class GraphFile:
 
     @classmethod
     def read(cls, path: Path) -> GraphFile:
-        """Raises MissingDependencyError without the onnx package, BundleError for a file that is no ONNX graph."""
+        """Read and parse the graph at `path`.
+
+        Raises:
+            MissingDependencyError: The onnx package is not installed.
+            BundleError: The file is no ONNX graph.
+        """
         try:
             import onnx
             from google.protobuf.message import DecodeError
@@ -52,7 +57,11 @@ class GraphFile:
 
     @cached_property
     def weights(self) -> Mapping[str, WeightPlace]:
-        """The place of each initializer that is external data."""
+        """The place of each initializer that is external data.
+
+        Raises:
+            BundleError: An initializer lies outside the bundle.
+        """
         places: dict[str, WeightPlace] = {}
         for tensor in self.proto.graph.initializer:
             if tensor.external_data:
@@ -69,14 +78,16 @@ class GraphFile:
 
     @property
     def num_attention(self) -> int:
-        """Attention operators, and softmaxes of those that are decomposed."""
+        """The number of Attention operators, and of softmaxes of those that are decomposed."""
         kinds = [node.op_type for node in self.proto.graph.node]
         return kinds.count("Attention") + kinds.count("Softmax")
 
     @cached_property
     def quantized_products(self) -> Mapping[str, str]:
-        """The matrix products that are to multiply in fp8 or nvfp4, by node name: those whose two operands are
-        dequantized from it."""
+        """The matrix products that are to multiply in fp8 or nvfp4, by node name.
+
+        They are those whose two operands are dequantized from it.
+        """
         producers = {output: node for node in self.proto.graph.node for output in node.output}
         products: dict[str, str] = {}
         for node in self.proto.graph.node:
@@ -88,7 +99,10 @@ class GraphFile:
 
     @property
     def quantized(self) -> str | None:
-        """fp8 or nvfp4 if the graph has initializers of that type; nvfp4 if both, whose block scales are fp8."""
+        """The number format of the graph's quantized initializers, fp8 or nvfp4; None if there are none.
+
+        It is nvfp4 if there are both, whose block scales are fp8.
+        """
         import onnx
 
         names = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in self.proto.graph.initializer}
@@ -97,7 +111,7 @@ class GraphFile:
 
 
 def _dequantized_format(name: str, producers: Mapping[str, Any]) -> str | None:
-    """The format that a value was dequantized from, followed through what only moves or widens it."""
+    """Return the format that a value was dequantized from, followed through what only moves or widens it."""
     node = producers.get(name)
     while node is not None and node.op_type in ("Transpose", "Cast"):
         node = producers.get(node.input[0])
@@ -107,7 +121,7 @@ def _dequantized_format(name: str, producers: Mapping[str, Any]) -> str | None:
 
 
 def misplaced_weights(graph: GraphFile, files: Mapping[Path, TensorFile]) -> list[str]:
-    """The external initializers whose bytes do not lie within one tensor of a file of `files`."""
+    """Return the external initializers whose bytes do not lie within one tensor of a file of `files`."""
     tensors = {
         path: sorted((one.offset, one.size_bytes) for one in file.tensors.values()) for path, file in files.items()
     }
@@ -122,7 +136,11 @@ def misplaced_weights(graph: GraphFile, files: Mapping[Path, TensorFile]) -> lis
 
 
 def map_weights(graph: GraphFile) -> dict[str, NDArray[np.uint8]]:
-    """Each external initializer's bytes, mapped from its file: nothing is read before it is used."""
+    """Return each external initializer's bytes, mapped from its file: nothing is read before it is used.
+
+    Raises:
+        BundleError: A file ends before an initializer does.
+    """
     files: dict[Path, NDArray[np.uint8]] = {}
     mapped: dict[str, NDArray[np.uint8]] = {}
     for name, place in graph.weights.items():

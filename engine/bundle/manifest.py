@@ -1,4 +1,4 @@
-"""The bundle's manifest: what a bundle holds, in one JSON file of a versioned schema."""
+"""Defines the bundle's manifest: what a bundle holds, in one JSON file of a versioned schema."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..components import COMPONENTS, ModelDims, Precision
 from ..errors import BundleError
 
 SCHEMA = 2
-"""2: vae_decoder has a second output."""
+"""The schema of this version; since 2, vae_decoder has a second output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
-    """A file that we wrote. `path` is relative to the bundle, with forward slashes."""
+    """Describes a file that we wrote; `path` is relative to the bundle, with forward slashes."""
 
     path: str
     size_bytes: int
@@ -27,7 +27,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsRecord:
-    """A safetensors file that graphs point into.
+    """Describes a safetensors file that graphs point into.
 
     `origin` says how it came: "hardlink", "reflink" or "copy" of a checkpoint's file, or "converted" by us.
     `sample_sha256` covers the header and the first KiB of each tensor; `sha256` the whole file, where it was asked for.
@@ -43,10 +43,10 @@ class WeightsRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationRecord:
-    """How a graph was quantized.
+    """Says how a graph was quantized.
 
-    `recipe` is its name, `recipe_sha256` covers everything that it says, `calibration_sha256` the activation ranges
-    ("" where none were needed). `products` counts matrix products by format; `kept` names the layers that a user kept.
+    `recipe` is its name, `recipe_sha256` covers everything that it says, `calibration_sha256` the activation ranges (""
+    where none were needed). `products` counts matrix products by format; `kept` names the layers that a user kept.
     """
 
     recipe: str
@@ -58,7 +58,7 @@ class QuantizationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphRecord:
-    """One component's graph. `precision` is what it computes in but for what `quantization` says."""
+    """Describes one component's graph; `precision` is what it computes in but for what `quantization` says."""
 
     path: str
     precision: Precision
@@ -72,7 +72,7 @@ class GraphRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerRecord:
-    """A `tokenizers` file and how prompts are padded with it."""
+    """Names a `tokenizers` file, and says how prompts are padded with it."""
 
     path: str
     length: int
@@ -81,7 +81,10 @@ class TokenizerRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRecord:
-    """The noise schedule's constants and the request's defaults (kontext: shift 0.5 at 256 tokens, 1.15 at 4096)."""
+    """Holds the noise schedule's constants and the request's defaults.
+
+    Those of FLUX.1 Kontext are a shift of 0.5 at 256 tokens and of 1.15 at 4096.
+    """
 
     base_tokens: int = 256
     max_tokens: int = 4096
@@ -93,7 +96,7 @@ class FlowRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecord:
-    """What the runtime needs to know of the model. `sizes` are its trained (width, height) in pixels."""
+    """Holds what the runtime needs to know of the model; `sizes` are its trained (width, height) in pixels."""
 
     dims: ModelDims
     num_double_blocks: int
@@ -106,7 +109,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything a bundle holds. `source` is the checkpoint as the user named it."""
+    """Lists everything a bundle holds; `source` is the checkpoint as the user named it."""
 
     schema: int
     producer: str
@@ -124,7 +127,11 @@ class Manifest:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Raises BundleError if the manifest is malformed or of another schema than this version's."""
+    """Read a manifest; `where` names it in errors.
+
+    Raises:
+        BundleError: The manifest is malformed or of another schema than this version's.
+    """
     try:
         raw: Any = msgspec.json.decode(data)
         schema = raw["schema"]
@@ -151,7 +158,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
 
 
 def _check_paths(manifest: Manifest, where: str) -> None:
-    """Every file must be listed, and lie in the bundle: a manifest may come from anywhere."""
+    """Raise BundleError unless every file is listed, and lies in the bundle: a manifest may come from anywhere."""
     files = {record.path for record in manifest.files}
     weights = {record.path for record in manifest.weights}
     for path in files | weights:

@@ -1,4 +1,4 @@
-"""Reading safetensors headers with nothing but the standard library.
+"""Reads safetensors headers with nothing but the standard library.
 
 Source of the format: huggingface/safetensors README (8 bytes little-endian header length, JSON header, then the data).
 """
@@ -23,7 +23,7 @@ SAMPLE_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorEntry:
-    """One tensor in a file. `offset` and `size_bytes` count from the start of the file."""
+    """Describes one tensor in a file; `offset` and `size_bytes` count bytes, from the start of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFile:
-    """A safetensors file whose header has been read and checked against the file's size; no data is read."""
+    """Holds the header of a safetensors file, checked against the file's size; no data is read."""
 
     path: Path
     size_bytes: int
@@ -47,7 +47,11 @@ class TensorFile:
 
     @classmethod
     def open(cls, path: Path) -> TensorFile:
-        """Raises CheckpointError, naming the file, if it is not a whole safetensors file."""
+        """Read the header of the file at `path`.
+
+        Raises:
+            CheckpointError: It is not a whole safetensors file; the message names it.
+        """
         try:
             size = path.stat().st_size
             with path.open("rb") as file:
@@ -68,7 +72,10 @@ class TensorFile:
         )
 
     def sample_sha256(self) -> str:
-        """SHA-256 over the header and the first KiB of every tensor: tells two fine-tunes apart in milliseconds."""
+        """Return the SHA-256 over the header and the first KiB of every tensor.
+
+        It tells two fine-tunes apart in milliseconds.
+        """
         digest = hashlib.sha256(self.header_sha256.encode())
         with self.path.open("rb") as file:
             for entry in sorted(self.tensors.values(), key=lambda entry: entry.offset):
@@ -78,7 +85,7 @@ class TensorFile:
 
 
 def read_header_sha256(path: Path) -> str:
-    """The hash that `TensorFile.header_sha256` holds, without parsing the header."""
+    """Return the hash that `TensorFile.header_sha256` holds, without parsing the header."""
     with path.open("rb") as file:
         prefix = file.read(8)
         if len(prefix) < 8:

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: this folder is the only place that knows how they differ.
+"""Hides how TensorRT and TensorRT-RTX differ: this folder is the only place that knows.
 
 Neither is imported before `load_flavour` is called. Everything else works with `Flavour` and with `Flavour.trt`, whose
 names outside this folder exist in both.
@@ -16,7 +16,10 @@ __all__ = ["ContextMaker", "Flavour", "FlavourName", "installed_flavours", "load
 
 
 class FlavourName(str, Enum):
-    """TENSORRT builds on the GPU that it is for. TENSORRT_RTX builds ahead of time, for GPUs that need not be there."""
+    """Names the libraries.
+
+    TENSORRT builds on the GPU that it is for. TENSORRT_RTX builds ahead of time, for GPUs that need not be there.
+    """
 
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt_rtx"
@@ -27,12 +30,12 @@ class FlavourName(str, Enum):
 
 
 def installed_flavours() -> tuple[FlavourName, ...]:
-    """Which packages are installed, without importing them."""
+    """Return which packages are installed, without importing them."""
     return tuple(name for name in FlavourName if importlib.util.find_spec(name.value) is not None)
 
 
 def load_flavour(name: FlavourName) -> Flavour:
-    """Import the library. Raises MissingDependencyError with the command that installs it."""
+    """Import the library; raise MissingDependencyError with the command that installs it."""
     try:
         if name is FlavourName.TENSORRT_RTX:
             from .tensorrt_rtx import TensorRtRtx

@@ -1,4 +1,4 @@
-"""Attention layers in a parsed network: the parser's bindings do not hand them out as what they are."""
+"""Finds attention layers in a parsed network: the parser's bindings do not hand them out as what they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def mark_decomposable(trt: Any, network: Any) -> int:
-    """Mark every IAttention as decomposable and return their number. TensorRT before 10.14 has none."""
+    """Mark every IAttention as decomposable and return their number; TensorRT before 10.14 has none."""
     if not hasattr(trt, "IAttentionOutputLayer"):
         return 0
     count = 0

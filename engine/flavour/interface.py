@@ -1,4 +1,4 @@
-"""What a flavour answers."""
+"""Defines what a flavour answers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class ContextMaker(Protocol):
     """Makes execution contexts whose memory the caller manages."""
 
     def create(self, engine: Any) -> Any:
-        """None if that failed."""
+        """Return an execution context of `engine`; None if that failed."""
         ...
 
     def recordable(self, context: Any, stream: int) -> bool:
-        """Whether an execution may be recorded in a CUDA graph now."""
+        """Return whether an execution may be recorded in a CUDA graph now."""
         ...
 
     def close(self) -> None:
@@ -24,28 +24,31 @@ class ContextMaker(Protocol):
 
 
 class Flavour(Protocol):
-    """One of the two libraries, imported."""
+    """Stands for one of the two libraries, imported."""
 
     name: str
     version: str
-    """Exact: plans open with no other."""
+    """The exact version: plans open with no other."""
     trt: Any
     """The library's module."""
     ahead_of_time: bool
-    """Builds without the GPU that the plan is for."""
+    """True if it builds without the GPU that the plan is for."""
     times_tactics: bool
-    """Measures kernels while it builds, so a timing cache shortens the next build."""
+    """True if it measures kernels while it builds, so that a timing cache shortens the next build."""
     needs_driver: tuple[str, ...]
-    """Build options that fail where there is no CUDA driver."""
+    """The build options that fail where there is no CUDA driver."""
 
     @property
     def capabilities(self) -> tuple[str, ...] | None:
-        """The compute capabilities that it compiles for ("sm_89"), by the library's own word. None: its GPU's."""
+        """The compute capabilities that it compiles for ("sm_89"), by the library's own word.
+
+        It is None for its GPU's.
+        """
         ...
 
     @property
     def weights_by_pointer(self) -> bool:
-        """The parser takes weights where they lie, so that they need not be read into memory first."""
+        """True if the parser takes weights where they lie, so that they need not be read into memory first."""
         ...
 
     @property
@@ -54,7 +57,7 @@ class Flavour(Protocol):
         ...
 
     def serialize(self, builder: Any, network: Any, config: Any, writer: Any) -> bool:
-        """Build, and give the plan to `writer.write`: in pieces where the library can. False if that failed."""
+        """Build, and give the plan to `writer.write`, in pieces where the library can; return False if that failed."""
         ...
 
     def set_capability(self, config: Any, capability: str) -> None:
@@ -62,20 +65,26 @@ class Flavour(Protocol):
         ...
 
     def allow_decomposed_attention(self, network: Any) -> int:
-        """Let attention without a dedicated kernel become several; returns how many attention layers there are.
+        """Let attention without a dedicated kernel become several; return how many attention layers there are.
 
         Where a dedicated kernel exists it is still taken.
         """
         ...
 
     def refusal(self, plan: memoryview) -> str:
-        """Why the library itself would not open a plan here; "" if it would, or cannot tell beforehand."""
+        """Return why the library itself would not open a plan here; "" if it would, or cannot tell beforehand."""
         ...
 
     def contexts(self, cache: Path) -> ContextMaker:
-        """`cache` is where kernels that were finished at first run are kept, by a flavour that does so."""
+        """Return a maker of contexts.
+
+        `cache` is where kernels that were finished at first run are kept, by a flavour that does so.
+        """
         ...
 
     def compatibility_flags(self) -> Mapping[str, Any]:
-        """Hardware compatibility levels by the names that build options use; empty where the flavour has none."""
+        """Return hardware compatibility levels by the names that build options use.
+
+        There are none where the flavour has none.
+        """
         ...

@@ -1,4 +1,4 @@
-"""TensorRT 10.12 to 11.x: builds and times kernels on the GPU that the plan is for."""
+"""Implements the flavour of TensorRT 10.12 to 11.x, which builds and times kernels on the GPU that the plan is for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .attention import mark_decomposable
 
 
 class Contexts:
-    """See `ContextMaker`. TensorRT's kernels are finished when it is built."""
+    """Implements `ContextMaker`: TensorRT's kernels are finished when it is built."""
 
     def __init__(self, trt: Any) -> None:
         self._trt = trt
@@ -24,11 +24,11 @@ class Contexts:
         return True
 
     def close(self) -> None:
-        """Nothing to keep."""
+        """Do nothing: there is nothing to keep."""
 
 
 class TensorRt:
-    """See `Flavour`."""
+    """Implements `Flavour` for TensorRT."""
 
     name = "tensorrt"
     ahead_of_time = False
@@ -59,7 +59,7 @@ class TensorRt:
         return plan is not None and writer.write(memoryview(plan)) == plan.nbytes
 
     def set_capability(self, config: Any, capability: str) -> None:
-        """Nothing to set: it compiles for the GPU that it runs on."""
+        """Set nothing: it compiles for the GPU that it runs on."""
 
     def allow_decomposed_attention(self, network: Any) -> int:
         return mark_decomposable(self.trt, network)

@@ -1,4 +1,7 @@
-"""TensorRT-RTX 1.7: compiles ahead of time, for a list of GPU generations, and finishes on the GPU at first run."""
+"""Implements the flavour of TensorRT-RTX 1.7.
+
+It compiles ahead of time, for a list of GPU generations, and finishes on the GPU at first run.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class Contexts:
-    """See `ContextMaker`. Kernels are finished for the shapes in use before they run, not behind their back, and graphs
-    are recorded by us, not by the library."""
+    """Implements `ContextMaker`.
+
+    Kernels are finished for the shapes in use before they run, not behind their back, and graphs are recorded by us,
+    not by the library.
+    """
 
     def __init__(self, trt: Any, path: Path) -> None:
         self._trt, self._path = trt, path
@@ -52,7 +58,7 @@ class Contexts:
 
 
 class TensorRtRtx:
-    """See `Flavour`."""
+    """Implements `Flavour` for TensorRT-RTX."""
 
     name = "tensorrt_rtx"
     ahead_of_time = True
@@ -66,7 +72,7 @@ class TensorRtRtx:
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """What the ComputeCapability enumeration names."""
+        """The compute capabilities that the ComputeCapability enumeration names."""
         found = (re.fullmatch(r"SM(\d+)", name) for name in self.trt.ComputeCapability.__members__)
         return tuple(f"sm_{match[1]}" for match in found if match)
 

@@ -1,1 +1,1 @@
-"""The machine: files, locks, memory, GPUs, processes. Nothing here knows what a bundle or a plan is."""
+"""Asks the machine: files, locks, memory, GPUs, processes; nothing here knows what a bundle or a plan is."""

@@ -1,4 +1,4 @@
-"""One hash over large files that several cores can compute at once.
+"""Computes one hash over large files, which several cores can do at once.
 
 The hash of a file is the SHA-256 over the SHA-256 of each of its 16 MiB chunks, in order, and its length.
 """
@@ -20,7 +20,7 @@ class _Digest(Protocol):
 
 
 class ChunkedHash:
-    """Of bytes that arrive in pieces of any size."""
+    """Hashes bytes that arrive in pieces of any size."""
 
     def __init__(self) -> None:
         self._digests = hashlib.sha256()
@@ -43,7 +43,7 @@ class ChunkedHash:
         self._chunk, self._filled = hashlib.sha256(), 0
 
     def hexdigest(self) -> str:
-        """Ends the hash: nothing may be added after it."""
+        """Return the hash and end it: nothing may be added after that."""
         if self._filled:
             self._finish_chunk()
         self._digests.update(self.size_bytes.to_bytes(8, "little"))
@@ -51,7 +51,10 @@ class ChunkedHash:
 
 
 def hash_buffer(buffer: memoryview, on_bytes: Callable[[int], None] | None = None) -> str:
-    """The hash of a buffer, or a mapped file, on all cores (hashlib releases the interpreter's lock)."""
+    """Return the hash of a buffer, or a mapped file, computed on all cores (hashlib releases the interpreter's lock).
+
+    `on_bytes` is told the size of every chunk that was hashed.
+    """
 
     def digest(start: int) -> bytes:
         return hashlib.sha256(buffer[start : start + CHUNK_BYTES]).digest()

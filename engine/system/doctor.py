@@ -1,4 +1,4 @@
-"""What this machine can do, what it lacks, and the command that mends it."""
+"""Finds what this machine can do, what it lacks, and the command that mends it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .gpus import Gpu, find_gpus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartReport:
-    """One thing a user may want to do. A package's version is None where it is missing."""
+    """Describes one thing a user may want to do; a package's version is None where it is missing."""
 
     name: str
     packages: Mapping[str, str | None]
@@ -22,7 +22,7 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What `diagnose` found: the machine, and what can be done on it."""
+    """Describes the machine, and everything that a user may want to do on it."""
 
     python: str
     platform: str

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever opened, and naming their bytes."""
+"""Writes files so that nothing half-written is ever opened, and names their bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
 
 
 def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a whole file, in hex. `on_bytes` is told the size of every chunk read."""
+    """Return the SHA-256 of a whole file, in hex; `on_bytes` is told the size of every chunk read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -41,7 +41,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` whole, on a clean exit, or not at all."""
+    """Give a binary file that appears at `path` whole, on a clean exit, or not at all."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
@@ -59,9 +59,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A folder filled under a temporary name, which appears at `path` on a clean exit.
+    """Give a folder to fill under a temporary name, which appears at `path` on a clean exit.
 
-    With `replace` it takes the place of what is there; without, FileExistsError if something is there by then.
+    With `replace` it takes the place of what is there.
+
+    Raises:
+        FileExistsError: Something is at `path` by then, and `replace` is not set.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -87,7 +90,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """Read, not set and set back: other threads create files, too."""
+    """Read the mask, not set and set it back: other threads create files, too."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)
@@ -95,12 +98,12 @@ def _umask() -> int:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether there is something at `path`; an empty folder is nothing."""
+    """Return whether there is something at `path`; an empty folder is nothing."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def free_path(path: Path) -> Path:
-    """`path`, or where something has that name the first free one of NAME-2.SUFFIX, NAME-3.SUFFIX and so on."""
+    """Return `path`, or where something has that name the first free one of NAME-2.SUFFIX, NAME-3.SUFFIX and so on."""
     number, free = 1, path
     while free.exists():
         number += 1
@@ -122,8 +125,10 @@ def share_folder(source: Path, target: Path, *, ignore: Sequence[str] = ()) -> N
 def share_file(source: Path, target: Path) -> str:
     """Make `target` hold the bytes of `source` without copying them where the file system allows; it must not exist.
 
-    Returns how: "reflink" (shared blocks: btrfs, XFS), "hardlink", or "copy" (another file system). Links in `source`
-    itself are followed, so a file in a hub cache gives its blob.
+    Links in `source` itself are followed, so a file in a hub cache gives its blob.
+
+    Returns:
+        How: "reflink" (shared blocks: btrfs, XFS), "hardlink", or "copy" (another file system).
     """
     source = source.resolve()
     if _reflink(source, target):

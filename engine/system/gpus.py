@@ -1,4 +1,4 @@
-"""The GPUs of this machine, asked of the CUDA driver alone."""
+"""Lists the GPUs of this machine, asked of the CUDA driver alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ATTRIBUTE_MAJOR, ATTRIBUTE_MINOR = 75, 76  # CUdevice_attribute
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One device. `major`.`minor` is its compute capability."""
+    """Describes one device; `major`.`minor` is its compute capability."""
 
     index: int
     name: str
@@ -20,7 +20,7 @@ class Gpu:
 
 
 def find_gpus() -> tuple[tuple[Gpu, ...], str]:
-    """The devices, and why there are none ("" if there are). Creates no CUDA context."""
+    """Return the devices, and why there are none ("" if there are); no CUDA context is created."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -46,7 +46,7 @@ def _describe(driver: ctypes.CDLL, index: int) -> Gpu:
 
 
 def pci_bus_id(index: int) -> str | None:
-    """Where a device sits ("0000:1b:00.0"), which other tools know it by; None if there is no such device."""
+    """Return where a device sits ("0000:1b:00.0"), which other tools know it by; None if there is no such device."""
     if index >= len(find_gpus()[0]):
         return None
     driver, device, bus = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0), ctypes.create_string_buffer(32)

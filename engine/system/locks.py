@@ -1,4 +1,4 @@
-"""Locks between processes. The kernel holds them, so a process that dies lets go."""
+"""Locks files between processes; the kernel holds the locks, so a process that dies lets go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock file `path` alone. `on_wait` is called once if another process has it."""
+    """Hold the lock file `path` alone; `on_wait` is called once if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -26,8 +26,10 @@ def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator
 
 @contextmanager
 def exclusive_if_free(path: Path, *, create: bool = True) -> Iterator[bool]:
-    """Hold the lock file `path` alone if nobody has it; says whether it is held. Without `create` nothing is written:
-    a file that is missing is nobody's."""
+    """Hold the lock file `path` alone if nobody has it, and say whether it is held.
+
+    Without `create` nothing is written: a file that is missing is nobody's.
+    """
     if not create and not path.exists():
         yield True
         return
@@ -41,13 +43,13 @@ def exclusive_if_free(path: Path, *, create: bool = True) -> Iterator[bool]:
 
 
 def hold_shared(descriptor: int) -> bool:
-    """Mark an open file as in use until it is closed. False if someone is about to delete it."""
+    """Mark an open file as in use until it is closed; return False if someone is about to delete it."""
     return _try(descriptor, fcntl.LOCK_SH)
 
 
 @contextmanager
 def unused(path: Path) -> Iterator[bool]:
-    """Whether nobody uses a file; while the block runs, nobody can begin to."""
+    """Say whether nobody uses a file; while the block runs, nobody can begin to."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield _try(descriptor, fcntl.LOCK_EX)

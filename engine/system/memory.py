@@ -1,4 +1,4 @@
-"""Memory of this machine and of processes, from /proc and the control group."""
+"""Reads the memory of this machine and of processes from /proc and the control group."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ _PROC = Path("/proc")
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Memory that a process holds and no file backs; 0 if it has ended."""
+    """Return the memory that a process holds and no file backs, in bytes; 0 if it has ended."""
     return _field(_PROC / f"{pid}/status", r"RssAnon:\s+(\d+) kB") * 1024
 
 
 def available_bytes() -> int:
-    """What a new process may take: what the kernel calls available, or less if the control group leaves less."""
+    """Return the bytes that a new process may take.
+
+    They are what the kernel calls available, or less if the control group leaves less.
+    """
     free = _field(_PROC / "meminfo", r"MemAvailable:\s+(\d+) kB") * 1024
     limit = _field(_CGROUP / "memory.max", r"(\d+)") or _field(_CGROUP / "memory/memory.limit_in_bytes", r"(\d+)")
     if limit:
@@ -33,7 +36,7 @@ def available_bytes() -> int:
 
 
 def oom_kills() -> int:
-    """How often the kernel has ended a process for want of memory, since it started."""
+    """Return how often the kernel has ended a process for want of memory, since it started."""
     group = _field(_CGROUP / "memory.events", r"oom_kill (\d+)")
     return group + _field(_PROC / "vmstat", r"oom_kill (\d+)")
 
@@ -47,5 +50,5 @@ def _field(file: Path, pattern: str) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process has had, mapped files included."""
+    """Return the most memory that this process has had, in bytes, mapped files included."""
     return _field(Path("/proc/self/status"), r"VmHWM:\s+(\d+) kB") * 1024

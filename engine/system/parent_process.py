@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it, however that ends."""
+"""Ends a process with the one that started it, however that ends."""
 
 from __future__ import annotations
 

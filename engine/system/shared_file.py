@@ -1,4 +1,4 @@
-"""A file that several processes read and replace: what one adds, the next keeps."""
+"""Shares a file that several processes read and replace: what one adds, the next keeps."""
 
 from __future__ import annotations
 

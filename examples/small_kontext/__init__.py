@@ -1,0 +1,1 @@
+"""Trains the small Kontext and makes its checkpoint."""

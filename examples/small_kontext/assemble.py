@@ -1,8 +1,8 @@
-"""Make a diffusers folder of a training's state.
+"""Makes a diffusers folder of a training's state.
 
     python -m kontext_trt.examples.small_kontext.assemble RUN FOLDER
 
-The averaged weights, in bfloat16, as `FluxKontextPipeline.from_pretrained` and `kontext-trt export` read them.
+It holds the averaged weights, in bfloat16, as `FluxKontextPipeline.from_pretrained` and `kontext-trt export` read them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from .vocabulary import read_tokenizers
 
 
 def open_pipeline(state: Path) -> FluxKontextPipeline:
-    """The pipeline of a state's averaged weights, in float32. Raises CheckpointError if the state is not whole."""
+    """Return the pipeline of a state's averaged weights, in float32.
+
+    Raise CheckpointError if the state is not whole.
+    """
     progress, tensors = load_state(state)
     pipeline = new_pipeline(SMOKE if progress.smoke else SMALL, *read_tokenizers(progress.clip, progress.t5), 0)
     adams = {"vae": FlatAdam(pipeline.vae, torch.float32), "flow": flow_optimizer(pipeline, torch.float32)}
@@ -38,6 +41,7 @@ def open_pipeline(state: Path) -> FluxKontextPipeline:
 
 
 def main() -> None:
+    """Write the folder and print its size."""
     parser = argparse.ArgumentParser(description="Make a diffusers folder of a training's state.")
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)

@@ -1,7 +1,9 @@
-"""Samples to calibrate the small Kontext's quantization on: pictures and instructions of training, none of EditBench's.
+"""Writes samples to calibrate the small Kontext's quantization on.
 
-python -m kontext_trt.examples.small_kontext.calibration FOLDER [--count 48]
-kontext-trt calibrate BUNDLE FOLDER
+They are pictures and instructions of training, none of EditBench's.
+
+    python -m kontext_trt.examples.small_kontext.calibration FOLDER [--count 48]
+    kontext-trt calibrate BUNDLE FOLDER
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from ...benchmarks.program import positive, run_main
 from ...benchmarks.quality.editbench.samples import draw_sample
 
 FIRST_SEED = 2_000_000_000
-"""Beyond every seed of a training."""
+"""The first sample's seed, beyond every seed of a training."""
 
 
 def write_samples(folder: Path, count: int) -> None:
-    """Pictures and samples.csv, as `kontext-trt calibrate` reads them."""
+    """Write pictures and samples.csv, as `kontext-trt calibrate` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "samples.csv").open("w", newline="") as file:
         table = csv.writer(file)
@@ -35,6 +37,7 @@ def write_samples(folder: Path, count: int) -> None:
 
 
 def main() -> None:
+    """Write the samples."""
     parser = argparse.ArgumentParser(description="Write samples to calibrate on.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=positive, default=48)

@@ -1,4 +1,4 @@
-"""Make a training's state of a diffusers folder, to go on where it was assembled.
+"""Makes a training's state of a diffusers folder, to go on where it was assembled.
 
     python -m kontext_trt.examples.small_kontext.disassemble FOLDER RUN [--new-text]
     python -m kontext_trt.examples.small_kontext.train RUN --resume --minutes 24
@@ -20,14 +20,17 @@ from ...benchmarks.program import run_main
 from ...engine.errors import CheckpointError
 from .model import SMALL, SMOKE, flow_optimizer, new_pipeline
 from .optimizer import FlatAdam
-from .state import Progress, save_state
+from .state import TrainingProgress, save_state
 
 EPOCH = 100
-"""Samples are drawn from other seeds than in the training before."""
+"""The epoch, with which samples are drawn from other seeds than in the training before."""
 
 
-def state_of(folder: Path, *, new_text: bool = False) -> tuple[Progress, dict[str, Tensor]]:
-    """Raises CheckpointError if the folder cannot be opened."""
+def state_of(folder: Path, *, new_text: bool = False) -> tuple[TrainingProgress, dict[str, Tensor]]:
+    """Return the state of a training of the folder's weights; raise CheckpointError if the folder cannot be opened.
+
+    With `new_text` T5's encoder begins anew.
+    """
     try:
         pipeline = FluxKontextPipeline.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
@@ -40,7 +43,7 @@ def state_of(folder: Path, *, new_text: bool = False) -> tuple[Progress, dict[st
         "vae.average": FlatAdam(pipeline.vae, torch.float32).average.to(torch.bfloat16),
         "flow.average": flow_optimizer(pipeline, torch.float32).average.to(torch.bfloat16),
     }
-    progress = Progress(
+    progress = TrainingProgress(
         stage="flow",
         epoch=EPOCH,
         shift=pipeline.vae.config.shift_factor,
@@ -54,6 +57,7 @@ def state_of(folder: Path, *, new_text: bool = False) -> tuple[Progress, dict[st
 
 
 def main() -> None:
+    """Write the state and print how to go on."""
     parser = argparse.ArgumentParser(description="Make a training's state of a diffusers folder.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("run", type=Path)

@@ -1,4 +1,4 @@
-"""The second stage: transformer and text encoders learn the flow from noise to a picture's latents.
+"""Trains the second stage: transformer and text encoders learn the flow from noise to a picture's latents.
 
 Pictures of all shapes, with and without references, share a batch: image tokens are padded to the longest picture's,
 and nothing attends to the padding. One shape is what makes a step worth compiling and recording.
@@ -25,21 +25,26 @@ from .stream import BUCKETS, NUM_TOKENS
 from .vocabulary import CLIP_LENGTH, T5_LENGTH
 
 TIME_SPREAD = 1.2
-"""Deviation of the normal whose logistic is the timestep: a little more than 1, for the ends of the flow."""
+"""The deviation of the normal whose logistic is the timestep: a little more than 1, for the ends of the flow."""
 GUIDANCE = (1.0, 5.0)
 """The guidance that training gives, at random: nothing depends on it, so that any value in here means the same."""
 CHANGED = 0.25
-"""Mean distance of a token of the target from the reference's above which the edit is in it."""
+"""The mean distance of a token of the target from the reference's above which the edit is in it."""
 CHANGED_WEIGHT = 4.0
-"""Its weight in the loss: an edit changes one token of twelve. The edit being known from the inputs, what minimises the
-loss is the same with any weight."""
+"""The weight in the loss of a token that the edit is in: an edit changes one token of twelve.
+
+The edit being known from the inputs, what minimises the loss is the same with any weight.
+"""
 THING_WEIGHT = 3.0
-"""What that is multiplied by where a thing or a creature appears: a new background is most of a picture, and easy."""
+"""The factor on that weight where a thing or a creature appears: a new background is most of a picture, and easy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The trained parts of a pipeline; transformers' modules are looked into by names that their types do not tell."""
+    """Holds the trained parts of a pipeline.
+
+    transformers' modules are looked into by names that their types do not tell.
+    """
 
     transformer: FluxTransformer2DModel
     clip: Any
@@ -50,16 +55,22 @@ class Networks:
         return cls(pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
 
     def texts(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled (b, clip width) and text (b, T5_LENGTH, T5 width) of int16 ids."""
+        """Return pooled (b, clip width) and text (b, T5_LENGTH, T5 width) of int16 ids."""
         pooled = self.clip(input_ids=clip_ids.long()).pooler_output
         return pooled, self.t5(input_ids=t5_ids.long()).last_hidden_state
 
 
 @dataclass(frozen=True, slots=True)
 class Layouts:
-    """What tokens of each bucket's samples are, by the bucket's number: RoPE's `cos` and `sin` (k, s, 1, head) of
-    [text, target, reference], `mask` (k, 1, 1, s) to add to scores, `real` (k, NUM_TOKENS) of the target's tokens 0 or
-    1, and the schedule's `shift` (k,)."""
+    """Holds what tokens of each bucket's samples are, by the bucket's number.
+
+    Attributes:
+        cos: RoPE's cosines (k, s, 1, head) of [text, target, reference].
+        sin: RoPE's sines, of the same shape.
+        mask: (k, 1, 1, s) to add to scores.
+        real: (k, NUM_TOKENS), 1 for the target's tokens, 0 for padding.
+        shift: The schedule's shift (k,).
+    """
 
     cos: Tensor
     sin: Tensor
@@ -94,7 +105,7 @@ class Layouts:
 
 
 def rope(transformer: FluxTransformer2DModel, size: Size, has_reference: bool) -> Rotary:
-    """diffusers' cos and sin (s, head) float32 of [text, target, reference], both pictures of one size."""
+    """Return diffusers' cos and sin (s, head) float32 of [text, target, reference], both pictures of one size."""
     grid = token_grid(size)
     ids = position_ids(T5_LENGTH, grid, grid if has_reference else None)
     device = transformer.x_embedder.weight.device
@@ -111,10 +122,10 @@ def velocity(
     reference: Tensor,
     rotary: Rotary,
 ) -> Tensor:
-    """The transformer's prediction (b, n, 64) for target tokens, in its own type.
+    """Return the transformer's prediction (b, n, 64) for target tokens, in its own type.
 
-    `FluxTransformer2DModel.forward`, except that `timesteps` (b,) in 0..1 and `guidance` (b,) stay float32 until they
-    are embedded. `reference` (b, m, 64), m = 0 without one.
+    This is `FluxTransformer2DModel.forward`, except that `timesteps` (b,) in 0..1 and `guidance` (b,) stay float32
+    until they are embedded. `reference` is (b, m, 64), m = 0 without one.
     """
     pooled, text = texts
     num_target = latents.shape[1]
@@ -129,7 +140,7 @@ def velocity(
 
 
 class FlowLoss:
-    """The loss of a batch, computed by `functions` from the networks' own parameters."""
+    """Computes the loss of a batch by `functions` from the networks' own parameters."""
 
     def __init__(self, networks: Networks, hints: Hints, functions: Functions) -> None:
         self.networks, self.hints, self.functions = networks, hints, functions
@@ -146,7 +157,7 @@ class FlowLoss:
         self._distance_bias = attention.relative_attention_bias
 
     def texts(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """`Networks.texts`, by functions."""
+        """Return what `Networks.texts` does, by functions."""
         t5, clip, clip_ids = self.networks.t5.encoder, self.networks.clip, clip_ids.long()
         text = t5.embed_tokens(t5_ids.long())
         bias = self._distance_bias(self._distances).permute(2, 0, 1)
@@ -167,7 +178,7 @@ class FlowLoss:
         texts: tuple[Tensor, Tensor],
         sample: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The prediction (b, NUM_TOKENS, 64), and the target's tokens (b, NUM_TOKENS, d) halfway to it."""
+        """Return the prediction (b, NUM_TOKENS, 64), and the target's tokens (b, NUM_TOKENS, d) halfway to it."""
         transformer, layouts, bucket = self.networks.transformer, self.layouts, sample["bucket"].long()
         rotary, mask = (layouts.cos[bucket], layouts.sin[bucket]), layouts.mask[bucket]
         dtype = transformer.x_embedder.weight.dtype
@@ -187,8 +198,11 @@ class FlowLoss:
         return transformer.proj_out(transformer.norm_out(joint[:, target], embedded)), halfway
 
     def __call__(self, sample: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Weighted squared error of the velocity, and the hints' three losses. `sample` has latents `target` and
-        `reference` (b, NUM_TOKENS, 64), token ids `clip` and `t5`, `bucket` (b,), `roles` and `places`."""
+        """Return the weighted squared error of the velocity, and the hints' three losses.
+
+        `sample` has latents `target` and `reference` (b, NUM_TOKENS, 64), token ids `clip` and `t5`, `bucket` (b,),
+        `roles` and `places`.
+        """
         target, reference, bucket = sample["target"].float(), sample["reference"], sample["bucket"].long()
         noise = torch.randn_like(target)
         spread = TIME_SPREAD * torch.randn(len(target), device=target.device)
@@ -206,7 +220,7 @@ class FlowLoss:
 
 
 def empty_sample(count: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """A sample of the shapes and types that FlowLoss takes."""
+    """Return a sample of the shapes and types that FlowLoss takes."""
     shapes = {
         "clip": ((CLIP_LENGTH,), torch.int16),
         "t5": ((T5_LENGTH,), torch.int16),
@@ -220,7 +234,7 @@ def empty_sample(count: int, device: torch.device, dtype: torch.dtype) -> dict[s
 
 
 def weighted(flow: Tensor, roles: Tensor, letters: Tensor, things: Tensor) -> Tensor:
-    """What is minimised."""
+    """Return what is minimised: the sum of the weighted losses."""
     return flow + ROLES_WEIGHT * roles + PLACES_WEIGHT * (letters + things)
 
 
@@ -228,7 +242,7 @@ def weighted(flow: Tensor, roles: Tensor, letters: Tensor, things: Tensor) -> Te
 def sample_latents(
     networks: Networks, sample: dict[str, Tensor], size: Size, *, steps: int, guidance: float, seed: int
 ) -> Tensor:
-    """Latents (b, n, 64) float32 of the requests in `sample`, as the runtime's flow loop makes them."""
+    """Return latents (b, n, 64) float32 of the requests in `sample`, as the runtime's flow loop makes them."""
     count, num_tokens = len(sample["t5"]), math.prod(token_grid(size))
     device = sample["t5"].device
     reference = sample["reference"]

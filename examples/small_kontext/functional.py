@@ -1,4 +1,4 @@
-"""The trained networks as functions of tensors, for training: one compilation serves all blocks of a kind.
+"""Computes the trained networks as functions of tensors, for training: one compilation serves all blocks of a kind.
 
 They compute what diffusers' FluxTransformer2DModel and transformers' T5EncoderModel and CLIPTextModel do, of the same
 parameters. Weights are the modules' own, by name.
@@ -15,15 +15,16 @@ from torch.nn import functional
 
 Weights = dict[str, Tensor]
 Rotary = tuple[Tensor, Tensor]
-"""cos and sin, (b, s, 1, head)."""
+"""The cos and sin of RoPE, (b, s, 1, head)."""
 
 
 def weights_of(module: nn.Module) -> Weights:
+    """Return a module's parameters by name."""
     return dict(module.named_parameters())
 
 
 def linear(x: Tensor, weights: Weights, *names: str) -> Tensor:
-    """Layers of one input as one product, outputs concatenated."""
+    """Compute layers of one input as one product, outputs concatenated."""
     bias = None
     if f"{names[0]}.bias" in weights:
         bias = torch.cat([weights[f"{name}.bias"] for name in names])
@@ -31,11 +32,12 @@ def linear(x: Tensor, weights: Weights, *names: str) -> Tensor:
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Apply layer norm without learned weights, then `* (1 + scale) + shift`."""
     return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
 def heads(x: Tensor, norm: Tensor, rotary: Rotary) -> Tensor:
-    """(b, s, heads * head) -> (b, s, heads, head), normalised per head and turned."""
+    """Turn (b, s, heads * head) into (b, s, heads, head), normalised per head and rotated."""
     cos, sin = rotary
     head = cos.shape[-1]
     x = functional.rms_norm(x.unflatten(-1, (-1, head)).float(), (head,), norm.float(), 1e-6)
@@ -44,13 +46,16 @@ def heads(x: Tensor, norm: Tensor, rotary: Rotary) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """(b, s, heads, head) each, `mask` (b, 1, 1, s) added -> (b, s, heads * head) in the type of `value`."""
+    """Compute attention of (b, s, heads, head) each, `mask` (b, 1, 1, s) added -> (b, s, heads * head).
+
+    The result is in the type of `value`.
+    """
     parts = (part.to(value.dtype).transpose(1, 2) for part in (query, key, value))
     return functional.scaled_dot_product_attention(*parts, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def single_block(x: Tensor, modulation: Tensor, rotary: Rotary, mask: Tensor, weights: Weights) -> Tensor:
-    """FluxSingleTransformerBlock on the joint sequence (b, s, d). `modulation` (b, d) after its SiLU."""
+    """Compute FluxSingleTransformerBlock on the joint sequence (b, s, d), with `modulation` (b, d) after its SiLU."""
     width = x.shape[-1]
     shift, scale, gate = linear(modulation, weights, "norm.linear")[:, None].chunk(3, dim=-1)
     y = linear(modulated(x, shift, scale), weights, "attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
@@ -65,7 +70,7 @@ def single_block(x: Tensor, modulation: Tensor, rotary: Rotary, mask: Tensor, we
 def double_block(
     context: Tensor, image: Tensor, modulation: Tensor, rotary: Rotary, mask: Tensor, weights: Weights
 ) -> tuple[Tensor, Tensor]:
-    """FluxTransformerBlock on text (b, t, d) and image tokens (b, s, d)."""
+    """Compute FluxTransformerBlock on text (b, t, d) and image tokens (b, s, d)."""
     length = context.shape[1]
     first, second = slice(length), slice(length, None)
     streams = (
@@ -92,7 +97,7 @@ def double_block(
 
 
 def t5_layer(x: Tensor, bias: Tensor, weights: Weights) -> Tensor:
-    """T5Block with gated GELU on (b, t, d); `bias` (heads, t, t) is the positions'."""
+    """Compute T5Block with gated GELU on (b, t, d); `bias` (heads, t, t) is the positions'."""
     y = functional.rms_norm(x, x.shape[-1:], weights["layer.0.layer_norm.weight"], 1e-6)
     parts = linear(y, weights, *(f"layer.0.SelfAttention.{name}" for name in "qkv")).chunk(3, dim=-1)
     query, key, value = (part.unflatten(-1, (len(bias), -1)).transpose(1, 2) for part in parts)
@@ -104,7 +109,7 @@ def t5_layer(x: Tensor, bias: Tensor, weights: Weights) -> Tensor:
 
 
 def clip_layer(x: Tensor, num_heads: int, weights: Weights) -> Tensor:
-    """CLIPEncoderLayer with quick GELU on (b, t, d)."""
+    """Compute CLIPEncoderLayer with quick GELU on (b, t, d)."""
 
     def norm(x: Tensor, name: str) -> Tensor:
         return functional.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
@@ -120,7 +125,7 @@ def clip_layer(x: Tensor, num_heads: int, weights: Weights) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Functions:
-    """The four kinds of block, as they are or compiled."""
+    """Holds the four kinds of block, as they are or compiled."""
 
     double: Callable[..., tuple[Tensor, Tensor]] = double_block
     single: Callable[..., Tensor] = single_block

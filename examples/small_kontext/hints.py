@@ -1,6 +1,7 @@
-"""What training tells the networks besides the answer: which letter of which word each quoted capital is, and what
-stands where in the picture: letters, each thing's colour, fill, size and shape, and a creature's face and hat. Linear
-heads learn to say so and are thrown away.
+"""Defines what training tells the networks besides the answer.
+
+It is which letter of which word each quoted capital is, and what stands where in the picture: letters, each thing's
+colour, fill, size and shape, and a creature's face and hat. Linear heads learn to say so and are thrown away.
 
 Without them, that the third capital after the second quotation mark belongs right of the sign's middle, or that "red"
 is the circle's and not the background's, has to be found through the flow's loss alone, and takes many times as long.
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...benchmarks.quality.editbench.letters import ALPHABET
-from ...benchmarks.quality.editbench.samples import Sample
+from ...benchmarks.quality.editbench.samples import EditSample
 from ...benchmarks.quality.editbench.scene import (
     ANATOMY,
     COLOURS,
@@ -31,29 +32,35 @@ from ...benchmarks.quality.editbench.scene import (
 )
 
 TOKEN = 16
-"""Pixels along the side of a token's part of the picture."""
+"""The side in pixels of a token's part of the picture."""
 HALVES = 2
-"""Columns of a token that are asked for separately: a letter and its gap span 18 pixels."""
+"""The number of columns of a token that are asked for separately: a letter and its gap span 18 pixels."""
 NONE, OLD, NEW = 0, 1, {3: 2, 4: 5}
-"""Roles of text tokens: no letter, a letter of the word that is there, the first of a new word of so many letters."""
+"""The roles of text tokens: no letter, a letter of the word that is there, the first letter of a new word.
+
+The last is by the number of the word's letters.
+"""
 NUM_ROLES = 9
 CLASSES = (
     *(len(ALPHABET), len(ALPHABET)),
     *(len(COLOURS), len(FILLS), len(RADII), len(SHAPES) + 1),
     *(len(ANATOMY.eyes), len(ANATOMY.mouths), len(ANATOMY.heads), len(COLOURS)),
 )
-"""What is asked for at each token of the picture: letters in its two halves, a thing's attributes, then a creature's.
-Where there is no thing, the colour is the background's and the shape a ninth."""
+"""The numbers of classes that are asked for at each token of the picture.
+
+They are letters in its two halves, a thing's attributes, then a creature's. Where there is no thing, the colour is the
+background's and the shape a ninth.
+"""
 COLOUR, SHAPE, EYES = 2, 5, 6
 UNKNOWN = -1
 ROLES_WEIGHT, PLACES_WEIGHT = 0.05, 0.1
-"""Of the hints in the loss."""
+"""The weights of the hints in the loss."""
 GROUND_WEIGHT = 0.1
-"""Of a token without a thing in the hint."""
+"""The weight of a token without a thing in the hint."""
 
 
 def letter_roles(tokens: Sequence[str]) -> list[int]:
-    """One a token of an instruction: the last quoted word is the new one."""
+    """Return one role per token of an instruction: the last quoted word is the new one."""
     quotes = [i for i, token in enumerate(tokens) if token.endswith('"')]
     roles = [NONE] * len(tokens)
     for start, end in zip(quotes[::2], quotes[1::2], strict=False):
@@ -63,9 +70,11 @@ def letter_roles(tokens: Sequence[str]) -> list[int]:
     return roles
 
 
-def places(sample: Sample, num_tokens: int) -> NDArray[np.int8]:
-    """(num_tokens, len(CLASSES)): what stands at each token of the answer, by number; UNKNOWN where that is not asked
-    for. Tokens beyond the answer's know nothing."""
+def places(sample: EditSample, num_tokens: int) -> NDArray[np.int8]:
+    """Return (num_tokens, len(CLASSES)): what stands at each token of the answer, by number.
+
+    It is UNKNOWN where that is not asked for. Tokens beyond the answer's know nothing.
+    """
     width, height = sample.size
     answers = np.full((height // TOKEN, width // TOKEN, len(CLASSES)), UNKNOWN, np.int8)
     after = sample.edit.after
@@ -101,7 +110,7 @@ def _name_things(answers: NDArray[np.int8], scene: Scene) -> None:
 
 
 def _covered(answers: NDArray[np.int8], scene: Scene, thing: Thing) -> NDArray[np.bool_]:
-    """The tokens that a thing stands on."""
+    """Return the tokens that a thing stands on."""
     y, x = (np.indices(answers.shape[:2]) + 0.5) * TOKEN
     right, down = scene.position(thing)
     return np.hypot(x - right, y - down) < max(scene.radius(thing.size), 0.7 * TOKEN)
@@ -123,13 +132,16 @@ def _name_letters(answers: NDArray[np.int8], scene: Scene, *, asked: bool) -> No
 
 
 def stands(places: Tensor) -> Tensor:
-    """(..., n) bool, of `places` (..., n, len(CLASSES)): whether a thing or a creature is known to stand there."""
+    """Return whether a thing or a creature is known to stand at each token.
+
+    The result is (..., n) bool of `places` (..., n, len(CLASSES)).
+    """
     shape = places[..., SHAPE]
     return (shape != UNKNOWN) & (shape < len(SHAPES))
 
 
 class Hints(nn.Module):
-    """The heads, on T5's outputs and on tokens of the answer halfway through the transformer."""
+    """Holds the heads, on T5's outputs and on tokens of the answer halfway through the transformer."""
 
     def __init__(self, text_width: int, width: int) -> None:
         super().__init__()
@@ -137,8 +149,11 @@ class Hints(nn.Module):
         self.places = nn.Linear(width, sum(CLASSES))
 
     def losses(self, text: Tensor, hidden: Tensor, sample: dict[str, Tensor], timesteps: Tensor) -> tuple[Tensor, ...]:
-        """(roles, letters, things), of text (b, t, d), tokens of the answer (b, n, d), labels `roles` (b, t) and
-        `places` (b, n, len(CLASSES)). Places count by the timestep: they can be read off a picture without noise."""
+        """Return the losses (roles, letters, things).
+
+        They are of text (b, t, d), tokens of the answer (b, n, d), labels `roles` (b, t) and `places` (b, n,
+        len(CLASSES)). Places count by the timestep: they can be read off a picture without noise.
+        """
         roles = sample["roles"].long()
         said = functional.cross_entropy(self.roles(text).float().flatten(0, 1), roles.flatten(), reduction="none")
         weights = torch.where(roles.flatten() > NONE, 1.0, 0.05)
@@ -153,7 +168,7 @@ class Hints(nn.Module):
 
 
 def _mean_error(answers: Tensor, kinds: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy of answers (b, n, classes) where the kind (b, n) is known."""
+    """Return the cross entropy of answers (b, n, classes) where the kind (b, n) is known."""
     error = functional.cross_entropy(answers.flatten(0, 1), kinds.flatten(), ignore_index=UNKNOWN, reduction="none")
     known = (weights * (kinds != UNKNOWN)).flatten()
     return (error * known).sum() / (known.sum() + 1)

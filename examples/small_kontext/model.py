@@ -1,4 +1,4 @@
-"""The small model's networks: FLUX.1 Kontext's modules, with small numbers in their configurations."""
+"""Makes the small model's networks: FLUX.1 Kontext's modules, with small numbers in their configurations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from .vocabulary import CLIP_LENGTH, T5_LENGTH, corpus, train_clip_tokenizer, tr
 
 CORPUS_SENTENCES = 6000
 FIRST_LOG_VARIANCE = -3.0
-"""Of the autoencoder's latents before training: less noise than signal, so that it learns from the first step."""
+"""The log variance of the autoencoder's latents before training.
+
+It means less noise than signal, so that the autoencoder learns from the first step.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What the small model and its smoke test's still smaller one differ in."""
+    """Describes what the small model and its smoke test's still smaller one differ in."""
 
     num_double_blocks: int = 2
     num_single_blocks: int = 8
@@ -48,7 +51,7 @@ SMOKE = Scale(
 
 
 def model_config(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer) -> ModelConfig:
-    """Configurations whose vocabularies are the tokenizers'."""
+    """Return configurations whose vocabularies are the tokenizers'."""
     height_axis = 7 * scale.head_width // 16
     return ModelConfig(
         transformer=TransformerConfig(
@@ -82,13 +85,16 @@ def model_config(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer) -> ModelCon
 
 
 def new_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
+    """Return tokenizers that are trained on training's sentences."""
     sentences = corpus(CORPUS_SENTENCES)
     return train_clip_tokenizer(sentences), train_t5_tokenizer(sentences)
 
 
 def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) -> FluxKontextPipeline:
-    """Untrained networks in float32. Blocks begin as identities: their modulation and the last layer
-    are zero."""
+    """Return untrained networks in float32.
+
+    Blocks begin as identities: their modulation and the last layer are zero.
+    """
     pipeline = random_pipeline(model_config(scale, clip, t5), clip, t5, seed=seed)
     transformer: nn.Module = pipeline.transformer
     for name, module in transformer.named_modules():
@@ -108,8 +114,10 @@ def new_pipeline(scale: Scale, clip: CLIPTokenizer, t5: T5Tokenizer, seed: int) 
 
 
 def near_first(num_buckets: int, num_heads: int) -> torch.Tensor:
-    """(buckets, heads): T5's bias of distances before training. Every other head looks back and the others ahead, each
-    pair less far than the next, as in ALiBi (Press et al., 2022).
+    """Return T5's bias of distances before training, (buckets, heads).
+
+    Every other head looks back and the others ahead, each pair less far than the next, as in ALiBi (Press et al.,
+    2022).
 
     T5 does not scale its scores, which are soon so large that a bias that begins near 0 is never found, and an encoder
     without positions is a bag of words: "a red circle and a blue star" is then "a blue circle and a red star".
@@ -125,12 +133,15 @@ def near_first(num_buckets: int, num_heads: int) -> torch.Tensor:
 
 
 def text_networks(pipeline: FluxKontextPipeline) -> nn.ModuleList:
-    """What learns in the second stage: transformer, CLIP's and T5's encoders."""
+    """Return what learns in the second stage: transformer, CLIP's and T5's encoders."""
     return nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
 
 
 def flow_optimizer(pipeline: FluxKontextPipeline, dtype: torch.dtype) -> FlatAdam:
-    """Of the second stage: Muon for the matrices inside blocks, Adam for what leads in, out and modulates."""
+    """Return the optimizer of the second stage.
+
+    It is Muon for the matrices inside blocks, Adam for what leads in, out and modulates.
+    """
     return FlatAdam(text_networks(pipeline), dtype, orthogonal=_is_hidden, average_decay=0.9995)
 
 
@@ -143,11 +154,16 @@ def _is_hidden(name: str) -> bool:
 
 
 def num_parameters(module: nn.Module) -> int:
+    """Return the number of a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def device_of(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one. Raises ValueError for a device that is not here."""
+    """Return a device by name; "auto" is CUDA where there is one.
+
+    Raises:
+        ValueError: The device is not here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""AdamW and Muon with float32 masters and a moving average, over all parameters as one vector.
+"""Implements AdamW and Muon with float32 masters and a moving average, over all parameters as one vector.
 
 Networks compute in the training type; gradients are gathered in a vector of that type, so that a step is a few dozen
 kernels whatever the number of tensors. All that changes from step to step is on the device: a step can be recorded.
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 ALIGNMENT = 64
-"""Elements to a multiple of which each tensor's place is rounded up."""
+"""The number of elements to a multiple of which each tensor's place is rounded up."""
 MOMENTUM = 0.95
-"""Of the matrices that are orthogonalised."""
+"""The momentum of the matrices that are orthogonalised."""
 ORTHOGONAL_SCALE = 0.5
-"""Root mean square of an orthogonalised update beside the learning rate."""
+"""The root mean square of an orthogonalised update beside the learning rate."""
 ITERATIONS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """(k, r, c) with all singular values brought near 1: Newton-Schulz, as in Muon (Jordan et al., 2024)."""
+    """Return (k, r, c) with all singular values brought near 1: Newton-Schulz, as in Muon (Jordan et al., 2024)."""
     wide = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
     x = wide.to(torch.bfloat16 if wide.is_cuda else torch.float32)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -38,7 +38,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Matrices of one shape, side by side in the vector."""
+    """Describes matrices of one shape, side by side in the vector."""
 
     place: slice
     shape: tuple[int, int]
@@ -93,8 +93,10 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self, learning_rate: float | Tensor) -> Tensor:
-        """One step with what is in the gradients, which are zeroed. Returns their norm; if it is not finite, nothing
-        changes but the moments."""
+        """Take one step with what is in the gradients, which are zeroed, and return their norm.
+
+        If it is not finite, nothing changes but the moments.
+        """
         self.num_steps += 1
         self.num_first += 1
         gradients = self.gradients.float()
@@ -112,7 +114,7 @@ class FlatAdam:
         return norm
 
     def _muon(self, gradients: Tensor) -> Tensor:
-        """Updates of the matrices, flat."""
+        """Return the updates of the matrices, flat."""
         momentum, gradients = self.first[: self.num_orthogonal], gradients[: self.num_orthogonal]
         momentum.lerp_(gradients, 1 - MOMENTUM)
         ahead = torch.lerp(gradients, momentum, MOMENTUM)
@@ -123,7 +125,7 @@ class FlatAdam:
         return torch.cat(updates)
 
     def _adam(self, gradients: Tensor) -> Tensor:
-        """Updates of all else, flat."""
+        """Return the updates of all else, flat."""
         rest = slice(self.num_orthogonal, None)
         first, second, gradients = self.first[rest], self.second[rest], gradients[rest]
         beta1, beta2 = self.betas
@@ -134,7 +136,7 @@ class FlatAdam:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The module's parameters are the moving average for the time being."""
+        """Make the module's parameters the moving average for the time being."""
         self.values.copy_(self.average)
         try:
             yield
@@ -142,12 +144,12 @@ class FlatAdam:
             self.values.copy_(self.master)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps, in bfloat16. The first moments are not kept: ten steps rebuild them."""
+        """Return what a checkpoint keeps, in bfloat16; first moments are not kept: ten steps rebuild them."""
         kept = {"master": self.master, "average": self.average, "second": self.second[self.num_orthogonal :]}
         return {name: tensor.to(torch.bfloat16).cpu() for name, tensor in kept.items()}
 
     def load(self, state: dict[str, Tensor], num_steps: int) -> None:
-        """Without "second", the moments begin anew."""
+        """Take over a state; without "second", the moments begin anew."""
         self.master.copy_(state["master"])
         self.average.copy_(state["average"])
         self.first.zero_()

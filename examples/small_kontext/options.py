@@ -1,4 +1,4 @@
-"""What a training is told, and how its learning rate runs."""
+"""Holds what a training is told, and how its learning rate runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import math
 from dataclasses import dataclass, replace
 
 WARM_UP = 0.02
-"""Of a stage, in which the learning rate rises."""
+"""The part of a stage in which the learning rate rises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Of one training; see `train.py`. `chunk` is the samples that a worker draws at once, `pictures` and `latents` how
-    many samples are kept on the device in the first and second stage, `per_task` the validation's."""
+    """Holds the options of one training, which `train.py` explains.
+
+    `chunk` is the samples that a worker draws at once, `pictures` and `latents` how many samples are kept on the device
+    in the first and second stage, `per_task` the validation's.
+    """
 
     minutes: float
     vae_share: float = 0.33
@@ -35,7 +38,7 @@ class Options:
             raise ValueError("a training needs time, a share for each stage, and batches of at least one sample")
 
     def scaled(self) -> Options:
-        """As they are used: smoke tests are small."""
+        """Return the options as they are used: smoke tests are small."""
         if not self.smoke:
             return self
         return replace(
@@ -44,6 +47,6 @@ class Options:
 
 
 def learning_rate(share: float, resumed: int) -> float:
-    """Part of the peak after `share` of a stage: a short rise, then a cosine to 2 %."""
+    """Return the part of the peak after `share` of a stage: a short rise, then a cosine to 2 %."""
     rise = 1.0 if resumed else min(share / WARM_UP, 1.0)
     return max(rise, 0.01) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))

@@ -1,4 +1,7 @@
-"""A training's state as files small enough to be sent: one safetensors blob, cut in parts, and what it is in JSON."""
+"""Writes a training's state as files small enough to be sent.
+
+It is one safetensors blob, cut in parts, and what it is in JSON.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,12 @@ INDEX = "state.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a training is. `stage` is "vae" or "flow"; `seconds` what it has used of its time; `shift` and `scaling`
-    normalise latents, once the autoencoder is done; tokenizers are JSON."""
+class TrainingProgress:
+    """Says how far a training is.
+
+    `stage` is "vae" or "flow"; `seconds` what it has used of its time; `shift` and `scaling` normalise latents, once
+    the autoencoder is done; tokenizers are JSON.
+    """
 
     clip: str
     t5: str
@@ -36,8 +42,8 @@ class Progress:
     scaling: float = 1.0
 
 
-def save_state(folder: Path, progress: Progress, tensors: dict[str, Tensor]) -> None:
-    """Replace `folder` by this state: state.json and part-0.bin, part-1.bin, ..."""
+def save_state(folder: Path, progress: TrainingProgress, tensors: dict[str, Tensor]) -> None:
+    """Replace `folder` by this state: state.json and part-0.bin, part-1.bin and so on."""
     blob = save(tensors)
     parts = [blob[start : start + PART_BYTES] for start in range(0, len(blob), PART_BYTES)]
     fresh, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
@@ -54,11 +60,11 @@ def save_state(folder: Path, progress: Progress, tensors: dict[str, Tensor]) -> 
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_state(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
-    """Raises CheckpointError if a part is missing or is another state's."""
+def load_state(folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]]:
+    """Read a state; raise CheckpointError if a part is missing or is another state's."""
     try:
         index = json.loads((folder / INDEX).read_text())
-        progress, hashes = Progress(**index["progress"]), index["parts"]
+        progress, hashes = TrainingProgress(**index["progress"]), index["parts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} holds no state of a training ({error}); it should have a {INDEX}") from error
     parts = []

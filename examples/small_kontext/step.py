@@ -1,4 +1,4 @@
-"""One step of the second stage, recorded as a CUDA graph where there is CUDA."""
+"""Takes one step of the second stage, recorded as a CUDA graph where there is CUDA."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .flow_training import FlowLoss, weighted
 from .optimizer import FlatAdam
 
 WARM_UPS = 3
-"""Steps before one is recorded: what is allocated or compiled once must not be in the recording."""
+"""The number of steps before one is recorded: what is allocated or compiled once must not be in the recording."""
 
 
-class Step:
-    """Loss, gradients, and both optimizers' steps. Samples are copied to where the recording reads them."""
+class TrainingStep:
+    """Computes loss, gradients, and both optimizers' steps; samples are copied to where the recording reads them."""
 
     def __init__(self, loss: FlowLoss, optimizers: tuple[FlatAdam, ...], *, record: bool) -> None:
         self.loss, self.optimizers, self.record = loss, optimizers, record
@@ -32,7 +32,7 @@ class Step:
             optimizer.gradients.zero_()
 
     def run(self, sample: dict[str, Tensor], learning_rate: float) -> None:
-        """Samples of every step have the same shapes."""
+        """Take one step; samples of every step have the same shapes."""
         self._rate.fill_(learning_rate)
         self._num_steps += 1
         if not self.record:
@@ -66,7 +66,7 @@ class Step:
         self._totals[4] = torch.maximum(self._totals[4], norms[0])
 
     def take_totals(self) -> list[float]:
-        """The losses' sums since the last call, and the networks' largest gradient."""
+        """Return the losses' sums since the last call, and the networks' largest gradient."""
         totals = self._totals.tolist()
         self._totals.zero_()
         return totals

@@ -1,4 +1,4 @@
-"""Samples by the hundred, drawn and rendered by worker processes; and pools of them on the training device."""
+"""Draws samples by the hundred in worker processes, and keeps pools of them on the training device."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from .hints import letter_roles, places
 from .vocabulary import CLIP_LENGTH, T5_LENGTH
 
 SQUARE_SHARE = 0.6
-"""Of the samples; the other sizes share the rest evenly."""
+"""The share of square samples; the other sizes share the rest evenly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Samples of one shape: (width, height), with a reference or without."""
+    """Describes samples of one shape: (width, height), with a reference or without."""
 
     size: Size
     edits: bool
 
     @property
     def share(self) -> float:
-        """Of all samples."""
+        """The bucket's share of all samples."""
         size = SQUARE_SHARE if self.size == SQUARE else (1 - SQUARE_SHARE) / (len(SIZES) - 1)
         captions = WEIGHTS[TEXT_TO_IMAGE] / sum(WEIGHTS.values())
         return size * (1 - captions if self.edits else captions)
 
 
 NUM_TOKENS = max(width * height for width, height in SIZES) // 256
-"""Of the largest picture."""
+"""The number of tokens of the largest picture."""
 BUCKETS = tuple(Bucket(size, edits) for size in SIZES for edits in (True, False))
 EDITS = tuple(task for task in WEIGHTS if task != TEXT_TO_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Tokenizers of the `tokenizers` library as JSON, so that workers need nothing else."""
+    """Holds tokenizers of the `tokenizers` library as JSON, so that workers need nothing else."""
 
     clip: str
     t5: str
 
     def encoders(self) -> tuple[Tokenizer, Tokenizer]:
-        """Padded and cut to CLIP's 77 and T5's length."""
+        """Return the tokenizers, padded and cut to CLIP's 77 and T5's length."""
         clip, t5 = Tokenizer.from_str(self.clip), Tokenizer.from_str(self.t5)
         for tokenizer, length, padding in ((clip, CLIP_LENGTH, "<|endoftext|>"), (t5, T5_LENGTH, "<pad>")):
             tokenizer.enable_truncation(length)
@@ -64,8 +64,17 @@ class Texts:
 
 @dataclass(slots=True)
 class Chunk:
-    """Samples of one bucket. `target` and `reference` (k, H, W, 3) uint8, `reference` (0, ...) for captions;
-    `clip` (k, 77) and `t5` (k, 56) int16; `roles` (k, 56) and `places` (k, NUM_TOKENS, 10) int8, see `hints.py`."""
+    """Holds samples of one bucket.
+
+    Attributes:
+        bucket: Their shape.
+        target: (k, H, W, 3) uint8.
+        reference: (k, H, W, 3) uint8, (0, ...) for captions.
+        clip: CLIP's ids (k, 77) int16.
+        t5: T5's ids (k, 56) int16.
+        roles: (k, 56) int8, see `hints.py`.
+        places: (k, NUM_TOKENS, 10) int8, see `hints.py`.
+    """
 
     bucket: Bucket
     target: Tensor
@@ -76,7 +85,7 @@ class Chunk:
     places: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
-        """All, by name."""
+        """Return all tensors, by name."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "bucket"}
 
     def pin_memory(self) -> Chunk:
@@ -86,7 +95,7 @@ class Chunk:
 def draw_chunk(
     first_seed: int, count: int, bucket: Bucket, texts: tuple[Tokenizer, Tokenizer], held_out: bool
 ) -> Chunk:
-    """Samples of the seeds from `first_seed` on."""
+    """Return samples of the seeds from `first_seed` on."""
     rng = Random(first_seed)
     weights = [WEIGHTS[task] for task in EDITS]
     samples = []
@@ -117,7 +126,10 @@ def draw_chunk(
 
 
 class Chunks(IterableDataset[Chunk]):
-    """Endless chunks. Worker w of n takes every n-th run of seeds; a resumed training names another `epoch`."""
+    """Draws endless chunks.
+
+    Worker w of n takes every n-th run of seeds; a resumed training names another `epoch`.
+    """
 
     def __init__(self, texts: Texts, count: int, epoch: int, buckets: tuple[Bucket, ...] = BUCKETS) -> None:
         self.texts, self.count, self.epoch, self.buckets = texts, count, epoch, buckets
@@ -136,7 +148,7 @@ class Chunks(IterableDataset[Chunk]):
 
 
 class Stream:
-    """Chunks from worker processes through a queue. A context manager."""
+    """Passes chunks from worker processes through a queue; it is a context manager."""
 
     def __init__(self, dataset: Chunks, num_workers: int, *, pin: bool) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -175,7 +187,7 @@ class Stream:
             self._error = error
 
     def ready(self) -> Chunk | None:
-        """A chunk, if one is there. Raises RuntimeError if a worker failed."""
+        """Return a chunk, if one is there; raise RuntimeError if a worker failed."""
         try:
             return self._queue.get_nowait()
         except queue.Empty:
@@ -184,7 +196,7 @@ class Stream:
             return None
 
     def next(self) -> Chunk:
-        """The next chunk, however long it takes. Raises RuntimeError if a worker failed."""
+        """Return the next chunk, however long it takes; raise RuntimeError if a worker failed."""
         while (chunk := self.ready()) is None:
             time.sleep(0.005)
         return chunk
@@ -192,13 +204,13 @@ class Stream:
 
 @dataclass(slots=True)
 class Ring:
-    """Samples on a device; new ones overwrite the oldest."""
+    """Keeps samples on a device; new ones overwrite the oldest."""
 
     capacity: int
     device: torch.device
     values: dict[str, Tensor] = field(default_factory=dict)
     count: int = 0
-    """Of all that were ever added."""
+    """The number of all that were ever added."""
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Append along the first dimension; every value has the same length, or none."""
@@ -224,14 +236,14 @@ class Ring:
         return min(self.count, self.capacity)
 
     def draw(self, count: int) -> dict[str, Tensor]:
-        """`count` samples at random, with repetition."""
+        """Return `count` samples at random, with repetition."""
         chosen = torch.randint(len(self), (count,), device=self.device)
         return {name: ring[chosen] if len(ring) else ring for name, ring in self.values.items()}
 
 
 @dataclass(slots=True)
 class Pool:
-    """Pictures of many shapes: a ring a bucket."""
+    """Keeps pictures of many shapes: one ring per bucket."""
 
     capacity: int
     device: torch.device
@@ -244,10 +256,10 @@ class Pool:
 
     @property
     def count(self) -> int:
-        """Of all samples that were ever added."""
+        """The number of all samples that were ever added."""
         return sum(ring.count for ring in self.rings.values())
 
     def choose(self, rng: Random) -> Bucket:
-        """A bucket that holds something, by its share."""
+        """Return a bucket that holds something, by its share."""
         ready = tuple(self.rings)
         return rng.choices(ready, [bucket.share for bucket in ready])[0]

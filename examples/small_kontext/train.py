@@ -1,4 +1,4 @@
-"""Train the small Kontext: autoencoder first, then transformer and text encoders together.
+"""Trains the small Kontext: autoencoder first, then transformer and text encoders together.
 
     python -m kontext_trt.examples.small_kontext.train RUN [--minutes 16] [--resume] [--device auto] [--smoke]
 
@@ -19,6 +19,7 @@ from .trainer import Trainer
 
 
 def main() -> None:
+    """Train by the command line's options."""
     parser = argparse.ArgumentParser(description="Train the small Kontext.")
     parser.add_argument("run", type=Path, help="the folder of this training")
     parser.add_argument("--minutes", type=float, default=16.0, help="of training in all, resumed parts included")

@@ -1,4 +1,4 @@
-"""The training loop: two stages, a clock, a log, states to resume from."""
+"""Runs the training loop: two stages, a clock, a log, states to resume from."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .hints import Hints
 from .model import SMALL, SMOKE, flow_optimizer, new_pipeline, new_tokenizers, num_parameters, text_networks
 from .optimizer import FlatAdam
 from .options import Options, learning_rate
-from .state import Progress, load_state, save_state
-from .step import Step
+from .state import TrainingProgress, load_state, save_state
+from .step import TrainingStep
 from .stream import BUCKETS, NUM_TOKENS, Bucket, Chunk, Chunks, Pool, Ring, Stream, Texts
 from .vae_training import KL_WEIGHT, autoencoder_losses, decode, encode, latent_statistics, psnr, to_network
 from .validation import Validation
@@ -30,16 +30,19 @@ from .vocabulary import read_tokenizers
 SAVE_SECONDS = 120.0
 LOG_SECONDS = 15.0
 CROP = 64
-"""Pixels along the side of what the autoencoder learns from at first: many cheap steps before few whole pictures."""
+"""The side in pixels of what the autoencoder learns from at first: many cheap steps before few whole pictures."""
 CROPS_SHARE = 0.75
-"""Of its time."""
+"""The share of the autoencoder's time in which it learns from crops."""
 REFRESH = 4
-"""Steps of the flow to a chunk of new samples: each is seen about eight times, with other noise."""
+"""The steps of the flow per chunk of new samples: each is seen about eight times, with other noise."""
 
 
 class Trainer:
-    """One training in `run`. Raises CheckpointError if there is a state and `resume` is not asked for, or none and it
-    is."""
+    """Runs one training in `run`.
+
+    Raises:
+        CheckpointError: There is a state and `resume` is not asked for, or none and it is.
+    """
 
     def __init__(self, run: Path, options: Options, *, resume: bool) -> None:
         self.run, self.options = run, options.scaled()
@@ -83,9 +86,9 @@ class Trainer:
         self.seconds_before = self.progress.seconds
         self.started = self.last_save = self.last_log = time.perf_counter()
 
-    def _first_progress(self) -> Progress:
+    def _first_progress(self) -> TrainingProgress:
         clip, t5 = new_tokenizers()
-        return Progress(
+        return TrainingProgress(
             clip=clip.backend_tokenizer.to_str(),
             t5=t5.backend_tokenizer.to_str(),
             smoke=self.options.smoke,
@@ -102,7 +105,7 @@ class Trainer:
                 adam.load({"master": stored["average"]} | stored, steps)
 
     def seconds(self) -> float:
-        """Training time used, resumed parts included."""
+        """Return the training time used, in seconds, resumed parts included."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def log(self, message: str) -> None:
@@ -112,7 +115,7 @@ class Trainer:
             file.write(line + "\n")
 
     def save(self) -> None:
-        """Write the state. The finished autoencoder is kept as its average alone."""
+        """Write the state; the finished autoencoder is kept as its average alone."""
         self.progress = replace(self.progress, seconds=self.seconds())
         tensors = {f"vae.{name}": tensor for name, tensor in self.vae_adam.state().items()}
         if self.progress.stage == "flow":
@@ -171,8 +174,10 @@ class Trainer:
                 self.save()
 
     def _vae_batch(self, pool: Pool, *, crop: bool) -> Tensor:
-        """uint8 (b, H, W, 3), half of it references where there are some: pictures, or four times as many crops that
-        begin on multiples of the autoencoder's 8 pixels."""
+        """Return uint8 (b, H, W, 3), half of it references where there are some.
+
+        They are pictures, or four times as many crops that begin on multiples of the autoencoder's 8 pixels.
+        """
         bucket = pool.choose(self.rng)
         count = self.options.vae_batch * (4 if crop else 1)
         sample = pool.rings[bucket].draw(count)
@@ -200,18 +205,18 @@ class Trainer:
 
     # the flow
 
-    def _new_step(self) -> Step:
-        """Compiled before the workers want all processors."""
+    def _new_step(self) -> TrainingStep:
+        """Return a step, compiled before the workers want all processors."""
         functions = Functions.compiled() if self.options.compile else Functions()
         loss = FlowLoss(self.networks, self.hints, functions)
-        step = Step(loss, (self.flow_adam, self.hints_adam), record=self.device.type == "cuda")
+        step = TrainingStep(loss, (self.flow_adam, self.hints_adam), record=self.device.type == "cuda")
         if self.options.compile:
             begun = time.perf_counter()
             step.prepare(empty_sample(self.options.batch, self.device, self.dtype))
             self.log(f"flow: blocks are compiled, {time.perf_counter() - begun:.0f} s")
         return step
 
-    def _train_flow(self, step: Step, stream: Stream, pool: Ring, limit: float) -> None:
+    def _train_flow(self, step: TrainingStep, stream: Stream, pool: Ring, limit: float) -> None:
         start = self.seconds() if not self.progress.flow_steps else 60 * self.options.minutes * self.options.vae_share
         while pool.count < self.options.latents // 20:
             self._add_encoded(stream.next(), pool)
@@ -251,7 +256,7 @@ class Trainer:
         pool.add(self._latents(chunk.bucket, _values(chunk, self.device)))
 
     def _latents(self, bucket: Bucket, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Samples as the flow learns from them: latents padded to NUM_TOKENS, and the bucket's number."""
+        """Return samples as the flow learns from them: latents padded to NUM_TOKENS, and the bucket's number."""
         shift, scaling = self.progress.shift, self.progress.scaling
         count = len(values["target"])
         padded = {
@@ -266,7 +271,7 @@ class Trainer:
         return {**values, **padded, "bucket": number}
 
     def _encoded(self, pictures: Pool) -> Ring:
-        """The latents of all pictures; theirs is emptied."""
+        """Return the latents of all pictures, and empty the pictures' pool."""
         latents = Ring(self.options.latents, self.device)
         for bucket, ring in pictures.rings.items():
             for start in range(0, len(ring), self.options.chunk):
@@ -293,5 +298,5 @@ def _values(chunk: Chunk, device: torch.device) -> dict[str, Tensor]:
 
 
 def _share(now: float, start: float, limit: float) -> float:
-    """How much of a stage's time is over."""
+    """Return how much of a stage's time is over."""
     return (now - start) / max(limit - start, 1e-3)

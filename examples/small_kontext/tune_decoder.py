@@ -1,4 +1,4 @@
-"""Go on training the decoder of a checkpoint's autoencoder, alone; half an hour of two CPU cores is enough.
+"""Trains the decoder of a checkpoint's autoencoder further, alone; half an hour of two CPU cores is enough.
 
     python -m kontext_trt.examples.small_kontext.tune_decoder CHECKPOINT FOLDER [--minutes 40]
 
@@ -37,24 +37,27 @@ from .vae_training import decode, encode, to_network
 
 WEIGHTS_FILE = WEIGHT_FILES["vae"]
 DETAILED = ("creature", "creature", "creature", "style", "style", "light")
-"""Tasks whose answers half of the pictures are; the other half is what training meets."""
+"""The tasks whose answers half of the pictures are; the other half is what training meets."""
 DETAIL, DETAIL_WEIGHT = 0.1, 4.0
-"""What a pixel counts that is this far, of -1..1, from the mean of the 5x5 around it."""
+"""The distance, of -1..1, from the mean of the 5x5 around it from which on a pixel counts more, and what it counts."""
 NOISE = 0.2
-"""The most, as a part of the latents' deviation; drawn for each picture."""
+"""The most noise, as a part of the latents' deviation; it is drawn for each picture."""
 LEARNING_RATE = 3e-5
-"""At its peak."""
+"""The learning rate at its peak."""
 FIRST_SEED = 40_000_000
-"""Pictures that the rest of the training did not see."""
+"""The first seed of pictures that the rest of the training did not see."""
 REPORTED = 500
-"""Steps."""
+"""The number of steps from one report to the next."""
 CHECKED_SEED, NUM_CHECKED = 30_000, 60
-"""Of the held-out pictures that it is judged by. EditBench has others."""
+"""The first seed and the number of the held-out pictures that it is judged by; EditBench has others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Of decoded pictures: `psnr_db` of all pixels, `wrong` the mean of their worst windows (`scoring.py`)."""
+    """Says how good decoded pictures are.
+
+    `psnr_db` is of all pixels, `wrong` the mean of their worst windows (`scoring.py`).
+    """
 
     psnr_db: float
     wrong: float
@@ -64,7 +67,7 @@ class Quality:
 
 
 class Tuner:
-    """The decoder of `vae`, and what it learns by."""
+    """Holds the decoder of `vae`, and what it learns by."""
 
     def __init__(self, vae: AutoencoderKL, seed: int = 0) -> None:
         self.vae, self._dice = vae.requires_grad_(False), Random(f"decoder {seed}")
@@ -73,7 +76,10 @@ class Tuner:
         self._next = FIRST_SEED
 
     def step(self, batch: int, part: float) -> float:
-        """Learn from `batch` pictures of one size, `part` (0..1) of the whole training being over. Returns the loss."""
+        """Learn from `batch` pictures of one size, and return the loss.
+
+        `part` (0..1) says how much of the whole training is over.
+        """
         pictures = self._pictures(batch, self._dice.choice(SIZES))
         with torch.no_grad(), _bfloat16():
             latents = self.vae.encoder(pictures).float().chunk(2, dim=1)[0]
@@ -100,7 +106,7 @@ def _bfloat16() -> torch.autocast:
 
 
 def detail_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
-    """Weighted error of pixels (b, 3, H, W) in -1..1, absolute and squared, and of their means over 3x3."""
+    """Return the weighted error of pixels (b, 3, H, W) in -1..1, absolute and squared, and of their means over 3x3."""
     around = avg_pool2d(pad(pictures, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     detailed = (pictures - around).abs().amax(dim=1, keepdim=True) > DETAIL
     weight = torch.where(detailed, DETAIL_WEIGHT, 1.0)
@@ -111,7 +117,7 @@ def detail_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
 
 
 def quality(vae: AutoencoderKL) -> Quality:
-    """On held-out pictures with details, encoded and decoded."""
+    """Return the quality of held-out pictures with details, encoded and decoded."""
     errors, wrong = [], []
     for number in range(NUM_CHECKED):
         task = DETAILED[number % len(DETAILED)]
@@ -124,6 +130,7 @@ def quality(vae: AutoencoderKL) -> Quality:
 
 
 def main() -> None:
+    """Tune the decoder by the command line's options."""
     parser = argparse.ArgumentParser(description="Go on training the decoder of a checkpoint's autoencoder.")
     parser.add_argument("checkpoint", type=Path, help="a diffusers folder of the small Kontext")
     parser.add_argument("folder", type=Path, help="the new one")
@@ -136,7 +143,7 @@ def main() -> None:
 
 
 def tune(checkpoint: Path, folder: Path, *, minutes: float, batch: int) -> None:
-    """Write the checkpoint with the tuned decoder to `folder`. Raises CheckpointError if it cannot be opened."""
+    """Write the checkpoint with the tuned decoder to `folder`; raise CheckpointError if it cannot be opened."""
     try:
         vae = AutoencoderKL.from_pretrained(checkpoint, subfolder="vae", torch_dtype=torch.float32)
     except (OSError, ValueError) as error:

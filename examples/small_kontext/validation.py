@@ -1,4 +1,4 @@
-"""How well a half-trained model does, on a few held-out samples: for the training log, not a benchmark."""
+"""Tells how well a half-trained model does on a few held-out samples: for the training log, not a benchmark."""
 
 from __future__ import annotations
 
@@ -21,13 +21,23 @@ from .vae_training import decode, encode
 STEPS = 10
 GUIDANCE = 2.5
 SOLVED = 0.25
-"""An edit counts as solved if less than this part of the squared error that doing nothing would leave is left in the
-pixels that may change; a picture from a caption, if that part is left of a grey picture's."""
+"""The part of an error below which an edit counts as solved.
+
+It is of the squared error that doing nothing would leave in the pixels that may change; of a picture from a caption, of
+a grey picture's.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """`solved` and `inside_db` by task, `outside_db` over all edits with something to keep; the first few pictures."""
+class ValidationReport:
+    """Holds the result of a validation.
+
+    Attributes:
+        solved: The share of solved requests by task.
+        inside_db: PSNR where pixels may change, by task.
+        outside_db: PSNR where they must stay, over all edits with something to keep.
+        sheet: The first few pictures.
+    """
 
     solved: dict[str, float]
     inside_db: dict[str, float]
@@ -41,7 +51,7 @@ class Report:
 
 
 class Validation:
-    """Held-out square samples, rendered and tokenized once."""
+    """Holds held-out square samples, rendered and tokenized once."""
 
     def __init__(self, per_task: int, texts: Texts, device: torch.device) -> None:
         self.samples = [
@@ -59,10 +69,10 @@ class Validation:
 
     @property
     def targets(self) -> Tensor:
-        """(k, H, W, 3) uint8 on the device."""
+        """The known answers (k, H, W, 3) uint8 on the device."""
         return torch.from_numpy(np.stack(self._targets)).to(self.device)
 
-    def run(self, networks: Networks, vae: AutoencoderKL, shift: float, scaling: float) -> Report:
+    def run(self, networks: Networks, vae: AutoencoderKL, shift: float, scaling: float) -> ValidationReport:
         """Sample all requests with the networks as they are."""
         made = np.empty((len(self.samples), SQUARE[1], SQUARE[0], 3), np.uint8)
         edits = [i for i, sample in enumerate(self.samples) if sample.task != TEXT_TO_IMAGE]
@@ -79,7 +89,7 @@ class Validation:
             made[chosen] = decode(vae, result, SQUARE, shift, scaling).cpu().numpy()
         return self._judge(made)
 
-    def _judge(self, made: NDArray[np.uint8]) -> Report:
+    def _judge(self, made: NDArray[np.uint8]) -> ValidationReport:
         solved: dict[str, list[bool]] = defaultdict(list)
         inside: dict[str, list[float]] = defaultdict(list)
         outside: list[float] = []
@@ -93,7 +103,7 @@ class Validation:
             inside[sample.task].append(left)
             if reference is not None and stays.any():
                 outside.append(float(error[stays].mean()))
-        return Report(
+        return ValidationReport(
             solved={task: float(np.mean(values)) for task, values in solved.items()},
             inside_db={task: _decibels(values) for task, values in inside.items()},
             outside_db=_decibels(outside),
@@ -101,7 +111,7 @@ class Validation:
         )
 
     def _sheet(self, made: NDArray[np.uint8]) -> Image.Image:
-        """Two requests of each task in a column of its own: reference, result, target from top to bottom, twice."""
+        """Draw two requests of each task in a column of its own: reference, result and target downwards, twice."""
         columns = []
         for task in WEIGHTS:
             rows = []
@@ -113,5 +123,5 @@ class Validation:
 
 
 def _decibels(errors: list[float]) -> float:
-    """PSNR of the mean squared error, 8-bit."""
+    """Return the PSNR of the mean squared error, 8-bit."""
     return float(10 * np.log10(255**2 / max(float(np.mean(errors)), 1e-3))) if errors else float("nan")

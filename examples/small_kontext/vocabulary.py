@@ -1,4 +1,4 @@
-"""The small model's tokenizers, trained on its own sentences, in CLIP's and T5's layouts.
+"""Trains the small model's tokenizers on its own sentences, in CLIP's and T5's layouts.
 
 T5's pieces are whole words where the grammar has them, and single capitals: signs are spelled letter by letter.
 """
@@ -16,19 +16,22 @@ from ...benchmarks.quality.editbench.samples import draw_sample
 
 CLIP_LENGTH = 77
 T5_LENGTH = 56
-"""Tokens of text in the joint sequence. The longest of 20 000 instructions takes 55."""
+"""The number of tokens of text in the joint sequence; the longest of 20 000 instructions takes 55."""
 CORPUS_SEED = 1_000_000_000
 PRINTABLE = [chr(code) for code in range(33, 127)]
 
 
 def corpus(num_sentences: int) -> list[str]:
-    """Instructions of training, without the words on signs."""
+    """Return instructions of training, without the words on signs."""
     instructions = (draw_sample(CORPUS_SEED + i).instruction for i in range(num_sentences))
     return [re.sub(r'"[A-Z]+"', '""', instruction) for instruction in instructions]
 
 
 def train_t5_tokenizer(sentences: list[str]) -> T5Tokenizer:
-    """Every word of the sentences is a piece, and every printable character: what is no word is spelled."""
+    """Train T5's tokenizer.
+
+    Every word of the sentences is a piece, and every printable character: what is no word is spelled.
+    """
     words = Tokenizer(models.WordLevel(unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     words.train_from_iterator(sentences, trainers.WordLevelTrainer(special_tokens=["<unk>"], show_progress=False))
@@ -52,13 +55,14 @@ def _clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> CLIPToke
 
 
 def read_tokenizers(clip: str, t5: str) -> tuple[CLIPTokenizer, T5Tokenizer]:
-    """From the JSON that `tokenizer.backend_tokenizer.to_str()` gave for each."""
+    """Return tokenizers from the JSON that `tokenizer.backend_tokenizer.to_str()` gave for each."""
     clip_model, t5_model = json.loads(clip)["model"], json.loads(t5)["model"]
     merges = [(first, second) for first, second in clip_model["merges"]]
     return _clip(clip_model["vocab"], merges), _t5([(piece, score) for piece, score in t5_model["vocab"]])
 
 
 def train_clip_tokenizer(sentences: list[str], merges: int = 260) -> CLIPTokenizer:
+    """Train CLIP's tokenizer, byte-pair encoding with so many `merges`."""
     symbols = list(bytes_to_unicode().values())
     base = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
     learner = CLIPTokenizer(vocab={token: i for i, token in enumerate(base)}, merges=[]).backend_tokenizer

@@ -1,4 +1,4 @@
-"""Reading checkpoints as users have them."""
+"""Reads checkpoints as users have them."""
 
 from .open import Checkpoint, CheckpointFiles, open_checkpoint
 from .views import View, Weights

@@ -1,4 +1,4 @@
-"""A network's configuration, read off the names and shapes of its tensors or from its diffusers config."""
+"""Reads a network's configuration off the names and shapes of its tensors, or from its diffusers config."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ def _shape(views: Views, name: str, source: str) -> tuple[int, ...]:
 
 
 def transformer_from_tensors(views: Views, source: str) -> TransformerConfig:
-    """Rope axes are not in the tensors: they take the shares that FLUX.1's have of its head width (1/8, 7/16, 7/16)."""
+    """Return a transformer's configuration, read off its tensors' shapes.
+
+    Rope axes are not in the tensors: they take the shares that FLUX.1's have of its head width (1/8, 7/16, 7/16).
+
+    Raises:
+        CheckpointError: A tensor is missing, or the hidden width is not a multiple of the head width.
+    """
     hidden, channels = _shape(views, "x_embedder.weight", source)
     (head_width,) = _shape(views, "transformer_blocks.0.attn.norm_q.weight", source)
     if hidden % head_width:
@@ -40,7 +46,12 @@ def transformer_from_tensors(views: Views, source: str) -> TransformerConfig:
 
 
 def transformer_from_config(config: Mapping[str, Any], source: str) -> TransformerConfig:
-    """From diffusers' `transformer/config.json`."""
+    """Return a transformer's configuration from diffusers' `transformer/config.json`.
+
+    Raises:
+        CheckpointError: The config says that there is no guidance embedding.
+        KeyError: An entry is missing.
+    """
     if not config.get("guidance_embeds", False):
         raise CheckpointError(_no_guidance(source, "guidance_embeds is false in its config"))
     return TransformerConfig(
@@ -70,6 +81,7 @@ def require_guidance(views: Views, source: str) -> None:
 
 
 def vae_from_tensors(views: Views, source: str) -> VaeConfig:
+    """Return an autoencoder's configuration, read off its tensors' shapes; raise CheckpointError if one is missing."""
     num_levels = count_blocks(views, "encoder.down_blocks.")
     first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
     channels = tuple(_shape(views, first.format(level), source)[0] for level in range(num_levels))
@@ -82,7 +94,7 @@ def vae_from_tensors(views: Views, source: str) -> VaeConfig:
 
 
 def vae_from_config(config: Mapping[str, Any]) -> VaeConfig:
-    """From diffusers' `vae/config.json`."""
+    """Return an autoencoder's configuration from diffusers' `vae/config.json`; raise KeyError if it lacks an entry."""
     return VaeConfig(
         block_channels=tuple(config["block_out_channels"]),
         latent_channels=config["latent_channels"],
@@ -94,7 +106,10 @@ def vae_from_config(config: Mapping[str, Any]) -> VaeConfig:
 
 
 def clip_from_tensors(views: Views, source: str) -> ClipConfig:
-    """CLIP's heads are 64 wide in every published model."""
+    """Return CLIP's configuration, read off its tensors' shapes; raise CheckpointError if one is missing.
+
+    CLIP's heads are 64 wide in every published model.
+    """
     vocabulary, width = _shape(views, "embeddings.token_embedding.weight", source)
     return ClipConfig(
         vocabulary=vocabulary,
@@ -107,7 +122,10 @@ def clip_from_tensors(views: Views, source: str) -> ClipConfig:
 
 
 def clip_from_config(config: Mapping[str, Any]) -> ClipConfig:
-    """From transformers' `text_encoder/config.json`."""
+    """Return CLIP's configuration from transformers' `text_encoder/config.json`.
+
+    Raise KeyError if an entry is missing.
+    """
     return ClipConfig(
         vocabulary=config["vocab_size"],
         width=config["hidden_size"],
@@ -122,6 +140,7 @@ def clip_from_config(config: Mapping[str, Any]) -> ClipConfig:
 
 
 def t5_from_tensors(views: Views, source: str) -> T5Config:
+    """Return T5's configuration, read off its tensors' shapes; raise CheckpointError if one is missing."""
     attention = "encoder.block.0.layer.0.SelfAttention"
     vocabulary, width = _shape(views, "shared.weight", source)
     num_buckets, num_heads = _shape(views, f"{attention}.relative_attention_bias.weight", source)
@@ -137,7 +156,10 @@ def t5_from_tensors(views: Views, source: str) -> T5Config:
 
 
 def t5_from_config(config: Mapping[str, Any]) -> T5Config:
-    """From transformers' `text_encoder_2/config.json`."""
+    """Return T5's configuration from transformers' `text_encoder_2/config.json`.
+
+    Raise KeyError if an entry is missing.
+    """
     return T5Config(
         vocabulary=config["vocab_size"],
         width=config["d_model"],

@@ -1,7 +1,7 @@
-"""What the tensors of each network are called: here, in diffusers' files, and in BFL's and ComfyUI's single files.
+"""Names the tensors of each network: here, in diffusers' files, and in BFL's and ComfyUI's single files.
 
-The one table of names. A source may be rows of a larger tensor: `[1:2]` counts them in units of the hidden width,
-and an open end reaches to the last row.
+This is the one table of names. A source may be rows of a larger tensor: `[1:2]` counts them in units of the hidden
+width, and an open end reaches to the last row.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _VAE_ATTENTION = (("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A tensor in a file, or rows of it in units of the hidden width."""
+    """Names a tensor in a file, or rows of it in units of the hidden width."""
 
     name: str
     start: int | None = None
@@ -91,7 +91,12 @@ class Source:
 
 
 def transformer_sources(names: Iterable[str], *, bfl: bool) -> dict[str, Source]:
-    """Every tensor that a transformer of this depth has, and where it lies. Depth is read from the names given."""
+    """Return every tensor of a transformer of this depth, and where it lies; depth is read from the `names` given.
+
+    Args:
+        names: The tensors of the file.
+        bfl: Whether the file has BFL's names; otherwise it has diffusers'.
+    """
     blocks = ("double_blocks", "single_blocks") if bfl else ("transformer_blocks", "single_transformer_blocks")
     num_double, num_single = (count_blocks(names, f"{stem}.") for stem in blocks)
     column = 1 if bfl else 0
@@ -112,7 +117,7 @@ def transformer_sources(names: Iterable[str], *, bfl: bool) -> dict[str, Source]
 
 
 def vae_sources(num_levels: int, layers_per_block: int) -> dict[str, Source]:
-    """The autoencoder's tensors under diffusers' names, and where BFL's `ae.safetensors` has them."""
+    """Return the autoencoder's tensors under diffusers' names, and where BFL's `ae.safetensors` has them."""
     sources: dict[str, Source] = {}
     for here, there in _vae_pairs(num_levels, layers_per_block):
         sources |= _linear(here, there)
@@ -149,6 +154,6 @@ def _linear(here: str, there: str) -> dict[str, Source]:
 
 
 def count_blocks(names: Iterable[str], stem: str) -> int:
-    """One more than the highest block number after `stem`."""
+    """Return one more than the highest block number after `stem`, 0 if there is none."""
     numbers = [int(name[len(stem) :].partition(".")[0]) for name in names if name.startswith(stem)]
     return max(numbers, default=-1) + 1

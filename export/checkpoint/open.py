@@ -1,4 +1,4 @@
-"""Finding the four networks and the tokenizers of a checkpoint."""
+"""Finds the four networks and the tokenizers of a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ _SCHEDULER_FIELDS = {
 FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
 """The four parts of a checkpoint, which are `Component.part`, and their folders in diffusers' layout."""
 SIZES_FILE = "kontext_sizes.json"
-"""Beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17: `[[width, height], ...]`."""
+"""The name of a file beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17.
+
+It holds `[[width, height], ...]` in pixels.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFiles:
-    """Where each part lies, for checkpoints that are not one folder. What is None is looked for in the checkpoint."""
+    """Says where each part lies, for checkpoints that are not one folder; what is None is looked for in those."""
 
     transformer: Path | None = None
     vae: Path | None = None
@@ -39,10 +42,21 @@ class CheckpointFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A FLUX.1 Kontext checkpoint, opened: headers read and named, no weights touched.
+    """Holds a FLUX.1 Kontext checkpoint, opened: headers are read and named, no weights are touched.
 
-    `tokenizers` is (CLIP's folder, T5's folder); `sizes` its trained (width, height), None for FLUX.1 Kontext's own;
-    `flow` its noise schedule.
+    Attributes:
+        path: What the user named: a folder or a transformer file.
+        layout: "diffusers" or "single files".
+        transformer: The transformer's configuration and tensors.
+        vae: The autoencoder's.
+        clip: CLIP's.
+        t5: T5's.
+        tokenizers: CLIP's folder and T5's folder.
+        sizes: The (width, height) in pixels that it was trained at, None for FLUX.1 Kontext's own.
+        flow: Its noise schedule.
+
+    Raises:
+        CheckpointError: The parts' widths do not fit together, or the autoencoder does not scale down by 8.
     """
 
     path: Path
@@ -75,13 +89,13 @@ class Checkpoint:
 
     @property
     def config(self) -> ModelConfig:
-        """Of all four parts."""
+        """The configuration of all four parts."""
         return ModelConfig(
             transformer=self.transformer.config, vae=self.vae.config, clip=self.clip.config, t5=self.t5.config
         )
 
     def weights(self, part: str) -> Weights:
-        """The tensors of a part, by its name in `FOLDERS`."""
+        """Return the tensors of a part, by its name in `FOLDERS`."""
         assert part in FOLDERS
         return getattr(self, part).weights
 
@@ -94,7 +108,8 @@ class Checkpoint:
 def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpoint:
     """Open a diffusers folder, a ComfyUI `models` folder, or a transformer file with the other parts named in `files`.
 
-    Raises CheckpointError, naming the file or tensor, if a part is missing, damaged, or not FLUX.1 Kontext's.
+    Raises:
+        CheckpointError: A part is missing, damaged, or not FLUX.1 Kontext's; the message names the file or tensor.
     """
     files = files or CheckpointFiles()
     if not path.exists():
@@ -132,12 +147,12 @@ def _diffusers_files(path: Path) -> CheckpointFiles:
 
 
 def _root(path: Path) -> Path:
-    """The folder that holds all parts: `path`, or the ComfyUI `models` folder that a transformer file lies in."""
+    """Return the folder of all parts: `path`, or the ComfyUI `models` folder that a transformer file lies in."""
     return path if path.is_dir() else path.absolute().parent.parent
 
 
 def _single_files(path: Path) -> CheckpointFiles:
-    """The parts of a ComfyUI `models` folder, or those around a transformer that lies in one."""
+    """Return the parts of a ComfyUI `models` folder, or those around a transformer that lies in one."""
     root = _root(path)
     transformer = path if path.is_file() else _only(root, ("diffusion_models", "unet"), ("*kontext*", "*flux*", "*"))
     return CheckpointFiles(
@@ -149,7 +164,7 @@ def _single_files(path: Path) -> CheckpointFiles:
 
 
 def _only(root: Path, folders: Sequence[str], patterns: Sequence[str]) -> Path | None:
-    """The one file that matches the first pattern any file matches; several are ambiguous."""
+    """Return the one file that matches the first pattern any file matches; raise CheckpointError if several do."""
     for pattern in patterns:
         found = sorted(file for folder in folders for file in (root / folder).glob(f"{pattern}.safetensors"))
         if len(found) > 1:
@@ -174,7 +189,7 @@ def _tokenizers(root: Path) -> tuple[Path, Path]:
 
 
 def _flow(file: Path) -> FlowRecord:
-    """The noise schedule of a diffusers folder's scheduler, FLUX.1 Kontext's own where there is none."""
+    """Return the noise schedule of a diffusers folder's scheduler, FLUX.1 Kontext's own where there is none."""
     if not file.is_file():
         return FlowRecord()
     try:

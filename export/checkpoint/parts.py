@@ -1,4 +1,4 @@
-"""The four networks of a checkpoint, each read into views under this project's names."""
+"""Reads the four networks of a checkpoint into views under this project's names."""
 
 from __future__ import annotations
 
@@ -34,14 +34,18 @@ SCALE_SUFFIXES = (".scale_weight", ".weight_scale")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part(Generic[Config]):
-    """One network: its configuration and its tensors."""
+    """Holds one network: its configuration and its tensors."""
 
     config: Config
     weights: Weights
 
 
 def open_files(path: Path) -> tuple[TensorFile, ...]:
-    """The safetensors files of `path`: itself, or the shards or single file in a folder."""
+    """Return the safetensors files of `path`: itself, or the shards or single file in a folder.
+
+    Raises:
+        CheckpointError: An index is unreadable, or a folder without one has no file or several.
+    """
     if path.is_file():
         return (TensorFile.open(path),)
     indexes = sorted(path.glob("*.safetensors.index.json"))
@@ -104,7 +108,10 @@ def _load(path: Path) -> tuple[tuple[TensorFile, ...], dict[str, View]]:
 
 
 def _resolve(views: dict[str, View], sources: Mapping[str, Source], hidden: int, source: str) -> dict[str, View]:
-    """Views under this project's names; tensors that no name refers to keep theirs, so that a check reports them."""
+    """Return the views under this project's names.
+
+    Tensors that no name refers to keep theirs, so that a check reports them.
+    """
     resolved: dict[str, View] = {}
     for name, origin in sources.items():
         view = views.get(origin.name)
@@ -123,7 +130,7 @@ def _resolve(views: dict[str, View], sources: Mapping[str, Source], hidden: int,
 
 
 def _config(path: Path, read: Callable[[Mapping[str, Any]], Config]) -> Config | None:
-    """The part's `config.json`, if it lies in a diffusers folder."""
+    """Return what the part's `config.json` says, if it lies in a diffusers folder."""
     file = path / "config.json"
     if not file.is_file():
         return None
@@ -136,6 +143,11 @@ def _config(path: Path, read: Callable[[Mapping[str, Any]], Config]) -> Config |
 
 
 def open_transformer(path: Path) -> Part[TransformerConfig]:
+    """Open a transformer under BFL's or diffusers' names: a file or a folder.
+
+    Raises:
+        CheckpointError: It is missing, damaged, a LoRA, no FLUX transformer, or one without guidance distillation.
+    """
     source = str(path)
     config = _config(path, lambda fields: inference.transformer_from_config(fields, source))
     files, views = _load(path)
@@ -153,6 +165,11 @@ def open_transformer(path: Path) -> Part[TransformerConfig]:
 
 
 def open_vae(path: Path) -> Part[VaeConfig]:
+    """Open an autoencoder under BFL's or diffusers' names: a file or a folder.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or no FLUX autoencoder.
+    """
     source = str(path)
     config = _config(path, inference.vae_from_config)
     files, views = _load(path)
@@ -172,6 +189,11 @@ def open_vae(path: Path) -> Part[VaeConfig]:
 
 
 def open_clip(path: Path) -> Part[ClipConfig]:
+    """Open CLIP's text encoder: a file or a folder.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or no CLIP text encoder.
+    """
     source = str(path)
     config = _config(path, inference.clip_from_config)
     files, views = _load(path)
@@ -182,6 +204,11 @@ def open_clip(path: Path) -> Part[ClipConfig]:
 
 
 def open_t5(path: Path) -> Part[T5Config]:
+    """Open T5's encoder: a file or a folder.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or no T5 encoder.
+    """
     source = str(path)
     config = _config(path, inference.t5_from_config)
     files, views = _load(path)

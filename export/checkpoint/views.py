@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint as views: where their bytes lie, never the bytes themselves."""
+"""Describes the tensors of a checkpoint as views: where their bytes lie, never the bytes themselves."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ CHUNK_ITEMS = 8 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A tensor as contiguous bytes of a safetensors file.
+    """Describes a tensor as contiguous bytes of a safetensors file.
 
-    `scale` is what an FP8 weight is multiplied by (ComfyUI's `scale_weight`): a scalar's view, or its value.
+    Attributes:
+        path: The file.
+        dtype: The type's name in safetensors, such as "BF16".
+        shape: The tensor's shape.
+        offset: Where in the file its first byte lies.
+        scale: What an FP8 weight is multiplied by (ComfyUI's `scale_weight`): a scalar's view, or its value.
     """
 
     path: Path
@@ -44,23 +49,26 @@ class View:
 
     @property
     def scale_value(self) -> float:
-        """1 without a scale."""
+        """The number that the values are multiplied by, 1 without a scale."""
         if self.scale is None:
             return 1.0
         return float(self.scale.read()) if isinstance(self.scale, View) else self.scale
 
     def rows(self, start: int, stop: int) -> View:
-        """Rows `start` to `stop` of the first axis: contiguous, so still a view."""
+        """Return rows `start` to `stop` of the first axis: they are contiguous, so still a view."""
         row_bytes = self.size_bytes // self.shape[0]
         return replace(self, shape=(stop - start, *self.shape[1:]), offset=self.offset + start * row_bytes)
 
     def reshaped(self, shape: tuple[int, ...]) -> View:
-        """The same bytes under another shape of equal size."""
+        """Return the same bytes under another shape of equal size."""
         assert prod(shape) == prod(self.shape), (shape, self.shape)
         return replace(self, shape=shape)
 
     def chunks(self) -> Iterator[Tensor]:
-        """The values as flat float32 tensors of at most 32 MiB, in order; an FP8 scale is multiplied in."""
+        """Yield the values as flat float32 tensors of at most 32 MiB, in order; an FP8 scale is multiplied in.
+
+        Raises CheckpointError for a type that holds no floating-point numbers.
+        """
         if self.dtype not in FLOATS:
             raise CheckpointError(f"{self.path} holds weights of type {self.dtype}, which are not read as numbers")
         scale = self.scale_value
@@ -72,15 +80,18 @@ class View:
             yield values if self.scale is None else values * scale
 
     def read(self) -> Tensor:
-        """The whole tensor in float32."""
+        """Return the whole tensor in float32."""
         return torch.cat(list(self.chunks())).reshape(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """The tensors of one network under this project's names.
+    """Holds the tensors of one network under this project's names.
 
-    `source` names what the user gave, for messages.
+    Attributes:
+        source: What the user gave, for messages.
+        files: The safetensors files that the tensors lie in.
+        views: The tensors by name.
     """
 
     source: str

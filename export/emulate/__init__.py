@@ -1,1 +1,1 @@
-"""A bundle run by torch: the executor of calibration and comparison, which emulates what is quantized."""
+"""Runs a bundle by torch: the executor of calibration and comparison, which emulates what is quantized."""

@@ -1,4 +1,7 @@
-"""A bundle's components as torch modules over the bundle's own weight files: nothing is copied before it is used."""
+"""Loads a bundle's components as torch modules over the bundle's own weight files.
+
+Nothing is copied before it is used.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,11 @@ from ..torch_types import torch_dtype
 
 
 def read_config(bundle: Bundle) -> ModelConfig:
-    """The configuration of the checkpoint that a bundle was made from."""
+    """Return the configuration of the checkpoint that a bundle was made from.
+
+    Raises:
+        BundleError: The bundle is of a version that did not keep it, or the file is damaged.
+    """
     file = bundle.path / NETWORKS
     try:
         return msgspec.json.decode(file.read_bytes(), type=ModelConfig, strict=False)
@@ -36,7 +43,10 @@ def read_config(bundle: Bundle) -> ModelConfig:
 
 
 def read_tensor(value: ir.Value) -> Tensor:
-    """An initializer's values, mapped from its file if it lies in one. NVFP4 comes as bytes of two codes."""
+    """Return an initializer's values, mapped from its file if it lies in one.
+
+    NVFP4 comes as bytes of two codes (uint8).
+    """
     tensor, dtype = value.const_value, torch_dtype(ONNX[(value.dtype or ir.DataType.FLOAT).name])
     assert tensor is not None
     assert value.shape is not None
@@ -50,13 +60,13 @@ def read_tensor(value: ir.Value) -> Tensor:
 
 
 def map_bytes(path: Path, offset: int, size_bytes: int) -> Tensor:
-    """(size_bytes,) uint8 of a file. Writing to it would copy the page, not change the file."""
+    """Return (size_bytes,) uint8 of a file, mapped; writing to it would copy the page, not change the file."""
     return torch.from_numpy(np.memmap(path, np.uint8, mode="c", offset=offset, shape=(size_bytes,)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleGraph:
-    """A component's graph, read, with its initializers by name."""
+    """Holds a component's graph, read, with its initializers by name."""
 
     component: str
     model: ir.Model
@@ -77,9 +87,15 @@ class BundleGraph:
 
 
 def load_module(graph: BundleGraph, config: ModelConfig, replaced: Mapping[str, nn.Module] | None = None) -> nn.Module:
-    """The component as a torch module on the CPU, its parameters mapped from the bundle's files.
+    """Return the component as a torch module on the CPU, its parameters mapped from the bundle's files.
 
-    `replaced` are modules to put in the place of the component's own, by name.
+    Args:
+        graph: The component's graph.
+        config: The configuration of the bundle's networks.
+        replaced: Modules to put in the place of the component's own, by name.
+
+    Raises:
+        BundleError: The graph lacks a parameter.
     """
     with default_dtype(graph.dtype), _without_memory():
         module = build_module(graph.component, config)
@@ -99,7 +115,7 @@ def load_module(graph: BundleGraph, config: ModelConfig, replaced: Mapping[str, 
 
 @contextmanager
 def _without_memory() -> Iterator[None]:
-    """Parameters that are registered meanwhile have shapes and no memory; buffers, which modules compute, do."""
+    """Give parameters that are registered meanwhile shapes and no memory; buffers, which modules compute, have both."""
     original: Callable[..., None] = nn.Module.register_parameter
 
     def register(module: nn.Module, name: str, parameter: Any) -> None:

@@ -1,4 +1,4 @@
-"""Quantized layers as torch modules that compute what their graph says, in the type that it computes in.
+"""Computes quantized layers as torch modules as their graph says, in the type that it computes in.
 
 Weights stay quantized in their files and are dequantized when a layer runs, unless they are to be held.
 """
@@ -18,11 +18,14 @@ from .bundle_modules import BundleGraph, read_tensor
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer with an FP8 or NVFP4 weight.
+    """Computes a linear layer with an FP8 or NVFP4 weight.
 
-    `input_format` is "fp8", "nvfp4", or "" where the input is not quantized. `rest` holds what the format needs beside
-    the weight, by the names that the graph has for it. With `hold` the weight is dequantized once, which takes the
-    memory of an unquantized layer.
+    Args:
+        weight: The codes, (outputs, inputs) E4M3, or (outputs, inputs / 2) uint8 for NVFP4.
+        bias: (outputs,), None without.
+        rest: What the format needs beside the weight, by the names that the graph has for it.
+        input_format: "fp8", "nvfp4", or "" where the input is not quantized.
+        hold: Dequantize the weight once, which takes the memory of an unquantized layer.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class QuantizedLinear(nn.Module):
         return getattr(self, self._names[name])
 
     def full_weight(self, dtype: torch.dtype) -> Tensor:
-        """(outputs, inputs), dequantized; without the low-rank branch."""
+        """Return the weight (outputs, inputs), dequantized to `dtype`; without the low-rank branch."""
         scale = self._part(SCALE)
         if self.codes.dtype == torch.uint8:
             codes, tensor_scale = unpack(self.codes), self._part(TENSOR_SCALE)
@@ -67,7 +70,7 @@ class QuantizedLinear(nn.Module):
 
 
 class QuantizedAttend(nn.Module):
-    """Attention whose products have FP8 operands; see `GraphQuantizer.quantize_attention`."""
+    """Computes attention whose products have FP8 operands, as `GraphQuantizer.quantize_attention` writes it."""
 
     def __init__(self, scales: dict[str, Tensor]) -> None:
         super().__init__()
@@ -81,9 +84,13 @@ class QuantizedAttend(nn.Module):
 
 
 def emulated_layers(graph: BundleGraph, *, hold: bool = False) -> dict[str, nn.Module]:
-    """The quantized layers of a graph by the names of the modules that they replace; none if it is not quantized.
+    """Return the quantized layers of a graph by the names of the modules that they replace.
 
-    `hold` is `QuantizedLinear`'s.
+    There are none if the graph is not quantized.
+
+    Args:
+        graph: A component's graph.
+        hold: Dequantize each weight once, as `QuantizedLinear` does.
     """
     values = graph.initializers
     layers: dict[str, nn.Module] = {}
@@ -106,7 +113,7 @@ def emulated_layers(graph: BundleGraph, *, hold: bool = False) -> dict[str, nn.M
 
 
 def _quantized_weight(product: ir.Node) -> ir.Value | None:
-    """The FP8 or NVFP4 initializer that a product's second operand is dequantized from."""
+    """Return the FP8 or NVFP4 initializer that a product's second operand is dequantized from."""
     if product.op_type != "MatMul":
         return None
     dequantize = _behind(product.inputs[1], "DequantizeLinear")
@@ -115,7 +122,7 @@ def _quantized_weight(product: ir.Node) -> ir.Value | None:
 
 
 def _input_quantizer(product: ir.Node) -> tuple[str, ir.Value] | None:
-    """The format that a product's first operand is rounded to, and its scale."""
+    """Return the format that a product's first operand is rounded to, and its scale."""
     dequantize = _behind(product.inputs[0], "DequantizeLinear")
     if dequantize is None or dequantize.inputs[0] is None:
         return None
@@ -127,7 +134,7 @@ def _input_quantizer(product: ir.Node) -> tuple[str, ir.Value] | None:
 
 
 def _behind(value: ir.Value | None, operator: str) -> ir.Node | None:
-    """The operator that a value comes from, behind transposes and casts."""
+    """Return the operator that a value comes from, behind transposes and casts."""
     node = value.producer() if value is not None else None
     while node is not None and node.op_type in ("Transpose", "Cast"):
         node = node.inputs[0].producer() if node.inputs[0] is not None else None

@@ -1,4 +1,4 @@
-"""Where torch computes, known without importing torch."""
+"""Names where torch computes, without importing torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class TorchDevice(str, Enum):
-    """AUTO takes a CUDA device if there is one."""
+    """Names where torch computes; AUTO takes a CUDA device if there is one."""
 
     AUTO = "auto"
     CPU = "cpu"

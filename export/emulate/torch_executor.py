@@ -1,4 +1,4 @@
-"""Components run by torch, from a bundle's own files: what calibration observes and comparison looks into.
+"""Runs components by torch, from a bundle's own files: what calibration observes and comparison looks into.
 
 Quantized layers are emulated: their weights are dequantized as the graph says, and their inputs rounded as it says.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, ElementType
 from ...engine.errors import ExecutorError
-from ...runtime.flow.executor import Performed, run_in_turn
+from ...runtime.flow.executor import LastWorkspace, Performed, run_in_turn
 from ...runtime.flow.stages import Stage
 from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors, transformer_precision
 from ...runtime.flow.workspace import Array
@@ -24,11 +24,11 @@ from .emulation import emulated_layers
 from .torch_device import TorchDevice
 
 Compute = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], None]
-"""A function that computes a component, from input tensors into output tensors."""
+"""The function that computes a component, from input tensors into output tensors."""
 
 
 class TorchWorkspace:
-    """Implements `Workspace` with torch tensors. `compute` is the executor's."""
+    """Implements `Workspace` of `runtime.flow.workspace` with torch tensors; `compute` is the executor's."""
 
     def __init__(
         self, shape: RequestShape, tensors: Mapping[str, TensorSpec], device: torch.device, compute: Compute
@@ -51,9 +51,15 @@ class TorchWorkspace:
 
 
 class TorchExecutor:
-    """Implements `Executor` with torch. Modules are loaded when they are first needed.
+    """Implements `Executor` of `runtime.flow.executor` with torch; modules are loaded when they are first needed.
 
-    With `hold_weights` quantized weights are dequantized once, not every time: faster, with more memory.
+    Args:
+        bundle: The bundle whose components run.
+        device: Where they run.
+        hold_weights: Dequantize quantized weights once, not every time: faster, with more memory.
+
+    Raises:
+        ExecutorError: CUDA is asked for, and torch sees no CUDA device.
     """
 
     def __init__(self, bundle: Bundle, device: TorchDevice = TorchDevice.AUTO, *, hold_weights: bool = False) -> None:
@@ -63,16 +69,20 @@ class TorchExecutor:
         self._device = torch.device("cuda" if has_cuda and device is not TorchDevice.CPU else "cpu")
         self._bundle, self._hold_weights = bundle, hold_weights
         self._modules: dict[str, nn.Module] = {}
-        self._workspace: TorchWorkspace | None = None  # of the last request
+        self._workspaces = LastWorkspace(self._workspace)
         self.name = f"torch ({self._device.type})"
 
     def module(self, component: str) -> nn.Module:
-        """A component's module, loaded if it is not yet; what is done to it shows in what it computes."""
+        """Return a component's module, loaded if it is not yet; what is done to it shows in what it computes."""
         if component not in self._modules:
             graph = BundleGraph.read(self._bundle, component)
             module = load_module(graph, read_config(self._bundle), emulated_layers(graph, hold=self._hold_weights))
             self._modules[component] = module.to(self._device)
         return self._modules[component]
+
+    def _workspace(self, shape: RequestShape) -> TorchWorkspace:
+        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
+        return TorchWorkspace(shape, tensors, self._device, self.compute)
 
     def load(self, component: str) -> None:
         self.module(component)
@@ -80,11 +90,7 @@ class TorchExecutor:
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:
-        if self._workspace is None or self._workspace.shape != shape:
-            self._workspace = None  # its memory goes before the next is taken
-            tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
-            self._workspace = TorchWorkspace(shape, tensors, self._device, self.compute)
-        workspace = self._workspace
+        workspace = self._workspaces.of(shape)
         for name, array in inputs.items():
             workspace[name].copy_(from_host(array, workspace[name].dtype))
         milliseconds = run_in_turn(stages, workspace)
@@ -98,18 +104,22 @@ class TorchExecutor:
         return {name: to_host(tensor) for name, tensor in outputs.items()}
 
     def compute(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-        """A component, from tensors into tensors."""
+        """Run a component, from tensors into tensors."""
         for name, tensor in run_module(self.module(component), component, inputs).items():
             outputs[name].copy_(tensor)
 
     def close(self) -> None:
         self._modules.clear()
-        self._workspace = None
+        self._workspaces.clear()
 
 
 @torch.no_grad()
 def run_module(module: nn.Module, component: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A component's outputs by name, from its module or one that stands in for it. Raises ExecutorError."""
+    """Return a component's outputs by name, computed by its module or one that stands in for it.
+
+    Raises:
+        ExecutorError: Torch fails.
+    """
     ports = COMPONENTS[component]
     try:
         outputs = module(*(inputs[port.name] for port in ports.inputs))
@@ -120,11 +130,11 @@ def run_module(module: nn.Module, component: str, inputs: Mapping[str, Tensor]) 
 
 
 def from_host(array: Array, dtype: torch.dtype) -> Tensor:
-    """bfloat16 comes as its bits, in uint16."""
+    """Return a tensor of `dtype` over a host array; bfloat16 comes as its bits, in uint16."""
     return torch.from_numpy(np.require(array, requirements=["C", "W"])).view(dtype)
 
 
 def to_host(tensor: Tensor) -> Array:
-    """A copy, bfloat16 as its bits in uint16."""
+    """Return a copy of a tensor on the host, bfloat16 as its bits in uint16."""
     bits = tensor.cpu().view(torch.uint16) if tensor.dtype is torch_dtype(ElementType.BFLOAT16.number) else tensor.cpu()
     return bits.numpy().copy()

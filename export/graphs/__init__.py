@@ -1,1 +1,1 @@
-"""Graphs: traced networks, where their weights lie, and what quantization puts into them."""
+"""Makes graphs: traces networks, says where their weights lie, and quantizes them."""

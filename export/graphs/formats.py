@@ -1,4 +1,4 @@
-"""FP8 and NVFP4 as arithmetic on torch tensors.
+"""Computes FP8 and NVFP4 as arithmetic on torch tensors.
 
 FP8 is E4M3 without infinities, values up to 448. NVFP4 is E2M1, values up to 6, in blocks of 16 along the input axis: a
 block has an E4M3 scale, a tensor one float32 scale over those. Source: OCP 8-bit Floating Point Specification 1.0, and
@@ -15,15 +15,15 @@ from torch import Tensor
 FP8_MAX = 448.0
 FP4_MAX = 6.0
 BLOCK = 16
-"""Values that share an NVFP4 block scale."""
+"""The number of values that share an NVFP4 block scale."""
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """The magnitudes of E2M1 in the order of their codes; bit 3 is the sign."""
 _EXPONENT = 0x7F800000
-"""Its bits in a float32."""
+"""The bits of a float32 that hold its exponent."""
 
 
 def round_up(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """`scale` in `dtype`, not smaller than it was: a scale rounded down would clip the value it was made for.
+    """Return `scale` in `dtype`, not smaller than it was: a scale rounded down would clip the value it was made for.
 
     Scales of 0, of tensors that hold nothing but zeros, become 1.
     """
@@ -34,22 +34,22 @@ def round_up(scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def to_fp8(x: Tensor) -> Tensor:
-    """Nearest E4M3 values, ties to even; beyond 448 they saturate."""
+    """Return the nearest E4M3 values, ties to even; beyond 448 they saturate."""
     return x.clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
 
 
 def fp8_scale(amax: Tensor, dtype: torch.dtype) -> Tensor:
-    """The scale that brings `amax` to FP8's largest value."""
+    """Return the scale that brings `amax` to FP8's largest value."""
     return round_up(amax.to(torch.float32) / FP8_MAX, dtype)
 
 
 def fake_fp8(x: Tensor, scale: Tensor | float) -> Tensor:
-    """What `x` is after quantization with `scale` and back. Computed in float32, returned in the type of `x`."""
+    """Return what `x` is after quantization with `scale` and back: computed in float32, in the type of `x`."""
     return (to_fp8(x.to(torch.float32) / scale).to(torch.float32) * scale).to(x.dtype)
 
 
 def round_to_fp4(x: Tensor) -> Tensor:
-    """Nearest E2M1 values of float32, ties to the even code; beyond 6 they saturate. -0 is kept."""
+    """Return the nearest E2M1 values of float32 `x`, ties to the even code; beyond 6 they saturate, and -0 is kept."""
     magnitude = x.abs()
     power = (magnitude.view(torch.int32) & _EXPONENT).view(torch.float32)  # of two, the largest in the magnitude
     spacing = power.clamp(1, 4) / 2
@@ -57,60 +57,73 @@ def round_to_fp4(x: Tensor) -> Tensor:
 
 
 def fp4_codes(x: Tensor) -> Tensor:
-    """Codes 0 to 15 (uint8) of what `round_to_fp4` gives."""
+    """Return the codes 0 to 15 (uint8) of what `round_to_fp4` gives."""
     values = round_to_fp4(x)
     table = torch.tensor(FP4_VALUES, device=x.device)
     return (torch.bucketize(values.abs(), table) + 8 * torch.signbit(values)).to(torch.uint8)
 
 
 def fp4_values(codes: Tensor) -> Tensor:
-    """Codes (uint8) to float32."""
+    """Return the float32 values of `codes` (uint8)."""
     table = torch.tensor((*FP4_VALUES, *(-value for value in FP4_VALUES)), device=codes.device)
     return table[codes.long()]
 
 
 def pack(codes: Tensor) -> Tensor:
-    """Two codes a byte along the last axis, the first in the low half, as ONNX and safetensors have it."""
+    """Return two codes per byte along the last axis, the first in the low half, as ONNX and safetensors have it."""
     return codes[..., ::2] | (codes[..., 1::2] << 4)
 
 
 def unpack(packed: Tensor) -> Tensor:
+    """Return the codes (uint8) of bytes that `pack` made."""
     return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nvfp4Tensor:
-    """A tensor (..., k): `codes` (..., k) uint8, one a value; `scales` (..., k / 16) E4M3; `scale` float32 ()."""
+    """Holds a tensor (..., k) in NVFP4.
+
+    Attributes:
+        codes: (..., k) uint8, one code per value.
+        scales: (..., k / 16) E4M3.
+        scale: () float32.
+    """
 
     codes: Tensor
     scales: Tensor
     scale: Tensor
 
     def values(self) -> Tensor:
-        """Back to float32."""
+        """Return the values (..., k) in float32."""
         blocks = fp4_values(self.codes).unflatten(-1, (-1, BLOCK))
         return (blocks * (self.scales.to(torch.float32) * self.scale).unsqueeze(-1)).flatten(-2)
 
 
 def nvfp4_scale(amax: Tensor) -> Tensor:
-    """The tensor scale with which block scales reach at most E4M3's 448."""
+    """Return the tensor scale with which block scales reach at most E4M3's 448."""
     return round_up(amax.to(torch.float32) / (FP4_MAX * FP8_MAX), torch.float32)
 
 
 def to_nvfp4(x: Tensor, scale: Tensor) -> Nvfp4Tensor:
-    """`x` (..., k), k a multiple of 16, with the tensor scale given; each block's own scale is made for its largest."""
+    """Quantize `x` (..., k), k a multiple of 16, with the tensor scale given.
+
+    Each block's own scale is made for its largest value.
+    """
     scaled, scales = _in_block_steps(x, scale)
     return Nvfp4Tensor(codes=fp4_codes(scaled).flatten(-2), scales=scales, scale=scale)
 
 
 def fake_nvfp4(x: Tensor, scale: Tensor) -> Tensor:
-    """What `x` is after NVFP4 and back, in its own type: `to_nvfp4(x, scale).values()` without the codes."""
+    """Return what `x` is after NVFP4 and back, in its own type: `to_nvfp4(x, scale).values()` without the codes."""
     scaled, scales = _in_block_steps(x, scale)
     return (round_to_fp4(scaled) * (scales.to(torch.float32) * scale).unsqueeze(-1)).flatten(-2).to(x.dtype)
 
 
 def _in_block_steps(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` in blocks (..., k / 16, 16) divided by their steps, float32; the block scales (..., k / 16), E4M3."""
+    """Return `x` in blocks (..., k / 16, 16), divided by their steps, and the block scales (..., k / 16).
+
+    The values are float32, the scales E4M3.
+    """
     blocks = x.to(torch.float32).unflatten(-1, (-1, BLOCK))
     scales = to_fp8(blocks.abs().amax(-1) / FP4_MAX / scale)
     steps = (scales.to(torch.float32) * scale).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""The matrix products of a traced graph that can be quantized, found by their shape in the graph."""
+"""Finds the matrix products of a traced graph that can be quantized, by their shape in the graph."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from .trace import tensor_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearNodes:
-    """`product` = MatMul(x, `transpose`(`weight`)), as a traced linear layer leaves it. `name` is the layer's.
+    """Holds the nodes of a linear layer as tracing leaves it: `product` = MatMul(x, `transpose`(`weight`)).
 
-    `stored_scale` is the scalar that an FP8 weight is dequantized with before the transpose, None for other weights.
+    Attributes:
+        name: The layer's name.
+        weight: The initializer, (outputs, inputs).
+        stored_scale: The scalar that an FP8 weight is dequantized with before the transpose, None for other weights.
+        transpose: The Transpose of the weight.
+        product: The MatMul.
     """
 
     name: str
@@ -32,14 +37,14 @@ class LinearNodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionNodes:
-    """An Attention operator. `name` is that of the module with the projections around it."""
+    """Holds an Attention operator; `name` is that of the module with the projections around it."""
 
     name: str
     node: ir.Node
 
 
 def find_linears(model: ir.Model) -> dict[str, LinearNodes]:
-    """Every linear layer by name, in the order of the graph."""
+    """Return every linear layer by name, in the order of the graph."""
     found: dict[str, LinearNodes] = {}
     for product in model.graph:
         transpose = product.inputs[1].producer() if product.op_type == "MatMul" and product.inputs[1] else None
@@ -58,7 +63,7 @@ def find_linears(model: ir.Model) -> dict[str, LinearNodes]:
 
 
 def find_attention(model: ir.Model, linears: dict[str, LinearNodes]) -> dict[str, AttentionNodes]:
-    """Every Attention operator, by the module whose value projection feeds it."""
+    """Return every Attention operator, by the module whose value projection feeds it."""
     by_product = {id(linear.product): linear.name for linear in linears.values()}
     found: dict[str, AttentionNodes] = {}
     for node in model.graph:
@@ -72,7 +77,7 @@ def find_attention(model: ir.Model, linears: dict[str, LinearNodes]) -> dict[str
 
 
 def _feeding(value: ir.Value, by_product: dict[int, str]) -> Iterator[str]:
-    """Names of the linear layers that a value comes from, nearest first, across what only moves data or adds a bias."""
+    """Yield the linear layers that a value comes from, nearest first, across what only moves data or adds a bias."""
     pending = [value]
     while pending:
         producer = pending.pop(0).producer()

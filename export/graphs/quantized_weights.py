@@ -1,4 +1,4 @@
-"""Writing quantized weights, tensor by tensor: at no time is more than one layer in memory."""
+"""Writes quantized weights, tensor by tensor: at no time is more than one layer in memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from .weights import FileTensor
 SCALE = "weight_scale"
 TENSOR_SCALE = "weight_scale_2"
 DOWN, UP = "lora_down.weight", "lora_up.weight"
-"""SVDQuant's branch: (rank, inputs) and (outputs, rank)."""
+"""The names of SVDQuant's branch: (rank, inputs) and (outputs, rank)."""
 ROWS_AT_ONCE_ITEMS = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizedLayer:
-    """A linear layer to be quantized: its weight (outputs, inputs) and what it becomes.
+    """Describes a linear layer to be quantized: its weight (outputs, inputs) and what it becomes.
 
-    `dtype`, of "F32", "F16" and "BF16", is the type that the graph computes in, `scale_dtype` that of FP8's scales.
+    Attributes:
+        name: The layer's name.
+        view: Where its weight lies.
+        format: What it becomes.
+        dtype: The type that the graph computes in: "F32", "F16" or "BF16".
+        scale_dtype: The type of FP8's scales, of the same three.
     """
 
     name: str
@@ -37,7 +42,11 @@ class QuantizedLayer:
     scale_dtype: str
 
     def specs(self) -> dict[str, FileTensor]:
-        """The tensors that the layer needs, by the end of their names."""
+        """Return the tensors that the layer needs, by the end of their names; none if its weight serves as it lies.
+
+        Raises:
+            QuantizationError: The layer's inputs cannot be cut into NVFP4's blocks.
+        """
         outputs, inputs = self.view.shape
         if isinstance(self.format, (Fp8, Fp8Weights)):
             if self.view.dtype == "F8_E4M3":
@@ -62,12 +71,16 @@ class QuantizedLayer:
 
     @property
     def rank(self) -> int:
-        """Of the branch beside the product; never more than the matrix itself has."""
+        """The rank of the branch beside the product; never more than the matrix itself has."""
         return min(self.format.rank, *self.view.shape) if isinstance(self.format, Nvfp4) else 0
 
 
 def quantize_layer(layer: QuantizedLayer) -> Iterator[tuple[str, Tensor]]:
-    """Pieces of the layer's tensors, by the end of their names, as `write_tensors` takes them."""
+    """Yield pieces of the layer's tensors, by the end of their names, as `write_tensors` takes them.
+
+    Raises:
+        QuantizationError: The weight holds NaN or infinity.
+    """
     if not layer.specs():
         return
     if isinstance(layer.format, (Fp8, Fp8Weights)):
@@ -77,7 +90,7 @@ def quantize_layer(layer: QuantizedLayer) -> Iterator[tuple[str, Tensor]]:
 
 
 def _rows(view: View) -> Iterator[Tensor]:
-    """The matrix in float32, at most 32 MiB of rows at a time."""
+    """Yield the matrix in float32, at most 32 MiB of rows at a time."""
     outputs, inputs = view.shape
     step = max(1, ROWS_AT_ONCE_ITEMS // inputs)
     for start in range(0, outputs, step):
@@ -117,10 +130,10 @@ def _nvfp4(layer: QuantizedLayer) -> Iterator[tuple[str, Tensor]]:
 
 
 def _branch(layer: QuantizedLayer) -> tuple[Tensor, Tensor, Tensor]:
-    """The low-rank part as (rank, inputs) and (outputs, rank), and what it leaves of the weight, in float32.
+    """Return the low-rank part as (rank, inputs) and (outputs, rank), and what it leaves of the weight, in float32.
 
-    The largest singular components, found by a randomized range finder (Halko et al., arXiv 0909.4061) from a fixed
-    seed. What is left is taken from the branch as rounded, so that rounding it costs nothing.
+    The part is the largest singular components, found by a randomized range finder (Halko et al., arXiv 0909.4061) from
+    a fixed seed. What is left is taken from the branch as rounded, so that rounding it costs nothing.
     """
     weight, dtype = _finite(layer.view.read(), layer), torch_dtype(SAFETENSORS[layer.dtype])
     generator = torch.Generator().manual_seed(0)

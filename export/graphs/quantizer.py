@@ -1,6 +1,6 @@
-"""Quantize and dequantize operators in a traced graph, in the places from which TensorRT fuses them into its products.
+"""Puts quantize and dequantize operators into a traced graph, from where TensorRT fuses them into its products.
 
-Weights: DequantizeLinear before the transpose of a linear layer. Activations: one pair an input, shared by the layers
+Weights: DequantizeLinear before the transpose of a linear layer. Activations: one pair per input, shared by the layers
 that read it. Attention: the scaling is in the queries' dequantization, keys are transposed before they are quantized,
 and probabilities have the fixed scale 1/448, so that nothing stands between a dequantization and its product.
 """
@@ -26,15 +26,21 @@ INPUT_SCALE = "input_scale"
 PROBABILITY_SCALE = 1 / FP8_MAX
 TRT_DOMAIN = "trt"
 MIXED_SCALES_OPSET = 23
-"""From here on a dequantization may have another type than its scale. Its scales must then all be float32: TensorRT-RTX
-1.7 refuses products whose two operands have scales of different types."""
+"""The opset from which on a dequantization may have another type than its scale.
+
+Its scales must then all be float32: TensorRT-RTX 1.7 refuses products whose two operands have scales of different
+types.
+"""
 
 
 class GraphQuantizer:
-    """Edits one graph in place. `ranges` are the largest magnitudes of activations: of a layer's input by the layer's
-    name, of an attention's operands by `NAME.attend.q`, `.k` and `.v`.
+    """Edits one graph in place.
 
-    `precision` is what the graph computes in, and in graphs below opset 23 the type of FP8's scales, too.
+    Args:
+        model: The graph.
+        precision: What the graph computes in, and in graphs below opset 23 the type of FP8's scales, too.
+        ranges: The largest magnitudes of activations: of a layer's input by the layer's name, of an attention's
+            operands by `NAME.attend.q`, `.k` and `.v`.
     """
 
     def __init__(self, model: ir.Model, precision: Precision, ranges: Mapping[str, float]) -> None:
@@ -51,6 +57,9 @@ class GraphQuantizer:
 
         The weight and its scales become initializers without values, named after the weight. An FP8 weight that is
         stored with one scale, `stored_scale`, keeps that; what is dequantized already stays so.
+
+        Raises:
+            QuantizationError: There is no range for the layer's input, or it is 0.
         """
         linear.product.name = linear.name
         x = linear.input
@@ -99,7 +108,11 @@ class GraphQuantizer:
         return self._inputs[key]
 
     def quantize_attention(self, attention: AttentionNodes) -> None:
-        """Take an Attention operator apart and quantize the operands of both its products to FP8."""
+        """Take an Attention operator apart and quantize the operands of both its products to FP8.
+
+        Raises:
+            QuantizationError: There is no range for an operand, or it is 0.
+        """
         node, name = attention.node, f"{attention.name}.attend"
         q, k, v = (value for value in node.inputs[:3] if value is not None)
         width = _extent(q, -1)
@@ -190,7 +203,7 @@ class GraphQuantizer:
         return fp8_scale(torch.tensor(amax), dtype).to(torch.float32)
 
     def _constant(self, name: str, value: Tensor, dtype: ir.DataType | None = None) -> ir.Value:
-        """A scalar in the graph itself, of the scales' type unless it is said."""
+        """Add a scalar to the graph itself, of the scales' type unless it is said."""
         dtype = dtype or self.scale_dtype
         tensor = ir.tensor(value.to(torch.float32).numpy().astype(dtype.numpy()), dtype=dtype, name=name)
         constant = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(dtype), const_value=tensor)
@@ -211,7 +224,7 @@ class GraphQuantizer:
 
 
 def _renewed(weight: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """The initializer, of another type and without the values it had."""
+    """Return the initializer, of another type and without the values it had."""
     weight.type, weight.const_value = ir.TensorType(dtype), None  # copies of a graph share their values' types
     return weight
 

@@ -1,4 +1,4 @@
-"""Recipes: which matrix products of a model are quantized, to what, and which are left alone and why."""
+"""Defines recipes: which matrix products of a model are quantized, to what, and which are left alone and why."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ CALIBRATED: Component = next(one for one in COMPONENTS.values() if one.quantized
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fp8:
-    """E4M3 weights and activations. Activations have one scale a tensor, weights one an output channel: in the engine
-    it is multiplied in the kernel that adds the bias, so it costs none of its own."""
+    """Describes E4M3 weights and activations.
+
+    Activations have one scale per tensor, weights one per output channel: in the engine it is multiplied in the kernel
+    that adds the bias, so it costs none of its own.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fp8Weights:
-    """E4M3 weights, one scale an output channel; products are computed in the type of their activations."""
+    """Describes E4M3 weights, one scale per output channel; products are computed in the type of their activations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nvfp4:
-    """NVFP4 weights and activations; activations have a calibrated tensor scale and block scales computed as they come.
+    """Describes NVFP4 weights and activations.
 
-    `rank` > 0 adds SVDQuant's branch: the `rank` largest singular components of a weight stay in the transformer's own
-    type, beside the product, and only what is left is rounded. Source: Li et al., SVDQuant (arXiv 2411.05007).
+    Activations have a calibrated tensor scale and block scales computed as they come. `rank` > 0 adds SVDQuant's
+    branch: the `rank` largest singular components of a weight stay in the transformer's own type, beside the product,
+    and only what is left is rounded. Source: Li et al., SVDQuant (arXiv 2411.05007).
     """
 
     rank: int = 0
@@ -45,7 +49,7 @@ LinearFormat = Union[Fp8, Fp8Weights, Nvfp4]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Layers that no recipe quantizes, and why."""
+    """Names layers that no recipe quantizes, and says why."""
 
     pattern: str
     reason: str
@@ -63,16 +67,19 @@ KEPT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a model is quantized.
+    """Describes how a model is quantized.
 
-    Args:
-        name: what people call it.
-        blocks: the format of the linear layers in the denoiser's blocks, None for the type they are stored in.
-        fp8_attention: both products of the denoiser's attention in FP8.
-        t5: the format of T5's linear layers.
-        keep: patterns (`*` for anything) of further layers to leave alone, matched from the start of
+    Attributes:
+        name: What people call it.
+        blocks: The format of the linear layers in the denoiser's blocks, None for the type they are stored in.
+        fp8_attention: Both products of the denoiser's attention in FP8.
+        t5: The format of T5's linear layers.
+        keep: Patterns (`*` for anything) of further layers to leave alone, matched from the start of
             "component.layer": "denoiser.single_transformer_blocks.37.*".
-        percentile: activations beyond this percentile are clipped; None takes the largest ever seen.
+        percentile: Activations beyond this percentile are clipped; None takes the largest ever seen.
+
+    Raises:
+        QuantizationError: The percentile is not from 50 to below 100.
     """
 
     name: str
@@ -88,12 +95,12 @@ class Recipe:
 
     @property
     def sha256(self) -> str:
-        """Over everything that decides what is quantized and how; not the name."""
+        """The hash of everything that decides what is quantized and how; not of the name."""
         return hashlib.sha256(msgspec.json.encode(replace(self, name=""), order="deterministic")).hexdigest()
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Those that the recipe changes."""
+        """The components that the recipe changes."""
         changes = {Quantized.PRODUCTS: self.calibrated, Quantized.WEIGHTS: self.t5 is not None}
         return tuple(
             name
@@ -104,7 +111,7 @@ class Recipe:
 
     @property
     def calibrated(self) -> bool:
-        """Whether it quantizes activations, and so needs their ranges."""
+        """True if it quantizes activations, and so needs their ranges."""
         return self.blocks is not None or self.fp8_attention
 
     def kept(self, component: str, layer: str) -> bool:
@@ -112,7 +119,7 @@ class Recipe:
         return any(matches(pattern, name) for pattern in (*self.keep, *(kept.pattern for kept in KEPT)))
 
     def format_of(self, component: str, layer: str) -> LinearFormat | None:
-        """What a linear layer becomes; None leaves it as it is."""
+        """Return what a linear layer becomes; None leaves it as it is."""
         if self.kept(component, layer):
             return None
         formats = {Quantized.PRODUCTS: self.blocks, Quantized.WEIGHTS: self.t5}
@@ -123,7 +130,7 @@ class Recipe:
 
 
 class RecipeName(str, Enum):
-    """The recipes that quantize something."""
+    """Names the recipes that quantize something."""
 
     FP8 = "fp8"
     FP8_ATTENTION = "fp8-attention"
@@ -144,15 +151,22 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a name is what `pattern` says, or lies below it: "denoiser.a" matches "denoiser.a.b"."""
+    """Return whether a name is what `pattern` says, or lies below it: "denoiser.a" matches "denoiser.a.b"."""
     wanted = ".*".join(map(re.escape, pattern.split("*")))
     return re.fullmatch(f"{wanted}(\\..*)?", name) is not None
 
 
 def make_recipe(name: str, *, keep: tuple[str, ...] = (), percentile: float | None = None, t5: bool = False) -> Recipe:
-    """A recipe by name with a user's changes. Patterns may leave the component out: they then mean the denoiser.
+    """Return a recipe by name with a user's changes.
 
-    Raises QuantizationError, listing the names, if there is none.
+    Args:
+        name: One of `RECIPES`.
+        keep: Patterns of layers to leave alone; they may leave the component out, and then mean the denoiser.
+        percentile: The percentile beyond which activations are clipped.
+        t5: Whether T5's weights become FP8, too.
+
+    Raises:
+        QuantizationError: There is no such recipe; the message lists the names.
     """
     if name not in RECIPES:
         raise QuantizationError(f"a recipe is one of {', '.join(RECIPES)}, not {name!r}")

@@ -1,4 +1,4 @@
-"""Checkpoints whose weights are FP8 already, such as ComfyUI's `fp8_scaled`: graphs read them as they lie."""
+"""Makes graphs read weights that are FP8 already, such as ComfyUI's `fp8_scaled`, as they lie."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ AS_STORED = "as stored"
 def dequantize_stored(model: ir.Model, precision: Precision, scales: Mapping[str, float]) -> int:
     """Make every linear layer whose weight `scales` names read it as FP8 and multiply it by its scale.
 
-    Returns how many there were; scales of other components' layers are left aside.
+    Returns:
+        How many there were; scales of other components' layers are left aside.
     """
     quantizer = GraphQuantizer(model, precision, {})
     stored = [linear for linear in find_linears(model).values() if f"{linear.name}.weight" in scales]
@@ -30,6 +31,7 @@ def dequantize_stored(model: ir.Model, precision: Precision, scales: Mapping[str
 
 
 def as_stored_record(num_layers: int) -> QuantizationRecord:
+    """Return the manifest's record of a graph that reads `num_layers` FP8 weights as they are stored."""
     return QuantizationRecord(
         recipe=AS_STORED,
         recipe_sha256=hashlib.sha256(AS_STORED.encode()).hexdigest(),

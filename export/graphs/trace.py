@@ -1,4 +1,4 @@
-"""Tracing a component to an ONNX graph without its weights.
+"""Traces a component to an ONNX graph without its weights.
 
 Modules are made of fake tensors, so nothing is allocated whatever the size. Initializers keep their parameter names.
 """
@@ -30,7 +30,7 @@ EXAMPLE_DIMS = {"b": 3, "n": 110, "m": 42, "N": 5, "h": 6, "w": 10}
 
 
 def model_dims(config: ModelConfig) -> ModelDims:
-    """The constants in the components' shapes."""
+    """Return the constants in the components' shapes."""
     transformer = config.transformer
     return ModelDims(
         clip_length=config.clip.length,
@@ -51,7 +51,14 @@ def build_module(
     operators: Operators = Operators.SINGLE,
     prune_last_block: bool = True,
 ) -> nn.Module:
-    """The torch module of a component, with whatever default type and device are set."""
+    """Return the torch module of a component, with whatever default type and device are set.
+
+    Args:
+        component: The component's name.
+        config: The configuration of the networks.
+        operators: The form of the denoiser's graph.
+        prune_last_block: Whether the denoiser's last block computes target tokens only.
+    """
     builders: dict[str, Callable[[], nn.Module]] = {
         "clip": lambda: Clip(config.clip),
         "t5": lambda: T5(config.t5),
@@ -64,13 +71,16 @@ def build_module(
 
 
 def tensor_name(parameter: str) -> str:
-    """The name that a module's parameter has in a checkpoint. `model.` is the wrapper; T5's embedding is tied."""
+    """Return the name that a module's parameter has in a checkpoint.
+
+    `model.` is the wrapper, and T5's embedding is tied.
+    """
     name = parameter.removeprefix("model.")
     return "shared.weight" if name == "encoder.embed_tokens.weight" else name
 
 
 def expected_tensors(component: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the checkpoint's tensors that a component needs."""
+    """Return names and shapes of the checkpoint's tensors that a component needs."""
     with torch.device("meta"):
         module = build_module(component, config)
     return {tensor_name(name): tuple(parameter.shape) for name, parameter in module.named_parameters()}
@@ -78,7 +88,7 @@ def expected_tensors(component: str, config: ModelConfig) -> dict[str, tuple[int
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceOptions:
-    """`prune_last_block` is the denoiser's."""
+    """Holds the choices for one traced graph; `prune_last_block` is the denoiser's."""
 
     precision: Precision
     operators: Operators = Operators.SINGLE
@@ -86,7 +96,11 @@ class TraceOptions:
 
 
 def trace(component: Component, config: ModelConfig, options: TraceOptions) -> ir.Model:
-    """The component's graph. Its weights are initializers without values, named as in `expected_tensors`."""
+    """Return the component's graph; its weights are initializers without values, named as in `expected_tensors`.
+
+    Raises:
+        ExportError: Torch cannot trace the component.
+    """
     dims, tensors = model_dims(config), expected_tensors(component.name, config)
     dtype = torch_dtype(ElementType.ACTIVATION.resolve(options.precision).number)
     examples = {**EXAMPLE_DIMS, "s": dims.text_length + EXAMPLE_DIMS["n"] + EXAMPLE_DIMS["m"]}
@@ -124,7 +138,10 @@ def _example(element_type: ElementType, shape: tuple[int | str, ...]) -> Tensor:
 
 
 def _dynamic(dims: tuple[str, ...]) -> dict[int, object]:
-    """What torch.export should leave open. A multiple must be named for it; the rest it may name as it likes."""
+    """Return what torch.export should leave open.
+
+    A multiple must be named for it; the rest it may name as it likes.
+    """
     marks: dict[int, object] = {}
     for axis, dim in enumerate(dims):
         factor, _, name = dim.rpartition("*")
@@ -183,7 +200,7 @@ def _simplify(model: ir.Model) -> None:
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Floating-point parameters that are made meanwhile have this type."""
+    """Give floating-point parameters that are made meanwhile this type."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

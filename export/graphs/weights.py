@@ -1,5 +1,7 @@
-"""Where a graph's weights lie: in the checkpoint's own bytes where they serve as they are, else in a file converted
-tensor by tensor."""
+"""Places a graph's weights: in the checkpoint's own bytes where they serve, else in a file that is converted.
+
+Files are converted tensor by tensor.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from ..torch_types import torch_dtype
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileTensor:
-    """A tensor to be written: its safetensors type and its shape."""
+    """Describes a tensor to be written: its safetensors type and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,7 +37,7 @@ class FileTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """A weight's place: a safetensors file, and its bytes in it."""
+    """Describes a weight's place: a safetensors file, and its bytes in it."""
 
     file: Path
     offset: int
@@ -44,7 +46,7 @@ class Placed:
 
 
 def stored_precision(views: Iterable[View]) -> Precision:
-    """The type that most of the bytes have. FP8 weights are computed in bfloat16."""
+    """Return the type that most of the bytes have; FP8 weights are computed in bfloat16."""
     sizes: dict[str, int] = {}
     for view in views:
         sizes[view.dtype] = sizes.get(view.dtype, 0) + view.size_bytes
@@ -53,11 +55,12 @@ def stored_precision(views: Iterable[View]) -> Precision:
 
 
 def usable_as_stored(view: View, precision: Precision) -> bool:
+    """Return whether a graph of this precision can read the weight as it lies."""
     return view.dtype == precision.number.safetensors and view.scale is None
 
 
 def usable_as_fp8(name: str, view: View) -> bool:
-    """Whether a graph can read the weight as it lies and scale it itself: an E4M3 matrix of a linear layer."""
+    """Return whether a graph can read the weight as it lies and scale it itself: an E4M3 matrix of a linear layer."""
     embedding = name == "shared.weight" or "relative_attention_bias" in name or "embeddings." in name
     return view.dtype == "F8_E4M3" and len(view.shape) == 2 and not embedding
 
@@ -67,7 +70,17 @@ def write_converted(
 ) -> dict[str, Placed]:
     """Write the tensors, converted, as one safetensors file; never more than a few chunks of one tensor in memory.
 
-    `on_bytes` is told the size of every chunk written.
+    Args:
+        views: The tensors by name.
+        precision: What they become.
+        path: The file, which must not exist.
+        on_bytes: Is told the size of every chunk written.
+
+    Returns:
+        Where each tensor lies.
+
+    Raises:
+        ExportError: A value is beyond float16's range.
     """
     dtype = precision.number.safetensors
     specs = {name: FileTensor(dtype=dtype, shape=view.shape) for name, view in views.items()}
@@ -92,9 +105,16 @@ def write_tensors(
     pieces: Iterable[tuple[str, Tensor]],
     on_bytes: Callable[[int], None] | None = None,
 ) -> dict[str, Placed]:
-    """One safetensors file, whole or not at all, from `pieces` of its tensors as they come.
+    """Write one safetensors file, whole or not at all, from `pieces` of its tensors as they come.
 
-    The pieces of one tensor come in its order; tensors may take turns. `on_bytes` is told the size of every piece.
+    Args:
+        path: The file, which must not exist.
+        specs: Types and shapes of the tensors by name.
+        pieces: Names and values; the pieces of one tensor come in its order, and tensors may take turns.
+        on_bytes: Is told the size of every piece.
+
+    Returns:
+        Where each tensor lies.
     """
     assert not path.exists(), f"{path} is taken"
     header: dict[str, object] = {}

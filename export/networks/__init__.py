@@ -1,4 +1,4 @@
-"""The six components as torch modules."""
+"""Defines the six components as torch modules."""
 
 from ..configs import ModelConfig
 from .clip import Clip

@@ -1,4 +1,4 @@
-"""CLIP's text model, pooled output only: transformers' module behind this project's component border."""
+"""Wraps transformers' CLIP text model, pooled output only, behind this project's component border."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..configs import ClipConfig
 
 
 def clip_text_model(config: ClipConfig) -> CLIPTextModel:
-    """transformers' text model of this configuration."""
+    """Return transformers' text model of this configuration."""
     arguments: dict[str, Any] = {
         "vocab_size": config.vocabulary,
         "hidden_size": config.width,
@@ -31,7 +31,7 @@ def clip_text_model(config: ClipConfig) -> CLIPTextModel:
 
 
 class Clip(nn.Module):
-    """`input_ids` (b, 77) int32 -> `pooled` (b, width) float32."""
+    """Computes `input_ids` (b, 77) int32 -> `pooled` (b, width) float32."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Everything of the transformer that does not depend on the noisy latents.
+"""Computes everything of the transformer that does not depend on the noisy latents.
 
 Module and parameter names here and in `denoiser.py` are those of diffusers' `FluxTransformer2DModel`, but for
 `norm_out`: its two halves are two layers, because BFL and diffusers store them in opposite order.
@@ -19,7 +19,7 @@ TIMESTEP_SCALE = 1000.0
 
 
 class Embedder(nn.Module):
-    """Two linear layers with SiLU between: how timestep, guidance and pooled text become a vector."""
+    """Applies two linear layers with SiLU between: how timestep, guidance and pooled text become a vector."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -31,7 +31,10 @@ class Embedder(nn.Module):
 
 
 class TimeTextEmbed(nn.Module):
-    """Timesteps (N,), guidance (b,) and pooled text (b, pooled) to one vector a step and request (N, b, hidden)."""
+    """Embeds timesteps, guidance and pooled text: (N,), (b,) and (b, pooled) to one vector per step and request.
+
+    The result is (N, b, hidden).
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class TimeTextEmbed(nn.Module):
 
 
 class AdaptiveNorm(nn.Module):
-    """The linear layer of an adaptive norm: (N, b, hidden) to (N, b, vectors, hidden)."""
+    """Applies the linear layer of an adaptive norm: (N, b, hidden) to (N, b, vectors, hidden)."""
 
     def __init__(self, hidden: int, vectors: int) -> None:
         super().__init__()
@@ -59,6 +62,8 @@ class AdaptiveNorm(nn.Module):
 
 
 class DoubleModulation(nn.Module):
+    """Computes a double block's vectors, the image's before the text's: (N, b, hidden) to (N, b, 12, hidden)."""
+
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.norm1 = AdaptiveNorm(hidden, DOUBLE_VECTORS // 2)
@@ -69,6 +74,8 @@ class DoubleModulation(nn.Module):
 
 
 class SingleModulation(nn.Module):
+    """Computes a single block's vectors: (N, b, hidden) to (N, b, 3, hidden)."""
+
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.norm = AdaptiveNorm(hidden, SINGLE_VECTORS)
@@ -78,6 +85,8 @@ class SingleModulation(nn.Module):
 
 
 class FinalModulation(nn.Module):
+    """Computes the final layer's scale and shift: (N, b, hidden) to (N, b, 2, hidden)."""
+
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.scale = nn.Linear(hidden, hidden)
@@ -88,10 +97,11 @@ class FinalModulation(nn.Module):
 
 
 class Conditioner(nn.Module):
-    """Runs once a request.
+    """Computes what the denoiser needs in every step of a request; it runs once per request.
 
     Inputs, all float32: `timesteps` (N,) in 0..1, `guidance` (b,), `pooled` (b, pooled), `text` (b, 512, text),
     `reference` (b, m, channels), m = 0 for text to image.
+
     Outputs, in the transformer's own type: `modulation` (N, b, k, hidden), `text_tokens` (b, 512, hidden),
     `reference_tokens` (b, m, hidden).
     """

@@ -1,4 +1,4 @@
-"""What runs in every step of the flow: the transformer's blocks and the Euler update.
+"""Computes what runs in every step of the flow: the transformer's blocks and the Euler update.
 
 The joint sequence is [text, target, reference]. The last single block and the final layer compute target tokens only.
 """
@@ -17,6 +17,8 @@ from .operations import Operations, operations
 
 
 class Gelu(nn.Module):
+    """Applies a linear layer and tanh-GELU."""
+
     def __init__(self, inputs: int, width: int, form: Operations) -> None:
         super().__init__()
         self.proj = nn.Linear(inputs, width)
@@ -27,7 +29,10 @@ class Gelu(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with tanh-GELU between. `net` has diffusers' numbering, whose second entry is a dropout."""
+    """Applies two linear layers with tanh-GELU between.
+
+    `net` has diffusers' numbering, whose second entry is a dropout.
+    """
 
     def __init__(self, hidden: int, width: int, form: Operations) -> None:
         super().__init__()
@@ -40,7 +45,7 @@ class FeedForward(nn.Module):
 
 
 class Attention(nn.Module):
-    """Projections of one stream, with per-head RMS norm on queries and keys."""
+    """Projects one stream, with per-head RMS norm on queries and keys."""
 
     def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__()
@@ -58,7 +63,7 @@ class Attention(nn.Module):
 
 
 class JointAttention(Attention):
-    """Attention of a double block: image and text streams have weights of their own."""
+    """Computes the attention of a double block: image and text streams have weights of their own."""
 
     def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__(config, form)
@@ -80,6 +85,8 @@ class JointAttention(Attention):
 
 
 class DoubleBlock(nn.Module):
+    """Computes a double block: joint attention, then a feed-forward layer for each of text and image."""
+
     def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__()
         self.form = form
@@ -104,6 +111,8 @@ class DoubleBlock(nn.Module):
 
 
 class SingleBlock(nn.Module):
+    """Computes a single block: attention and feed-forward layer side by side over the joint sequence."""
+
     def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__()
         hidden = config.hidden
@@ -113,7 +122,7 @@ class SingleBlock(nn.Module):
         self.proj_out = nn.Linear(hidden + config.mlp_width, hidden)
 
     def forward(self, tokens: Tensor, vectors: Sequence[Tensor], rope: Rope, wanted: slice | None = None) -> Tensor:
-        """(b, s, hidden) -> the same, or only the `wanted` tokens of it."""
+        """Return (b, s, hidden) from the same, or only the `wanted` tokens of it."""
         shift, scale, gate = vectors
         normed = self.form.modulate(tokens, shift, scale)
         k, v = self.attn.key_value(normed)
@@ -127,13 +136,16 @@ class SingleBlock(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """One step of the flow. Runs N times a request.
+    """Computes one step of the flow; it runs N times per request.
 
     Inputs: `latents` (b, n, channels) float32; `text_tokens` (b, 512, hidden), `reference_tokens` (b, m, hidden) and
     `modulation` (b, k, hidden) as `Conditioner` gives them; `cos` and `sin` (512 + n + m, head / 2) float32;
     `step_size` (1,) float32, the next sigma minus this one.
-    Output: `next_latents` (b, n, channels) float32. Without `prune_last_block` the last block computes every token: the
-    same result for more work, for measuring what that saves.
+
+    Output: `next_latents` (b, n, channels) float32.
+
+    Without `prune_last_block` the last block computes every token: the same result for more work, for measuring what
+    that saves.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Formulas that both halves of the transformer share.
+"""Holds the formulas that both halves of the transformer share.
 
 Source: black-forest-labs/flux `src/flux/math.py` and `modules/layers.py`, diffusers `transformer_flux.py`.
 """
@@ -22,12 +22,15 @@ FINAL_VECTORS = 2  # scale, shift
 
 
 WIDEST = 32
-"""Tensors that one Split gives or one Concat takes. For more, ONNX Runtime's CUDA kernels copy a list of addresses from
-a host buffer of the moment, which a CUDA graph would read again when it is long gone."""
+"""The number of tensors that one Split gives or one Concat takes at most.
+
+For more, ONNX Runtime's CUDA kernels copy a list of addresses from a host buffer of the moment, which a CUDA graph
+would read again when it is long gone.
+"""
 
 
 def num_vectors(config: TransformerConfig) -> int:
-    """Modulation vectors that one step needs (344 in FLUX.1)."""
+    """Return the number of modulation vectors that one step needs (344 in FLUX.1)."""
     return DOUBLE_VECTORS * config.num_double_blocks + SINGLE_VECTORS * config.num_single_blocks + FINAL_VECTORS
 
 
@@ -40,7 +43,7 @@ def sinusoid(values: Tensor, width: int = 256, max_period: float = 10_000.0) -> 
 
 
 def split_vectors(modulation: Tensor) -> list[Tensor]:
-    """(b, k, hidden) -> k times (b, 1, hidden)."""
+    """Split (b, k, hidden) into k times (b, 1, hidden)."""
     parts = modulation.split(WIDEST, dim=1) if modulation.shape[1] > WIDEST else (modulation,)
     return [vector for part in parts for vector in part.split(1, dim=1)]
 
@@ -53,7 +56,7 @@ def join_vectors(parts: Sequence[Tensor]) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm without learned weights, then `* (1 + scale) + shift`."""
+    """Apply layer norm without learned weights, then `* (1 + scale) + shift`."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
@@ -63,7 +66,10 @@ def within_fp16(x: Tensor) -> Tensor:
 
 
 class Attend(nn.Module):
-    """Attention itself: (b, h, s, d) each -> (b, s, h * d). A module, so that calibration can watch its operands."""
+    """Computes attention itself: (b, h, s, d) each -> (b, s, h * d).
+
+    It is a module, so that calibration can watch its operands.
+    """
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return rearrange(F.scaled_dot_product_attention(q, k, v), "b h s d -> b s (h d)")
@@ -71,9 +77,12 @@ class Attend(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rope:
-    """Rotary tables `cos` and `sin`, (s, d / 2) float32, and the form in which the graph wants the rotation.
+    """Holds rotary tables, and the form in which the graph wants the rotation.
 
-    `single_operator` leaves one ONNX `RotaryEmbedding` a rotation, else multiplications and additions.
+    Attributes:
+        cos: (s, d / 2) float32.
+        sin: (s, d / 2) float32.
+        single_operator: Leaves one ONNX `RotaryEmbedding` per rotation, else multiplications and additions.
     """
 
     cos: Tensor
@@ -81,7 +90,7 @@ class Rope:
     single_operator: bool
 
     def rows(self, start: int | torch.SymInt, stop: int | torch.SymInt) -> Rope:
-        """The tables of tokens `start` to `stop`."""
+        """Return the tables of tokens `start` to `stop`."""
         return Rope(cos=self.cos[start:stop], sin=self.sin[start:stop], single_operator=self.single_operator)
 
     def __call__(self, x: Tensor) -> Tensor:

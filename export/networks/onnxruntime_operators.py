@@ -1,4 +1,4 @@
-"""Operators that ONNX Runtime has kernels for, each as a function: one node when traced, the same in torch elsewhere.
+"""Wraps operators that ONNX Runtime has kernels for as functions: one node when traced, the same in torch elsewhere.
 
 Most are of its domain com.microsoft. What each gains is in docs/decisions/007-onnxruntime-operators.md.
 """
@@ -22,7 +22,7 @@ DOMAIN = "com.microsoft"
 def _node(
     operator: str, inputs: tuple[Tensor, ...], eager: Callable[[], Tensor], *, version: int = 1, **attributes: Any
 ) -> Tensor:
-    """A node whose output is like its first input; in torch, what `eager` computes."""
+    """Return the output of a node, which is like its first input; in torch, what `eager` computes."""
     if not torch.compiler.is_exporting():
         return eager()
     like = inputs[0]
@@ -32,7 +32,7 @@ def _node(
 
 
 def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float) -> Tensor:
-    """Layer norm of (b, s, c) with a scale and shift (b, 1, c) for each picture."""
+    """Apply layer norm to (b, s, c) with a scale and shift (b, 1, c) for each picture."""
 
     def eager() -> Tensor:
         return F.layer_norm(x, x.shape[-1:], eps=eps) * scale + shift
@@ -41,7 +41,7 @@ def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float) -> Tensor
 
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """GELU of x + bias: by tanh, but in bfloat16 by erf.
+    """Apply GELU to x + bias: by tanh, but in bfloat16 by erf.
 
     There the two differ by a fraction of what rounding does, and ONNX Runtime's kernel by tanh, which rounds every
     intermediate, is both farther from tanh-GELU and slower.
@@ -55,7 +55,7 @@ def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
 
 
 def bias_rms_norm(x: Tensor, bias: Tensor, weight: Tensor, *, eps: float) -> Tensor:
-    """RMS norm of x + bias over the last axis: (n, h, d), (h, d), (d,) -> (n, h, d)."""
+    """Apply RMS norm to x + bias over the last axis: (n, h, d), (h, d), (d,) -> (n, h, d)."""
 
     def eager() -> Tensor:
         return F.rms_norm(x + bias, weight.shape, weight, eps)
@@ -64,7 +64,7 @@ def bias_rms_norm(x: Tensor, bias: Tensor, weight: Tensor, *, eps: float) -> Ten
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention of (b, s, hidden) each -> (b, s, hidden). On GPUs from sm_90 it runs cuDNN's kernel."""
+    """Computes attention of (b, s, hidden) each -> (b, s, hidden); on GPUs from sm_90 it runs cuDNN's kernel."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()

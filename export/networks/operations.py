@@ -1,4 +1,4 @@
-"""The denoiser's steps around its matrix products, in the forms that its graph may take (`Operators`).
+"""Defines the denoiser's steps around its matrix products, in the forms that its graph may take (`Operators`).
 
 Queries, keys and values pass from `heads` and `normed_heads` over `join` and `rope` to `attend` in a layout of the
 form's own.
@@ -20,39 +20,39 @@ from .layers import Attend, Rope, modulate
 
 
 class Operations(Protocol):
-    """What differs between the forms. All compute the same, but for rounding."""
+    """Defines what differs between the forms; all compute the same, but for rounding."""
 
     def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """See `layers.modulate`."""
+        """Apply layer norm without learned weights, then `* (1 + scale) + shift`, as `layers.modulate` does."""
         ...
 
     def gelu(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        """tanh-GELU of a linear layer."""
+        """Apply tanh-GELU to the output of a linear layer."""
         ...
 
     def heads(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        """A projection (b, s, hidden) in the layout of attention."""
+        """Return a projection of `x` (b, s, hidden) in the layout of attention."""
         ...
 
     def normed_heads(self, linear: nn.Linear, norm: nn.RMSNorm, x: Tensor) -> Tensor:
-        """The same, with an RMS norm of each head."""
+        """Return a projection of `x` (b, s, hidden) in the layout of attention, with an RMS norm of each head."""
         ...
 
     def join(self, text: Tensor, image: Tensor) -> Tensor:
-        """One sequence of two, in the layout of attention."""
+        """Join two sequences to one, in the layout of attention."""
         ...
 
     def attend(self) -> nn.Module:
-        """A module for q, k, v in the layout of attention -> (b, s, hidden)."""
+        """Return a module for q, k, v in the layout of attention -> (b, s, hidden)."""
         ...
 
     def rope(self, cos: Tensor, sin: Tensor) -> Rope:
-        """Rotary tables (s, head / 2) float32 -> the rotation of q or k in the layout of attention."""
+        """Return the rotation of q or k in the layout of attention, by rotary tables (s, head / 2) float32."""
         ...
 
 
 class StandardOperations:
-    """Operators of ONNX itself, single or decomposed. Attention's layout is (b, h, s, d)."""
+    """Uses operators of ONNX itself, single or decomposed; attention's layout is (b, h, s, d)."""
 
     def __init__(self, config: TransformerConfig, *, single: bool) -> None:
         self._head_width, self._single = config.head_width, single
@@ -80,7 +80,7 @@ class StandardOperations:
 
 
 class OnnxRuntimeOperations:
-    """ONNX Runtime's own operators. Attention's layout is (b, s, hidden), as the products give and take it."""
+    """Uses ONNX Runtime's own operators; attention's layout is (b, s, hidden), as the products give and take it."""
 
     def __init__(self, config: TransformerConfig) -> None:
         self._num_heads = config.num_heads
@@ -113,7 +113,7 @@ class OnnxRuntimeOperations:
 
 
 def operations(config: TransformerConfig, operators: Operators) -> Operations:
-    """The form that was asked for."""
+    """Return the form that was asked for."""
     if operators is Operators.ONNXRUNTIME:
         return OnnxRuntimeOperations(config)
     return StandardOperations(config, single=operators is Operators.SINGLE)

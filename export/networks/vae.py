@@ -1,4 +1,4 @@
-"""The KL autoencoder's two halves: diffusers' modules with everything around them in the graph.
+"""Wraps the two halves of diffusers' KL autoencoder, with everything around them in the graph.
 
 Pixels go in and out as uint8; scaling, normalisation of latents, packing and rounding happen inside.
 """
@@ -18,7 +18,7 @@ from ..configs import VaeConfig
 
 
 def autoencoder(config: VaeConfig) -> AutoencoderKL:
-    """diffusers' autoencoder of this configuration."""
+    """Return diffusers' autoencoder of this configuration."""
     levels = len(config.block_channels)
     arguments: dict[str, Any] = {
         "block_out_channels": config.block_channels,
@@ -36,8 +36,10 @@ def autoencoder(config: VaeConfig) -> AutoencoderKL:
 
 
 class Upsample(nn.Module):
-    """Twice the height and width by repeating pixels, then a convolution. Pixels are repeated in float32, for which
-    every runtime has a kernel: ONNX Runtime on CUDA has none for bfloat16."""
+    """Doubles height and width by repeating pixels, then applies a convolution.
+
+    Pixels are repeated in float32, for which every runtime has a kernel: ONNX Runtime on CUDA has none for bfloat16.
+    """
 
     def __init__(self, original: Upsample2D) -> None:
         super().__init__()
@@ -49,7 +51,7 @@ class Upsample(nn.Module):
 
 
 class VaeEncoder(nn.Module):
-    """`image` (b, H, W, 3) uint8 -> `reference` (b, H/16 * W/16, 4 * latent channels) float32, packed."""
+    """Computes `image` (b, H, W, 3) uint8 -> `reference` (b, H/16 * W/16, 4 * latent channels) float32, packed."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -66,8 +68,10 @@ class VaeEncoder(nn.Module):
 
 
 class VaeDecoder(nn.Module):
-    """`latents` (b, h, w, 4 * latent channels) float32, packed -> `image` (b, 16 h, 16 w, 3) uint8 and `mean` (b,)
-    float32.
+    """Computes pictures from packed latents.
+
+    Input: `latents` (b, h, w, 4 * latent channels) float32, packed. Outputs: `image` (b, 16 h, 16 w, 3) uint8 and
+    `mean` (b,) float32.
 
     `mean` is that of the values before they are rounded into the picture, where NaN and infinity cannot be seen any
     more: it is finite only if every one of them was.

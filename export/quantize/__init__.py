@@ -1,1 +1,1 @@
-"""From a bundle to a quantized one: recipes, calibration, quantized weights and graphs."""
+"""Makes a quantized bundle from a bundle: recipes, calibration, quantized weights and graphs."""

@@ -1,4 +1,4 @@
-"""Calibration: the runtime's own requests, run by torch, with observers in the denoiser."""
+"""Calibrates a bundle: runs the runtime's own requests by torch, with observers in the denoiser."""
 
 from __future__ import annotations
 
@@ -29,9 +29,13 @@ OBSERVED = "fp8-attention"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationOptions:
-    """`steps` None takes the bundle's default (28). Each sample has a seed of its own, counted from `seed`.
+    """Holds the options of one calibration.
 
-    `limit` ends after so many samples.
+    Attributes:
+        steps: Steps per sample; None takes the bundle's default (28).
+        seed: The first sample's seed; each sample has one of its own, counted from it.
+        device: Where torch computes.
+        limit: Ends after so many samples.
     """
 
     steps: int | None = None
@@ -41,7 +45,7 @@ class CalibrationOptions:
 
 
 def model_sha256(bundle: Bundle) -> str:
-    """Which denoiser's weights a bundle has, by their samples."""
+    """Return which denoiser's weights a bundle has: a hash over their samples."""
     used = set(bundle.graph(CALIBRATED).weights)
     parts = sorted(record.sample_sha256 for record in bundle.manifest.weights if record.path in used)
     return hashlib.sha256("".join(parts).encode()).hexdigest()
@@ -59,8 +63,9 @@ def calibrate_bundle(
     If the file is there from an earlier, interrupted run of the same model and number of steps, its samples are not run
     again.
 
-    Raises QuantizationError if there is nothing to run, or the file belongs to another model; NotFiniteError, naming
-    the layer, if an activation is NaN or infinite.
+    Raises:
+        QuantizationError: There is nothing to run, or the file belongs to another model.
+        NotFiniteError: An activation is NaN or infinite; the message names the layer.
     """
     options, progress = options or CalibrationOptions(), progress or Silent()
     bundle, folder, artefact = Bundle.of(bundle), Path(folder), Path(artefact)

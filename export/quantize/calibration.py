@@ -1,5 +1,7 @@
-"""What calibration saw: for each activation that may be quantized, how large it gets and how often. Kept in one JSON
-file that can be inspected, compared, continued and used again."""
+"""Keeps what calibration saw: for each activation that may be quantized, how large it gets and how often.
+
+It is one JSON file that can be inspected, compared, continued and used again.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,23 @@ from ...version import __version__
 SCHEMA = 1
 BINS_PER_OCTAVE = 16
 BIN_SHIFT = 19
-"""A float32's bits, shifted so far to the right, number its bin: 8 bits of exponent, then 4 of mantissa."""
+"""The number of bits by which a float32's bits, shifted to the right, number its bin.
+
+What is left is 8 bits of exponent, then 4 of mantissa.
+"""
 PERCENTILES = (99.0, 99.9, 99.99, 99.999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One activation. `amax` is the largest magnitude in `tensors` tensors; `values` of theirs are in the histogram.
+    """Holds what was seen of one activation.
 
-    `counts` is that histogram: 16 bins an octave of magnitudes, the same for everybody, the first being `first_bin`.
+    Attributes:
+        amax: The largest magnitude.
+        tensors: The number of tensors that it is the largest of.
+        values: How many of their values are in the histogram.
+        first_bin: The number of the histogram's first bin.
+        counts: The histogram: 16 bins per octave of magnitudes, the same for everybody.
     """
 
     amax: float
@@ -36,7 +46,7 @@ class Observation:
     counts: tuple[int, ...]
 
     def percentile(self, percent: float) -> float:
-        """The magnitude that so many percent of all values do not exceed: a bin's upper end, at most `amax`."""
+        """Return the magnitude that so many percent of all values do not exceed: a bin's upper end, at most `amax`."""
         reached = np.cumsum(np.asarray(self.counts, np.int64))
         index = int(np.searchsorted(reached, percent / 100 * self.values))
         return min(bin_end(self.first_bin + index), self.amax)
@@ -57,13 +67,19 @@ class Observation:
 
 
 def bin_end(index: int) -> float:
-    """The upper end of a bin."""
+    """Return the upper end of a bin."""
     return float(np.array((index + 1) << BIN_SHIFT, np.uint32).view(np.float32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A sample that was run. `key` covers picture, instruction, seed and steps; `picture` is "" for text to image."""
+    """Describes a sample that was run.
+
+    Attributes:
+        key: Covers picture, instruction, seed and steps.
+        picture: The picture's file name, "" for text to image.
+        instruction: What was asked for.
+    """
 
     key: str
     picture: str
@@ -72,7 +88,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A picture that could not be used, and why."""
+    """Names a picture that could not be used, and says why."""
 
     picture: str
     reason: str
@@ -80,7 +96,18 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """`model_sha256` says which weights were run. `complete` is False until the last sample is done."""
+    """Holds what was seen in the samples that were run so far.
+
+    Attributes:
+        model_sha256: Which weights were run.
+        steps: Steps per sample.
+        samples: Those that were run.
+        skipped: Those that could not be used.
+        observations: What was seen, by the activation's name.
+        complete: False until the last sample is done.
+        schema: The version of the file's form.
+        producer: The version of this project that began it.
+    """
 
     model_sha256: str
     steps: int
@@ -93,11 +120,11 @@ class Calibration:
 
     @property
     def sha256(self) -> str:
-        """Over what was seen, not who saw it or in how many goes."""
+        """The hash of what was seen, not of who saw it or in how many goes."""
         return hashlib.sha256(msgspec.json.encode(self.observations, order="deterministic")).hexdigest()
 
     def ranges(self, percentile: float | None = None) -> dict[str, float]:
-        """The magnitude of each activation that quantization must reach: the largest seen, or a percentile."""
+        """Return the magnitude of each activation that quantization must reach: the largest seen, or a percentile."""
         return {
             name: one.amax if percentile is None else one.percentile(percentile)
             for name, one in self.observations.items()
@@ -110,14 +137,18 @@ class Calibration:
         return replace(self, samples=(*self.samples, sample), observations=observations)
 
     def save(self, path: Path) -> None:
-        """Whole or not at all."""
+        """Write the calibration as JSON to `path`, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
             file.write(msgspec.json.encode(self) + b"\n")
 
     @classmethod
     def open(cls, path: Path) -> Calibration:
-        """Raises QuantizationError if the file is no calibration, or one of another version."""
+        """Read a calibration from its file.
+
+        Raises:
+            QuantizationError: The file cannot be read, is no calibration, or one of another version.
+        """
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -135,7 +166,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """An activation whose range differs between two calibrations; None where one of them never saw it."""
+    """Describes an activation whose range differs between two calibrations; None where one of them never saw it."""
 
     name: str
     before: float | None
@@ -143,14 +174,14 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """How many times larger the one is than the other; infinite where one is missing."""
+        """The factor by which the one is larger than the other; infinite where one is missing."""
         if not self.before or not self.after:
             return float("inf")
         return max(self.before, self.after) / min(self.before, self.after)
 
 
 def differences(before: Calibration, after: Calibration, percentile: float | None = None) -> Iterator[Change]:
-    """What changed, the largest change first."""
+    """Yield what changed, the largest change first."""
     one, other = before.ranges(percentile), after.ranges(percentile)
     changes = (Change(name=name, before=one.get(name), after=other.get(name)) for name in one | other)
     yield from sorted((change for change in changes if change.before != change.after), key=lambda item: -item.ratio)

@@ -1,4 +1,4 @@
-"""ModelOpt's quantizers as observers: they sit where quantization will be, and write down what passes.
+"""Uses ModelOpt's quantizers as observers: they sit where quantization will be, and write down what passes.
 
 ModelOpt 0.47 places the quantizers (`mtq.quantize`) and drives them. What they collect with is our own calibrator: its
 `HistogramCalibrator` counts in float32 and sums in 32 bits, too narrow for FLUX, where one activation of one step has
@@ -37,12 +37,18 @@ except ImportError as error:
 
 NUM_BINS = 1 << (31 - BIN_SHIFT)
 VALUES_COUNTED = 1 << 18
-"""Of a tensor at most about so many values, evenly spread, go into the histogram; all of them into the maximum."""
+"""The number of a tensor's values, evenly spread, that at most about go into the histogram.
+
+All of them go into the maximum.
+"""
 FP8_CONFIG = {"num_bits": (4, 3), "axis": None}
 
 
 class Magnitudes(_Calibrator):
-    """A histogram of magnitudes in fixed logarithmic bins, and the largest of them. `where` names it in errors."""
+    """Counts magnitudes in a histogram of fixed logarithmic bins, and keeps the largest of them.
+
+    `where` names what is observed in errors.
+    """
 
     def __init__(self, num_bits: Any = (4, 3), axis: Any = None, unsigned: bool = False) -> None:
         super().__init__(num_bits, axis, unsigned)
@@ -72,7 +78,7 @@ class Magnitudes(_Calibrator):
         return torch.tensor(self._amax) if self._tensors else None
 
     def take(self) -> Observation | None:
-        """What was seen since the last time; None if nothing was."""
+        """Return what was seen since the last time; None if nothing was."""
         if not self._tensors:
             return None
         seen = self._counts.nonzero().flatten()
@@ -89,7 +95,7 @@ class Magnitudes(_Calibrator):
 
 
 class QuantAttend(Attend):
-    """Attention with a quantizer before each operand, as ModelOpt wants it registered."""
+    """Computes attention with a quantizer before each operand, as ModelOpt wants it registered."""
 
     q_quantizer: TensorQuantizer
     k_quantizer: TensorQuantizer
@@ -103,7 +109,7 @@ class QuantAttend(Attend):
 
 
 class ObservedLinear(QuantizedLinear):
-    """A layer whose weight is quantized already, with a quantizer before it."""
+    """Computes a layer whose weight is quantized already, with a quantizer before it."""
 
     input_quantizer: TensorQuantizer
 
@@ -117,8 +123,11 @@ class ObservedLinear(QuantizedLinear):
 def quantizer_config(
     denoiser: nn.Module, recipe: Recipe, cfg: Mapping[str, Any], weights: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """ModelOpt's configuration that enables the quantizers of exactly the activations that a recipe quantizes, and,
-    with `weights`, those of the weights that they are multiplied with."""
+    """Return ModelOpt's configuration that enables exactly the quantizers of a recipe.
+
+    They are those of the activations that the recipe quantizes, and, with `weights`, of the weights that they are
+    multiplied with.
+    """
     wanted: list[str] = []
     for name, module in denoiser.named_modules():
         if isinstance(module, (nn.Linear, QuantizedLinear)) and recipe.format_of(CALIBRATED.name, name) is not None:
@@ -152,8 +161,10 @@ def place_quantizers(
 
 
 def quantizers(denoiser: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
-    """Those of activations that are enabled, by the name that calibrations have for what they see: a layer's, or
-    `NAME.attend.q`."""
+    """Yield the quantizers of activations that are enabled, by the name that calibrations have for what they see.
+
+    The name is a layer's, or `NAME.attend.q`.
+    """
     for name, module in denoiser.named_modules():
         is_activation = not name.endswith("weight_quantizer")
         if isinstance(module, TensorQuantizer) and module.is_enabled and is_activation:

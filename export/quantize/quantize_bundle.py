@@ -1,4 +1,4 @@
-"""From a bundle to a quantized one: what is checked, and where the ranges of activations come from."""
+"""Makes a quantized bundle from a bundle: checks what is asked for, and finds the ranges of activations."""
 
 from __future__ import annotations
 
@@ -30,23 +30,27 @@ def quantize_bundle(
     artefact: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Write a quantized bundle, whole or not at all, and open it. The old one stays, and its files are shared.
+    """Write a quantized bundle, whole or not at all, and open it; the old one stays, and its files are shared.
 
     Args:
-        bundle: the bundle that is not quantized, or its path.
-        path: where the new one goes.
-        recipe: what is quantized, and how.
-        calibration: a calibration, the file of one, or a folder of samples that the bundle is calibrated on first. May
-            be left out for a recipe that quantizes weights alone.
-        overwrite: replace a bundle at `path`.
-        steps: steps of a calibration sample; None takes the bundle's number. For a folder only.
-        device: where torch calibrates. For a folder only.
-        artefact: where a calibration on a folder is kept, and continued from if it is interrupted; None takes a file
-            beside `path`.
-        progress: is told of the work.
+        bundle: The bundle that is not quantized, or its path.
+        path: The folder to make.
+        recipe: What is quantized, and how.
+        calibration: A calibration, the file of one, or a folder of samples that the bundle is calibrated on first. It
+            may be left out for a recipe that quantizes weights alone.
+        overwrite: True to replace a bundle at `path`.
+        steps: The steps of a calibration sample, None for the bundle's number. For a folder only.
+        device: Where torch calibrates. For a folder only.
+        artefact: The file that a calibration on a folder is kept in, and continued from if it is interrupted; None for
+            one beside `path`.
+        progress: What is told of the work.
 
-    Raises QuantizationError if the recipe quantizes nothing, the bundle is quantized already, a range is missing or 0,
-    or `path` is taken.
+    Returns:
+        The opened bundle.
+
+    Raises:
+        QuantizationError: The recipe quantizes nothing, the bundle is quantized already, a range is missing or 0, or
+            `path` is taken.
     """
     bundle, path, progress = Bundle.of(bundle), Path(path), progress or Silent()
     check_possible(path, recipe, calibration, overwrite=overwrite)
@@ -61,8 +65,11 @@ def quantize_bundle(
 
 
 def check_possible(path: Path, recipe: Recipe, calibration: object, *, overwrite: bool) -> None:
-    """Refuse what cannot be done before anything takes time. Raises QuantizationError if `path` is taken, or a recipe
-    has no calibration that needs one."""
+    """Refuse what cannot be done before anything takes time.
+
+    Raises:
+        QuantizationError: `path` is taken, or a recipe that needs a calibration has none.
+    """
     check_place(path, overwrite=overwrite)
     if calibration is None and recipe.calibrated:
         raise QuantizationError(
@@ -72,7 +79,10 @@ def check_possible(path: Path, recipe: Recipe, calibration: object, *, overwrite
 
 
 def default_artefact(bundle: Path) -> Path:
-    """Where a calibration is kept if nobody names a place: beside the bundle, so that a failed run can be continued."""
+    """Return where a calibration is kept if nobody names a place.
+
+    It is beside the bundle, so that a failed run can be continued.
+    """
     return bundle.with_name(f"{bundle.name}.calibration.json")
 
 
@@ -97,8 +107,12 @@ def check_place(path: Path, *, overwrite: bool) -> None:
 
 
 def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
-    """Raise QuantizationError if a recipe quantizes nothing, a graph is for ONNX Runtime alone, or a pattern of the
-    recipe matches no layer."""
+    """Check that a recipe fits a bundle before anything is written.
+
+    Raises:
+        QuantizationError: The recipe quantizes nothing, a graph is for ONNX Runtime alone, or a pattern of the
+            recipe matches no layer.
+    """
     if not recipe.components:
         raise QuantizationError(f"the recipe {recipe.name} quantizes nothing; take another with --recipe")
     for component in recipe.components:

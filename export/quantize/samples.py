@@ -1,4 +1,4 @@
-"""What to calibrate on: a folder of pictures with instructions in a text or CSV file."""
+"""Reads what to calibrate on: a folder of pictures with instructions in a text or CSV file."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ FORMAT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """An edit, or, without a picture, text to image."""
+    """Describes an edit, or, without a picture, text to image."""
 
     picture: Path | None
     instruction: str
 
     def key(self, seed: int, steps: int) -> str:
-        """Tells samples apart whatever their files are called."""
+        """Return a hash of the sample, `seed` and `steps`, which tells samples apart whatever their files' names."""
         picture = self.picture.read_bytes() if self.picture else b""
         text = f"{seed}\0{steps}\0{self.instruction}\0".encode()
         return hashlib.sha256(text + hashlib.sha256(picture).digest()).hexdigest()[:32]
 
 
 def read_samples(folder: Path) -> tuple[list[Sample], list[Skipped]]:
-    """The samples, and the pictures that cannot be read.
+    """Return the samples, and the pictures that cannot be read.
 
-    Raises QuantizationError if the folder is missing or empty, or nothing in it can be used.
+    Raises:
+        QuantizationError: The folder is missing or empty, or nothing in it can be used.
     """
     if not folder.is_dir():
         raise QuantizationError(f"calibration folder {folder} does not exist; {FORMAT}")

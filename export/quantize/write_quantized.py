@@ -1,4 +1,4 @@
-"""Writing a quantized bundle: what the recipe changes is written anew, everything else is shared."""
+"""Writes a quantized bundle from a bundle: what the recipe changes is written anew, everything else is shared."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from ..graphs.weights import Placed, write_tensors
 from .calibration import Calibration
 
 CALIBRATION = "calibration.json"
-"""The calibration that a bundle was quantized with, in the bundle."""
+"""The name in the bundle of the calibration that it was quantized with."""
 
 
 class QuantizedBundleWriter:
-    """The steps of one quantization, and what they have written so far."""
+    """Writes one quantized bundle, step by step, and keeps what it has written so far."""
 
     def __init__(
         self, bundle: Bundle, folder: Path, recipe: Recipe, calibration: Calibration | None, progress: Progress
@@ -98,7 +98,7 @@ class QuantizedBundleWriter:
         return self._record(record, graph, layers), file
 
     def _edit(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
-        """Put the recipe into the graph. Returns the layers whose weights are to be written."""
+        """Put the recipe into the graph and return the layers whose weights are to be written."""
         quantizer = GraphQuantizer(model, record.precision, self.ranges)
         linears = find_linears(model)
         attentions = find_attention(model, linears)
@@ -158,7 +158,7 @@ class QuantizedBundleWriter:
 
 
 def _view(linear: LinearNodes) -> View:
-    """Where a layer's weight lies."""
+    """Return where a layer's weight lies."""
     tensor = linear.weight.const_value
     assert isinstance(tensor, ir.ExternalTensor)
     scale = linear.stored_scale.const_value if linear.stored_scale is not None else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, Precision
 from ...engine.errors import ExecutorError
-from ..flow.executor import Performed, run_in_turn
+from ..flow.executor import LastWorkspace, Performed, run_in_turn
 from ..flow.stages import Stage
 from ..flow.tensors import RequestShape, empty, output_specs, request_tensors, transformer_precision
 from ..flow.workspace import Array
@@ -29,20 +29,20 @@ class OnnxRuntimeCpu:
         self._threads = threads
         self._ort = import_onnxruntime()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        self._workspace: HostWorkspace | None = None  # of the last request
+        self._workspaces = LastWorkspace(self._workspace)
 
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:
-        if self._workspace is None or self._workspace.shape != shape:
-            self._workspace = None  # its memory goes before the next is taken
-            tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
-            self._workspace = HostWorkspace(shape, tensors, self._compute)
-        workspace = self._workspace
+        workspace = self._workspaces.of(shape)
         for name, array in inputs.items():
             workspace[name][...] = array
         milliseconds = run_in_turn(stages, workspace)
         return Performed(outputs={name: workspace[name].copy() for name in outputs}, milliseconds=milliseconds)
+
+    def _workspace(self, shape: RequestShape) -> HostWorkspace:
+        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
+        return HostWorkspace(shape, tensors, self._compute)
 
     def load(self, component: str) -> None:
         if component in self._sessions:
@@ -84,4 +84,4 @@ class OnnxRuntimeCpu:
 
     def close(self) -> None:
         self._sessions.clear()
-        self._workspace = None
+        self._workspaces.clear()

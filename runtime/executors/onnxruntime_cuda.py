@@ -48,11 +48,13 @@ class OnnxRuntimeEngines:
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> OnnxRuntimeEngine:
         assert streaming_budget is None, "ONNX Runtime does not stream weights"
         provider = {
-            "device_id": str(self._cuda.device),
             "user_compute_stream": str(self._cuda.stream_address(stream)),
             "arena_extend_strategy": "kSameAsRequested",  # the default doubles what it takes
             "cudnn_conv_algo_search": "HEURISTIC",  # the default times every algorithm at each new shape
         }
+        if self._cuda.device != 0:
+            # from 1.26 on, every session that is told its device warns that no plugin has it; 0 is the default
+            provider["device_id"] = str(self._cuda.device)
         if self._bundle.graph(component).precision is Precision.FP32:
             provider["use_tf32"] = "0"  # elsewhere it would also keep convolutions from the tensor cores
         try:

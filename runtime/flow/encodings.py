@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
@@ -13,7 +14,6 @@ from ...engine.bundle.manifest import ModelRecord
 from ...engine.components import COMPONENTS
 from ..inputs.prepared import PreparedRequest, Reference
 from ..inputs.prompts import PromptTokenizer, warn_if_cut
-from .cache import LruCache
 from .rope import rope_tables
 from .schedule import noise_levels
 from .tensors import RequestShape
@@ -46,9 +46,9 @@ class Encodings:
             for name, component in COMPONENTS.items()
             if component.tokenizer
         }
-        self._prompts: LruCache[str, tuple[Array, Array]] = LruCache(PROMPTS_CACHED)
-        self._references: LruCache[bytes, Array] = LruCache(REFERENCES_CACHED)
-        self._cuts: LruCache[str, dict[str, str]] = LruCache(PROMPTS_CACHED)  # by prompt and tokenizer
+        self._prompts: LRUCache[str, tuple[Array, Array]] = LRUCache(PROMPTS_CACHED)
+        self._references: LRUCache[bytes, Array] = LRUCache(REFERENCES_CACHED)
+        self._cuts: LRUCache[str, dict[str, str]] = LRUCache(PROMPTS_CACHED)  # by prompt and tokenizer
 
     def tokenize(self, request: PreparedRequest) -> dict[str, Array]:
         """Return the token ids of the prompts that have to be encoded, by tensor; nothing if there are none.
@@ -56,11 +56,11 @@ class Encodings:
         There is one row per prompt of the request; those that are encoded already are zero. Warns of every prompt that
         is cut, encoded now or before.
         """
-        new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.find(prompt) is None)
-        cuts = {prompt: dict(self._cuts.find(prompt) or {}) for prompt in request.prompts}
+        new = tuple(index for index, prompt in enumerate(request.prompts) if self._prompts.get(prompt) is None)
+        cuts = {prompt: dict(self._cuts.get(prompt) or {}) for prompt in request.prompts}
         ids = {f"{name}_ids": self._ids(name, request.prompts, new, cuts) for name in self._tokenizers if new}
         for prompt, by_tokenizer in cuts.items():
-            self._cuts.put(prompt, by_tokenizer)
+            self._cuts[prompt] = by_tokenizer
             for name, cut in by_tokenizer.items():
                 warn_if_cut(cut, name, self._tokenizers[name].length)
         return ids
@@ -74,12 +74,12 @@ class Encodings:
             reference=None if request.reference is None else request.reference.grid,
             num_steps=request.steps,
         )
-        known = [self._prompts.find(prompt) for prompt in request.prompts]
+        known = [self._prompts.get(prompt) for prompt in request.prompts]
         new = tuple(index for index, encoding in enumerate(known) if encoding is None)
         inputs = schedule_inputs(shape, self._model, request.guidance) | token_ids
         if len(new) < len(known):
             inputs |= self._cached_text(known)
-        encoded = None if request.reference is None else self._references.find(_key(request.reference))
+        encoded = None if request.reference is None else self._references.get(_key(request.reference))
         if request.reference is not None:
             inputs |= {"image": request.reference.pixels[None]} if encoded is None else {"reference": encoded}
         return Conditions(
@@ -117,11 +117,11 @@ class Encodings:
     def keep_text(self, request: PreparedRequest, prompt: int, outputs: dict[str, Array]) -> None:
         """Keep what the encoders gave for one of a request's prompts."""
         encoding = outputs["prompt_pooled"][prompt].copy(), outputs["prompt_text"][prompt].copy()
-        self._prompts.put(request.prompts[prompt], encoding)
+        self._prompts[request.prompts[prompt]] = encoding
 
     def keep_reference(self, request: PreparedRequest, outputs: dict[str, Array]) -> None:
         assert request.reference is not None
-        self._references.put(_key(request.reference), outputs["reference"])
+        self._references[_key(request.reference)] = outputs["reference"]
 
     def clear(self) -> None:
         self._prompts.clear()

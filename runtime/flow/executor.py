@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from .stages import Stage
 from .tensors import RequestShape
@@ -52,6 +52,28 @@ class Executor(Protocol):
     def close(self) -> None:
         """Release everything. Closing twice is allowed."""
         ...
+
+
+Kept = TypeVar("Kept", bound=Workspace)
+
+
+class LastWorkspace(Generic[Kept]):
+    """Keeps the workspace of the last request shape, which `make` makes."""
+
+    def __init__(self, make: Callable[[RequestShape], Kept]) -> None:
+        self._make = make
+        self._kept: Kept | None = None
+
+    def of(self, shape: RequestShape) -> Kept:
+        """Return the workspace of a shape. Another shape's goes first, so that there is memory for one."""
+        if self._kept is None or self._kept.shape != shape:
+            self._kept = None
+            self._kept = self._make(shape)
+        return self._kept
+
+    def clear(self) -> None:
+        """Let go of the workspace."""
+        self._kept = None
 
 
 def run_in_turn(stages: Sequence[Stage], workspace: Workspace) -> tuple[float, ...]:

@@ -28,7 +28,7 @@ It is far beyond what a model was trained with, and far from where float32 overf
 """
 
 
-class SamplingArguments(TypedDict, total=False):
+class SamplingKeywords(TypedDict, total=False):
     """Types the keywords of `Sampling` for `Kontext.edit` and `Kontext.generate`, which pass them on."""
 
     steps: int | None
@@ -78,8 +78,6 @@ class Sampling:
             for seed in seeds:
                 if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
                     raise RequestError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed!r}")
-            if not seeds:
-                raise RequestError("a request needs a prompt and a seed at least, and this has no seed")
             object.__setattr__(self, "seed", int(seeds[0]) if len(seeds) == 1 else tuple(map(int, seeds)))
         if self.size is not None:
             object.__setattr__(self, "size", check_size(self.size))
@@ -116,11 +114,12 @@ class Request:
 
     def __post_init__(self) -> None:
         prompts = _each(self.prompt)
-        if not prompts:
-            raise RequestError("a request needs a prompt and a seed at least, and this has no prompt")
+        num_seeds = 1 if self.sampling.seed is None else len(self.sampling.seeds)  # one is drawn
+        if not prompts or not num_seeds:
+            raise RequestError(f"a request needs a prompt and a seed at least, not {len(prompts)} and {num_seeds}")
+        _check_count(len(prompts) * num_seeds)
         for prompt in prompts:
             check_prompt(prompt)
-        _check_count(len(prompts) * max(1, len(self.sampling.seeds)))
         object.__setattr__(self, "prompt", prompts[0] if len(prompts) == 1 else prompts)
         object.__setattr__(self, "fit", parse_fit(self.fit))
         if self.image is not None:

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kontext_trt import BundleError, ExecutorError, ImageError, Kontext, KontextError, RequestError
+from kontext_trt import (
+    BundleError,
+    ExecutorError,
+    Fit,
+    ImageError,
+    Kontext,
+    KontextError,
+    Request,
+    RequestError,
+    Sampling,
+)
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
 
@@ -117,11 +127,11 @@ def test_arguments_out_of_range_are_refused(kontext: Kontext, options: dict, mes
 
 
 def test_want_of_memory_is_said_in_words(kontext: Kontext, monkeypatch: pytest.MonkeyPatch):
-    def workspace(shape):
+    def perform(*arguments):
         np.empty(1 << 60, np.uint8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(kontext.executor, "workspace", workspace)
+        patch.setattr(kontext.executor, "perform", perform)
         with pytest.raises(ExecutorError, match="not enough memory for 2 pictures of 64x32 in 3 steps; ask for fewer"):
             kontext.generate("x", steps=3, seed=[1, 2], size=(64, 32))
     assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).size == (32, 32)
@@ -205,3 +215,26 @@ def test_failure_names_component_and_shapes(bundle: Bundle):
         executor.run("t5", {"input_ids": np.zeros((1, 5), np.int32)})
     with pytest.raises(ExecutorError, match=r"t5 failed in ONNX Runtime for input_ids \[1, 512\]: .*indices"):
         executor.run("t5", {"input_ids": np.full((1, 512), 1 << 30, np.int32)})
+
+
+def test_edit_and_generate_are_requests_that_are_run(kontext: Kontext, picture):
+    sampling = Sampling(steps=2, seed=3, size=(48, 32), guidance=3.5)
+    named = {"steps": 2, "seed": 3, "size": (48, 32), "guidance": 3.5}
+    reference, told = picture(100, 80), []
+    edited = kontext.run(
+        Request(prompt="x", image=reference, sampling=sampling, fit=Fit.PAD), on_step=lambda *step: told.append(step)
+    )
+    assert told == [(1, 2), (2, 2)]
+    again = kontext.edit(reference, "x", fit="pad", debug_nan=True, **named)
+    assert np.array_equal(edited.image, again.image)
+    assert edited.request(edited.outputs[0]) == again.request(again.outputs[0])
+    generated = kontext.run(Request(prompt="x", sampling=sampling))
+    assert np.array_equal(generated.image, kontext.generate("x", **named).image)
+    assert generated.reference is None
+
+
+def test_keywords_that_nobody_knows_are_refused(kontext: Kontext):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'stepz'"):
+        kontext.generate("x", stepz=3)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ImageError, match="a picture must be a path"):
+        kontext.edit(None, "x")  # pyright: ignore[reportArgumentType]

@@ -1,1 +1,1 @@
-"""EditBench: a small world of scenes, edits and wordings, requests in it, and their judge."""
+"""Holds EditBench: a small world of scenes, edits and wordings, requests in it, and their judge."""

@@ -1,4 +1,7 @@
-"""EditBench: 200 held-out requests whose answers are known, and edits in a row of one picture. All of it is fixed."""
+"""Defines EditBench's 200 held-out requests whose answers are known, and edits in a row of one picture.
+
+All are fixed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from random import Random
 
 from .drawing import Draw
 from .edits import MAKERS, Edit
-from .samples import TEXT_TO_IMAGE, Sample, draw_sample
+from .samples import TEXT_TO_IMAGE, EditSample, draw_sample
 from .scene import SQUARE, Scene
 from .wordings import sentence
 
@@ -20,27 +23,27 @@ KINDS: Mapping[str, Mapping[str, int]] = {
     "reference in a new scene": {"creature": 20},
     TEXT_TO_IMAGE: {TEXT_TO_IMAGE: 20},
 }
-"""How many requests of each task there are, by the kinds that KontextBench has."""
+"""The number of requests of each task, by the kinds that KontextBench has."""
 NUM_CASES = sum(sum(tasks.values()) for tasks in KINDS.values())
 FIRST_SEED = 20_000
-"""Of the held-out samples. The training's own validation has others."""
+"""The first seed of the held-out samples; the training's own validation has others."""
 
 TURNS = ("recolour", "add", "move", "resize", "recolour", "remove")
-"""Edits in a row; each reference is the answer to the one before."""
+"""The edits in a row; each reference is the answer to the one before."""
 NUM_CHAINS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One request: its number in the set, its kind, and the sample with reference, instruction and answer."""
+class EditCase:
+    """Describes one request: its number in the set, its kind, and the sample with reference, instruction and answer."""
 
     number: int
     kind: str
-    sample: Sample
+    sample: EditSample
 
 
-def cases(count: int = NUM_CASES) -> tuple[Case, ...]:
-    """The first `count` requests, in an order that mixes the tasks evenly. Raises ValueError out of 1..200."""
+def cases(count: int = NUM_CASES) -> tuple[EditCase, ...]:
+    """Return the first `count` requests, in an order that mixes the tasks evenly; raise ValueError out of 1..200."""
     if not 1 <= count <= NUM_CASES:
         raise ValueError(f"EditBench has {NUM_CASES} requests; ask for 1 to {NUM_CASES} of them, not {count}")
     places = sorted(
@@ -50,19 +53,19 @@ def cases(count: int = NUM_CASES) -> tuple[Case, ...]:
         for i in range(number)
     )
     return tuple(
-        Case(number, kind, draw_sample(FIRST_SEED + number, held_out=True, task=task))
+        EditCase(number, kind, draw_sample(FIRST_SEED + number, held_out=True, task=task))
         for number, (_, kind, task) in enumerate(places[:count])
     )
 
 
-def chain(number: int) -> tuple[Sample, ...]:
-    """Edits in a row: the scene before each is the one that the edit before it should have given."""
+def chain(number: int) -> tuple[EditSample, ...]:
+    """Return edits in a row: the scene before each is the one that the edit before it should have given."""
     draw = Draw(Random(f"chain {number}"), held_out=True)
     scene = draw.scene(SQUARE, num_things=(3, 4), sign=0.0)
     samples = []
     for task in TURNS:
         edit = _next_edit(draw, scene, task)
-        samples.append(Sample(task=task, instruction=sentence(draw.rng, edit.words), before=scene, edit=edit))
+        samples.append(EditSample(task=task, instruction=sentence(draw.rng, edit.words), before=scene, edit=edit))
         scene = edit.after
     return tuple(samples)
 

@@ -1,4 +1,4 @@
-"""A picture of answers: reference, answer and known answer beside each other, failures framed in red."""
+"""Draws answers on one sheet: reference, answer and known answer beside each other, failures framed in red."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .evaluation import Answer
 from .render import Pixels
 
 CELL = 160
-"""Pixels of the square that a picture of the small world, 160 at its longer side, is centred in."""
+"""The side in pixels of the square that a picture of the small world, 160 at its longer side, is centred in."""
 GAP = 6
 TEXT_LINES = 3
 LINE = 13
 TEXT_WIDTH = 78
-"""Characters in a line, at a font of this size."""
+"""The number of characters in a line, at a font of this size."""
 FONT_SIZE = 11
 RED, GREY, BLACK = (205, 20, 20), (225, 225, 225), (20, 20, 20)
 TILE = (3 * CELL + 2 * GAP, CELL + TEXT_LINES * LINE)
 
 
 def contact_sheet(answers: Sequence[Answer], columns: int = 4) -> Image.Image:
-    """One tile an answer, in rows."""
+    """Draw one tile per answer, in rows."""
     columns = min(columns, len(answers))
     rows = -(-len(answers) // columns)
     width, height = TILE[0] + 4 * GAP, TILE[1] + 4 * GAP

@@ -1,4 +1,4 @@
-"""Random scenes, and which combinations and words training never sees."""
+"""Draws random scenes, and says which combinations and words training never sees."""
 
 from __future__ import annotations
 
@@ -26,20 +26,23 @@ from .scene import (
 )
 
 MAX_SHIFT = 3
-"""Pixels that a thing of a reference may lie away from the middle of its place, in each direction."""
+"""The most pixels that a thing of a reference may lie away from the middle of its place, in each direction."""
 SIGN_COLOURS = ("red", "green", "blue", "purple", "black", "brown")
 WORD_LENGTHS = (3, 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A source of random scenes: `held_out` chooses between what training may see and what it may not."""
+    """Draws random scenes: `held_out` chooses between what training may see and what it may not."""
 
     rng: Random
     held_out: bool
 
     def pair(self, *, colours: Sequence[str] = tuple(COLOURS)) -> tuple[str, str]:
-        """(colour, shape). Held out: every second time one that training never sees, where `colours` allows it."""
+        """Return (colour, shape).
+
+        Held out, it is every second time one that training never sees, where `colours` allows it.
+        """
         wanted = self.held_out and self.rng.random() < 0.5
         options = [(colour, shape) for colour in colours for shape in SHAPES if is_held_out(colour, shape) == wanted]
         if not options:
@@ -47,14 +50,14 @@ class Draw:
         return self.rng.choice(options)
 
     def word(self, length: int, *, besides: str = "") -> str:
-        """Random capitals; held out or not as `is_held_out_word` says."""
+        """Return random capitals; held out or not as `is_held_out_word` says."""
         while True:
             word = "".join(self.rng.choices(ALPHABET, k=length))
             if is_held_out_word(word) == self.held_out and word != besides:
                 return word
 
     def backdrop(self, *, besides: Sequence[str] = ()) -> Backdrop:
-        """Of a colour that is not among `besides`."""
+        """Return a background of a colour that is not among `besides`."""
         colours = [colour for colour in COLOURS if colour not in besides]
         pattern = "plain" if self.rng.random() < 0.4 else self.rng.choice(PATTERNS)
         return Backdrop(self.rng.choice(colours), pattern)
@@ -72,7 +75,7 @@ class Draw:
         )
 
     def size(self) -> Size:
-        """Every second picture is square."""
+        """Return a size in pixels; every second picture is square."""
         return (128, 128) if self.rng.random() < 0.5 else self.rng.choice(SIZES)
 
     def scene(
@@ -84,7 +87,10 @@ class Draw:
         shifted: bool = True,
         plain: bool = False,
     ) -> Scene:
-        """Things of distinct colour and shape in places of their own, a sign with this probability."""
+        """Return a scene of things of distinct colour and shape, each in a place of its own.
+
+        It has a sign with the probability `sign`.
+        """
         rng = self.rng
         backdrop = self.backdrop()
         if plain:
@@ -119,10 +125,10 @@ class Draw:
 
 
 def is_held_out(colour: str, shape: str) -> bool:
-    """Whether a shape in this colour is kept from training: one combination of eleven."""
+    """Return whether a shape in this colour is kept from training: one combination of eleven."""
     return (tuple(COLOURS).index(colour) * 5 + SHAPES.index(shape) * 3) % 11 == 0
 
 
 def is_held_out_word(word: str) -> bool:
-    """Whether a word is kept from training: one of eight."""
+    """Return whether a word is kept from training: one of eight."""
     return crc32(word.encode()) % 8 == 0

@@ -1,4 +1,4 @@
-"""Edits with known answers: each takes a scene to another one, and says in words how.
+"""Makes edits with known answers: each takes a scene to another one, and says in words how.
 
 An edit that a scene has no room for returns None.
 """
@@ -16,9 +16,9 @@ from .wordings import FRAMES, creature_place, full_phrase, ground_phrase, place_
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What an edit makes of a scene, the words for it, and the boxes outside of which nothing changes.
+    """Holds what an edit makes of a scene, the words for it, and the boxes outside of which nothing changes.
 
-    `touched` is None where the whole picture changes; `keeps_things` where all but the background stays.
+    `touched` is None where the whole picture changes; `keeps_things` is true where all but the background stays.
     """
 
     after: Scene
@@ -54,6 +54,7 @@ def _pairs(scene: Scene) -> set[tuple[str, str]]:
 
 
 def recolour(draw: Draw, scene: Scene) -> Edit | None:
+    """Give a thing another colour."""
     if not scene.things:
         return None
     thing = draw.rng.choice(scene.things)
@@ -71,6 +72,7 @@ def recolour(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def remove(draw: Draw, scene: Scene) -> Edit | None:
+    """Remove a thing."""
     if not scene.things:
         return None
     thing = draw.rng.choice(scene.things)
@@ -79,6 +81,7 @@ def remove(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def add(draw: Draw, scene: Scene) -> Edit | None:
+    """Add a thing in a free place."""
     cells = _free_cells(scene)
     if not cells:
         return None
@@ -92,6 +95,7 @@ def add(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def move(draw: Draw, scene: Scene) -> Edit | None:
+    """Move a thing to a free place."""
     cells = _free_cells(scene)
     if not cells or not scene.things:
         return None
@@ -108,7 +112,7 @@ def move(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def resize(draw: Draw, scene: Scene) -> Edit | None:
-    """One step up or down the three sizes."""
+    """Make a thing one step larger or smaller, of the three sizes."""
     if not scene.things:
         return None
     thing = draw.rng.choice(scene.things)
@@ -123,7 +127,7 @@ def resize(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def swap(draw: Draw, scene: Scene) -> Edit | None:
-    """Two things exchange their places, each to where the other's centre was."""
+    """Let two things exchange their places, each to where the other's centre was."""
     if len(scene.things) < 2:
         return None
     first, second = draw.rng.sample(scene.things, 2)
@@ -137,6 +141,7 @@ def swap(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def background(draw: Draw, scene: Scene) -> Edit | None:
+    """Give the scene another background."""
     used = [scene.backdrop.colour, *(thing.colour for thing in scene.things)]
     used += [] if scene.creature is None else [scene.creature.colour, scene.creature.accent]
     backdrop = draw.backdrop(besides=used)
@@ -145,7 +150,7 @@ def background(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def letters(draw: Draw, scene: Scene) -> Edit | None:
-    """Another word of the same length on the sign."""
+    """Write another word of the same length on the sign."""
     if scene.sign is None:
         return None
     old = scene.sign.word
@@ -155,12 +160,16 @@ def letters(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def light(draw: Draw, scene: Scene) -> Edit | None:
+    """Make it night or foggy."""
     choice = draw.rng.choice(("night", "fog"))
     return Edit(replace(scene, light=choice), _say(draw, choice), None)
 
 
 def style(draw: Draw, scene: Scene) -> Edit | None:
-    """Outlines are drawn of scenes without patterns and signs alone: others have more lines than can be seen."""
+    """Change the style of the whole picture.
+
+    Outlines are drawn of scenes without patterns and signs alone: others have more lines than can be seen.
+    """
     busy = scene.sign is not None or scene.backdrop.pattern not in ("plain", "faded")
     busy |= any(thing.fill != "plain" for thing in scene.things)
     choice = draw.rng.choice(("sepia", "pixelate") if busy else ("sepia", "pixelate", "outline", "outline"))
@@ -168,7 +177,7 @@ def style(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def new_scene(draw: Draw, scene: Scene) -> Edit | None:
-    """The creature of the reference alone, somewhere else, on another background."""
+    """Show the creature of the reference alone, somewhere else, on another background."""
     creature = scene.creature
     if creature is None:
         return None
@@ -180,7 +189,7 @@ def new_scene(draw: Draw, scene: Scene) -> Edit | None:
 
 
 def both(draw: Draw, scene: Scene) -> Edit | None:
-    """Two local edits, one after the other, in one instruction."""
+    """Make two local edits, one after the other, in one instruction."""
     first = draw.rng.choice(LOCAL)(draw, scene)
     if first is None:
         return None
@@ -209,4 +218,5 @@ MAKERS: Mapping[str, Maker] = {
 
 
 def creature_boxes(scene: Scene) -> tuple[Box, ...]:
+    """Return the boxes of the creature's parts."""
     return tuple(part_box(part, scene.size) for part in creature_parts(scene))

@@ -1,4 +1,4 @@
-"""Running EditBench on a bundle, and what comes of it. Torch-free."""
+"""Runs EditBench on a bundle, and holds what comes of it, without torch."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from ....engine.errors import BundleError
 from ....engine.progress import Progress, Silent
 from ....runtime.inputs.request import Request, Sampling
 from ....runtime.kontext import Kontext
-from .cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, Case, cases, chain
+from .cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, EditCase, cases, chain
 from .render import Pixels
-from .samples import Sample
+from .samples import EditSample
 from .scene import SIZES
 from .scoring import Score, decibels, score, squared_error
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a bundle made of a case."""
+    """Holds what a bundle made of a case."""
 
-    case: Case
+    case: EditCase
     picture: Pixels
     score: Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table: a kind of request, a task of it, or all. PSNR is that of the mean squared error, in dB;
-    `outside_db` is None where nothing has to stay."""
+    """Holds one line of the table: a kind of request, a task of it, or all.
+
+    PSNR is that of the mean squared error, in dB; `outside_db` is None where nothing has to stay.
+    """
 
     name: str
     number: int
@@ -56,8 +58,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One of the edits in a row. `untouched_db` compares the pixels that no edit up to it may touch with the first
-    picture's, `success` is of the whole picture: a mistake in one turn is one in all later ones."""
+    """Holds one of the edits in a row.
+
+    `untouched_db` compares the pixels that no edit up to it may touch with the first picture's, `success` is of the
+    whole picture: a mistake in one turn is one in all later ones.
+    """
 
     task: str
     untouched_db: float
@@ -66,7 +71,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Answers to the cases, and the edits in a row."""
+    """Holds answers to the cases, and the edits in a row."""
 
     answers: tuple[Answer, ...]
     turns: tuple[Turn, ...]
@@ -78,7 +83,7 @@ class Evaluation:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """All, each kind, and below kinds of several tasks each task; those that were asked for."""
+        """The rows of the table that were asked for: all, each kind, and below kinds of several tasks each task."""
         rows = [Row.of("all", self.answers)]
         for kind, tasks in KINDS.items():
             of_kind = [answer for answer in self.answers if answer.case.kind == kind]
@@ -91,12 +96,12 @@ class Evaluation:
 
     @property
     def median_outside_db(self) -> float | None:
-        """Of single answers: what is usual, where the rows' means are ruled by the worst."""
+        """The median of single answers: what is usual, where the rows' means are ruled by the worst."""
         outside = [decibels(answer.score.outside) for answer in self.answers if answer.score.outside is not None]
         return median(outside) if outside else None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: everything but the pictures."""
+        """Return everything but the pictures, for JSON."""
         return {
             "bundle": self.bundle,
             "executor": self.executor,
@@ -129,7 +134,10 @@ def evaluate(
 ) -> Evaluation:
     """Answer the first `count` cases, and edit a few pictures in a row, with noise of `seed`.
 
-    Raises BundleError for a bundle of another model, ValueError for a count out of range, and what `Kontext.edit` does.
+    Raises:
+        BundleError: The bundle is of another model.
+        ValueError: The count is out of range.
+        KontextError: What `Kontext.edit` raises.
     """
     check_model(kontext)
     chosen, progress = cases(count), progress or Silent()
@@ -163,8 +171,8 @@ def check_model(kontext: Kontext) -> None:
         )
 
 
-def answer(kontext: Kontext, sample: Sample, reference: Pixels | None, seed: int, steps: int | None) -> Pixels:
-    """The bundle's answer to a sample's instruction, for a reference that may be another than the sample's own."""
+def answer(kontext: Kontext, sample: EditSample, reference: Pixels | None, seed: int, steps: int | None) -> Pixels:
+    """Return the bundle's answer to a sample's instruction, for a reference that may be another than the sample's."""
     sampling = Sampling(size=sample.size, seed=seed, steps=steps)
     result = kontext.run(Request(prompt=sample.instruction, image=reference, sampling=sampling))
     return np.asarray(result.image)

@@ -1,4 +1,4 @@
-"""Block capitals, 5 dots wide and 7 high."""
+"""Draws block capitals, 5 dots wide and 7 high."""
 
 from __future__ import annotations
 
@@ -40,13 +40,16 @@ ALPHABET = "".join(_ROWS)
 
 @lru_cache(maxsize=64)
 def _letter(letter: str) -> NDArray[np.floating]:
-    """(7, 6) of 0 and 1: a letter and the gap after it."""
+    """Return (7, 6) of 0 and 1: a letter and the gap after it."""
     dots = [[float(dot) for dot in row] + [0.0] for row in _ROWS[letter].split()]
     return np.array(dots, np.float32)
 
 
 def word_coverage(word: str, scale: int) -> NDArray[np.floating]:
-    """(7 scale, (6 len(word) - 1) scale) float32 in 0..1: ink of a word of capitals, its edges half a pixel soft."""
+    """Return the ink of a word of capitals, its edges half a pixel soft.
+
+    The result is (7 scale, (6 len(word) - 1) scale) float32 in 0..1.
+    """
     dots = np.concatenate([_letter(letter) for letter in word], axis=1)[:, :-1]
     ink = np.pad(np.repeat(np.repeat(dots, scale, axis=0), scale, axis=1), 1)
     ink = (ink[:-2] + 2 * ink[1:-1] + ink[2:]) / 4

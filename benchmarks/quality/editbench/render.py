@@ -1,4 +1,4 @@
-"""From a scene to pixels, with NumPy alone.
+"""Renders a scene to pixels, with NumPy alone.
 
 Shapes are signed distances in pixels, drawn over a box around them with an edge of a pixel and a half.
 """
@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .letters import word_coverage
-from .scene import COLOURS, LETTER_SCALE, SIGN_MARGIN, Backdrop, Part, Scene, Size, creature_parts, thing_part
+from .scene import COLOURS, LETTER_SCALE, SIGN_MARGIN, Backdrop, Primitive, Scene, Size, creature_parts, thing_part
 
 Floats = NDArray[np.floating]
-"""float32 wherever it is stored."""
+"""An array that is float32 wherever it is stored."""
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
-"""(left, top, right, bottom), right and bottom outside."""
+"""A box (left, top, right, bottom) in pixels, right and bottom outside."""
 
 EDGE = 1.5
-"""Pixels over which a shape's edge fades."""
+"""The number of pixels over which a shape's edge fades."""
 REACH = 1.1
-"""No shape reaches farther from its centre than this many radii."""
+"""The number of radii from its centre that no shape reaches beyond."""
 PERIOD = 8.0
-"""Pixels from one stripe or dot of a thing's fill to the next."""
+"""The number of pixels from one stripe or dot of a thing's fill to the next."""
 BACKDROP_PERIOD = 16.0
 
 Distance = Callable[[Floats, Floats, float], Floats]
@@ -48,7 +48,7 @@ def _diamond(x: Floats, y: Floats, r: float) -> Floats:
 
 
 def _star(x: Floats, y: Floats, r: float) -> Floats:
-    """Five points: one half of a point, folded around."""
+    """Return the distance to a star of five points: one half of a point, folded around."""
     inner = 0.45
     sector = np.pi / 5
     angle = np.abs((np.arctan2(x, -y) + sector) % (2 * sector) - sector)
@@ -84,21 +84,24 @@ DISTANCES: dict[str, Distance] = {
 
 
 def second_tone(colour: tuple[int, int, int]) -> Floats:
-    """(3,) float32: the darker tone of a colour that patterns are made with, a lighter one of dark colours."""
+    """Return (3,) float32: the darker tone of a colour that patterns are made with, a lighter one of dark colours."""
     values = np.array(colour, np.float32)
     return values * 0.55 if values.max() > 100 else values + 90.0
 
 
-def part_box(part: Part, size: Size) -> Box:
-    """The pixels that a part can touch, inside the picture."""
+def part_box(part: Primitive, size: Size) -> Box:
+    """Return the box of pixels that a part can touch, inside the picture."""
     x, y = part.centre
     reach = REACH * part.radius + EDGE
     left, top = max(int(x - reach), 0), max(int(y - reach), 0)
     return left, top, min(int(x + reach) + 1, size[0]), min(int(y + reach) + 1, size[1])
 
 
-def part_coverage(part: Part, box: Box) -> tuple[Floats, Floats, Floats]:
-    """Over a box: coverage (h, w) in 0..1, and x (1, w) and y (h, 1) from the part's centre to pixels' middles."""
+def part_coverage(part: Primitive, box: Box) -> tuple[Floats, Floats, Floats]:
+    """Return a part's coverage over a box, and the box's coordinates.
+
+    They are coverage (h, w) in 0..1, and x (1, w) and y (h, 1) from the part's centre to pixels' middles.
+    """
     left, top, right, bottom = box
     x = (np.arange(left, right, dtype=np.float32) + np.float32(0.5 - part.centre[0]))[None, :]
     y = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5 - part.centre[1]))[:, None]
@@ -107,7 +110,7 @@ def part_coverage(part: Part, box: Box) -> tuple[Floats, Floats, Floats]:
 
 
 def _wave(x: Floats, period: float) -> Floats:
-    """0 and 1 in turns of half a period, with soft edges."""
+    """Return 0 and 1 in turns of half a period, with soft edges."""
     return np.clip(0.5 + 1.6 * np.sin(x * np.float32(2 * np.pi / period)), 0, 1)
 
 
@@ -117,7 +120,7 @@ def _dots(x: Floats, y: Floats, period: float) -> Floats:
     return np.clip(0.5 + (0.28 * period - np.sqrt(dx * dx + dy * dy)) / EDGE, 0, 1)
 
 
-def draw_part(canvas: Floats, part: Part) -> None:
+def draw_part(canvas: Floats, part: Primitive) -> None:
     """Lay a part over `canvas` (H, W, 3) float32 of 0..255."""
     height, width = canvas.shape[:2]
     left, top, right, bottom = box = part_box(part, (width, height))
@@ -135,7 +138,7 @@ def draw_part(canvas: Floats, part: Part) -> None:
 
 @lru_cache(maxsize=64)
 def _pattern(pattern: str, size: Size) -> Floats:
-    """(H, W, 1) float32 in 0..1: how much of the second tone each pixel of a background has."""
+    """Return (H, W, 1) float32 in 0..1: how much of the second tone each pixel of a background has."""
     width, height = size
     x = (np.arange(width, dtype=np.float32) + 0.5)[None, :]
     y = (np.arange(height, dtype=np.float32) + 0.5)[:, None]
@@ -152,12 +155,13 @@ def _pattern(pattern: str, size: Size) -> Floats:
 
 
 def draw_backdrop(backdrop: Backdrop, size: Size) -> Floats:
-    """A fresh canvas (H, W, 3) float32 of 0..255."""
+    """Return a fresh canvas (H, W, 3) float32 of 0..255."""
     colour = np.array(COLOURS[backdrop.colour], np.float32)
     return colour + (second_tone(COLOURS[backdrop.colour]) - colour) * _pattern(backdrop.pattern, size)
 
 
 def draw_sign(canvas: Floats, scene: Scene) -> None:
+    """Lay the scene's sign over `canvas` (H, W, 3) float32 of 0..255."""
     assert scene.sign is not None
     left, top, right, bottom = scene.sign_box()
     canvas[top:bottom, left:right] = COLOURS["black"]
@@ -167,13 +171,13 @@ def draw_sign(canvas: Floats, scene: Scene) -> None:
     region += ink * (np.array(COLOURS[scene.sign.colour], np.float32) - region)
 
 
-def scene_parts(scene: Scene) -> list[Part]:
-    """Everything drawn as shapes, from back to front."""
+def scene_parts(scene: Scene) -> list[Primitive]:
+    """Return everything drawn as shapes, from back to front."""
     return [*(thing_part(scene, thing) for thing in scene.things), *creature_parts(scene)]
 
 
 def render(scene: Scene) -> Pixels:
-    """The picture (H, W, 3) uint8."""
+    """Return the picture (H, W, 3) uint8."""
     canvas = draw_backdrop(scene.backdrop, scene.size)
     for part in scene_parts(scene):
         draw_part(canvas, part)
@@ -184,7 +188,7 @@ def render(scene: Scene) -> Pixels:
 
 
 def solid_coverage(scene: Scene) -> NDArray[np.bool_]:
-    """(H, W): where nothing of the background shows through, because a thing, the creature or the sign covers it."""
+    """Return (H, W): where a thing, the creature or the sign covers the background and nothing of it shows through."""
     width, height = scene.size
     covered = np.zeros((height, width), bool)
     for part in scene_parts(scene):
@@ -215,7 +219,7 @@ def _sepia(canvas: Floats) -> Floats:
 
 
 PIXEL = 8
-"""Pixels along the side of a block in the pixelated style."""
+"""The side in pixels of a block in the pixelated style."""
 
 
 def _pixelate(canvas: Floats) -> Floats:
@@ -225,7 +229,7 @@ def _pixelate(canvas: Floats) -> Floats:
 
 
 def _outline(canvas: Floats) -> Floats:
-    """Black lines on white where colours meet."""
+    """Draw black lines on white where colours meet."""
     padded = np.pad(canvas, ((1, 1), (1, 1), (0, 0)), mode="edge")
     across = np.abs(padded[1:-1, 2:] - padded[1:-1, :-2]).max(axis=2)
     down = np.abs(padded[2:, 1:-1] - padded[:-2, 1:-1]).max(axis=2)

@@ -1,4 +1,4 @@
-"""A sample: reference, instruction, target, and what must stay. A pure function of a seed.
+"""Draws samples: reference, instruction, target, and what must stay, each a pure function of a seed.
 
 `draw_sample(seed, held_out=True)` uses wordings, words and combinations of colour and shape that training never sees.
 """
@@ -34,12 +34,15 @@ WEIGHTS: Mapping[str, float] = {
     "creature": 16,
     TEXT_TO_IMAGE: 20,
 }
-"""How often training meets each task."""
+"""The weights with which training meets each task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One request and its answer. `before` is None for text to image; `edit` has the words and the scene after it."""
+class EditSample:
+    """Holds one request and its answer.
+
+    `before` is None for text to image; `edit` has the words and the scene after it.
+    """
 
     task: str
     instruction: str
@@ -51,15 +54,15 @@ class Sample:
         return self.edit.after.size
 
     def reference(self) -> Pixels | None:
-        """(H, W, 3) uint8."""
+        """Return the reference (H, W, 3) uint8, None for text to image."""
         return None if self.before is None else render(self.before)
 
     def target(self) -> Pixels:
-        """(H, W, 3) uint8."""
+        """Return the known answer (H, W, 3) uint8."""
         return render(self.edit.after)
 
     def stays(self) -> NDArray[np.bool_]:
-        """(H, W): pixels that the instruction leaves alone; target and reference agree on them."""
+        """Return (H, W): pixels that the instruction leaves alone; target and reference agree on them."""
         width, height = self.size
         if self.edit.keeps_things:
             return solid_coverage(self.edit.after)
@@ -69,10 +72,11 @@ class Sample:
         return mask
 
 
-def draw_sample(seed: int, *, held_out: bool = False, task: str | None = None, size: Size | None = None) -> Sample:
-    """The sample of a seed. Task and size are drawn if not given.
+def draw_sample(seed: int, *, held_out: bool = False, task: str | None = None, size: Size | None = None) -> EditSample:
+    """Return the sample of a seed; task and size are drawn if not given.
 
-    Raises ValueError for a task that is not in `WEIGHTS`.
+    Raises:
+        ValueError: The task is not in `WEIGHTS`.
     """
     if task is not None and task not in WEIGHTS:
         raise ValueError(f"task must be one of {', '.join(WEIGHTS)}, not {task!r}")
@@ -85,7 +89,7 @@ def draw_sample(seed: int, *, held_out: bool = False, task: str | None = None, s
         before = _reference_scene(draw, size, task)
         edit = MAKERS[task](draw, before)
         if edit is not None and edit.after != before:
-            return Sample(task=task, instruction=sentence(draw.rng, edit.words), before=before, edit=edit)
+            return EditSample(task=task, instruction=sentence(draw.rng, edit.words), before=before, edit=edit)
 
 
 def _reference_scene(draw: Draw, size: Size, task: str) -> Scene:
@@ -97,8 +101,8 @@ def _reference_scene(draw: Draw, size: Size, task: str) -> Scene:
     return draw.scene(size, sign=1.0 if task == "letters" else 0.0 if plain else 0.2, plain=plain)
 
 
-def _text_to_image(draw: Draw, size: Size) -> Sample:
-    """A caption that says everything there is in a scene."""
+def _text_to_image(draw: Draw, size: Size) -> EditSample:
+    """Return a caption that says everything there is in a scene, and the scene."""
     scene = draw.scene(size, num_things=(1, 3), sign=0.3, shifted=False)
     phrases = [f"{full_phrase(thing)} {place_phrase(draw.rng, thing.cell)}" for thing in scene.things]
     phrases += [] if scene.sign is None else [sign_phrase(scene.sign)]
@@ -106,4 +110,4 @@ def _text_to_image(draw: Draw, size: Size) -> Sample:
         draw.rng, draw.held_out, things=listed(phrases), ground=ground_phrase(draw.rng, scene.backdrop)
     )
     edit = Edit(scene, words, None)
-    return Sample(task=TEXT_TO_IMAGE, instruction=sentence(draw.rng, words), before=None, edit=edit)
+    return EditSample(task=TEXT_TO_IMAGE, instruction=sentence(draw.rng, words), before=None, edit=edit)

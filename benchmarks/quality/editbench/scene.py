@@ -1,6 +1,7 @@
-"""What a picture of the small model's world holds: a background, things on a grid of nine places, a sign, a creature.
+"""Describes what a picture of the small model's world holds.
 
-Everything is a plain value; `render.py` draws it. The same scene always gives the same pixels.
+There are a background, things on a grid of nine places, a sign, and a creature. Everything is a plain value;
+`render.py` draws it. The same scene always gives the same pixels.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Size = tuple[int, int]
-"""(width, height) in pixels."""
+"""The (width, height) of a picture in pixels."""
 Point = tuple[float, float]
-"""(x, y) in pixels, from the top left corner."""
+"""The (x, y) of a point in pixels, from the top left corner."""
 
 SIZES: tuple[Size, ...] = ((96, 160), (112, 144), (128, 128), (144, 112), (160, 96))
-"""Multiples of 16, 60 to 64 tokens each."""
+"""The sizes of pictures: multiples of 16, 60 to 64 tokens each."""
 SQUARE: Size = (128, 128)
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
@@ -35,7 +36,7 @@ SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "h
 FILLS = ("plain", "striped", "dotted")
 PATTERNS = ("plain", "striped", "checked", "dotted", "faded")
 RADII: Mapping[str, float] = {"small": 9.0, "medium": 13.0, "large": 18.0}
-"""In pixels of a picture whose shorter side is 128."""
+"""The radii in pixels of a picture whose shorter side is 128."""
 
 PLACES: Mapping[str, tuple[int, int]] = {
     "top left": (0, 0),
@@ -48,19 +49,19 @@ PLACES: Mapping[str, tuple[int, int]] = {
     "bottom": (2, 1),
     "bottom right": (2, 2),
 }
-"""(row, column) of the nine places."""
+"""The (row, column) of the nine places."""
 ROWS = ("top", "middle", "bottom")
 CELLS = tuple(PLACES.values())
 PLACE_NAMES: Mapping[tuple[int, int], str] = {cell: name for name, cell in PLACES.items()}
 
 LETTER_SCALE = 3
-"""Pixels that a dot of the 5 x 7 letters spans."""
+"""The number of pixels that a dot of the 5 x 7 letters spans."""
 SIGN_MARGIN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thing:
-    """A coloured shape in a place, `shift` pixels away from its middle."""
+    """Describes a coloured shape in a place, `shift` pixels away from its middle."""
 
     shape: str
     colour: str
@@ -72,7 +73,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """One colour, plain or in a pattern with a second tone of it."""
+    """Describes a background of one colour, plain or in a pattern with a second tone of it."""
 
     colour: str
     pattern: str = "plain"
@@ -80,7 +81,7 @@ class Backdrop:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """A white plate with a word of block capitals, in the middle of a row."""
+    """Describes a white plate with a word of block capitals, in the middle of a row."""
 
     word: str
     colour: str
@@ -89,7 +90,7 @@ class Sign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Creature:
-    """A compound figure: a body with eyes, a mouth and something on its head."""
+    """Describes a compound figure: a body with eyes, a mouth and something on its head."""
 
     body: str
     colour: str
@@ -103,7 +104,7 @@ class Creature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A whole picture of `size`; `light` and `style` are applied to the finished drawing."""
+    """Describes a whole picture of `size`; `light` and `style` are applied to the finished drawing."""
 
     size: Size
     backdrop: Backdrop
@@ -115,11 +116,11 @@ class Scene:
 
     @property
     def unit(self) -> float:
-        """What lengths are multiplied by: 1 where the shorter side is 128 pixels."""
+        """The factor that lengths are multiplied by: 1 where the shorter side is 128 pixels."""
         return min(self.size) / 128
 
     def centre(self, cell: tuple[int, int]) -> Point:
-        """The middle of a place, on whole pixels."""
+        """Return the middle of a place, on whole pixels."""
         row, column = cell
         return float(round((column + 0.5) * self.size[0] / 3)), float(round((row + 0.5) * self.size[1] / 3))
 
@@ -131,7 +132,7 @@ class Scene:
         return RADII[size] * self.unit
 
     def sign_box(self) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) of the sign's plate, right and bottom outside it. There must be a sign."""
+        """Return (left, top, right, bottom) of the sign's plate, right and bottom outside it; there must be a sign."""
         assert self.sign is not None
         x, y = self.centre((self.sign.row, 1))
         width = LETTER_SCALE * (6 * len(self.sign.word) - 1) + 2 * SIGN_MARGIN
@@ -141,8 +142,8 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A primitive to draw: a shape of a radius at a point, in a colour and fill."""
+class Primitive:
+    """Describes a primitive to draw: a shape of a radius at a point, in a colour and fill."""
 
     shape: str
     colour: tuple[int, int, int]
@@ -152,12 +153,15 @@ class Part:
 
 
 CREATURE_SCALE = 1.15
-"""A creature's body radius beside a thing's of the same size word."""
+"""The radius of a creature's body over that of a thing of the same size word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """Where a creature's parts lie, in units of its body's radius: (shape, colour name or "accent", x, y, radius)."""
+    """Says where a creature's parts lie, in units of its body's radius.
+
+    A part is (shape, colour name or "accent", x, y, radius).
+    """
 
     eyes: Mapping[int, tuple[float, ...]] = field(default_factory=lambda: {1: (0.0,), 2: (-0.36, 0.36)})
     mouths: tuple[str, ...] = ("round", "wide", "none")
@@ -168,18 +172,18 @@ class Anatomy:
 ANATOMY = Anatomy()
 
 
-def creature_parts(scene: Scene) -> list[Part]:
-    """The primitives of the scene's creature, from back to front."""
+def creature_parts(scene: Scene) -> list[Primitive]:
+    """Return the primitives of the scene's creature, from back to front."""
     creature = scene.creature
     if creature is None:
         return []
     radius = CREATURE_SCALE * scene.radius(creature.size)
     x, y = scene.centre(creature.cell)
-    parts: list[Part] = []
+    parts: list[Primitive] = []
 
     def add(shape: str, colour: str, right: float, down: float, extent: float) -> None:
         centre = (x + right * radius, y + down * radius)
-        parts.append(Part(shape, COLOURS[colour], "plain", centre, extent * radius))
+        parts.append(Primitive(shape, COLOURS[colour], "plain", centre, extent * radius))
 
     if creature.head == "ball":
         add("circle", creature.accent, 0.0, -0.95, 0.34)
@@ -201,5 +205,6 @@ def creature_parts(scene: Scene) -> list[Part]:
     return parts
 
 
-def thing_part(scene: Scene, thing: Thing) -> Part:
-    return Part(thing.shape, COLOURS[thing.colour], thing.fill, scene.position(thing), scene.radius(thing.size))
+def thing_part(scene: Scene, thing: Thing) -> Primitive:
+    """Return the primitive of a thing."""
+    return Primitive(thing.shape, COLOURS[thing.colour], thing.fill, scene.position(thing), scene.radius(thing.size))

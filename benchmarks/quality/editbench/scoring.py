@@ -1,4 +1,4 @@
-"""Whether an answer is the edit that was asked for, and how far it is from the known one.
+"""Decides whether an answer is the edit that was asked for, and how far it is from the known one.
 
 **Success** is that the answer looks like the known one everywhere, and that words read right:
 
@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 
 from .letters import ALPHABET, word_coverage
 from .render import LIGHTS, STYLES, Pixels
-from .samples import Sample
+from .samples import EditSample
 from .scene import COLOURS, LETTER_SCALE, SIGN_MARGIN, Scene
 
 TOLERANCE = 40
-"""Levels of 255, in the worst channel."""
+"""The levels of 255 that a pixel may be off in its worst channel."""
 WINDOW = 16
-"""Pixels along the side."""
+"""The side of a window in pixels."""
 ALLOWED = 0.2
-"""Part of a window that may be wrong."""
+"""The part of a window that may be wrong."""
 LETTER_WIDTH = 5 * LETTER_SCALE
 LETTER_STEP = 6 * LETTER_SCALE
 
@@ -41,9 +41,12 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Of one answer. `wrong` is the worst window's part of wrong pixels; `read` the word on the sign, None if there
-    is none to read. Squared errors are means over pixels and channels of 0..255: `inside` where the
-    instruction lets pixels change, `outside` where they must stay, None where none must."""
+    """Holds how good one answer is.
+
+    `wrong` is the worst window's part of wrong pixels; `read` the word on the sign, None if there is none to read.
+    Squared errors are means over pixels and channels of 0..255: `inside` where the instruction lets pixels change,
+    `outside` where they must stay, None where none must.
+    """
 
     success: bool
     wrong: float
@@ -52,8 +55,8 @@ class Score:
     outside: float | None
 
 
-def score(sample: Sample, answer: Pixels) -> Score:
-    """Compare an answer (H, W, 3) with the known one. Raises ValueError if it is of another size."""
+def score(sample: EditSample, answer: Pixels) -> Score:
+    """Compare an answer (H, W, 3) with the known one; raise ValueError if it is of another size."""
     target = sample.target()
     if answer.shape != target.shape:
         raise ValueError(f"the known answer is {target.shape}, this one is {answer.shape}")
@@ -72,36 +75,39 @@ def score(sample: Sample, answer: Pixels) -> Score:
 
 
 def squared_error(one: Pixels, other: Pixels, where: Mask) -> float:
-    """Mean over channels and the pixels of `where`, of 0..255."""
+    """Return the mean over channels and the pixels of `where`, of 0..255."""
     return float(np.square(one[where].astype(np.float32) - other[where]).mean())
 
 
 def decibels(squared: float) -> float:
-    """PSNR of a mean squared error of 8-bit pixels; at most 99."""
+    """Return the PSNR of a mean squared error of 8-bit pixels, in dB; at most 99."""
     return float(10 * np.log10(255**2 / max(squared, 255**2 * 10**-9.9)))
 
 
 def wrong_pixels(answer: Pixels, target: Pixels) -> Mask:
-    """(H, W). What is averaged over 3x3 pixels is the difference, with the picture's edge repeated."""
+    """Return (H, W): which pixels are wrong.
+
+    What is averaged over 3x3 pixels is the difference, with the picture's edge repeated.
+    """
     padded = np.pad(answer.astype(np.int32) - target, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     return np.abs(rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]).max(axis=2) > 9 * TOLERANCE
 
 
 def worst_window(wrong: Mask) -> float:
-    """The largest part of wrong pixels in any window, wherever it lies."""
+    """Return the largest part of wrong pixels in any window, wherever it lies."""
     sums = np.pad(wrong.astype(np.int32).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     counts = sums[WINDOW:, WINDOW:] - sums[:-WINDOW, WINDOW:] - sums[WINDOW:, :-WINDOW] + sums[:-WINDOW, :-WINDOW]
     return float(counts.max()) / WINDOW**2
 
 
 def word_of(scene: Scene) -> str | None:
-    """The word that can be read on the scene's sign."""
+    """Return the word that can be read on the scene's sign."""
     return None if scene.sign is None or scene.style == "pixelate" else scene.sign.word
 
 
 def read_word(picture: Pixels, scene: Scene) -> str:
-    """What the scene's sign says in a picture: each letter is the one of the alphabet whose ink is nearest."""
+    """Return what the scene's sign says in a picture: each letter is the one of the alphabet whose ink is nearest."""
     assert scene.sign is not None
     left, top, right, bottom = (side + margin for side, margin in zip(scene.sign_box(), (1, 1, -1, -1), strict=True))
     inset = SIGN_MARGIN - 1

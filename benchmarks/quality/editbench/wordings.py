@@ -1,4 +1,4 @@
-"""Plain English for edits and scenes: many wordings in training, others held out.
+"""Puts edits and scenes into plain English: many wordings in training, others held out.
 
 A frame is a sentence with named gaps. Held-out frames are made of words that training frames hold too, in other orders.
 """
@@ -16,7 +16,7 @@ ROW_PLACES = ("at the top", "in the middle", "at the bottom")
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """The sentences of one task."""
+    """Holds the sentences of one task."""
 
     training: tuple[str, ...]
     held_out: tuple[str, ...]
@@ -190,11 +190,11 @@ FRAMES: Mapping[str, Frames] = {
 
 PREFIXES = ("", "", "", "please ", "now ")
 STATEMENTS = frozenset(("the", "it", "there", "this", "everything", "first", "on", "in", "at", "a", "an", "let"))
-"""First words of sentences that take no "please"."""
+"""The first words of sentences that take no "please"."""
 
 
 def sentence(rng: Random, text: str) -> str:
-    """An instruction as people type it: with or without a polite start, a capital and a full stop."""
+    """Return an instruction as people type it: with or without a polite start, a capital and a full stop."""
     if text.split(maxsplit=1)[0] not in STATEMENTS:
         text = rng.choice(PREFIXES) + text
     if rng.random() < 0.3:
@@ -203,7 +203,7 @@ def sentence(rng: Random, text: str) -> str:
 
 
 def place_phrase(rng: Random, cell: tuple[int, int]) -> str:
-    """Where a place is: "in the top left corner", "on the right"."""
+    """Say where a place is: "in the top left corner", "on the right"."""
     name = PLACE_NAMES[cell]
     if name == "centre":
         return rng.choice(("in the centre", "in the middle"))
@@ -213,11 +213,12 @@ def place_phrase(rng: Random, cell: tuple[int, int]) -> str:
 
 
 def spot_phrase(rng: Random, cell: tuple[int, int]) -> str:
-    """A place as a destination: "the top left"."""
+    """Say a place as a destination: "the top left"."""
     return place_phrase(rng, cell).split(" ", 1)[1]
 
 
 def article(words: str) -> str:
+    """Put "a" or "an" before words."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
@@ -228,12 +229,12 @@ def _adjectives(thing: Thing, *, size: bool) -> str:
 
 
 def full_phrase(thing: Thing) -> str:
-    """Everything that can be said of a thing but its place: "a small dotted red circle"."""
+    """Say everything that can be said of a thing but its place: "a small dotted red circle"."""
     return article(_adjectives(thing, size=True))
 
 
 def refer(rng: Random, scene: Scene, thing: Thing) -> str:
-    """A description that fits one thing of the scene and no other."""
+    """Return a description that fits one thing of the scene and no other."""
     others = [other for other in scene.things if other is not thing]
     options = [f"the {thing.shape} {place_phrase(rng, thing.cell)}"]
     if all((other.colour, other.shape) != (thing.colour, thing.shape) for other in others):
@@ -246,7 +247,7 @@ def refer(rng: Random, scene: Scene, thing: Thing) -> str:
 
 
 def tone_phrase(rng: Random, backdrop: Backdrop) -> str:
-    """A background as what can be said of it: "blue", "striped blue", "blue with stripes"."""
+    """Say a background as what can be said of it: "blue", "striped blue", "blue with stripes"."""
     if backdrop.pattern == "plain":
         return rng.choice((backdrop.colour, f"plain {backdrop.colour}"))
     nouns = {"striped": "stripes", "checked": "checks", "dotted": "dots", "faded": "a fade"}
@@ -254,21 +255,23 @@ def tone_phrase(rng: Random, backdrop: Backdrop) -> str:
 
 
 def ground_phrase(rng: Random, backdrop: Backdrop) -> str:
-    """ "a striped blue background" or "a blue background with stripes"."""
+    """Say a background as a noun: "a striped blue background" or "a blue background with stripes"."""
     colour, separator, pattern = tone_phrase(rng, backdrop).partition(" with ")
     return f"{article(f'{colour} background')}{separator}{pattern}"
 
 
 def sign_phrase(sign: Sign) -> str:
+    """Say where a sign is, its word and its colour."""
     return f'a sign {ROW_PLACES[sign.row]} saying "{sign.word}" in {sign.colour}'
 
 
 def creature_place(rng: Random, creature: Creature) -> str:
+    """Say where a creature is, and that it is small if it is."""
     size = f"{creature.size} " if creature.size == "small" else ""
     return f"{size}{place_phrase(rng, creature.cell)}"
 
 
 def listed(phrases: Iterable[str]) -> str:
-    """ "a, b and c"."""
+    """Join phrases to a list: "a, b and c"."""
     *start, last = phrases
     return f"{', '.join(start)} and {last}" if start else last

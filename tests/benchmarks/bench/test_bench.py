@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 from command_line import run
 from made_runs import made_run
-from PIL import Image
+from PIL import Image, ImageColor
 
 from kontext_trt import ExecutorError, RequestError
 from kontext_trt.benchmarks.bench import bench, engine_process
 from kontext_trt.benchmarks.bench.bench import BenchOptions, made_picture, make_case
 from kontext_trt.benchmarks.bench.chart import COLOURS
-from kontext_trt.benchmarks.bench.engine_process import Job, measure
+from kontext_trt.benchmarks.bench.engine_process import EngineJob, measure
 from kontext_trt.benchmarks.bench.peers import PeerName
 from kontext_trt.benchmarks.bench.records import (
     PICTURES_DIFFER,
     Agreement,
     Case,
-    Failure,
-    Machine,
+    EngineRun,
+    Host,
     Record,
     Roofline,
-    Run,
+    Unmeasured,
     decode_lines,
 )
 from kontext_trt.benchmarks.bench.sections import STAGES
@@ -60,7 +60,7 @@ def only(records: list[Record], kind: type) -> Record:
 class TestCommand:
     def test_stages_add_up_to_what_the_caller_waits(self, records: list[Record]):
         """Not of medians, whose sum is another: a request takes at least the least, at most the most of each."""
-        ours = next(record for record in records if isinstance(record, Run))
+        ours = next(record for record in records if isinstance(record, EngineRun))
         assert set(ours.warm) == {"total", "step", *STAGES}
         assert ours.warm["step"].count == 3 * ours.warm["total"].count == 12
         assert ours.warm["host_gap"].least > 0
@@ -71,7 +71,7 @@ class TestCommand:
         assert all(one.least <= one.p50 <= one.p95 <= one.p99 for one in ours.warm.values())
 
     def test_cold_is_apart(self, records: list[Record]):
-        ours = next(record for record in records if isinstance(record, Run))
+        ours = next(record for record in records if isinstance(record, EngineRun))
         assert set(ours.cold) == {"import", "open", "load", "first request", "second request", "third request"}
         assert all(value > 0 for value in ours.cold.values())
 
@@ -85,19 +85,19 @@ class TestCommand:
         assert ours.std() > 1
 
     def test_what_it_ran_on_and_what_it_ran(self, records: list[Record], bundle_path: Path):
-        machine, case = only(records, Machine), only(records, Case)
-        assert isinstance(machine, Machine)
+        machine, case = only(records, Host), only(records, Case)
+        assert isinstance(machine, Host)
         assert isinstance(case, Case)
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", machine.date)
         assert {"onnxruntime", "numpy", "torch", "kontext-trt"} <= set(machine.packages)
         assert case.steps == 3
         assert case.size == case.reference
-        ours = next(record for record in records if isinstance(record, Run))
+        ours = next(record for record in records if isinstance(record, EngineRun))
         assert ours.bundle == Bundle.open(bundle_path).fingerprint
         assert ours.memory.host_peak > ours.memory.host_anonymous > 30 << 20
 
     def test_without_a_gpu_there_are_no_ceilings_but_counted_work(self, records: list[Record]):
-        assert any(isinstance(record, Failure) and "CUDA" in record.reason for record in records)
+        assert any(isinstance(record, Unmeasured) and "CUDA" in record.reason for record in records)
         roofline = only(records, Roofline)
         assert isinstance(roofline, Roofline)
         assert roofline.stages["step"].work.products["fp32"] > 1e6
@@ -116,7 +116,7 @@ class TestCommand:
             assert words in page
         with Image.open(report / "bench.png") as chart:
             colours = {colour for _, colour in chart.convert("RGB").getcolors(1 << 16) or ()}
-        assert {COLOURS["denoise"], COLOURS["decode"], COLOURS["encode"]} <= colours
+        assert {ImageColor.getrgb(COLOURS[stage]) for stage in ("denoise", "decode", "encode")} <= colours
 
     def test_plan_only_runs_nothing(self, bundle_path: Path, tmp_path: Path):
         done = run("bench", bundle_path, "--plan-only", "--vram", "1GiB", cwd=tmp_path)
@@ -132,7 +132,7 @@ class TestCommand:
         done = run("bench", bundle_path, *options, *peer)
         assert "diffusers was not measured: not done after 1 s" in " ".join(done.stdout.split())
         records = decode_lines((tmp_path / "out/bench.jsonl").read_bytes())
-        assert [record.engine for record in records if isinstance(record, Run)] == ["kontext-trt"]
+        assert [record.engine for record in records if isinstance(record, EngineRun)] == ["kontext-trt"]
         assert isinstance(only(records, Roofline), Roofline)
 
     def test_refusals(self, bundle_path: Path, tmp_path: Path):
@@ -183,7 +183,7 @@ class TestCommand:
         monkeypatch.setattr(bench, "run_engine", lambda job: made_run("kontext-trt", 5.0))
         options = BenchOptions(bundle=bundle.path, out=tmp_path / "out", ceilings=False, ablation=True)
         records = bench.run_bench(options)
-        assert Failure(engine="ablation", reason="without caches the picture is another") in records
+        assert Unmeasured(engine="ablation", reason="without caches the picture is another") in records
         assert decode_lines((tmp_path / "out/bench.jsonl").read_bytes()) == records
 
 
@@ -212,9 +212,9 @@ class TestCase:
 
 
 @pytest.fixture
-def job(bundle: Bundle, tmp_path: Path) -> Job:
+def job(bundle: Bundle, tmp_path: Path) -> EngineJob:
     case, _ = make_case(bundle, BenchOptions(bundle=bundle.path, out=tmp_path, generate=True, size=(32, 32), steps=1))
-    return Job(
+    return EngineJob(
         bundle=bundle.path,
         executor=ExecutorName.CPU,
         vram_bytes=None,
@@ -240,7 +240,7 @@ def repaint(monkeypatch: pytest.MonkeyPatch, paint: Callable[[np.ndarray, int], 
     monkeypatch.setattr(engine_process, "ask", painted)
 
 
-def test_times_are_worth_nothing_if_a_seed_gives_other_latents(job: Job, monkeypatch: pytest.MonkeyPatch):
+def test_times_are_worth_nothing_if_a_seed_gives_other_latents(job: EngineJob, monkeypatch: pytest.MonkeyPatch):
     ask, seeds = engine_process.ask, iter(range(9))
     monkeypatch.setattr(
         engine_process,
@@ -251,13 +251,13 @@ def test_times_are_worth_nothing_if_a_seed_gives_other_latents(job: Job, monkeyp
         measure(job, 0.0)
 
 
-def test_or_another_picture(job: Job, monkeypatch: pytest.MonkeyPatch):
+def test_or_another_picture(job: EngineJob, monkeypatch: pytest.MonkeyPatch):
     repaint(monkeypatch, lambda pixels, index: pixels[: 16 * (index == 2)].fill(0))
     with pytest.raises(ExecutorError, match="one seed gave different pictures"):
         measure(job, 0.0)
 
 
-def test_pictures_that_differ_in_a_bit_are_noted(job: Job, monkeypatch: pytest.MonkeyPatch):
+def test_pictures_that_differ_in_a_bit_are_noted(job: EngineJob, monkeypatch: pytest.MonkeyPatch):
     assert PICTURES_DIFFER not in measure(job, 0.0).notes
 
     def flip(pixels: np.ndarray, index: int) -> None:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+
 import msgspec
 import numpy as np
 import pytest
 from made_runs import made_run, spread
+from PIL import Image
 
-from kontext_trt.benchmarks.bench.chart import draw
+from kontext_trt.benchmarks.bench.chart import COLOURS, draw
 from kontext_trt.benchmarks.bench.page import render
-from kontext_trt.benchmarks.bench.records import Agreement, Failure, Record, Spread, decode_lines, encode_lines
-from kontext_trt.benchmarks.bench.sections import comparable, sections
+from kontext_trt.benchmarks.bench.records import (
+    Agreement,
+    EngineRun,
+    Record,
+    Spread,
+    Unmeasured,
+    decode_lines,
+    encode_lines,
+)
+from kontext_trt.benchmarks.bench.sections import STAGES, comparable, sections
+from kontext_trt.benchmarks.figures import png
 
 
 def test_no_speed_is_quoted_of_another_picture():
@@ -28,7 +42,8 @@ def test_no_speed_is_quoted_of_another_picture():
     assert times.columns == ("", "kontext-trt", "near")
     assert "a step of kontext-trt takes 0.67 times near's" in times.note
     assert words[0] in times.note
-    assert "57.00" not in render(records, draw(kept))
+    assert "57.00" not in render(records, png(draw(kept)))
+    assert [label.get_text() for label in draw(kept).axes[0].get_yticklabels()] == ["kontext-trt", "near"]
 
 
 def test_other_precisions_are_not_compared():
@@ -51,24 +66,57 @@ def test_bars_stay_in_the_picture():
     """Stages' medians may add up to more than the median total."""
     run = made_run("kontext-trt", 100.0)
     short = msgspec.structs.replace(run, warm=dict(run.warm) | {"total": spread(10.0)})
-    pixels = np.asarray(draw([short]))
+    pixels = np.asarray(Image.open(io.BytesIO(png(draw([short])))))
     assert (pixels[:, -40:] == 255).all()
+    assert (pixels[:, :-40] != 255).any()
+
+
+def test_a_chart_says_how_long_stages_and_requests_take():
+    """Times of each stage that has room, the total of each bar, the unit, and what each colour is."""
+    figure = draw([made_run("kontext-trt", 100.0), made_run("other", 150.0)])
+    (axes,), (legend,) = figure.axes, figure.legends
+    words = [text.get_text() for text in axes.texts]
+    assert {"400", "600", "80", "541", "741"} <= set(words)
+    assert "20" not in words, "no room"
+    assert axes.get_xlabel() == "milliseconds"
+    stages = ["tokenize", "text", "encode", "denoise", "decode"]
+    assert [text.get_text() for text in legend.get_texts()] == stages
+    assert set(COLOURS) == set(STAGES)
+
+
+def test_a_chart_leaves_matplotlibs_own_figures_alone():
+    from matplotlib import pyplot as plt
+
+    before = plt.get_fignums()
+    png(draw([made_run("kontext-trt", 100.0)]))
+    assert plt.get_fignums() == before
 
 
 def test_failures_are_said():
-    records: list[Record] = [made_run("kontext-trt", 1.0), Failure(engine="torchao", reason="is not installed")]
+    records: list[Record] = [made_run("kontext-trt", 1.0), Unmeasured(engine="torchao", reason="is not installed")]
     assert "torchao was not measured: is not installed" in sections(records)[0].note
 
 
 def test_page_escapes_what_it_quotes():
-    records: list[Record] = [made_run("<b>", 1.0), Failure(engine="x", reason="a < b & c")]
+    records: list[Record] = [made_run("<b>", 1.0), Unmeasured(engine="x", reason="a < b & c")]
     page = render(records, None)
     assert "<b>" not in page
     assert "a &lt; b &amp; c" in page
 
 
+def test_page_has_the_chart_and_every_figure_of_the_tables():
+    records: list[Record] = [made_run("kontext-trt", 1234.5), Unmeasured(engine="x", reason="is not installed")]
+    chart = png(draw([record for record in records if isinstance(record, EngineRun)]))
+    page = render(records, chart)
+    assert base64.b64encode(chart).decode() in page
+    for section in sections(records):
+        for words in (section.title, section.note, *section.columns, *(cell for row in section.rows for cell in row)):
+            assert html.escape(words) in page
+    assert "<img" not in render(records, None)
+
+
 def test_lines_come_back_as_they_were():
-    records: list[Record] = [made_run("kontext-trt", 1.5), Failure(engine="x", reason='"quoted"\nlines')]
+    records: list[Record] = [made_run("kontext-trt", 1.5), Unmeasured(engine="x", reason='"quoted"\nlines')]
     text = encode_lines(records)
     assert text.count(b"\n") == 2
     assert decode_lines(text) == records

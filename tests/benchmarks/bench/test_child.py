@@ -14,7 +14,7 @@ from processes import has_ended, wait_until
 from kontext_trt.benchmarks.bench import peers
 from kontext_trt.benchmarks.bench.child import ChildError, run_child
 from kontext_trt.benchmarks.bench.peers import PeerName, measure_peer
-from kontext_trt.benchmarks.bench.records import Case, Failure
+from kontext_trt.benchmarks.bench.records import Case, Unmeasured
 
 CASE = Case(size=(64, 64), reference=None, steps=1, batch=1, seed=0, guidance=2.5, prompt="x")
 
@@ -42,7 +42,7 @@ def child_module(tmp_path: Path, monkeypatch):
 def test_a_child_that_fails_is_a_failure(child_module, monkeypatch, tmp_path: Path, code, timeout_s, reason):
     monkeypatch.setattr(peers, "MODULE", child_module(code))
     found = measure_peer(PeerName.EAGER, tmp_path, CASE, None, repeat=1, folder=tmp_path / "out", timeout_s=timeout_s)
-    assert isinstance(found, Failure)
+    assert isinstance(found, Unmeasured)
     assert found.engine == "diffusers"
     assert re.search(reason, found.reason)
 

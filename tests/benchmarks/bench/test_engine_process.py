@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kontext_trt.benchmarks.bench import engine_process
-from kontext_trt.benchmarks.bench.engine_process import Job, measure
+from kontext_trt.benchmarks.bench.engine_process import EngineJob, measure
 from kontext_trt.benchmarks.bench.records import Case
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.runtime.executors.options import ExecutorName
@@ -23,7 +23,7 @@ def test_memory_by_component_arena_and_buffers(simulate, tmp_path: Path, monkeyp
     monkeypatch.setattr(engine_process, "_memory", spy)
     monkeypatch.setattr(engine_process.Kontext, "open", lambda *_, **__: simulation.kontext)
     case = Case(size=(48, 80), reference=None, steps=2, batch=1, seed=0, guidance=2.5, prompt="x")
-    job = Job(
+    job = EngineJob(
         bundle=simulation.bundle.path,
         executor=ExecutorName.TENSORRT,
         vram_bytes=None,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from kontext_trt import Bundle, BundleError
 from kontext_trt.benchmarks.bench.diffusers_folder import WEIGHT_FILES, link_weights, write_configs
 from kontext_trt.benchmarks.bench.full_size import BUNDLE, CHECKPOINT, UNPRUNED_GRAPH, app
-from kontext_trt.benchmarks.bench.records import Agreement, Case, Record, Run, decode_lines
+from kontext_trt.benchmarks.bench.records import Agreement, Case, EngineRun, Record, decode_lines
 from kontext_trt.benchmarks.costs.measure import disk_bytes
 from kontext_trt.benchmarks.fixtures.bare_bundle import strip
 from kontext_trt.export.tiny import tiny_config
@@ -44,7 +44,7 @@ def test_one_fill_serves_both_and_they_agree(prepared: Path, tmp_path: Path):
     assert re.search(r"^fill with random weights: \d+ s$", output, re.MULTILINE)
     assert re.search(r"^all measurements: \d+ s$", output, re.MULTILINE)
     records = decode_lines((report / "bench.jsonl").read_bytes())
-    assert [run.engine for run in of(Run, records)] == ["kontext-trt", "diffusers"]
+    assert [run.engine for run in of(EngineRun, records)] == ["kontext-trt", "diffusers"]
     (pictures,) = of(Agreement, records)
     assert pictures.agree
     assert pictures.psnr_db > 60

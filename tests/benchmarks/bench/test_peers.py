@@ -17,7 +17,7 @@ from kontext_trt.benchmarks.bench import peer_compile, peers
 from kontext_trt.benchmarks.bench.agreement import agreement
 from kontext_trt.benchmarks.bench.peer_process import _Request, stored_bytes, stored_precision
 from kontext_trt.benchmarks.bench.peers import PeerName, PeerRequest, measure_peer
-from kontext_trt.benchmarks.bench.records import Case, Failure, Run
+from kontext_trt.benchmarks.bench.records import Case, EngineRun, Unmeasured
 from kontext_trt.benchmarks.bench.stage_times import StageTimes
 from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.flow.noise import starting_noise
@@ -33,8 +33,8 @@ def reference(picture, tmp_path: Path) -> Path:
     return path
 
 
-def check_run(found: Run | Failure, peer: PeerName) -> Run:
-    assert isinstance(found, Run), found
+def check_run(found: EngineRun | Unmeasured, peer: PeerName) -> EngineRun:
+    assert isinstance(found, EngineRun), found
     assert (found.engine, found.executor, found.precision) == (peer.value, "torch-cpu", "fp32")
     assert set(found.warm) == {"total", "text", "encode", "step", "denoise", "decode", "host_gap"}
     assert found.warm["step"].count == 2 * CASE.steps
@@ -90,7 +90,7 @@ def test_compiled_diffusers_makes_the_same_picture(checkpoint_path: Path, refere
 def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None if name == "torchao" else object())
     found = measure_peer(PeerName.FP8, tmp_path, CASE, None, repeat=1, folder=tmp_path)
-    assert found == Failure(engine="diffusers-fp8", reason="torchao is not installed")
+    assert found == Unmeasured(engine="diffusers-fp8", reason="torchao is not installed")
 
 
 def test_precision_is_the_checkpoints(checkpoint_path: Path, tmp_path: Path):

@@ -25,10 +25,10 @@ from kontext_trt.benchmarks.bench.plan_only import (
 from kontext_trt.benchmarks.bench.records import (
     Checked,
     ComponentMemory,
+    EngineRun,
     Memory,
     Predicted,
     Prediction,
-    Run,
     decode_lines,
     encode_lines,
 )
@@ -148,7 +148,7 @@ def test_predicted_beside_measured():
         components={"t5": ComponentMemory(weights=40, reckoned=50), "clip": ComponentMemory(weights=5, reckoned=5)},
         arena=0, buffers=7, graphs=2, device_peak=95, host_peak=1, host_anonymous=1,
     )  # fmt: skip
-    run = Run(
+    run = EngineRun(
         engine="kontext-trt", executor="onnxruntime (cuda:0)", bundle=None, precision="bf16", cold={}, warm={},
         memory=memory, clocks=None,
     )  # fmt: skip

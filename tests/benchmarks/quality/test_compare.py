@@ -10,7 +10,8 @@ from PIL import Image
 
 from kontext_trt import Bundle, QuantizationError
 from kontext_trt.benchmarks.quality.compare import CompareOptions, compare_bundles
-from kontext_trt.benchmarks.quality.probe import Case
+from kontext_trt.benchmarks.quality.plot import PANEL_PIXELS
+from kontext_trt.benchmarks.quality.probe import CompareCase
 from kontext_trt.benchmarks.quality.report import Comparison
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.graphs.recipes import make_recipe
@@ -18,7 +19,7 @@ from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 
 SIZE = (64, 48)
-CASES = (Case(prompt="a red fox", seed=0, size=SIZE),)
+CASES = (CompareCase(prompt="a red fox", seed=0, size=SIZE),)
 
 
 def options(**fields: object) -> CompareOptions:
@@ -92,7 +93,7 @@ def test_the_report_is_in_the_bundle(compared: tuple[Comparison, Path, Bundle]) 
     with Image.open(folder / "pictures-1.png") as pictures:
         assert pictures.size == (3 * SIZE[0] + 16, SIZE[1])
     with Image.open(folder / "errors.png") as plot:
-        assert plot.size[1] == 3 * 300
+        assert plot.size[1] == 3 * PANEL_PIXELS
         colours = plot.convert("RGB").getcolors(1 << 16) or []
     assert {(31, 96, 170), (200, 90, 30)} <= {colour for _, colour in colours}, "two lines"
     assert other.verify() == []

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from kontext_trt import Bundle, Kontext
 from kontext_trt.benchmarks.quality.editbench.cases import KINDS, cases
 from kontext_trt.benchmarks.quality.editbench.evaluation import answer
-from kontext_trt.benchmarks.quality.editbench.samples import Sample, draw_sample
+from kontext_trt.benchmarks.quality.editbench.samples import EditSample, draw_sample
 from kontext_trt.benchmarks.quality.editbench.scoring import decibels, score, squared_error
 from kontext_trt.engine.components import Precision
 from kontext_trt.engine.errors import CheckpointError
@@ -41,6 +41,7 @@ def demo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("demo", path, "--checkpoint", CHECKPOINT, "--image", BEFORE, "--prompt", PROMPT, "--steps", 28)
     assert "edited.png  128x128  seed 0" in done.stdout
     assert "random" not in done.stderr
+    assert "warning:" not in done.stderr
     return path
 
 
@@ -74,7 +75,7 @@ def diffusers_picture(pipeline: FluxKontextPipeline, reference: np.ndarray | Non
     ).images[0]
 
 
-def our_picture(kontext: Kontext, sample: Sample) -> np.ndarray:
+def our_picture(kontext: Kontext, sample: EditSample) -> np.ndarray:
     """(128, 128, 3) in 0..255, float32, of the same request."""
     reference = sample.reference()
     options = {"seed": 3, "steps": STEPS, "guidance": 2.5, "size": (128, 128)}

@@ -30,7 +30,7 @@ from kontext_trt.examples.small_kontext.model import (
 from kontext_trt.examples.small_kontext.optimizer import FlatAdam, orthogonalised
 from kontext_trt.examples.small_kontext.options import Options
 from kontext_trt.examples.small_kontext.state import load_state
-from kontext_trt.examples.small_kontext.step import Step
+from kontext_trt.examples.small_kontext.step import TrainingStep
 from kontext_trt.examples.small_kontext.stream import BUCKETS, NUM_TOKENS, Bucket, Pool, Ring, Texts, draw_chunk
 from kontext_trt.examples.small_kontext.trainer import Trainer
 from kontext_trt.examples.small_kontext.vocabulary import T5_LENGTH
@@ -158,7 +158,7 @@ def test_training_fits_what_it_sees(tokenizers):
     pipeline = new_pipeline(SMOKE, *tokenizers, seed=0)
     hints = Hints(64, 64)
     optimizers = flow_optimizer(pipeline, torch.float32), FlatAdam(hints, torch.float32)
-    step = Step(FlowLoss(Networks.of(pipeline), hints, Functions()), optimizers, record=False)
+    step = TrainingStep(FlowLoss(Networks.of(pipeline), hints, Functions()), optimizers, record=False)
     sample = empty_sample(8, torch.device("cpu"), torch.float32)
     sample["target"] = torch.randn(2, NUM_TOKENS, 64).repeat(4, 1, 1)
     sample["t5"][::2], sample["roles"][::2], sample["places"][::2] = 7, 1, 1

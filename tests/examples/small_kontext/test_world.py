@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from kontext_trt.benchmarks.quality.editbench.drawing import is_held_out, is_held_out_word
-from kontext_trt.benchmarks.quality.editbench.samples import TEXT_TO_IMAGE, WEIGHTS, Sample, draw_sample
+from kontext_trt.benchmarks.quality.editbench.samples import TEXT_TO_IMAGE, WEIGHTS, EditSample, draw_sample
 from kontext_trt.benchmarks.quality.editbench.scene import SIZES
 from kontext_trt.benchmarks.quality.editbench.wordings import FRAMES
 from kontext_trt.engine.sizes import check_size
 from kontext_trt.examples.small_kontext.vocabulary import T5_LENGTH
 
 
-def things_shown(sample: Sample) -> set[tuple[str, str]]:
+def things_shown(sample: EditSample) -> set[tuple[str, str]]:
     scenes = (sample.before, sample.edit.after)
     return {(thing.colour, thing.shape) for scene in scenes if scene is not None for thing in scene.things}
 

@@ -1,13 +1,17 @@
 """What is known of ONNX Runtime's CUDA engines without a GPU."""
 
+from types import SimpleNamespace
+
 import onnxruntime
+import pytest
 
 from kontext_trt import Bundle
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.runtime.device.graphs import Graphs
 from kontext_trt.runtime.device.loading import LoadedEngines
 from kontext_trt.runtime.device.residency import Cost, everything_resident
-from kontext_trt.runtime.executors.onnxruntime_cuda import OnnxRuntimeEngine
+from kontext_trt.runtime.executors import onnxruntime_cuda
+from kontext_trt.runtime.executors.onnxruntime_cuda import OnnxRuntimeEngine, OnnxRuntimeEngines
 
 
 class Opened:
@@ -30,3 +34,24 @@ def test_clip_is_enqueued_and_all_else_recorded(bundle: Bundle):
     for name in COMPONENTS:
         engines.ready(name)
     assert {name: engines.may_record([name]) for name in COMPONENTS} == {name: name != "clip" for name in COMPONENTS}
+
+
+@pytest.mark.parametrize(("device", "told"), [(0, {}), (1, {"device_id": "1"})])
+def test_only_another_device_than_the_first_is_named(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, device: int, told: dict[str, str]
+):
+    """ONNX Runtime logs a warning for each session whose provider is told a device."""
+    seen: list[dict[str, str]] = []
+
+    def record(bundle: Bundle, component: str, providers: list, **_: object) -> SimpleNamespace:
+        ((name, provider), rest) = providers
+        assert (name, rest) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+        seen.append(provider)
+        return SimpleNamespace(get_providers=lambda: [name, rest])
+
+    monkeypatch.setattr(onnxruntime_cuda, "open_session", record)
+    cuda = SimpleNamespace(device=device, stream_address=lambda stream: 4096)
+    OnnxRuntimeEngines(bundle, cuda).open("clip", object(), None)  # type: ignore[arg-type]
+    (provider,) = seen
+    assert {name: value for name, value in provider.items() if name == "device_id"} == told
+    assert provider["user_compute_stream"] == "4096"

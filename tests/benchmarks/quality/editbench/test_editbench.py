@@ -8,23 +8,23 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from kontext_trt.benchmarks.quality.editbench.cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, Case, cases, chain
+from kontext_trt.benchmarks.quality.editbench.cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, EditCase, cases, chain
 from kontext_trt.benchmarks.quality.editbench.contact_sheet import contact_sheet
 from kontext_trt.benchmarks.quality.editbench.evaluation import Answer, Evaluation, Row, Turn
 from kontext_trt.benchmarks.quality.editbench.letters import ALPHABET
 from kontext_trt.benchmarks.quality.editbench.render import Pixels, render
-from kontext_trt.benchmarks.quality.editbench.samples import Sample, draw_sample
+from kontext_trt.benchmarks.quality.editbench.samples import EditSample, draw_sample
 from kontext_trt.benchmarks.quality.editbench.scene import COLOURS, Scene
 from kontext_trt.benchmarks.quality.editbench.scoring import decibels, read_word, score, worst_window
 from kontext_trt.engine.sizes import check_size
 
 
 @pytest.fixture(scope="module")
-def bench() -> tuple[Case, ...]:
+def bench() -> tuple[EditCase, ...]:
     return cases()
 
 
-def only(bench: tuple[Case, ...], task: str) -> list[Sample]:
+def only(bench: tuple[EditCase, ...], task: str) -> list[EditSample]:
     return [case.sample for case in bench if case.sample.task == task]
 
 
@@ -32,7 +32,7 @@ def with_last_thing(scene: Scene, **changes: object) -> Scene:
     return replace(scene, things=(*scene.things[:-1], replace(scene.things[-1], **changes)))
 
 
-def test_the_set_is_fixed_and_mixed(bench: tuple[Case, ...]):
+def test_the_set_is_fixed_and_mixed(bench: tuple[EditCase, ...]):
     assert NUM_CASES == len(bench) == 200
     assert [case.number for case in bench] == list(range(200))
     assert bench == cases()
@@ -48,7 +48,7 @@ def test_the_set_is_fixed_and_mixed(bench: tuple[Case, ...]):
         cases(201)
 
 
-def test_known_answers_succeed(bench: tuple[Case, ...]):
+def test_known_answers_succeed(bench: tuple[EditCase, ...]):
     for case in bench:
         one = score(case.sample, case.sample.target())
         assert one.success, case.sample.instruction
@@ -56,7 +56,7 @@ def test_known_answers_succeed(bench: tuple[Case, ...]):
         assert decibels(one.inside) == pytest.approx(99)
 
 
-def test_doing_nothing_fails(bench: tuple[Case, ...]):
+def test_doing_nothing_fails(bench: tuple[EditCase, ...]):
     """The untouched reference, and a grey picture where there is none."""
     for case in bench:
         reference = case.sample.reference()
@@ -64,7 +64,7 @@ def test_doing_nothing_fails(bench: tuple[Case, ...]):
         assert not score(case.sample, nothing).success, case.sample.instruction
 
 
-def test_another_samples_answer_fails(bench: tuple[Case, ...]):
+def test_another_samples_answer_fails(bench: tuple[EditCase, ...]):
     for case in bench:
         other = next(
             one.sample.target()
@@ -74,7 +74,7 @@ def test_another_samples_answer_fails(bench: tuple[Case, ...]):
         assert not score(case.sample, other).success, case.sample.instruction
 
 
-def test_a_wrong_colour_fails(bench: tuple[Case, ...]):
+def test_a_wrong_colour_fails(bench: tuple[EditCase, ...]):
     for sample in only(bench, "recolour"):
         assert sample.before is not None
         (new,) = set(sample.edit.after.things) - set(sample.before.things)
@@ -84,7 +84,7 @@ def test_a_wrong_colour_fails(bench: tuple[Case, ...]):
             assert not score(sample, wrong).success, (sample.instruction, colour)
 
 
-def test_an_edit_in_the_wrong_place_fails(bench: tuple[Case, ...]):
+def test_an_edit_in_the_wrong_place_fails(bench: tuple[EditCase, ...]):
     for sample in only(bench, "add"):
         after = sample.edit.after
         taken = {thing.cell for thing in after.things}
@@ -94,7 +94,7 @@ def test_an_edit_in_the_wrong_place_fails(bench: tuple[Case, ...]):
                 assert not score(sample, render(with_last_thing(after, cell=cell))).success, sample.instruction
 
 
-def test_damage_where_all_must_stay_fails_and_is_seen_outside(bench: tuple[Case, ...]):
+def test_damage_where_all_must_stay_fails_and_is_seen_outside(bench: tuple[EditCase, ...]):
     for sample in only(bench, "remove"):
         damaged = sample.target()
         rows, columns = np.nonzero(sample.stays())
@@ -106,7 +106,7 @@ def test_damage_where_all_must_stay_fails_and_is_seen_outside(bench: tuple[Case,
         assert decibels(one.outside) < 40
 
 
-def test_a_little_blur_and_noise_succeed(bench: tuple[Case, ...]):
+def test_a_little_blur_and_noise_succeed(bench: tuple[EditCase, ...]):
     """What the autoencoder does to any picture is no failed edit."""
     rng = np.random.default_rng(0)
     for case in bench[:60]:
@@ -156,13 +156,13 @@ def test_chains_go_on_from_scene_to_scene():
         assert np.array_equal(first[stays], last[stays])
 
 
-def answers(bench: tuple[Case, ...], pictures: list[Pixels]) -> tuple[Answer, ...]:
+def answers(bench: tuple[EditCase, ...], pictures: list[Pixels]) -> tuple[Answer, ...]:
     return tuple(
         Answer(case, picture, score(case.sample, picture)) for case, picture in zip(bench, pictures, strict=False)
     )
 
 
-def test_rows_count_what_succeeded(bench: tuple[Case, ...]):
+def test_rows_count_what_succeeded(bench: tuple[EditCase, ...]):
     """Every second answer is right, the others do nothing."""
     pictures = []
     for case in bench[:12]:
@@ -186,14 +186,14 @@ def test_psnr_of_rows_is_of_the_mean_error():
     sample = draw_sample(3, task="recolour")
     off = np.clip(sample.target().astype(np.int16) + 10, 0, 255).astype(np.uint8)
     error = np.square(off.astype(float) - sample.target()).mean()
-    pair = answers((Case(0, "local edit", sample),) * 2, [sample.target(), off])
+    pair = answers((EditCase(0, "local edit", sample),) * 2, [sample.target(), off])
     row = Row.of("all", pair)
     assert row.success == 1.0
     assert row.inside_db == pytest.approx(decibels(pair[1].score.inside / 2))
     assert 5 < error <= 100
 
 
-def test_contact_sheet_frames_failures(bench: tuple[Case, ...]):
+def test_contact_sheet_frames_failures(bench: tuple[EditCase, ...]):
     right = answers(bench[:1], [bench[0].sample.target()])
     reference = bench[0].sample.reference()
     assert reference is not None

@@ -1,0 +1,46 @@
+"""Without the extra `report`, what would end in one is refused before anything is measured."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from kontext_trt import Bundle, MissingDependencyError
+from kontext_trt.benchmarks import environment
+from kontext_trt.benchmarks.bench import bench, full_size
+from kontext_trt.benchmarks.bench.options import BenchOptions
+
+COMMAND = r"install it with: pip install 'kontext-trt\[report\]'"
+
+
+@pytest.fixture(params=["matplotlib", "jinja2"])
+def missing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(environment, "find_spec", lambda name: None if name == request.param else find(name))
+    return request.param
+
+
+def test_bench(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not even the bundle is looked at."""
+    monkeypatch.setattr(Bundle, "open", _never)
+    with pytest.raises(MissingDependencyError, match=f"a report needs {missing}; {COMMAND}"):
+        bench.run_bench(BenchOptions(bundle=tmp_path, out=tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_size(missing: str, tmp_path: Path):
+    with pytest.raises(MissingDependencyError, match=f"a report needs {missing}; {COMMAND}"):
+        full_size.run(tmp_path, tmp_path / "out")
+
+
+def test_compare(missing: str, bundle: Bundle):
+    from kontext_trt.benchmarks.quality.compare import compare_bundles
+
+    with pytest.raises(MissingDependencyError, match=f"a report needs {missing}; {COMMAND}"):
+        compare_bundles(bundle, bundle, ())
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("nothing was to be opened")
