@@ -23,12 +23,14 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     Typer sees the fields, with their `typer.Option`s and defaults, where the parameter stood; the command is called
     with the dataclass made of what was given for them.
     """
-    signature, groups = inspect.signature(command, eval_str=True), {}
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
-        if is_dataclass(parameter.annotation):
-            groups[parameter.name] = parameter.annotation
-            parameters += _parameters(parameter.annotation)
+        kind: Any = parameter.annotation
+        if is_dataclass(kind):
+            groups[parameter.name] = kind
+            parameters += _parameters(kind)
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -46,7 +48,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return gathered
 
 
-def _parameters(group: type) -> list[inspect.Parameter]:
+def _parameters(group: Any) -> list[inspect.Parameter]:
     kinds = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
