@@ -1,58 +1,39 @@
+from .engine.builder.build import Built as Built
+from .engine.builder.build_plans import build_plans as build_plans
+from .engine.builder.plan_build import BuildPolicy as BuildPolicy
 from .engine.bundle.bundle import Bundle as Bundle
-from .engine.errors import (
-    BudgetError as BudgetError,
-)
-from .engine.errors import (
-    BuildError as BuildError,
-)
-from .engine.errors import (
-    BundleError as BundleError,
-)
-from .engine.errors import (
-    BusyError as BusyError,
-)
-from .engine.errors import (
-    Cancelled as Cancelled,
-)
-from .engine.errors import (
-    CheckpointError as CheckpointError,
-)
-from .engine.errors import (
-    ExecutorError as ExecutorError,
-)
-from .engine.errors import (
-    ExportError as ExportError,
-)
-from .engine.errors import (
-    GpuMemoryError as GpuMemoryError,
-)
-from .engine.errors import (
-    ImageError as ImageError,
-)
-from .engine.errors import (
-    KontextError as KontextError,
-)
-from .engine.errors import (
-    MissingDependencyError as MissingDependencyError,
-)
-from .engine.errors import (
-    NotFiniteError as NotFiniteError,
-)
-from .engine.errors import (
-    PlanError as PlanError,
-)
-from .engine.errors import (
-    QuantizationError as QuantizationError,
-)
-from .engine.errors import (
-    RequestError as RequestError,
-)
-from .engine.errors import (
-    TargetError as TargetError,
-)
-from .engine.errors import (
-    UntrustedPlanError as UntrustedPlanError,
-)
+from .engine.errors import BudgetError as BudgetError
+from .engine.errors import BuildError as BuildError
+from .engine.errors import BundleError as BundleError
+from .engine.errors import BusyError as BusyError
+from .engine.errors import Cancelled as Cancelled
+from .engine.errors import CheckpointError as CheckpointError
+from .engine.errors import ExecutorError as ExecutorError
+from .engine.errors import ExportError as ExportError
+from .engine.errors import GpuMemoryError as GpuMemoryError
+from .engine.errors import ImageError as ImageError
+from .engine.errors import KontextError as KontextError
+from .engine.errors import MissingDependencyError as MissingDependencyError
+from .engine.errors import NotFiniteError as NotFiniteError
+from .engine.errors import OptionError as OptionError
+from .engine.errors import PlanError as PlanError
+from .engine.errors import QuantizationError as QuantizationError
+from .engine.errors import RequestError as RequestError
+from .engine.errors import TargetError as TargetError
+from .engine.errors import UntrustedPlanError as UntrustedPlanError
+from .engine.plans.coverage import Coverage as Coverage
+from .engine.plans.coverage import Task as Task
+from .engine.plans.options import BuildOptions as BuildOptions
+from .export.checkpoint.open import CheckpointFiles as CheckpointFiles
+from .export.export import ExportOptions as ExportOptions
+from .export.export import export_bundle as export_bundle
+from .export.export_quantized import export_quantized as export_quantized
+from .export.graphs.recipes import Recipe as Recipe
+from .export.graphs.recipes import RecipeName as RecipeName
+from .export.graphs.recipes import make_recipe as make_recipe
+from .export.quantize.calibrate import CalibrationOptions as CalibrationOptions
+from .export.quantize.calibrate import calibrate_bundle as calibrate_bundle
+from .export.quantize.quantize_bundle import quantize_bundle as quantize_bundle
 from .runtime.executors.options import AnyExecutor as AnyExecutor
 from .runtime.executors.options import Device as Device
 from .runtime.executors.options import OnnxRuntimeOptions as OnnxRuntimeOptions

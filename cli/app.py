@@ -1,53 +1,84 @@
-"""The command line: assembles the commands of the folders, and turns errors into words and exit codes."""
+"""The command line: where each command lies, and how errors become words and exit codes."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import sys
 import threading
 import warnings
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
+from typer.core import TyperGroup
 
 from ..engine.errors import KontextError
 from ..version import __version__
-from . import bench as bench_commands
-from . import build as build_commands
-from . import demo as demo_commands
-from . import edit as runtime_commands
-from . import evaluate as small_kontext_commands
-from . import export as export_commands
-from . import look as engine_commands
-from . import quantize as quantize_commands
 from .terminal import notes, screen
 
+COMMANDS: Mapping[str, str] = {
+    "export": "export:export",
+    "calibrate": "calibration:calibrate",
+    "quantize": "quantize:quantize",
+    "compare": "compare:compare",
+    "build": "build:build",
+    "edit": "edit:edit",
+    "generate": "edit:generate",
+    "inspect": "inspect:inspect",
+    "doctor": "doctor:doctor",
+    "demo": "demo:demo",
+    "bench": "bench:bench",
+    "evaluate": "evaluate:evaluate",
+    "plans": "plans:plans",
+    "calibration": "calibration:calibration",
+}
+"""Each command, or group of commands, with its module in this folder and its name there, in the order of `--help`."""
+
+
+class LazyCommands(Mapping[str, Any]):
+    """Commands by name. A command's module is imported when the command is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        if isinstance(found, typer.Typer):
+            return _named(typer.main.get_group(found), name)
+        alone = typer.Typer(add_completion=False)
+        alone.command(name)(found)
+        return typer.main.get_command(alone)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+def _named(group: TyperGroup, name: str) -> TyperGroup:
+    group.name = name
+    return group
+
+
+class LazyGroup(TyperGroup):
+    """The group of all commands, none of them imported."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        commands: Any = LazyCommands()
+        self.commands = commands
+
+
 app = typer.Typer(
+    cls=LazyGroup,
     name="kontext-trt",
     help="FLUX.1 Kontext \\[dev]: from a checkpoint to an edited picture.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (
-    export_commands.export,
-    quantize_commands.calibrate,
-    quantize_commands.quantize,
-    quantize_commands.compare,
-    build_commands.build,
-    runtime_commands.edit,
-    runtime_commands.generate,
-    engine_commands.inspect,
-    engine_commands.doctor,
-    demo_commands.demo,
-    bench_commands.bench,
-):
-    app.command()(command)
-app.command("evaluate")(small_kontext_commands.evaluate_command)
-app.add_typer(build_commands.plans, name="plans")
-app.add_typer(quantize_commands.calibration, name="calibration")
 
 
 @app.callback(invoke_without_command=True)

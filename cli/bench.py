@@ -16,15 +16,17 @@ from ..benchmarks.bench.peers import TIMEOUT_S, PeerName
 from ..benchmarks.bench.records import Record, encode_lines
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import parse_bytes
-from ..engine.errors import RequestError
+from ..engine.errors import OptionError
 from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
+from .edit import ExecutorOption, GuidanceOption, StepsOption
+from .options import ExportedArgument
 from .terminal import notes, progress_bars, screen
 
 
 def bench(
     context: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help="A bundle, as `export` makes it.", show_default=False)],
+    bundle: ExportedArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {REPORT}, {PAGE}, {CHART}.")] = Path(
         "bench"
     ),
@@ -32,14 +34,12 @@ def bench(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to do.")] = PROMPT,
     generate: Annotated[bool, typer.Option("--generate", help="Text to image, without a reference.")] = False,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output. Default: the reference's.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")] = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     batch: Annotated[int, typer.Option(help="Pictures a request.")] = 1,
     repeat: Annotated[int, typer.Option(help="Warm requests.")] = 5,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the first picture's noise.")] = 0,
-    executor: Annotated[
-        ExecutorName, typer.Option(help="Who computes. Default: plans that fit this machine, else ONNX Runtime.")
-    ] = ExecutorName.AUTO,
+    executor: ExecutorOption = ExecutorName.AUTO,
     vram: Annotated[str | None, typer.Option(help="GPU memory to use, as 8GiB.", show_default=False)] = None,
     graphs: Annotated[bool, typer.Option("--graphs/--no-graphs", help="Record CUDA graphs.")] = True,
     checkpoint: Annotated[
@@ -96,12 +96,12 @@ def bench(
 
 
 def _refuse_others(context: typer.Context, taken: AbstractSet[str]) -> None:
-    """Raise RequestError for an option that was given and would change nothing."""
+    """Raise OptionError for an option that was given and would change nothing."""
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if name not in taken and source is not None and source.name == "COMMANDLINE":
-            raise RequestError(
+            raise OptionError(
                 f"--plan-only is of one picture of the usual size, and runs nothing: leave out {parameter.opts[0]}"
             )
 

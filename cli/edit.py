@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,117 +13,113 @@ from ..engine.byte_sizes import parse_bytes
 from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
 from ..runtime.inputs.placement import Fit
+from ..runtime.inputs.request import Request, Sampling
 from ..runtime.kontext import Kontext
 from ..runtime.outputs.result import Result, check_output
-from .terminal import JsonOption, notes, print_json, progress_bars, screen
+from .options import ExportedArgument, JsonOption, spread
+from .terminal import Bars, notes, print_json, progress_bars, screen
 
 logger = logging.getLogger(__name__)
 
-BundleArgument = Annotated[Path, typer.Argument(help="A bundle, as `export` makes it.", show_default=False)]
 PromptOption = Annotated[
     list[str], typer.Option("--prompt", "-p", help="What to do. Several give several pictures.", show_default=False)
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes; the suffix chooses the format.")]
-SeedOption = Annotated[
-    list[int] | None, typer.Option("--seed", "-s", help="Default: drawn and reported. Several are allowed.")
-]
 StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
 GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
-SizeOption = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")]
 ExecutorOption = Annotated[
     ExecutorName, typer.Option(help="Who computes. Default: plans that fit this machine, else ONNX Runtime.")
 ]
-VramOption = Annotated[
-    str | None,
-    typer.Option(help="GPU memory to use, as 8GiB: what does not fit is loaded for its turn.", show_default=False),
-]
-TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Run the bundle's plans whoever may write them. Plans are executable code.")
-]
-DebugNanOption = Annotated[bool, typer.Option("--debug-nan", help="Check every network and step for NaN. Slower.")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOptions:
+    """What the pictures become."""
+
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", "-s", help="Default: drawn and reported. Several are allowed.")
+    ] = None
+    steps: StepsOption = None
+    guidance: GuidanceOption = None
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")] = None
+    debug_nan: Annotated[bool, typer.Option("--debug-nan", help="Check every network and step for NaN. Slower.")] = (
+        False
+    )
+
+    def sampling(self) -> Sampling:
+        return Sampling(
+            seed=self.seed or None,
+            steps=self.steps,
+            guidance=self.guidance,
+            size=None if self.size is None else parse_size(self.size),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Who computes, and in how much memory."""
+
+    executor: ExecutorOption = ExecutorName.AUTO
+    vram: Annotated[
+        str | None,
+        typer.Option(help="GPU memory to use, as 8GiB: what does not fit is loaded for its turn.", show_default=False),
+    ] = None
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the bundle's plans whoever may write them. Plans are executable code.")
+    ] = False
+
+
+@spread
 def edit(
-    bundle: BundleArgument,
+    bundle: ExportedArgument,
     prompt: PromptOption,
     image: Annotated[Path, typer.Option("--image", "-i", help="The picture to edit.", show_default=False)],
+    *,
     out: OutOption = Path("edited.png"),
-    seed: SeedOption = None,
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    size: SizeOption = None,
+    picture: PictureOptions,
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
-    executor: ExecutorOption = ExecutorName.AUTO,
-    vram: VramOption = None,
-    trust: TrustOption = False,
-    debug_nan: DebugNanOption = False,
+    run: RunOptions,
     json: JsonOption = False,
 ) -> None:
     """Edit a picture as the prompt says."""
-    chosen = None if size is None else parse_size(size)
-    check_output(out)
-    with _open(bundle, executor, vram, trust=trust) as kontext, progress_bars() as bars:
-        progress = _StepBar(bars)
-        result = kontext.edit(
-            image,
-            prompt,
-            steps=steps,
-            guidance=guidance,
-            seed=seed or None,
-            size=chosen,
-            fit=fit,
-            on_step=progress,
-            debug_nan=debug_nan,
-        )
-    _report(result, result.save(out), as_json=json)
+    request = Request(prompt=prompt, image=image, sampling=picture.sampling(), fit=fit)
+    _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
 
 
+@spread
 def generate(
-    bundle: BundleArgument,
+    bundle: ExportedArgument,
     prompt: PromptOption,
+    *,
     out: OutOption = Path("generated.png"),
-    seed: SeedOption = None,
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    size: SizeOption = None,
-    executor: ExecutorOption = ExecutorName.AUTO,
-    vram: VramOption = None,
-    trust: TrustOption = False,
-    debug_nan: DebugNanOption = False,
+    picture: PictureOptions,
+    run: RunOptions,
     json: JsonOption = False,
 ) -> None:
     """Make a picture from a prompt alone."""
-    chosen = None if size is None else parse_size(size)
-    check_output(out)
-    with _open(bundle, executor, vram, trust=trust) as kontext, progress_bars() as bars:
-        progress = _StepBar(bars)
-        result = kontext.generate(
-            prompt,
-            steps=steps,
-            guidance=guidance,
-            seed=seed or None,
-            size=chosen,
-            on_step=progress,
-            debug_nan=debug_nan,
-        )
-    _report(result, result.save(out), as_json=json)
+    request = Request(prompt=prompt, sampling=picture.sampling())
+    _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
 
 
-def _open(bundle: Path, executor: ExecutorName, vram: str | None, *, trust: bool) -> Kontext:
+def _make(bundle: Path, request: Request, run: RunOptions, out: Path, *, debug_nan: bool, as_json: bool) -> None:
     """Say what will lie in the GPU's memory before anything does. One request records no graph: the second would."""
-    budget = None if vram is None else parse_bytes(vram)
-    if trust and executor in (ExecutorName.CPU, ExecutorName.CUDA):
+    check_output(out)
+    budget = None if run.vram is None else parse_bytes(run.vram)
+    if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
         logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
-    kontext = Kontext.open(bundle, executor=executor.options(budget, graphs=False, trust=trust))
-    for line in kontext.residency:
-        notes.print(line, highlight=False)
-    return kontext
+    executor = run.executor.options(budget, graphs=False, trust=run.trust)
+    with Kontext.open(bundle, executor=executor) as kontext:
+        for line in kontext.residency:
+            notes.print(line, highlight=False)
+        with progress_bars() as bars:
+            result = kontext.run(request, on_step=_StepBar(bars), debug_nan=debug_nan)
+    _report(result, result.save(out), as_json=as_json)
 
 
 class _StepBar:
     """The flow's steps as a bar that appears with the first of them."""
 
-    def __init__(self, bars: Any) -> None:
+    def __init__(self, bars: Bars) -> None:
         self._bars = bars
 
     def __call__(self, done: int, of: int) -> None:

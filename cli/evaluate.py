@@ -11,27 +11,28 @@ from rich.table import Table
 
 from ..benchmarks.quality.editbench.cases import NUM_CASES
 from ..benchmarks.quality.editbench.contact_sheet import contact_sheet
-from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model, evaluate
+from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model
+from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
 from ..engine.bundle.bundle import Bundle
-from ..engine.errors import RequestError
+from ..engine.errors import OptionError
 from ..engine.system.files import atomic_file
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import ExecutorName
 from ..runtime.kontext import Kontext
-from .terminal import JsonOption, notes, print_json, progress_bars, screen
+from .edit import ExecutorOption, StepsOption
+from .options import JsonOption
+from .terminal import notes, print_json, progress_bars, screen
 
 SHEET, REPORT = "editbench.png", "editbench.json"
 
 
-def evaluate_command(
+def evaluate(
     bundle: Annotated[Path, typer.Argument(help="A bundle of the small Kontext.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {SHEET} and {REPORT}.")] = Path("editbench"),
     count: Annotated[int, typer.Option(help=f"The first so many of the {NUM_CASES} requests.")] = NUM_CASES,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the noise.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")] = None,
-    executor: Annotated[
-        ExecutorName, typer.Option(help="Who computes. Default: plans that fit this machine, else ONNX Runtime.")
-    ] = ExecutorName.AUTO,
+    steps: StepsOption = None,
+    executor: ExecutorOption = ExecutorName.AUTO,
     emulate: Annotated[
         bool,
         typer.Option(
@@ -43,13 +44,13 @@ def evaluate_command(
 ) -> None:
     """Run EditBench on a bundle: held-out requests whose right answers are known."""
     if not 1 <= count <= NUM_CASES:
-        raise RequestError(f"--count must be 1 to {NUM_CASES}, not {count}")
+        raise OptionError(f"--count must be 1 to {NUM_CASES}, not {count}")
     if emulate and executor is not ExecutorName.AUTO:
-        raise RequestError(f"--emulate computes with torch; leave out --executor {executor.value}")
+        raise OptionError(f"--emulate computes with torch; leave out --executor {executor.value}")
     opened = _open_emulated(bundle) if emulate else Kontext.open(bundle, executor=executor.options())
     with opened as kontext, progress_bars() as bars:
         check_model(kontext)
-        made = evaluate(kontext, count=count, seed=seed, steps=steps, progress=bars)
+        made = run_editbench(kontext, count=count, seed=seed, steps=steps, progress=bars)
     out.mkdir(parents=True, exist_ok=True)
     with atomic_file(out / SHEET) as file:
         contact_sheet(made.answers).save(file, format="PNG", optimize=True)

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
 from ..engine.components import Operators, Precision
 from ..engine.errors import QuantizationError
 from ..export.emulate.torch_device import TorchDevice
-from ..export.environment import quiet_libraries, require_export
-from ..export.graphs.recipes import RecipeName, make_recipe
-from .quantize import (
-    CalibrationOption,
-    KeepOption,
-    T5Option,
-    check_request,
-    default_artefact,
-    report_quantized,
-    require_quantize,
-    run_recipe,
-)
-from .terminal import JsonOption, notes, print_json, progress_bars, screen
+from ..export.environment import quiet_libraries, require_export, require_quantize
+from ..export.graphs.recipes import RecipeName
+from .options import JsonOption, spread
+from .quantize import QuantizeOptions, report_quantized
+from .terminal import notes, print_json, progress_bars, screen
 
 PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
 
@@ -46,12 +39,25 @@ class ExportPrecision(str, Enum):
         return RecipeName(self.value) if self.value in {recipe.value for recipe in RecipeName} else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartOptions:
+    """Where the parts of a checkpoint lie, as in `CheckpointFiles`."""
+
+    transformer: PartOption = None
+    vae: PartOption = None
+    clip: PartOption = None
+    t5: PartOption = None
+    tokenizers: Annotated[Path | None, typer.Option(help="A folder with tokenizer/ and tokenizer_2/.")] = None
+
+
+@spread
 def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(help="A diffusers folder, a ComfyUI models folder, or a transformer file.", show_default=False),
     ],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    *,
     precision: Annotated[
         ExportPrecision | None,
         typer.Option(
@@ -59,9 +65,7 @@ def export(
             "blocks, the rest stays as stored."
         ),
     ] = None,
-    calibration: CalibrationOption = None,
-    keep: KeepOption = None,
-    t5_fp8: T5Option = False,
+    quantized: QuantizeOptions,
     steps: Annotated[int | None, typer.Option(help="Steps of a calibration sample. Default: the model's, 28.")] = None,
     device: Annotated[TorchDevice, typer.Option(help="Where torch calibrates.")] = TorchDevice.AUTO,
     operators: Annotated[
@@ -71,11 +75,7 @@ def export(
             "Runtime's own: the fastest there, and for nothing else."
         ),
     ] = Operators.SINGLE,
-    transformer: PartOption = None,
-    vae: PartOption = None,
-    clip: PartOption = None,
-    t5: PartOption = None,
-    tokenizers: Annotated[Path | None, typer.Option(help="A folder with tokenizer/ and tokenizer_2/.")] = None,
+    parts: PartOptions,
     hash_weights: Annotated[bool, typer.Option(help="Record the SHA-256 of all weights (reads every byte).")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace BUNDLE if it is a bundle.")] = False,
     json: JsonOption = False,
@@ -83,7 +83,7 @@ def export(
     """Trace a checkpoint's networks to ONNX and put them in a bundle. The weights stay where they are."""
     require_export()
     quiet_libraries()
-    from ..export.checkpoint import CheckpointFiles, open_checkpoint
+    from ..export.checkpoint import CheckpointFiles
     from ..export.export import ExportOptions, export_bundle
 
     recipe = precision.recipe if precision else None
@@ -93,45 +93,48 @@ def export(
         fp8_as_stored=plain is None,
         operators=operators,
         hash_weights=hash_weights,
-        overwrite=overwrite and recipe is None,
+        overwrite=overwrite,
     )
-    files = CheckpointFiles(transformer=transformer, vae=vae, clip=clip, t5=t5, tokenizers=tokenizers)
-    opened = open_checkpoint(checkpoint, files)
-    if recipe is None and (calibration or keep or t5_fp8):
-        raise QuantizationError("--calibration, --keep and --t5-fp8 go with a --precision that quantizes, such as fp8")
-    if recipe is not None and operators is Operators.ONNXRUNTIME:
-        raise QuantizationError("graphs of --operators onnxruntime are not quantized; leave it out, or --precision")
-    if recipe is not None:
-        require_quantize()
-        chosen = make_recipe(recipe.value, keep=tuple(keep or ()), t5=t5_fp8)
-        check_request(bundle, chosen, calibration, overwrite=overwrite)
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        with progress_bars() as bars, tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as name:
-            whole = export_bundle(opened, Path(name) / "unquantized", options, bars)
-            quantized = run_recipe(
-                whole,
-                bundle,
-                chosen,
-                calibration,
-                artefact=default_artefact(bundle),
-                steps=steps,
-                device=device,
-                overwrite=overwrite,
-                progress=bars,
+    files = CheckpointFiles(**{field.name: getattr(parts, field.name) for field in fields(parts)})
+    if recipe is None:
+        if quantized.calibration or quantized.keep or quantized.t5_fp8:
+            raise QuantizationError(
+                "--calibration, --keep and --t5-fp8 go with a --precision that quantizes, such as fp8"
             )
-        report_quantized(quantized, chosen, json=json)
+        with progress_bars() as bars:
+            made = export_bundle(checkpoint, bundle, options, files=files, progress=bars)
+        _report(made, json=json)
         return
+    require_quantize()
+    from ..export.export_quantized import export_quantized
+
+    chosen = quantized.recipe(recipe)
     with progress_bars() as bars:
-        made = export_bundle(opened, bundle, options, bars)
+        made = export_quantized(
+            checkpoint,
+            bundle,
+            chosen,
+            options,
+            files=files,
+            calibration=quantized.calibration,
+            steps=steps,
+            device=device,
+            progress=bars,
+        )
+    report_quantized(made, chosen, json=json)
+
+
+def _report(made: Bundle, *, json: bool) -> None:
     manifest = made.manifest
     added = sum(record.size_bytes for record in manifest.files) + sum(
         record.size_bytes for record in manifest.weights if record.origin in ("copy", "converted")
     )
     if json:
-        print_json({"bundle": str(bundle), "fingerprint": made.fingerprint, "added_bytes": added})
+        print_json({"bundle": made.path, "fingerprint": made.fingerprint, "added_bytes": added})
         return
     shared = sum(record.size_bytes for record in manifest.weights if record.origin in ("hardlink", "reflink"))
     screen.print(
-        f"{bundle}: six graphs over {human_bytes(shared)} of the checkpoint's own files, {human_bytes(added)} written",
+        f"{made.path}: six graphs over {human_bytes(shared)} of the checkpoint's own files, "
+        f"{human_bytes(added)} written",
     )
-    notes.print(f"edit a picture with: kontext-trt edit {bundle} --image IMAGE --prompt PROMPT")
+    notes.print(f"edit a picture with: kontext-trt edit {made.path} --image IMAGE --prompt PROMPT")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 screen = Console(soft_wrap=True, markup=False, highlight=False)
 """Results."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import RequestError
+from .errors import OptionError
 
 
 def human_bytes(count: float) -> str:
@@ -17,8 +17,8 @@ def human_bytes(count: float) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size: "2GiB", "2G" and "2 gb" are 2 * 1024^3; raise RequestError for what is no such size."""
+    """Read a size: "2GiB", "2G" and "2 gb" are 2 * 1024^3; raise OptionError for what is no such size."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG])i?B?", text, re.IGNORECASE)
     if match is None:
-        raise RequestError(f"a size in memory is written like 512MiB or 2GiB, not {text!r}")
+        raise OptionError(f"a size in memory is written like 512MiB or 2GiB, not {text!r}")
     return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper()))

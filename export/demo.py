@@ -12,7 +12,6 @@ from ..engine.progress import Progress, Silent
 from ..engine.system.files import is_taken
 from ..runtime.kontext import Kontext
 from ..runtime.outputs.result import Result
-from .checkpoint import open_checkpoint
 from .export import ExportOptions, export_bundle
 from .tiny import write_tiny_checkpoint
 
@@ -60,7 +59,7 @@ def run_demo(folder: Path, demo: Demo, progress: Progress | None = None) -> Demo
         (checkpoint / MARK).touch()
         write_tiny_checkpoint(checkpoint)
     options = ExportOptions(precision=Precision.FP32, overwrite=True)
-    bundle = export_bundle(open_checkpoint(checkpoint), path, options, progress)
+    bundle = export_bundle(checkpoint, path, options, progress=progress)
     (path / MARK).touch()
     seconds = time.perf_counter() - start
     with Kontext.open(bundle) as kontext:

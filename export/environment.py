@@ -18,6 +18,15 @@ def require_export() -> None:
         )
 
 
+def require_quantize() -> None:
+    """Raise MissingDependencyError unless what quantizing needs is installed."""
+    require_export()
+    if importlib.util.find_spec("modelopt") is None:
+        raise MissingDependencyError(
+            "quantizing needs nvidia-modelopt; install it with: pip install 'kontext-trt[quantize]'"
+        )
+
+
 def quiet_libraries() -> None:
     """Keep transformers' and diffusers' bars and advice off the screen; their errors still arrive."""
     for name in ("transformers", "diffusers"):  # in this order: importing the second makes the first speak

@@ -23,12 +23,12 @@ from ..engine.bundle.manifest import (
 )
 from ..engine.bundle.tensor_file import TensorFile
 from ..engine.components import COMPONENTS, Component, Operators, Precision
-from ..engine.errors import ExportError
+from ..engine.errors import ExportError, OptionError
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.system.files import atomic_folder, free_path, is_taken, sha256_file, share_file, share_folder
 from ..version import __version__
-from .checkpoint import Checkpoint, View
+from .checkpoint import Checkpoint, CheckpointFiles, View, open_checkpoint
 from .configs import ModelConfig
 from .graphs.stored_fp8 import as_stored_record, dequantize_stored
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, tensor_name, trace
@@ -57,15 +57,32 @@ class ExportOptions:
 
 
 def export_bundle(
-    checkpoint: Checkpoint, path: Path, options: ExportOptions | None = None, progress: Progress | None = None
+    checkpoint: Checkpoint | Path | str,
+    path: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    files: CheckpointFiles | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Write a bundle at `path`, whole or not at all, and open it.
 
+    Args:
+        checkpoint: A checkpoint, or its path: a diffusers folder, a ComfyUI models folder, or a transformer file.
+        path: The folder to make.
+        options: How it is exported.
+        files: Where those parts of a checkpoint at a path lie that are elsewhere.
+        progress: What is told of the work.
+
+    Returns:
+        The opened bundle.
+
     Raises:
-        CheckpointError: A tensor is missing, extra or misshapen.
+        CheckpointError: A part is missing or damaged, or a tensor is missing, extra or misshapen.
         ExportError: Tracing fails or `path` is taken.
+        OptionError: There are `files` of a checkpoint that is open already.
     """
-    options, progress = options or ExportOptions(), progress or Silent()
+    options, progress, path = options or ExportOptions(), progress or Silent(), Path(path)
+    checkpoint = as_checkpoint(checkpoint, files)
     if path.exists() and not options.overwrite:
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
@@ -79,6 +96,15 @@ def export_bundle(
             if (path / name).is_dir():
                 share_folder(path / name, folder / name)
     return Bundle.open(path)
+
+
+def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | None = None) -> Checkpoint:
+    """Return the checkpoint itself, or open the one at a path; raise OptionError for `files` of one that is open."""
+    if not isinstance(checkpoint, Checkpoint):
+        return open_checkpoint(Path(checkpoint), files)
+    if files is not None:
+        raise OptionError("files say where the parts of a checkpoint lie, and this one is open already; give its path")
+    return checkpoint
 
 
 def check_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:

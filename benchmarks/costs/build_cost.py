@@ -21,7 +21,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ...engine.builder.build import Builder, BuildPolicy
+from ...engine.builder.build import build
+from ...engine.builder.plan_build import BuildPolicy, plan_build
 from ...engine.bundle.bundle import Bundle
 from ...engine.flavour import FlavourName, load_flavour
 from ...engine.plans.coverage import Coverage
@@ -65,8 +66,9 @@ def measure(blocks: tuple[int, int], gpu: str, work: Path | None) -> dict[str, A
     flavour, gpus = load_flavour(FlavourName.TENSORRT_RTX), find_gpus()[0]
     with tempfile.TemporaryDirectory(dir=work) as folder:
         bundle = full_width_bundle(Path(folder), doubles, singles)
-        builder = Builder(bundle, flavour, make_target(flavour, gpu, gpus), policy=BuildPolicy(rebuild=True))
-        manifest = builder.build("denoiser", Coverage(sizes=TRAINED_SIZES)).manifest
+        target, policy = make_target(flavour, gpu, gpus), BuildPolicy(rebuild=True)
+        (planned,) = plan_build(bundle, ["denoiser"], target, Coverage(sizes=TRAINED_SIZES), policy=policy)
+        manifest = build(planned).manifest
     assert sum(manifest.census.attention.values()) == doubles + singles, manifest.census.describe()
     report = manifest.build
     return {

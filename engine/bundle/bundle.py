@@ -62,6 +62,11 @@ class Bundle:
             raise BundleError(f"{path}: {problem}; export it again from {bundle.manifest.source}")
         return bundle
 
+    @classmethod
+    def of(cls, bundle: Bundle | Path | str) -> Bundle:
+        """Return the bundle itself, or open the one at a path; for functions that take either."""
+        return bundle if isinstance(bundle, Bundle) else cls.open(bundle)
+
     @property
     def fingerprint(self) -> str:
         """The SHA-256 over the bytes of every file, weights by their samples: what a picture's metadata refers to."""

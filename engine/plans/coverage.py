@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ..errors import RequestError
+from ..errors import OptionError, RequestError
 from ..sizes import Size, check_size, squarest
 
 
@@ -30,14 +30,17 @@ class Coverage:
 
     def __post_init__(self) -> None:
         if not self.sizes or not self.tasks:
-            raise RequestError("at least one size and one task must be covered")
+            raise OptionError("at least one size and one task must be covered")
         for size in self.sizes:
-            check_size(size)
+            try:
+                check_size(size)
+            except RequestError as error:
+                raise OptionError(str(error)) from None
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes), key=lambda size: (size[0] / size[1], size))))
         object.__setattr__(self, "tasks", tuple(task for task in Task if task in self.tasks))
         for what, value in (("batch", self.batch), ("max_steps", self.max_steps)):
             if value < 1:
-                raise RequestError(f"{what} must be at least 1, not {value}")
+                raise OptionError(f"{what} must be at least 1, not {value}")
 
     @property
     def common(self) -> Size:

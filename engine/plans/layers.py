@@ -24,7 +24,7 @@ _COPY = re.compile(r"__myl_(?:Move|Tran|Resh|Cast)+_myl|Reformat", re.IGNORECASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tensor:
+class LayerTensor:
     """`number_format` is fp32, fp16, bf16, fp8, nvfp4, int8, or the compiler's own word in small letters."""
 
     number_format: str
@@ -37,8 +37,8 @@ class Layer:
 
     name: str
     kind: str
-    inputs: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
+    inputs: tuple[LayerTensor, ...]
+    constants: tuple[LayerTensor, ...]
     nodes: tuple[str, ...] = ()
 
     @property
@@ -79,11 +79,11 @@ class Layer:
         return max((tensor.number_format for tensor in operands), key=lambda text: FORMAT_BITS.get(text, 0), default="")
 
 
-def _size(tensor: Tensor) -> int:
+def _size(tensor: LayerTensor) -> int:
     return prod(tensor.dims)
 
 
-def _bits(tensor: Tensor) -> int:
+def _bits(tensor: LayerTensor) -> int:
     return FORMAT_BITS.get(tensor.number_format, 64)
 
 
@@ -108,10 +108,10 @@ def _nodes(metadata: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\[ONNX Layer: (.*?)\]", metadata))
 
 
-def _tensors(line: str, start: str, end: str) -> Iterator[Tensor]:
+def _tensors(line: str, start: str, end: str) -> Iterator[LayerTensor]:
     part = line.partition(f", {start}: [")[2].partition(f"], {end}: [")[0]
     for match in re.finditer(r"Dimensions: \[([-\d,]*)\].*?Datatype: (\w+)", part):
-        yield Tensor(number_format=_format(match[2]), dims=_dims(match[1].split(",")))
+        yield LayerTensor(number_format=_format(match[2]), dims=_dims(match[1].split(",")))
 
 
 def layers_from_inspector(text: str) -> list[Layer]:
@@ -129,10 +129,10 @@ def layers_from_inspector(text: str) -> list[Layer]:
     ]
 
 
-def _inspected(tensors: Iterable[Mapping[str, Any]]) -> Iterator[Tensor]:
+def _inspected(tensors: Iterable[Mapping[str, Any]]) -> Iterator[LayerTensor]:
     for tensor in tensors:
         kind = str(tensor.get("Datatype") or tensor.get("DataType") or tensor.get("Format/Datatype") or "")
-        yield Tensor(number_format=_format(kind), dims=_dims(tensor.get("Dimensions", ())))
+        yield LayerTensor(number_format=_format(kind), dims=_dims(tensor.get("Dimensions", ())))
 
 
 def _format(kind: str) -> str:

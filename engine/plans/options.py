@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import Enum
 
-from ..errors import BuildError, RequestError
+from ..errors import BuildError, OptionError
 from ..flavour import Flavour
 
 
@@ -50,13 +50,13 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise RequestError(f"the optimization level is 0 to 5, not {self.optimization_level}")
+            raise OptionError(f"the optimization level is 0 to 5, not {self.optimization_level}")
         if self.workspace_bytes is not None and self.workspace_bytes < 1 << 20:
-            raise RequestError(f"a workspace of {self.workspace_bytes} bytes is too small; give at least 1 MiB")
+            raise OptionError(f"a workspace of {self.workspace_bytes} bytes is too small; give at least 1 MiB")
         if self.max_aux_streams is not None and self.max_aux_streams < 0:
-            raise RequestError(f"max_aux_streams must not be negative, but is {self.max_aux_streams}")
+            raise OptionError(f"max_aux_streams must not be negative, but is {self.max_aux_streams}")
         if self.strip and self.refit is Refit.NONE:
-            raise RequestError("a stripped plan gets its weights by refitting; add --refit full or --refit identical")
+            raise OptionError("a stripped plan gets its weights by refitting; add --refit full or --refit identical")
 
     def describe(self) -> str:
         """What differs from the defaults: "optimization_level 5, strip"; "default options" if nothing does."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..errors import RequestError, TargetError
+from ..errors import OptionError, TargetError
 from ..flavour import Flavour, FlavourName, installed_flavours
 from ..system.gpus import Gpu
 
@@ -81,7 +81,7 @@ def choose_flavour(asked: str, capability: str, gpus: Sequence[Gpu]) -> FlavourN
             return FlavourName(asked)
         except ValueError:
             allowed = ", ".join(("auto", *(name.value for name in FlavourName)))
-            raise RequestError(f"flavour must be one of {allowed}, not {asked!r}") from None
+            raise OptionError(f"flavour must be one of {allowed}, not {asked!r}") from None
     here, installed = any(capability_of(gpu) == capability for gpu in gpus), installed_flavours()
     if here and (FlavourName.TENSORRT in installed or not installed):
         return FlavourName.TENSORRT

@@ -21,7 +21,7 @@ class PartReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Diagnosis:
     """Describes the machine, and everything that a user may want to do on it."""
 
     python: str
@@ -68,10 +68,10 @@ _PARTS = (
 )
 
 
-def diagnose() -> Report:
+def diagnose() -> Diagnosis:
     """Look at the installed packages and the driver; nothing heavy is imported."""
     gpus, reason = find_gpus()
-    return Report(
+    return Diagnosis(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         gpus=gpus,

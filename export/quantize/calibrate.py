@@ -52,9 +52,9 @@ def model_sha256(bundle: Bundle) -> str:
 
 
 def calibrate_bundle(
-    bundle: Bundle,
-    folder: Path,
-    artefact: Path,
+    bundle: Bundle | Path | str,
+    folder: Path | str,
+    artefact: Path | str,
     options: CalibrationOptions | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -68,6 +68,7 @@ def calibrate_bundle(
         NotFiniteError: An activation is NaN or infinite; the message names the layer.
     """
     options, progress = options or CalibrationOptions(), progress or Silent()
+    bundle, folder, artefact = Bundle.of(bundle), Path(folder), Path(artefact)
     quantization = bundle.graph(CALIBRATED).quantization
     if quantization is not None and quantization.recipe != AS_STORED:
         raise QuantizationError(f"{bundle.path} is quantized already; calibrate the bundle that it was made from")

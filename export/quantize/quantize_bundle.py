@@ -1,61 +1,101 @@
-"""Writes a quantized bundle from a bundle: what the recipe changes is written anew, everything else is shared."""
+"""Makes a quantized bundle from a bundle: checks what is asked for, and finds the ranges of activations."""
 
 from __future__ import annotations
 
-import datetime
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
-from torch import Tensor
 
-from ...engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
-from ...engine.bundle.graph_file import GraphFile
-from ...engine.bundle.manifest import GraphRecord, QuantizationRecord, WeightsRecord
+from ...engine.bundle.bundle import MANIFEST, Bundle
 from ...engine.components import Operators
 from ...engine.errors import QuantizationError
-from ...engine.number_types import ONNX
 from ...engine.progress import Progress, Silent
-from ...engine.system.files import atomic_folder, free_path, is_taken, share_file
-from ...version import __version__
-from ..checkpoint.views import View
-from ..export import attach_weights, file_record, weights_record
-from ..graphs.linears import LinearNodes, find_attention, find_linears
-from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
-from ..graphs.quantizer import GraphQuantizer
-from ..graphs.recipes import CALIBRATED, Fp8Weights, Recipe, matches
-from ..graphs.stored_fp8 import AS_STORED
-from ..graphs.weights import Placed, write_tensors
+from ...engine.system.files import atomic_folder, is_taken
+from ..emulate.torch_device import TorchDevice
+from ..graphs.linears import find_linears
+from ..graphs.recipes import Recipe, matches
 from .calibration import Calibration
-
-CALIBRATION = "calibration.json"
-"""The name in the bundle of the calibration that it was quantized with."""
+from .write_quantized import QuantizedBundleWriter
 
 
 def quantize_bundle(
-    bundle: Bundle,
-    path: Path,
+    bundle: Bundle | Path | str,
+    path: Path | str,
     recipe: Recipe,
-    calibration: Calibration | None = None,
+    calibration: Calibration | Path | str | None = None,
     *,
     overwrite: bool = False,
+    steps: int | None = None,
+    device: TorchDevice = TorchDevice.AUTO,
+    artefact: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Write a quantized bundle at `path`, whole or not at all, and open it; the old one stays, its files are shared.
+    """Write a quantized bundle, whole or not at all, and open it; the old one stays, and its files are shared.
+
+    Args:
+        bundle: The bundle that is not quantized, or its path.
+        path: The folder to make.
+        recipe: What is quantized, and how.
+        calibration: A calibration, the file of one, or a folder of samples that the bundle is calibrated on first. It
+            may be left out for a recipe that quantizes weights alone.
+        overwrite: True to replace a bundle at `path`.
+        steps: The steps of a calibration sample, None for the bundle's number. For a folder only.
+        device: Where torch calibrates. For a folder only.
+        artefact: The file that a calibration on a folder is kept in, and continued from if it is interrupted; None for
+            one beside `path`.
+        progress: What is told of the work.
+
+    Returns:
+        The opened bundle.
 
     Raises:
-        QuantizationError: The recipe quantizes nothing, the bundle is quantized already, a range is missing or 0,
-            or `path` is taken.
+        QuantizationError: The recipe quantizes nothing, the bundle is quantized already, a range is missing or 0, or
+            `path` is taken.
     """
-    progress = progress or Silent()
-    check_place(path, overwrite=overwrite)
+    bundle, path, progress = Bundle.of(bundle), Path(path), progress or Silent()
+    check_possible(path, recipe, calibration, overwrite=overwrite)
     check_recipe(bundle, recipe)
+    if isinstance(calibration, (str, Path)):
+        calibration = _calibration(
+            bundle, Path(calibration), artefact or default_artefact(path), steps, device, progress
+        )
     with atomic_folder(path, replace=overwrite) as folder:
-        _Writer(bundle, folder, recipe, calibration, progress).write()
+        QuantizedBundleWriter(bundle, folder, recipe, calibration, progress).write()
     return Bundle.open(path)
+
+
+def check_possible(path: Path, recipe: Recipe, calibration: object, *, overwrite: bool) -> None:
+    """Refuse what cannot be done before anything takes time.
+
+    Raises:
+        QuantizationError: `path` is taken, or a recipe that needs a calibration has none.
+    """
+    check_place(path, overwrite=overwrite)
+    if calibration is None and recipe.calibrated:
+        raise QuantizationError(
+            f"the recipe {recipe.name} needs the ranges of activations: --calibration FOLDER, with pictures and "
+            "instructions, or a calibration made before"
+        )
+
+
+def default_artefact(bundle: Path) -> Path:
+    """Return where a calibration is kept if nobody names a place.
+
+    It is beside the bundle, so that a failed run can be continued.
+    """
+    return bundle.with_name(f"{bundle.name}.calibration.json")
+
+
+def _calibration(
+    bundle: Bundle, given: Path, artefact: Path, steps: int | None, device: TorchDevice, progress: Progress
+) -> Calibration:
+    from .calibrate import CalibrationOptions, calibrate_bundle, check_calibration  # needs modelopt
+
+    if given.is_file():
+        made = Calibration.open(given)
+        check_calibration(made, bundle)
+        return made
+    return calibrate_bundle(bundle, given, artefact, CalibrationOptions(steps=steps, device=device), progress)
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
@@ -89,140 +129,3 @@ def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
     for pattern in recipe.keep:
         if not any(matches(pattern, name) for name in names):
             raise QuantizationError(f"--keep {pattern} matches no layer; they have names like {names[0]}")
-
-
-class _Writer:
-    """Writes one quantized bundle, step by step, and keeps what it has written so far."""
-
-    def __init__(
-        self, bundle: Bundle, folder: Path, recipe: Recipe, calibration: Calibration | None, progress: Progress
-    ) -> None:
-        self.bundle, self.folder, self.recipe, self.progress = bundle, folder, recipe, progress
-        self.calibration = calibration
-        self.ranges = calibration.ranges(recipe.percentile) if calibration else {}
-
-    def write(self) -> None:
-        manifest = self.bundle.manifest
-        graphs = dict(manifest.graphs)
-        unchanged = [record for record in manifest.files if record.path not in self._changed_graphs]
-        for record in unchanged:
-            self._share(record.path)
-        weights = [self._share_weights(record) for record in manifest.weights]
-        for component in self.recipe.components:
-            graphs[component], written = self._component(component)
-            weights.append(weights_record(written, "quantized"))
-        files = [*unchanged, *(file_record(self.folder, path) for path in self._changed_graphs)]
-        if self.calibration is not None:
-            self.calibration.save(self.folder / CALIBRATION)
-            files = [record for record in files if record.path != CALIBRATION]
-            files.append(file_record(self.folder, CALIBRATION))
-        made = replace(
-            manifest,
-            producer=f"kontext-trt {__version__}",
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            graphs=graphs,
-            files=tuple(files),
-            weights=tuple(weights),
-        )
-        (self.folder / MANIFEST).write_bytes(made.to_json())
-
-    @property
-    def _changed_graphs(self) -> list[str]:
-        return [self.bundle.graph(component).path for component in self.recipe.components]
-
-    def _share(self, path: str) -> str:
-        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        return share_file(self.bundle.path / path, self.folder / path)
-
-    def _share_weights(self, record: WeightsRecord) -> WeightsRecord:
-        how = self._share(record.path)
-        return record if record.origin == "converted" else replace(record, origin=how)
-
-    def _component(self, component: str) -> tuple[GraphRecord, Path]:
-        record = self.bundle.graph(component)
-        if record.quantization is not None and record.quantization.recipe != AS_STORED:
-            raise QuantizationError(
-                f"{component} of {self.bundle.path} is quantized already ({record.quantization.recipe}); quantize the "
-                "bundle that it was made from"
-            )
-        model = ir.load(self.bundle.graph_path(component))
-        layers = self._edit(component, record, model)
-        file = free_path(self.folder / WEIGHTS / f"{component}.{self.recipe.name}.safetensors")
-        placed = self._write_weights(component, layers, file)
-        graph = self.folder / record.path
-        attach_weights(model, placed, graph.parent)
-        ir.save(model, graph)
-        return self._record(record, graph, layers), file
-
-    def _edit(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
-        """Put the recipe into the graph and return the layers whose weights are to be written."""
-        quantizer = GraphQuantizer(model, record.precision, self.ranges)
-        linears = find_linears(model)
-        attentions = find_attention(model, linears)
-        if self.recipe.fp8_attention and component == CALIBRATED.name and not attentions:
-            raise QuantizationError(
-                f"{self.bundle.path} has its attention decomposed, and this recipe needs it as one operator; export "
-                "the checkpoint with --operators single"
-            )
-        layers: list[QuantizedLayer] = []
-        for name, linear in linears.items():
-            chosen = self.recipe.format_of(component, name)
-            if chosen is not None:
-                layers.append(
-                    QuantizedLayer(
-                        name=name,
-                        view=_view(linear),
-                        format=chosen,
-                        dtype=record.precision.number.safetensors,
-                        scale_dtype=quantizer.scale_precision.number.safetensors,
-                    )
-                )
-                quantizer.quantize(linear, chosen)
-        for name, attention in attentions.items():
-            if self.recipe.attention_is_fp8(component, name):
-                quantizer.quantize_attention(attention)
-        RemoveUnusedNodesPass()(model)
-        return layers
-
-    def _write_weights(self, component: str, layers: Sequence[QuantizedLayer], file: Path) -> dict[str, Placed]:
-        specs = {f"{layer.name}.{part}": spec for layer in layers for part, spec in layer.specs().items()}
-        self.progress.start(f"quantizing {component}", sum(spec.size_bytes for spec in specs.values()))
-
-        def pieces() -> Iterator[tuple[str, Tensor]]:
-            for layer in layers:
-                for part, values in quantize_layer(layer):
-                    yield f"{layer.name}.{part}", values
-
-        return write_tensors(file, specs, pieces(), self.progress.advance)
-
-    def _record(self, record: GraphRecord, graph: Path, layers: Sequence[QuantizedLayer]) -> GraphRecord:
-        read = GraphFile.read(graph)
-        products = Counter(read.quantized_products.values())
-        products["fp8_weights"] = sum(isinstance(layer.format, Fp8Weights) for layer in layers)
-        places = read.weights.values()
-        return replace(
-            record,
-            weight_bytes=sum(place.size_bytes for place in places),
-            weights=tuple(sorted({f"{WEIGHTS}/{place.file.name}" for place in places})),
-            quantization=QuantizationRecord(
-                recipe=self.recipe.name,
-                recipe_sha256=self.recipe.sha256,
-                calibration_sha256=self.calibration.sha256 if self.calibration else "",
-                products={name: count for name, count in sorted(products.items()) if count},
-                kept=self.recipe.keep,
-            ),
-        )
-
-
-def _view(linear: LinearNodes) -> View:
-    """Return where a layer's weight lies."""
-    tensor = linear.weight.const_value
-    assert isinstance(tensor, ir.ExternalTensor)
-    scale = linear.stored_scale.const_value if linear.stored_scale is not None else None
-    return View(
-        path=Path(tensor.path),
-        dtype=ONNX[tensor.dtype.name].safetensors,
-        shape=tuple(tensor.shape.numpy()),
-        offset=tensor.offset or 0,
-        scale=None if scale is None else float(scale.numpy()),
-    )

@@ -7,10 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from command_line import LINKS, run
 from PIL import Image
+
+from kontext_trt.cli.app import COMMANDS, app
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -82,6 +86,41 @@ def test_export_for_onnx_runtime_is_not_quantized(checkpoint_path: Path, tmp_pat
     )
     assert "error: graphs of --operators onnxruntime are not quantized" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+LIGHT = """
+import sys
+from kontext_trt.cli.app import main
+sys.argv = ["kontext-trt", "doctor"]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+found = [name for name in ("PIL", "tokenizers", "numpy", "torch", "kontext_trt.runtime") if name in sys.modules]
+assert not found, found
+"""
+
+
+def test_doctor_imports_nothing_that_makes_pictures():
+    environment = {**os.environ, "PYTHONPATH": LINKS}
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Python" in done.stdout
+
+
+def test_every_command_is_what_the_table_says():
+    group: Any = typer.main.get_command(app)
+    assert list(group.commands) == list(COMMANDS)
+    for name, command in group.commands.items():
+        assert command.name == name
+        assert command.help
+        assert command.params or command.commands
+    assert "no-such" not in group.commands
+
+
+def test_help_lists_all_commands():
+    said = run("--help").stdout
+    assert all(f" {name} " in said for name in COMMANDS)
 
 
 def test_doctor():
@@ -166,7 +205,7 @@ def test_interrupt_exits_with_130_and_leaves_nothing(checkpoint_path: Path, tmp_
 
 def test_an_interrupt_that_a_destructor_swallows_comes_again():
     code = (
-        "import signal, sys, time\nfrom kontext_trt import cli\n"
+        "import signal, sys, time\nfrom kontext_trt.cli import app as cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\ncli.app = lambda: work()\n"
         "class Late:\n    def __del__(self):\n        raise KeyboardInterrupt\n"
         "def work():\n    late = Late()\n    del late\n    time.sleep(600)\n"

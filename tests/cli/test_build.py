@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from kontext_trt.cli.app import app
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.components import Precision
-from kontext_trt.engine.errors import KontextError, PlanError, RequestError, TargetError
+from kontext_trt.engine.errors import KontextError, OptionError, PlanError, RequestError, TargetError
 
 
 def run(*arguments: object) -> str:
@@ -65,10 +65,10 @@ def test_a_foreign_store_is_verified_only_with_trust(wide_bundle: Bundle) -> Non
     ("arguments", "kind", "message"),
     [
         (("--gpu", "sm_90"), TargetError, "has no sm_90; it builds for"),
-        (("--gpu", "sm_120", "--component", "unet"), RequestError, "component must be one of clip, t5"),
-        (("--gpu", "sm_120", "--workspace", "lots"), RequestError, "written like 512MiB or 2GiB, not 'lots'"),
+        (("--gpu", "sm_120", "--component", "unet"), OptionError, "component must be one of clip, t5"),
+        (("--gpu", "sm_120", "--workspace", "lots"), OptionError, "written like 512MiB or 2GiB, not 'lots'"),
         (("--gpu", "sm_120", "--size", "100x100"), RequestError, "size 100x100 is not possible"),
-        (("--gpu", "sm_120", "--flavour", "trt"), RequestError, "flavour must be one of"),
+        (("--gpu", "sm_120", "--flavour", "trt"), OptionError, "flavour must be one of"),
     ],
 )
 def test_bad_arguments_are_refused_in_words(

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from building import Site
 
-from kontext_trt.engine.builder.build import Builder, BuildPolicy, Built
+from kontext_trt.engine.builder.build import Built
+from kontext_trt.engine.builder.plan_build import BuildPolicy
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.components import Precision
 from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
@@ -46,17 +48,17 @@ def wide_bundle(wide_bundles: Callable[[Precision], Bundle], tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="session")
-def clip_plan(wide_bundles: Callable[[Precision], Bundle], rtx: Flavour, ada: Target) -> Built:
+def clip_plan(wide_bundles: Callable[[Precision], Bundle], ada: Target) -> Built:
     """The smallest plan, in the shared bf16 bundle's store."""
-    return Builder(wide_bundles(Precision.BF16), rtx, ada).build("clip", COVERAGE)
+    return Site(wide_bundles(Precision.BF16), ada).build("clip", COVERAGE)
 
 
 @pytest.fixture
-def builder(wide_bundle: Bundle, rtx: Flavour, ada: Target) -> Callable[..., Builder]:
-    """Builders for sm_89 over a bundle of one's own; arguments are `BuildPolicy`'s, and `compile_plan`."""
+def site(wide_bundle: Bundle, ada: Target) -> Callable[..., Site]:
+    """Sites for sm_89 over a bundle of one's own; arguments are `BuildPolicy`'s, and `compile_plan`."""
 
-    def make(compile_plan: Callable[..., object] | None = None, **policy: object) -> Builder:
+    def make(compile_plan: Callable[..., object] | None = None, **policy: object) -> Site:
         extra = {} if compile_plan is None else {"compile_plan": compile_plan}
-        return Builder(wide_bundle, rtx, ada, policy=BuildPolicy(**policy), **extra)  # pyright: ignore[reportArgumentType]
+        return Site(wide_bundle, ada, policy=BuildPolicy(**policy), **extra)  # pyright: ignore[reportArgumentType]
 
     return make

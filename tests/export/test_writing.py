@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kontext_trt import Bundle
-from kontext_trt.engine.errors import ExportError
+from kontext_trt.engine.errors import ExportError, OptionError
 from kontext_trt.export import export as export_module
-from kontext_trt.export.checkpoint import open_checkpoint
+from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
 from kontext_trt.export.export import ExportOptions, export_bundle
 
 
@@ -72,3 +72,13 @@ class TestWriting:
     def test_same_checkpoint_same_graphs(self, checkpoint_path: Path, bundle: Bundle, tmp_path: Path):
         again = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle")
         assert again.fingerprint == bundle.fingerprint
+
+
+def test_a_checkpoint_is_exported_from_its_path(checkpoint_path: Path, tmp_path: Path):
+    files = CheckpointFiles(vae=checkpoint_path / "vae")
+    made = export_bundle(str(checkpoint_path), str(tmp_path / "bundle"), files=files)
+    assert made.path == tmp_path / "bundle"
+    assert made.manifest.source == str(checkpoint_path)
+    with pytest.raises(OptionError, match="this one is open already; give its path"):
+        export_bundle(open_checkpoint(checkpoint_path), tmp_path / "other", files=files)
+    assert not (tmp_path / "other").exists()

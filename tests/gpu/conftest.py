@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kontext_trt import Bundle, Device, Kontext, OnnxRuntimeOptions, TensorRtOptions
+from kontext_trt import Device, Kontext, OnnxRuntimeOptions, TensorRtOptions
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.runtime.device import cuda as cuda_module
 
@@ -64,20 +64,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def planned(bundles) -> Path:
     """The float32 bundle with plans of all six components, built here by the installed TensorRT."""
-    from kontext_trt.engine.builder.build import Builder, BuildPolicy
-    from kontext_trt.engine.components import COMPONENTS
-    from kontext_trt.engine.flavour import FlavourName, load_flavour
-    from kontext_trt.engine.plans.targets import capability_of, make_target
-    from kontext_trt.engine.system.gpus import find_gpus
+    from kontext_trt import BuildPolicy, build_plans
 
-    flavour, gpus = load_flavour(FlavourName.TENSORRT), find_gpus()[0]
-    bundle = Bundle.open(bundles("fp32"))
-    target = make_target(flavour, capability_of(gpus[0]), gpus)
     # of convolutions with dynamic shapes, TensorRT 8.6 does not list the type
-    builder = Builder(bundle, flavour, target, policy=BuildPolicy(allow_fallback=True))
-    for component in COMPONENTS:
-        builder.build(component, COVERAGE)
-    return bundle.path
+    policy = BuildPolicy(allow_fallback=True)
+    build_plans(bundles("fp32"), flavour="tensorrt", coverage=COVERAGE, policy=policy)
+    return bundles("fp32")
 
 
 def available() -> list[str]:

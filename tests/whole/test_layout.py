@@ -1,6 +1,7 @@
 """The shape of the repository: what is installed, which way imports run, how long files are, what importing costs."""
 
 import ast
+import inspect
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,18 @@ def test_opening_needs_neither_torch_nor_time(bundle_path: Path):
     assert min(times) < 1.0, times
 
 
+def test_a_compiler_imports_nothing_that_makes_pictures():
+    """Its process compiles one plan: start-up and memory count for each."""
+    code = (
+        "import sys\nimport kontext_trt.engine.builder.compile_child\n"
+        "from kontext_trt import BuildOptions, Coverage, build_plans\n"
+        "found = [name for name in ('PIL', 'tokenizers', 'torch', 'kontext_trt.runtime', 'kontext_trt.export')"
+        " if name in sys.modules]\nassert not found, found"
+    )
+    environment = {"PYTHONPATH": str(ROOT / ".links")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
 def test_wheel_holds_the_package_and_runs_outside_the_checkout(tmp_path: Path):
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     source = tmp_path / "source"
@@ -122,6 +135,14 @@ def test_wheel_holds_the_package_and_runs_outside_the_checkout(tmp_path: Path):
     command = [sys.executable, "-m", "kontext_trt", "--version"]
     done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(target)}, capture_output=True, check=True)
     assert done.stdout.decode().strip() == kontext_trt.__version__
+
+
+def test_whole_jobs_are_calls():
+    from kontext_trt import build_plans, export_bundle, export_quantized, quantize_bundle
+
+    for job in (build_plans, export_bundle, export_quantized, quantize_bundle):
+        assert callable(job)
+        assert "progress" in inspect.signature(job).parameters
 
 
 def test_public_names_exist_and_are_documented():

@@ -6,24 +6,27 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
+from building import Site
 
-from kontext_trt.engine.builder.build import Builder, BuildPolicy, Built
+from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.builder.compile_process import ProcessResult
 from kontext_trt.engine.builder.failures import Failure, FailureKind
+from kontext_trt.engine.builder.plan_build import BuildPolicy, plan_build
 from kontext_trt.engine.bundle.bundle import MANIFEST, Bundle
 from kontext_trt.engine.bundle.graph_file import GraphFile
 from kontext_trt.engine.components import COMPONENTS, Precision
-from kontext_trt.engine.errors import BuildError, BundleError, RequestError, TargetError
+from kontext_trt.engine.errors import BuildError, BundleError, OptionError, TargetError
 from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.plans.coverage import Task
 from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.options import BuildOptions, Refit
 from kontext_trt.engine.plans.store import PlanStore
-from kontext_trt.engine.plans.targets import make_target
+from kontext_trt.engine.plans.targets import Target, make_target
 
 from ..conftest import COVERAGE
 
@@ -39,9 +42,9 @@ def test_every_component_builds_for_every_target(
     wide_bundles: Bundles, rtx: Flavour, capability: str, precision: Precision
 ) -> None:
     bundle = wide_bundles(precision)
-    builder = Builder(bundle, rtx, make_target(rtx, capability, ()))
+    site = Site(bundle, make_target(rtx, capability, ()))
     for name in COMPONENTS:
-        plan = builder.build(name, COVERAGE).manifest
+        plan = site.build(name, COVERAGE).manifest
         census = plan.census
         assert plan.warnings == ()
         assert plan.size_bytes > census.weight_bytes > 0
@@ -60,7 +63,7 @@ def test_attention_of_the_real_head_size_has_a_dedicated_kernel(
     wide_bundles: Bundles, rtx: Flavour, capability: str, precision: Precision
 ) -> None:
     bundle = wide_bundles(precision)
-    built = Builder(bundle, rtx, make_target(rtx, capability, ())).build("denoiser", COVERAGE)
+    built = Site(bundle, make_target(rtx, capability, ())).build("denoiser", COVERAGE)
     assert built.manifest.census.attention == {precision.value: 4}, "2 double and 2 single blocks"
     assert built.manifest.census.attention_asked == 4
     (log,) = (PlanStore.of(bundle.path).logs).glob(f"denoiser.{built.manifest.key}.log")
@@ -71,36 +74,65 @@ def test_attention_of_the_real_head_size_has_a_dedicated_kernel(
 
 
 @pytest.mark.parametrize("tasks", [(Task.EDIT,), (Task.GENERATE,)])
-def test_one_task_alone_builds(builder: Callable[..., Builder], tasks: tuple[Task, ...]) -> None:
+def test_one_task_alone_builds(site: Callable[..., Site], tasks: tuple[Task, ...]) -> None:
     coverage = replace(COVERAGE, tasks=tasks)
-    manifest = builder().build("denoiser", coverage).manifest
+    manifest = site().build("denoiser", coverage).manifest
     reference = manifest.ingredients.profile["reference_tokens"]
     assert (reference.min[1] > 0) is (reference.max[1] > 0) is (Task.EDIT in tasks)
 
 
-def test_options_reach_the_compiler(builder: Callable[..., Builder]) -> None:
+def test_options_reach_the_compiler(site: Callable[..., Site]) -> None:
     options = BuildOptions(workspace_bytes=1 << 28, optimization_level=1, max_aux_streams=0, weight_streaming=True)
-    manifest = builder().build("conditioner", replace(COVERAGE, batch=2), options).manifest
+    manifest = site().build("conditioner", replace(COVERAGE, batch=2), options).manifest
     assert manifest.build.options == options
     assert manifest.ingredients.options == options
 
 
-def test_the_second_build_finds_the_first(builder: Callable[..., Builder]) -> None:
-    first = builder().build("clip", COVERAGE)
-    second = builder().build("clip", COVERAGE)
+def test_the_second_build_finds_the_first(site: Callable[..., Site]) -> None:
+    first = site().build("clip", COVERAGE)
+    second = site().build("clip", COVERAGE)
     assert (first.reused, second.reused) == (False, True)
     assert first.manifest == second.manifest
-    again = builder(rebuild=True).build("clip", COVERAGE)
+    again = site(rebuild=True).build("clip", COVERAGE)
     assert not again.reused
     assert again.path == first.path
 
 
-def test_a_damaged_plan_is_built_again(builder: Callable[..., Builder], ada_machine: Machine) -> None:
-    first = builder().build("clip", COVERAGE)
+def test_a_graph_is_read_once_for_a_plan_that_is_built_and_not_for_one_that_is_there(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process; the compiler's own reads it again."""
+    read: list[str] = []
+    original = GraphFile.read.__func__  # pyright: ignore[reportFunctionMemberAccess]
+
+    def counted(cls: type[GraphFile], path: Path) -> GraphFile:
+        read.append(path.stem)
+        return original(cls, path)
+
+    monkeypatch.setattr(GraphFile, "read", classmethod(counted))
+    (first,) = site().build_all(["clip"], COVERAGE)
+    assert read == ["clip"]
+    clip, vae_decoder = site().build_all(["clip", "vae_decoder"], COVERAGE)
+    assert (clip.reused, vae_decoder.reused) == (True, False)
+    assert read == ["clip", "vae_decoder"]
+    first.path.write_bytes(b"damaged")
+    assert not site().build("clip", COVERAGE).reused
+    assert read == ["clip", "vae_decoder", "clip"]
+
+
+def test_planning_writes_nothing(wide_bundle: Bundle, ada: Target) -> None:
+    before = {path: path.stat().st_mtime_ns for path in wide_bundle.path.rglob("*")}
+    planned = plan_build(wide_bundle.path, COMPONENTS, ada, COVERAGE)
+    assert [one.ingredients.component for one in planned] == list(COMPONENTS)
+    assert {path: path.stat().st_mtime_ns for path in wide_bundle.path.rglob("*")} == before
+
+
+def test_a_damaged_plan_is_built_again(site: Callable[..., Site], ada_machine: Machine) -> None:
+    first = site().build("clip", COVERAGE)
     first.path.write_bytes(first.path.read_bytes()[:-1])
-    second = builder().build("clip", COVERAGE)
+    second = site().build("clip", COVERAGE)
     assert not second.reused
-    with builder().store.open("clip", second.manifest.key, ada_machine) as plan:
+    with site().store.open("clip", second.manifest.key, ada_machine) as plan:
         assert len(plan.data) == second.manifest.size_bytes
 
 
@@ -111,20 +143,20 @@ def test_the_manifest_says_what_the_build_took(clip_plan: Built) -> None:
     assert report.weight_bytes > 0
 
 
-def test_weights_that_were_exchanged_are_refused(builder: Callable[..., Builder], wide_bundle: Bundle) -> None:
+def test_weights_that_were_exchanged_are_refused(site: Callable[..., Site], wide_bundle: Bundle) -> None:
     file = wide_bundle.path / wide_bundle.graph("clip").weights[0]
     data = bytearray(file.read_bytes())
     data[-8:] = bytes(8)
     file.unlink()
     file.write_bytes(data)
     with pytest.raises(BundleError, match="holds other weights than were exported"):
-        builder().build("clip", COVERAGE)
+        site().build("clip", COVERAGE)
 
 
 def test_bf16_on_turing_is_refused_before_the_compiler_runs(wide_bundle: Bundle, rtx: Flavour) -> None:
-    builder = Builder(wide_bundle, rtx, make_target(rtx, "sm_75", ()), compile_plan=_never)
+    site = Site(wide_bundle, make_target(rtx, "sm_75", ()), compile_plan=_never)
     with pytest.raises(TargetError, match="sm_75 has no bf16, which starts at sm_80; export with --precision fp16"):
-        builder.build("clip", COVERAGE)
+        site.build("clip", COVERAGE)
 
 
 def test_a_format_that_the_gpu_lacks_is_refused_before_anything_is_built(
@@ -133,24 +165,24 @@ def test_a_format_that_the_gpu_lacks_is_refused_before_anything_is_built(
     """Also if only the last component is in it."""
     fp8 = property(lambda graph: "fp8" if graph.path.stem == "denoiser" else "")
     monkeypatch.setattr(GraphFile, "quantized", fp8)
-    builder = Builder(wide_bundle, rtx, make_target(rtx, "sm_86", ()), compile_plan=_never)
+    site = Site(wide_bundle, make_target(rtx, "sm_86", ()), compile_plan=_never)
     with pytest.raises(TargetError, match="sm_86 has no fp8"):
-        next(builder.build_all(["clip", "denoiser"], COVERAGE))
+        site.build_all(["clip", "denoiser"], COVERAGE)
 
 
-def test_rebuilding_needs_room_for_all(builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebuilding_needs_room_for_all(site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there will be built once more."""
-    builder().build("clip", COVERAGE)
+    site().build("clip", COVERAGE)
     monkeypatch.setattr("kontext_trt.engine.builder.preflight.available_bytes", lambda: 1 << 20)
-    (again,) = builder(_never).build_all(["clip"], COVERAGE)
+    (again,) = site(_never).build_all(["clip"], COVERAGE)
     assert again.reused
     with pytest.raises(BuildError, match="clip will probably not build here"):
-        next(builder(_never, rebuild=True).build_all(["clip"], COVERAGE))
+        site(_never, rebuild=True).build_all(["clip"], COVERAGE)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
 def test_no_time_to_build_is_refused(seconds: float) -> None:
-    with pytest.raises(RequestError, match="a compilation's time must be positive"):
+    with pytest.raises(OptionError, match="a compilation's time must be positive"):
         BuildPolicy(timeout_s=seconds)
 
 
@@ -158,39 +190,39 @@ def test_graphs_for_onnx_runtime_alone_are_refused_before_anything_is_built(wide
     manifest = json.loads((wide_bundle.path / MANIFEST).read_bytes())
     manifest["graphs"]["denoiser"]["operators"] = "onnxruntime"
     (wide_bundle.path / MANIFEST).write_text(json.dumps(manifest))
-    builder = Builder(Bundle.open(wide_bundle.path), rtx, make_target(rtx, "sm_89", ()), compile_plan=_never)
+    site = Site(Bundle.open(wide_bundle.path), make_target(rtx, "sm_89", ()), compile_plan=_never)
     with pytest.raises(
         BuildError, match=r"the denoiser of .* TensorRT does not know; export the checkpoint again with"
     ):
-        next(builder.build_all(["clip", "denoiser"], COVERAGE))
+        site.build_all(["clip", "denoiser"], COVERAGE)
     with pytest.raises(BuildError, match="the denoiser of"):
-        builder.build("denoiser", COVERAGE)
+        site.build("denoiser", COVERAGE)
 
 
-def test_refit_without_a_driver_is_refused_before_the_compiler_runs(builder: Callable[..., Builder]) -> None:
+def test_refit_without_a_driver_is_refused_before_the_compiler_runs(site: Callable[..., Site]) -> None:
     with pytest.raises(BuildError, match=r"compiles on the GPU for refit, and this machine has none"):
-        builder(_never).build("clip", COVERAGE, BuildOptions(refit=Refit.FULL))
+        site(_never).build("clip", COVERAGE, BuildOptions(refit=Refit.FULL))
 
 
 def test_too_little_memory_is_said_before_the_compiler_runs(
-    builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kontext_trt.engine.builder.preflight.available_bytes", lambda: 1 << 20)
     with pytest.raises(BuildError, match=r"clip will probably not build here: memory: about 1\.0 GiB needed, 0\.0 GiB"):
-        builder(_never).build("clip", COVERAGE)
-    assert builder(preflight=False).build("clip", COVERAGE).path.is_file()
+        site(_never).build("clip", COVERAGE)
+    assert site(preflight=False).build("clip", COVERAGE).path.is_file()
 
 
 def test_room_for_all_components_is_checked_before_the_first(
-    builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each plan alone would fit on the disk."""
     usage = SimpleNamespace(free=100 << 20)
     monkeypatch.setattr("kontext_trt.engine.builder.preflight.shutil.disk_usage", lambda folder: usage)
     with pytest.raises(BuildError, match=r"clip, t5 will probably not build here: disk: about 0\.1 GiB needed"):
-        list(builder(_never).build_all(["clip", "t5"], COVERAGE))
-    assert builder().build("clip", COVERAGE).path.is_file()
-    assert len(list(builder().build_all(["clip", "t5"], COVERAGE))) == 2
+        site(_never).build_all(["clip", "t5"], COVERAGE)
+    assert site().build("clip", COVERAGE).path.is_file()
+    assert len(site().build_all(["clip", "t5"], COVERAGE)) == 2
 
 
 def _never(*_: object, **__: object) -> NoReturn:
@@ -198,30 +230,30 @@ def _never(*_: object, **__: object) -> NoReturn:
 
 
 def test_an_engine_wider_than_asked_fails_unless_it_is_allowed(
-    builder: Callable[..., Builder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The real engine is in bf16; that the graph had asked for fp8 is pretended."""
     monkeypatch.setattr("kontext_trt.engine.bundle.graph_file.GraphFile.quantized_products", {"node_linear": "fp8"})
     words = "1 matrix products are astray: node_linear is in bf16, not in fp8"
     with pytest.raises(BuildError, match=f"was built, but not as asked: {words}.*--allow-fallback"):
-        builder().build("t5", COVERAGE)
-    assert list(builder().store.entries()) == []
+        site().build("t5", COVERAGE)
+    assert list(site().store.entries()) == []
     with caplog.at_level(logging.WARNING):
-        kept = builder(allow_fallback=True).build("t5", COVERAGE)
+        kept = site(allow_fallback=True).build("t5", COVERAGE)
     assert kept.manifest.warnings == (words,)
     assert words in caplog.text
 
 
-def test_a_failure_names_kind_words_advice_and_log(builder: Callable[..., Builder]) -> None:
+def test_a_failure_names_kind_words_advice_and_log(site: Callable[..., Site]) -> None:
     failure = Failure(kind=FailureKind.SHAPES, words="the shape range does not fit the graph")
 
     def fail(*_: object, **__: object) -> ProcessResult:
         return ProcessResult(compiled=None, failure=failure, peak_bytes=0)
 
     with pytest.raises(BuildError) as error:
-        builder(fail).build("clip", COVERAGE)
+        site(fail).build("clip", COVERAGE)
     text = str(error.value)
     assert text.startswith("clip for sm_89, tensorrt_rtx 1.7.1.116 could not be built (shape range): the shape range")
     assert "--size 128x128" in text
     assert ".log" in text
-    assert list(builder().store.entries()) == []
+    assert list(site().store.entries()) == []

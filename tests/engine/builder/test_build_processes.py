@@ -24,7 +24,8 @@ from ..conftest import COVERAGE
 
 CHILD = """
 import logging, sys
-from kontext_trt.engine.builder.build import Builder
+from kontext_trt.engine.builder.build import build
+from kontext_trt.engine.builder.plan_build import plan_build
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.flavour import FlavourName, load_flavour
@@ -34,7 +35,8 @@ bundle, component, sizes = Bundle.open(sys.argv[1]), sys.argv[2], eval(sys.argv[
 rtx = load_flavour(FlavourName.TENSORRT_RTX)
 print("ready", flush=True)
 sys.stdin.readline()
-built = Builder(bundle, rtx, make_target(rtx, "sm_89", ())).build(component, Coverage(sizes=sizes, max_steps=8))
+(planned,) = plan_build(bundle, [component], make_target(rtx, "sm_89", ()), Coverage(sizes=sizes, max_steps=8))
+built = build(planned)
 print(built.reused, built.manifest.key, flush=True)
 """
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kontext_trt.engine.plans.census import Census, shortfalls, take_census
-from kontext_trt.engine.plans.layers import Layer, Tensor, layers_from_inspector, layers_from_log, memory_from_log
+from kontext_trt.engine.plans.layers import Layer, LayerTensor, layers_from_inspector, layers_from_log, memory_from_log
 
 
 def _tensor(dims: str, kind: str) -> str:
@@ -77,8 +77,8 @@ def test_a_product_is_as_wide_as_its_wider_operand(
     layer = Layer(
         name="gemm",
         kind="gemm",
-        inputs=tuple(Tensor(number_format=kind, dims=dims) for kind, dims in inputs),
-        constants=tuple(Tensor(number_format=kind, dims=dims) for kind, dims in constants),
+        inputs=tuple(LayerTensor(number_format=kind, dims=dims) for kind, dims in inputs),
+        constants=tuple(LayerTensor(number_format=kind, dims=dims) for kind, dims in constants),
     )
     assert layer.number_format == number_format
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from building import Site
 from simulated_tensorrt import MACHINE, add_plans
 
-from kontext_trt.engine.builder.build import Builder
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.engine.errors import PlanError
@@ -31,8 +31,8 @@ def build(wide_bundle: Bundle, rtx: Flavour) -> Build:
     """Builds CLIP's plan for a capability and gives its key."""
 
     def make(capability: str, max_steps: int = 8) -> str:
-        builder = Builder(wide_bundle, rtx, make_target(rtx, capability, ()))
-        return builder.build("clip", replace(COVERAGE, max_steps=max_steps)).manifest.key
+        site = Site(wide_bundle, make_target(rtx, capability, ()))
+        return site.build("clip", replace(COVERAGE, max_steps=max_steps)).manifest.key
 
     return make
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kontext_trt.engine.errors import RequestError
+from kontext_trt.engine.errors import OptionError
 from kontext_trt.engine.plans.coverage import Coverage, Task
 from kontext_trt.engine.sizes import TRAINED_SIZES
 
@@ -39,7 +39,7 @@ def test_the_common_size_is_the_squarest() -> None:
     ],
 )
 def test_nonsense_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(OptionError, match=message):
         Coverage(**fields)
 
 

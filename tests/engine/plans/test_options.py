@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kontext_trt.engine.errors import BuildError, RequestError
+from kontext_trt.engine.errors import BuildError, OptionError
 from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.plans.options import BuildOptions, Compatibility, Refit, check_options
 
@@ -22,7 +22,7 @@ from kontext_trt.engine.plans.options import BuildOptions, Compatibility, Refit,
     ],
 )
 def test_nonsense_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(OptionError, match=message):
         BuildOptions(**fields)
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from building import Site
 
-from kontext_trt.engine.builder.build import Builder, Built
+from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.prune import prune_store
@@ -20,8 +21,8 @@ from ..conftest import COVERAGE
 
 
 @pytest.fixture
-def built(builder: Callable[..., Builder]) -> Built:
-    return builder().build("clip", COVERAGE)
+def built(site: Callable[..., Site]) -> Built:
+    return site().build("clip", COVERAGE)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kontext_trt.engine.errors import RequestError, TargetError
+from kontext_trt.engine.errors import OptionError, TargetError
 from kontext_trt.engine.flavour import Flavour, FlavourName
 from kontext_trt.engine.plans.targets import check_formats, choose_flavour, make_target, parse_gpu
 from kontext_trt.engine.system.gpus import Gpu
@@ -121,5 +121,5 @@ def test_the_flavour_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch)
     assert choose_flavour("tensorrt_rtx", "sm_90", [HOPPER]) is FlavourName.TENSORRT_RTX
     monkeypatch.setattr("kontext_trt.engine.plans.targets.installed_flavours", lambda: both[1:])
     assert choose_flavour("auto", "sm_90", [HOPPER]) is FlavourName.TENSORRT_RTX
-    with pytest.raises(RequestError, match="flavour must be one of auto, tensorrt, tensorrt_rtx, not 'trt'"):
+    with pytest.raises(OptionError, match="flavour must be one of auto, tensorrt, tensorrt_rtx, not 'trt'"):
         choose_flavour("trt", "sm_90", ())

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from building import Site
 from safetensors.torch import load_file
 from single_files import write_models_folder
 
 from kontext_trt import Bundle, Kontext, QuantizationError
-from kontext_trt.engine.builder.build import Builder
 from kontext_trt.engine.components import Precision
 from kontext_trt.engine.flavour import FlavourName, load_flavour
 from kontext_trt.engine.plans.coverage import Coverage
@@ -110,7 +110,7 @@ def test_the_compiler_takes_both(stored: Bundle, requantized: Bundle) -> None:
     """As stored, products are in the graph's own type over FP8 weights; quantized, in FP8."""
     rtx, coverage = load_flavour(FlavourName.TENSORRT_RTX), Coverage(sizes=((96, 192), (128, 128)), max_steps=8)
     for bundle, formats in ((stored, {"fp32"}), (requantized, {"fp32", "fp8"})):
-        census = Builder(bundle, rtx, make_target(rtx, "sm_89", ())).build("denoiser", coverage).manifest.census
+        census = Site(bundle, make_target(rtx, "sm_89", ())).build("denoiser", coverage).manifest.census
         assert set(census.gemms) == formats
         assert census.strays == ()
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from building import Site
 
 from kontext_trt import Bundle, TargetError
-from kontext_trt.engine.builder.build import Builder, BuildPolicy
 from kontext_trt.engine.components import Precision
 from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
 from kontext_trt.engine.plans.coverage import Coverage
@@ -26,7 +26,7 @@ def rtx() -> Flavour:
 
 
 def build(bundle: Bundle, rtx: Flavour, capability: str, component: str = "denoiser"):
-    return Builder(bundle, rtx, make_target(rtx, capability, ()), policy=BuildPolicy()).build(component, COVERAGE)
+    return Site(bundle, make_target(rtx, capability, ())).build(component, COVERAGE)
 
 
 @pytest.mark.parametrize(

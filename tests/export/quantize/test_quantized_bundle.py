@@ -181,8 +181,11 @@ class TestBundles:
 
 class TestRefusals:
     def test_without_ranges(self, bundle: Bundle, calibration: Calibration, tmp_path: Path) -> None:
-        with pytest.raises(QuantizationError, match=r"no range for .*; calibrate this model .* or --keep"):
+        with pytest.raises(QuantizationError, match="the recipe fp8 needs the ranges of activations: --calibration"):
             quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8"))
+        empty = replace(calibration, observations={})
+        with pytest.raises(QuantizationError, match=r"no range for .*; calibrate this model .* or --keep"):
+            quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8"), empty)
 
     def test_a_range_of_zero(self, bundle: Bundle, calibration: Calibration, tmp_path: Path) -> None:
         name = "single_transformer_blocks.0.proj_out"

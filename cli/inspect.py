@@ -1,8 +1,7 @@
-"""Commands that look: `inspect` and `doctor`."""
+"""The command `inspect`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,14 +11,13 @@ from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
 from ..engine.errors import BundleError
 from ..engine.plans.store import PlanStore
-from ..engine.plans.targets import capability_of
-from ..engine.system.doctor import diagnose
-from .build import show_plans
-from .terminal import JsonOption, notes, print_json, progress_bars, screen
+from .options import BundleArgument, JsonOption
+from .plans import show_plans
+from .terminal import notes, print_json, progress_bars, screen
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="A bundle.", show_default=False)],
+    bundle: BundleArgument,
     verify: Annotated[bool, typer.Option(help="Also sample every tensor of the weights.")] = False,
     full: Annotated[bool, typer.Option(help="Also read every byte of weights exported with --hash-weights.")] = False,
     json: JsonOption = False,
@@ -74,22 +72,3 @@ def _show(bundle: Bundle) -> None:
     screen.print(f"sizes {sizes_text}")
     screen.print(f"from {manifest.source} by {manifest.producer}, {manifest.created}")
     screen.print(f"fingerprint {bundle.fingerprint}")
-
-
-def doctor(json: JsonOption = False) -> None:
-    """Show versions and GPUs, what is missing, and the command that mends it."""
-    report = diagnose()
-    if json:
-        print_json(report)
-        return
-    screen.print(f"Python {report.python} on {report.platform}")
-    for gpu in report.gpus:
-        screen.print(f"GPU {gpu.index}: {gpu.name}, {human_bytes(gpu.memory_bytes)}, {capability_of(gpu)}")
-    if not report.gpus:
-        screen.print(f"no GPU: {report.no_gpu_reason}")
-    for part in report.parts:
-        mark = "yes" if part.usable else "no "
-        packages = ", ".join(f"{name} {version or 'missing'}" for name, version in part.packages.items())
-        screen.print(f"{mark} {part.name}: {packages}")
-        if not part.usable:
-            screen.print(f"    {part.command}")

@@ -1,0 +1,95 @@
+"""The commands `calibrate` and `calibration show | diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..engine.byte_sizes import human_bytes
+from ..export.environment import quiet_libraries, require_quantize
+from .options import JsonOption, UnquantizedArgument, spread
+from .quantize import PercentileOption, TorchOptions
+from .terminal import print_json, progress_bars, screen
+
+calibration = typer.Typer(help="Look at calibrations.", no_args_is_help=True)
+
+
+@spread
+def calibrate(
+    bundle: UnquantizedArgument,
+    samples: Annotated[
+        Path, typer.Argument(help="A folder of pictures with a .csv or .txt file of instructions.", show_default=False)
+    ],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: BUNDLE.calibration.json.")] = None,
+    seed: Annotated[int, typer.Option(help="The first sample's seed; the next have the next.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Run only so many samples.")] = None,
+    torch: TorchOptions,
+    json: JsonOption = False,
+) -> None:
+    """See how large activations get: run a bundle on samples, with torch. An interrupted run is continued."""
+    require_quantize()
+    quiet_libraries()
+    from ..export.quantize.calibrate import CalibrationOptions, calibrate_bundle
+    from ..export.quantize.quantize_bundle import default_artefact
+
+    artefact = out or default_artefact(bundle)
+    options = CalibrationOptions(steps=torch.steps, seed=seed, device=torch.device, limit=limit)
+    with progress_bars() as bars:
+        made = calibrate_bundle(bundle, samples, artefact, options, bars)
+    if json:
+        print_json({"path": artefact, "sha256": made.sha256, "samples": len(made.samples), "skipped": made.skipped})
+        return
+    skipped = f", {len(made.skipped)} skipped" if made.skipped else ""
+    screen.print(
+        f"{artefact}: {len(made.observations)} activations over {len(made.samples)} samples{skipped}, "
+        f"{human_bytes(artefact.stat().st_size)}"
+    )
+
+
+@calibration.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="A calibration.", show_default=False)], json: JsonOption = False
+) -> None:
+    """Show what was seen of each activation."""
+    from ..export.quantize.calibration import PERCENTILES, Calibration
+
+    opened = Calibration.open(file)
+    rows = {
+        name: {"amax": one.amax, **{f"p{percent:g}": one.percentile(percent) for percent in PERCENTILES}}
+        | {"tensors": one.tensors, "values": one.values}
+        for name, one in opened.observations.items()
+    }
+    if json:
+        print_json({"sha256": opened.sha256, "complete": opened.complete, "activations": rows})
+        return
+    table = Table("activation", *next(iter(rows.values()), {}), box=None)
+    for name, row in rows.items():
+        table.add_row(name, *(f"{value:.4g}" if isinstance(value, float) else f"{value:,}" for value in row.values()))
+    screen.print(table)
+    state = "" if opened.complete else ", interrupted"
+    screen.print(f"{len(opened.samples)} samples of {opened.steps} steps, {len(opened.skipped)} skipped{state}")
+
+
+@calibration.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="A calibration.", show_default=False)],
+    after: Annotated[Path, typer.Argument(help="Another.", show_default=False)],
+    percentile: PercentileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show which ranges differ between two calibrations, the largest change first."""
+    from ..export.quantize.calibration import Calibration, differences
+
+    changes = list(differences(Calibration.open(before), Calibration.open(after), percentile))
+    if json:
+        print_json(changes)
+        return
+    table = Table("activation", "before", "after", "times", box=None)
+    for change in changes:
+        values = ("-" if value is None else f"{value:.4g}" for value in (change.before, change.after))
+        table.add_row(change.name, *values, f"{change.ratio:.3f}")
+    screen.print(table if changes else "no range differs")

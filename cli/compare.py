@@ -1,0 +1,66 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..engine.bundle.bundle import Bundle
+from ..engine.errors import OptionError
+from ..engine.sizes import parse_size
+from ..export.environment import quiet_libraries, require_export
+from .options import JsonOption, spread
+from .quantize import TorchOptions
+from .terminal import print_json, progress_bars, screen
+
+
+@spread
+def compare(
+    reference: Annotated[Path, typer.Argument(help="The bundle that is not quantized.", show_default=False)],
+    other: Annotated[Path, typer.Argument(help="The quantized one.", show_default=False)],
+    *,
+    image: Annotated[list[Path] | None, typer.Option("--image", "-i", help="Pictures to edit.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="One a picture, or one for all.")] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="The first request's; the next have the next.")] = 0,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output.")] = None,
+    layers: Annotated[bool, typer.Option(help="Look at each layer alone: a run of the denoiser a layer.")] = True,
+    budget: Annotated[float | None, typer.Option(help="Find what to keep for this SQNR of the prediction, dB.")] = None,
+    worst: Annotated[int, typer.Option(help="How many layers to show.")] = 10,
+    torch: TorchOptions,
+    json: JsonOption = False,
+) -> None:
+    """Say what quantization costs: pictures, latents, blocks, layers. The report is written into the second bundle."""
+    require_export()
+    quiet_libraries()
+    from ..benchmarks.quality.compare import CompareOptions, compare_bundles
+    from ..benchmarks.quality.probe import CompareCase
+    from ..benchmarks.quality.report import tables
+
+    chosen = None if size is None else parse_size(size)
+    images: list[Path | None] = list(image) if image else [None]
+    cases = [
+        CompareCase(prompt=words, seed=number, image=picture, size=chosen)
+        for number, (picture, words) in enumerate(_pairs(images, prompt or ["make it a watercolour"]), seed)
+    ]
+    options = CompareOptions(steps=torch.steps, device=torch.device, layers=layers, budget_db=budget)
+    with progress_bars() as bars:
+        made, folder = compare_bundles(Bundle.open(reference), Bundle.open(other), cases, options, bars)
+    if json:
+        print_json({"folder": folder, "comparison": made})
+        return
+    for table in tables(made, worst):
+        screen.print(table)
+    if made.budget_db is not None:
+        flags = " ".join(f"--keep '{name}'" for name in made.keep)
+        screen.print(f"for {made.budget_db:g} dB keep {len(made.keep)} of {len(made.layers)} layers: {flags}")
+    screen.print(f"{folder}: comparison.json, errors.png and {len(made.cases)} pictures side by side")
+
+
+def _pairs(images: Sequence[Path | None], prompts: Sequence[str]) -> list[tuple[Path | None, str]]:
+    if 1 not in (len(images), len(prompts)) and len(images) != len(prompts):
+        raise OptionError(f"{len(images)} pictures and {len(prompts)} prompts: give one for all, or one for each")
+    count = max(len(images), len(prompts))
+    return [(images[index % len(images)], prompts[index % len(prompts)]) for index in range(count)]

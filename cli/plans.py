@@ -1,0 +1,105 @@
+"""The commands `plans list | verify | prune`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..engine.bundle.bundle import Bundle
+from ..engine.byte_sizes import human_bytes
+from ..engine.errors import PlanError
+from ..engine.plans.prune import prune_store
+from ..engine.plans.store import Entry, PlanStore
+from .options import BundleArgument, JsonOption
+from .terminal import print_json, progress_bars, screen
+
+plans = typer.Typer(help="List, check and remove a bundle's plans.", no_args_is_help=True)
+StoreOption = Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")]
+TrustOption = Annotated[bool, typer.Option(help="Open plans that are not the bundle's own; they are executable code.")]
+
+
+@plans.command("list")
+def list_plans(
+    bundle: BundleArgument,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what plans there are: for which target, how large, and what the compiler made of each graph."""
+    entries = list(_store(bundle, store).entries())
+    if json:
+        print_json(entries)
+        return
+    show_plans(entries)
+
+
+@plans.command()
+def verify(
+    bundle: BundleArgument,
+    store: StoreOption = None,
+    trust: TrustOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Read every byte of every plan and compare it with its manifest. Exit code 1 if any is not sound."""
+    opened = _store(bundle, store, trust=trust)
+    entries = list(opened.entries())
+    with progress_bars() as bars:
+        bars.start("reading plans", sum(entry.path.stat().st_size for entry in entries))
+        problems = [problem for entry in entries for problem in opened.problems(entry, bars.advance)]
+    if json:
+        print_json({"plans": len(entries), "problems": problems})
+    elif not problems:
+        screen.print(f"{len(entries)} plans, all sound")
+    if problems:
+        raise PlanError("; ".join(problems))
+
+
+@plans.command()
+def prune(
+    bundle: BundleArgument,
+    everything: Annotated[bool, typer.Option("--all", help="Also plans that are sound.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be removed.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Remove unfinished, damaged and outdated plans. One that is in use is kept."""
+    opened = Bundle.open(bundle)
+    done = prune_store(PlanStore.of(opened.path), opened, everything=everything, dry_run=dry_run)
+    if json:
+        print_json(done)
+        return
+    for removal in done:
+        verb = "kept, in use:" if removal.in_use else "would remove" if dry_run else "removed"
+        screen.print(f"{verb} {removal.path} ({removal.reason})")
+    freed = sum(removal.size_bytes for removal in done if not removal.in_use)
+    screen.print(f"{human_bytes(freed)} {'would be ' if dry_run else ''}freed")
+
+
+def show_plans(entries: Sequence[Entry]) -> None:
+    """Print a paragraph per plan."""
+    if not entries:
+        screen.print("no plans; build them with: kontext-trt build BUNDLE --gpu current")
+    for entry in entries:
+        if entry.manifest is None:
+            screen.print(f"{entry.component}: {entry.problem}")
+            continue
+        plan, census = entry.manifest, entry.manifest.census
+        memory = f"weights {human_bytes(census.weight_bytes)}, activations {human_bytes(census.activation_bytes)}"
+        for line in (
+            f"{entry.component} {plan.ingredients.precision.value} for {plan.ingredients.target}, "
+            f"{human_bytes(plan.size_bytes)}, key {plan.key}",
+            f"    covers {plan.ingredients.coverage.describe()}; {plan.ingredients.options.describe()}",
+            f"    {census.describe()}; {memory}, inputs and outputs {human_bytes(census.io_bytes)}",
+            f"    built in {plan.build.seconds:.1f} s with {human_bytes(plan.build.peak_bytes)}, {plan.created}"
+            + ("" if plan.build.options == plan.ingredients.options else f"; with {plan.build.options.describe()}"),
+            *(f"    warning: {warning}" for warning in plan.warnings),
+        ):
+            screen.print(line)
+
+
+def _store(bundle: Path, folder: Path | None, *, trust: bool = False) -> PlanStore:
+    path = Bundle.open(bundle).path
+    if folder is not None and not folder.is_dir():
+        raise PlanError(f"there is no store at {folder}")
+    return PlanStore.of(path, trust=trust) if folder is None else PlanStore(bundle=path, folder=folder, trust=trust)

@@ -1,0 +1,136 @@
+"""The first phase of a build: what is to be built, and whether it can be. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..bundle.bundle import Bundle
+from ..bundle.graph_file import GraphFile
+from ..components import COMPONENTS
+from ..errors import BuildError, OptionError
+from ..flavour import Flavour, FlavourName, load_flavour
+from ..plans.coverage import Coverage
+from ..plans.ingredients import Ingredients, plan_ingredients
+from ..plans.options import BuildOptions, check_options
+from ..plans.store import PlanStore
+from ..plans.targets import Target, capability_of, check_formats
+from ..system.gpus import Gpu
+from .preflight import Estimate, check_operators, estimate, lacks, measure, together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPolicy:
+    """How a build goes about it. None of this changes a plan's key.
+
+    Args:
+        rebuild: build even if the store has the plan.
+        allow_fallback: keep an engine that is not in the precision asked for; its manifest says what it lacks.
+        preflight: refuse to start where memory or disk will probably not suffice.
+        timing_cache: use and extend the bundle's timing cache (TensorRT only).
+        timeout_s: end a compilation after so many seconds.
+    """
+
+    rebuild: bool = False
+    allow_fallback: bool = False
+    preflight: bool = True
+    timing_cache: bool = True
+    timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise OptionError(f"a compilation's time must be positive, not {self.timeout_s} s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBuild:
+    """One component's build, checked: what `build` takes.
+
+    `graph` is None where the store has a file under the key, which is taken if it turns out to be sound. `gpu` is this
+    machine's of the target's capability, None without one.
+    """
+
+    bundle: Bundle
+    flavour: Flavour
+    ingredients: Ingredients
+    graph: GraphFile | None
+    policy: BuildPolicy
+    gpu: Gpu | None
+
+    @property
+    def store(self) -> PlanStore:
+        return PlanStore.of(self.bundle.path)
+
+    @property
+    def plan(self) -> Path:
+        """Where the plan lies, or will lie."""
+        return self.store.path(self.ingredients.component, self.ingredients.key)
+
+
+def plan_build(
+    bundle: Bundle | Path | str,
+    components: Iterable[str],
+    target: Target,
+    coverage: Coverage,
+    options: BuildOptions | None = None,
+    *,
+    gpus: Sequence[Gpu] = (),
+    policy: BuildPolicy | None = None,
+) -> tuple[PlannedBuild, ...]:
+    """Check all that can be checked before a compiler runs, and say what `build` is to do. `gpus` are this machine's.
+
+    Raises TargetError if the GPU lacks a number type, BuildError if a graph is for ONNX Runtime alone, the library does
+    not have an option, or memory or disk will not suffice for all that is missing in the store.
+    """
+    bundle, policy, names = Bundle.of(bundle), policy or BuildPolicy(), list(components)
+    flavour = load_flavour(FlavourName(target.flavour))
+    check_operators(bundle, names)
+    check_options(options or BuildOptions(), flavour, has_driver=bool(gpus))
+    gpu = next((gpu for gpu in gpus if capability_of(gpu) == target.capability), None)
+    store, planned = PlanStore.of(bundle.path), []
+    for name in names:
+        ingredients = plan_ingredients(bundle, name, target, coverage, options)
+        there = not policy.rebuild and store.path(name, ingredients.key).is_file()
+        graph = None if there else read_graph(bundle, ingredients)
+        planned.append(
+            PlannedBuild(bundle=bundle, flavour=flavour, ingredients=ingredients, graph=graph, policy=policy, gpu=gpu)
+        )
+    check_room(planned)
+    return tuple(planned)
+
+
+def read_graph(bundle: Bundle, ingredients: Ingredients) -> GraphFile:
+    """The component's graph. Raises TargetError if the target's GPU lacks a number type that it has."""
+    graph = GraphFile.read(bundle.graph_path(COMPONENTS[ingredients.component]))
+    formats = filter(None, (ingredients.precision.value, graph.quantized))
+    check_formats(ingredients.target.capability, formats)
+    return graph
+
+
+def check_room(planned: Iterable[PlannedBuild]) -> None:
+    """Raise BuildError if memory or disk will probably not suffice for all plans that are not in the store, one after
+    another. Those whose policy wants no such check do not count."""
+    wanted = [one for one in planned if one.graph is not None and one.policy.preflight]
+    if not wanted:
+        return
+    needed = together([_estimate(one) for one in wanted])
+    places = {(one.flavour.name, one.gpu): one for one in wanted}.values()
+    missing = dict.fromkeys(
+        words for one in places for words in lacks(needed, measure(one.store.folder, one.flavour, one.gpu))
+    )
+    if missing:
+        names = ", ".join(dict.fromkeys(one.ingredients.component for one in wanted))
+        raise BuildError(
+            f"{names} will probably not build here: {'; '.join(missing)}. Try all the same with --no-preflight"
+        )
+
+
+def _estimate(one: PlannedBuild) -> Estimate:
+    record = one.bundle.graph(one.ingredients.component)
+    return estimate(
+        record.weight_bytes,
+        one.flavour,
+        one.ingredients.options.workspace_bytes,
+        nvfp4=record.quantization is not None and "nvfp4" in record.quantization.products,
+    )

@@ -1,0 +1,75 @@
+"""Makes a quantized bundle from a checkpoint in one go."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from ..engine.bundle.bundle import Bundle
+from ..engine.components import Operators
+from ..engine.errors import QuantizationError
+from ..engine.progress import Progress
+from .checkpoint import Checkpoint, CheckpointFiles
+from .emulate.torch_device import TorchDevice
+from .export import ExportOptions, as_checkpoint, export_bundle
+from .graphs.recipes import Recipe
+from .quantize.calibration import Calibration
+from .quantize.quantize_bundle import check_possible, default_artefact, quantize_bundle
+
+
+def export_quantized(
+    checkpoint: Checkpoint | Path | str,
+    path: Path | str,
+    recipe: Recipe,
+    options: ExportOptions | None = None,
+    *,
+    files: CheckpointFiles | None = None,
+    calibration: Calibration | Path | str | None = None,
+    steps: int | None = None,
+    device: TorchDevice = TorchDevice.AUTO,
+    artefact: Path | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export a checkpoint, quantize what comes of it, and open that; the bundle between them is gone at the end.
+
+    Args:
+        checkpoint: A checkpoint, or its path, as for `export_bundle`.
+        path: The folder to make.
+        recipe: What is quantized, and how.
+        options: How the checkpoint is exported, and whether a bundle at `path` is replaced.
+        files: Where those parts of a checkpoint at a path lie that are elsewhere.
+        calibration: A calibration, the file of one, or a folder of samples, as for `quantize_bundle`.
+        steps: The steps of a calibration sample, None for the model's number.
+        device: Where torch calibrates.
+        artefact: The file that a calibration on a folder is kept in; None for one beside `path`.
+        progress: What is told of the work.
+
+    Returns:
+        The opened bundle.
+
+    Raises:
+        CheckpointError, ExportError: The checkpoint cannot be exported.
+        QuantizationError: The recipe cannot be applied to it, or `path` is taken.
+    """
+    path, options = Path(path), options or ExportOptions()
+    opened = as_checkpoint(checkpoint, files)
+    if options.operators is Operators.ONNXRUNTIME:
+        raise QuantizationError("graphs of --operators onnxruntime are not quantized; leave it out, or --precision")
+    check_possible(path, recipe, calibration, overwrite=options.overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        whole = export_bundle(
+            opened, Path(folder) / "unquantized", replace(options, overwrite=False), progress=progress
+        )
+        return quantize_bundle(
+            whole,
+            path,
+            recipe,
+            calibration,
+            overwrite=options.overwrite,
+            steps=steps,
+            device=device,
+            artefact=artefact or default_artefact(path),
+            progress=progress,
+        )

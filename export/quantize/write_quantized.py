@@ -1,0 +1,171 @@
+"""Writes a quantized bundle from a bundle: what the recipe changes is written anew, everything else is shared."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor
+
+from ...engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
+from ...engine.bundle.graph_file import GraphFile
+from ...engine.bundle.manifest import GraphRecord, QuantizationRecord, WeightsRecord
+from ...engine.errors import QuantizationError
+from ...engine.number_types import ONNX
+from ...engine.progress import Progress
+from ...engine.system.files import free_path, share_file
+from ...version import __version__
+from ..checkpoint.views import View
+from ..export import attach_weights, file_record, weights_record
+from ..graphs.linears import LinearNodes, find_attention, find_linears
+from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
+from ..graphs.quantizer import GraphQuantizer
+from ..graphs.recipes import CALIBRATED, Fp8Weights, Recipe
+from ..graphs.stored_fp8 import AS_STORED
+from ..graphs.weights import Placed, write_tensors
+from .calibration import Calibration
+
+CALIBRATION = "calibration.json"
+"""The name in the bundle of the calibration that it was quantized with."""
+
+
+class QuantizedBundleWriter:
+    """Writes one quantized bundle, step by step, and keeps what it has written so far."""
+
+    def __init__(
+        self, bundle: Bundle, folder: Path, recipe: Recipe, calibration: Calibration | None, progress: Progress
+    ) -> None:
+        self.bundle, self.folder, self.recipe, self.progress = bundle, folder, recipe, progress
+        self.calibration = calibration
+        self.ranges = calibration.ranges(recipe.percentile) if calibration else {}
+
+    def write(self) -> None:
+        manifest = self.bundle.manifest
+        graphs = dict(manifest.graphs)
+        unchanged = [record for record in manifest.files if record.path not in self._changed_graphs]
+        for record in unchanged:
+            self._share(record.path)
+        weights = [self._share_weights(record) for record in manifest.weights]
+        for component in self.recipe.components:
+            graphs[component], written = self._component(component)
+            weights.append(weights_record(written, "quantized"))
+        files = [*unchanged, *(file_record(self.folder, path) for path in self._changed_graphs)]
+        if self.calibration is not None:
+            self.calibration.save(self.folder / CALIBRATION)
+            files = [record for record in files if record.path != CALIBRATION]
+            files.append(file_record(self.folder, CALIBRATION))
+        made = replace(
+            manifest,
+            producer=f"kontext-trt {__version__}",
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            graphs=graphs,
+            files=tuple(files),
+            weights=tuple(weights),
+        )
+        (self.folder / MANIFEST).write_bytes(made.to_json())
+
+    @property
+    def _changed_graphs(self) -> list[str]:
+        return [self.bundle.graph(component).path for component in self.recipe.components]
+
+    def _share(self, path: str) -> str:
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        return share_file(self.bundle.path / path, self.folder / path)
+
+    def _share_weights(self, record: WeightsRecord) -> WeightsRecord:
+        how = self._share(record.path)
+        return record if record.origin == "converted" else replace(record, origin=how)
+
+    def _component(self, component: str) -> tuple[GraphRecord, Path]:
+        record = self.bundle.graph(component)
+        if record.quantization is not None and record.quantization.recipe != AS_STORED:
+            raise QuantizationError(
+                f"{component} of {self.bundle.path} is quantized already ({record.quantization.recipe}); quantize the "
+                "bundle that it was made from"
+            )
+        model = ir.load(self.bundle.graph_path(component))
+        layers = self._edit(component, record, model)
+        file = free_path(self.folder / WEIGHTS / f"{component}.{self.recipe.name}.safetensors")
+        placed = self._write_weights(component, layers, file)
+        graph = self.folder / record.path
+        attach_weights(model, placed, graph.parent)
+        ir.save(model, graph)
+        return self._record(record, graph, layers), file
+
+    def _edit(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
+        """Put the recipe into the graph and return the layers whose weights are to be written."""
+        quantizer = GraphQuantizer(model, record.precision, self.ranges)
+        linears = find_linears(model)
+        attentions = find_attention(model, linears)
+        if self.recipe.fp8_attention and component == CALIBRATED.name and not attentions:
+            raise QuantizationError(
+                f"{self.bundle.path} has its attention decomposed, and this recipe needs it as one operator; export "
+                "the checkpoint with --operators single"
+            )
+        layers: list[QuantizedLayer] = []
+        for name, linear in linears.items():
+            chosen = self.recipe.format_of(component, name)
+            if chosen is not None:
+                layers.append(
+                    QuantizedLayer(
+                        name=name,
+                        view=_view(linear),
+                        format=chosen,
+                        dtype=record.precision.number.safetensors,
+                        scale_dtype=quantizer.scale_precision.number.safetensors,
+                    )
+                )
+                quantizer.quantize(linear, chosen)
+        for name, attention in attentions.items():
+            if self.recipe.attention_is_fp8(component, name):
+                quantizer.quantize_attention(attention)
+        RemoveUnusedNodesPass()(model)
+        return layers
+
+    def _write_weights(self, component: str, layers: Sequence[QuantizedLayer], file: Path) -> dict[str, Placed]:
+        specs = {f"{layer.name}.{part}": spec for layer in layers for part, spec in layer.specs().items()}
+        self.progress.start(f"quantizing {component}", sum(spec.size_bytes for spec in specs.values()))
+
+        def pieces() -> Iterator[tuple[str, Tensor]]:
+            for layer in layers:
+                for part, values in quantize_layer(layer):
+                    yield f"{layer.name}.{part}", values
+
+        return write_tensors(file, specs, pieces(), self.progress.advance)
+
+    def _record(self, record: GraphRecord, graph: Path, layers: Sequence[QuantizedLayer]) -> GraphRecord:
+        read = GraphFile.read(graph)
+        products = Counter(read.quantized_products.values())
+        products["fp8_weights"] = sum(isinstance(layer.format, Fp8Weights) for layer in layers)
+        places = read.weights.values()
+        return replace(
+            record,
+            weight_bytes=sum(place.size_bytes for place in places),
+            weights=tuple(sorted({f"{WEIGHTS}/{place.file.name}" for place in places})),
+            quantization=QuantizationRecord(
+                recipe=self.recipe.name,
+                recipe_sha256=self.recipe.sha256,
+                calibration_sha256=self.calibration.sha256 if self.calibration else "",
+                products={name: count for name, count in sorted(products.items()) if count},
+                kept=self.recipe.keep,
+            ),
+        )
+
+
+def _view(linear: LinearNodes) -> View:
+    """Return where a layer's weight lies."""
+    tensor = linear.weight.const_value
+    assert isinstance(tensor, ir.ExternalTensor)
+    scale = linear.stored_scale.const_value if linear.stored_scale is not None else None
+    return View(
+        path=Path(tensor.path),
+        dtype=ONNX[tensor.dtype.name].safetensors,
+        shape=tuple(tensor.shape.numpy()),
+        offset=tensor.offset or 0,
+        scale=None if scale is None else float(scale.numpy()),
+    )

@@ -1,0 +1,45 @@
+"""Keys of plans: what is built today must be found tomorrow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kontext_trt.engine.components import Precision
+from kontext_trt.engine.plans.coverage import Coverage
+from kontext_trt.engine.plans.ingredients import Ingredients, WeightsFingerprint
+from kontext_trt.engine.plans.options import BuildOptions
+from kontext_trt.engine.plans.profiles import ShapeRange
+from kontext_trt.engine.plans.targets import Target
+
+CLIP = Ingredients(
+    component="clip",
+    precision=Precision.BF16,
+    graph_sha256="1f" * 32,
+    weights=(WeightsFingerprint(size_bytes=1234, sample_sha256="2e" * 32),),
+    recipe_sha256="",
+    target=Target(flavour="tensorrt_rtx", version="1.7.1.116", capability="sm_89"),
+    coverage=Coverage(sizes=((1024, 1024), (672, 1568)), batch=2),
+    profile={"input_ids": ShapeRange(min=(1, 77), opt=(1, 77), max=(1, 77))},
+    options=BuildOptions(workspace_bytes=1 << 28, optimization_level=4),
+)
+
+
+def test_a_key_never_changes() -> None:
+    """Another value here means that every plan that users have is built again: count `REVISION` up instead."""
+    assert CLIP.key == "d4ac5e02eac260baa72f986b08aae7e2"
+
+
+def test_every_ingredient_is_part_of_the_key() -> None:
+    others = (
+        replace(CLIP, component="t5"),
+        replace(CLIP, precision=Precision.FP16),
+        replace(CLIP, graph_sha256="00" * 32),
+        replace(CLIP, weights=()),
+        replace(CLIP, recipe_sha256="3d" * 32),
+        replace(CLIP, target=replace(CLIP.target, version="1.8")),
+        replace(CLIP, coverage=replace(CLIP.coverage, batch=1)),
+        replace(CLIP, profile={}),
+        replace(CLIP, options=BuildOptions()),
+        replace(CLIP, revision=2),
+    )
+    assert len({one.key for one in (CLIP, *others)}) == len(others) + 1
