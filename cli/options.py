@@ -27,10 +27,10 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
-        kind: Any = parameter.annotation
-        if is_dataclass(kind):
-            groups[parameter.name] = kind
-            parameters += _parameters(kind)
+        if is_dataclass(parameter.annotation):
+            group: Any = parameter.annotation
+            groups[parameter.name] = group
+            parameters += _parameters(group)
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
