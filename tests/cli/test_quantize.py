@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import LINKS
 from typer.testing import CliRunner
 
 from kontext_trt.cli.app import app
 from kontext_trt.engine.errors import KontextError
 from kontext_trt.export.quantize.calibration import Calibration
-
-LINKS = str(Path(__file__).parents[3] / ".links")
 
 
 def invoke(*arguments: object) -> str:

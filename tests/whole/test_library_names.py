@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import pytest
-
 from kontext_trt.engine import flavour as package
-from kontext_trt.engine.errors import MissingDependencyError
-from kontext_trt.engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
+from kontext_trt.engine.flavour import Flavour
 
 ENGINE = Path(package.__file__).parents[1]
 # public names of the classes that we use, by version, as the real bindings have them
@@ -106,21 +102,3 @@ def test_only_the_flavour_folder_imports_a_library() -> None:
             if isinstance(node, ast.ImportFrom):
                 imported.append(node.module or "")
             assert not {"tensorrt", "tensorrt_rtx"} & {name.partition(".")[0] for name in imported}, file.name
-
-
-def test_a_missing_library_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(
-        MissingDependencyError, match=r"tensorrt is not installed .*pip install 'kontext-trt\[tensorrt\]'"
-    ):
-        load_flavour(FlavourName.TENSORRT)
-
-
-def test_what_is_installed_is_seen_without_an_import() -> None:
-    assert FlavourName.TENSORRT_RTX in installed_flavours()
-
-
-def test_the_version_is_exact(rtx: Flavour) -> None:
-    assert rtx.version.count(".") == 3
-    assert rtx.ahead_of_time
-    assert rtx.weights_by_pointer

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
+from compiler_fixtures import COVERAGE
 
 from kontext_trt.engine.builder.build import Builder, BuildPolicy, Built
 from kontext_trt.engine.builder.compile_process import ProcessResult
@@ -24,8 +25,6 @@ from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.options import BuildOptions, Refit
 from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.engine.plans.targets import make_target
-
-from ..conftest import COVERAGE
 
 Bundles = Callable[[Precision], Bundle]
 TARGETS = ("sm_86", "sm_89", "sm_120", "portable")

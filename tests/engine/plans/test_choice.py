@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from compiler_fixtures import COVERAGE
 from simulated_tensorrt import MACHINE, add_plans
 
 from kontext_trt.engine.builder.build import Builder
@@ -19,8 +20,6 @@ from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.options import BuildOptions, Refit
 from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.engine.plans.targets import make_target
-
-from ..conftest import COVERAGE
 
 Build = Callable[..., str]
 LATER = "2026-11-22T00:00:00Z"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from compiler_fixtures import COVERAGE
 
 from kontext_trt.engine.builder.build import Builder, Built
 from kontext_trt.engine.bundle.bundle import Bundle
@@ -15,8 +16,6 @@ from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.prune import prune_store
 from kontext_trt.engine.plans.store import LOCKS, PlanStore
 from kontext_trt.engine.system.locks import exclusive
-
-from ..conftest import COVERAGE
 
 
 @pytest.fixture
