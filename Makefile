@@ -7,8 +7,10 @@ SETUP := $(VENV)/.ready
 GPU_EXTRAS ?= gpu
 GPU_VENV := .venv-$(GPU_EXTRAS)
 GPU_SETUP := $(GPU_VENV)/.ready
+# a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
+PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: setup demo test test-gpu lint types wheel clean
+.PHONY: setup demo test check check-slow test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -26,7 +28,13 @@ demo: $(SETUP)
 
 # on a CPU, also where there is a GPU
 test: lint types
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
+
+# what takes longer: whole tables of which the tests take a tenth
+check: check-slow
+
+check-slow: $(SETUP)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m check
 
 # onnxruntime-gpu cannot be installed beside onnxruntime, so these have an environment of their own
 $(GPU_SETUP): pyproject.toml

@@ -11,6 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: before torch is im
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = [
+    "pytester",
+    "no_skips",
     "once_per_run",
     "traced_graphs",
     "bundle_fixtures",

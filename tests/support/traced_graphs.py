@@ -1,4 +1,4 @@
-"""Graphs traced once per run. Tracing takes seconds; it depends on the component, its configuration and options alone."""
+"""Graphs traced once per run: tracing takes seconds, and hangs on component, configuration and options alone."""
 
 from __future__ import annotations
 
