@@ -1,4 +1,4 @@
-"""What holds for every test: the shared fixtures' modules, one thread per worker, and where the GPU is missing."""
+"""What holds for every test: the shared fixtures' modules, and what is skipped where there is no GPU."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import os
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: before torch is imported, and for children, too
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = [
     "pytester",
     "no_skips",
+    "one_thread",
     "once_per_run",
     "traced_graphs",
     "bundle_fixtures",

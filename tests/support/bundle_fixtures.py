@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_path(once_per_run: OncePerRun) -> Path:
+def checkpoint_path(once_per_run: OncePerRun, traced_once: None) -> Path:
     """A tiny diffusers folder in float32, saved by diffusers. Not to be altered: `checkpoint_copy` is for that."""
     from kontext_trt.export.environment import quiet_libraries
     from kontext_trt.export.tiny import write_tiny_checkpoint
@@ -65,7 +65,7 @@ def kontext(bundle_path: Path) -> Iterator[Kontext]:
 
 
 @pytest.fixture(scope="session")
-def wide_bundles(once_per_run: OncePerRun) -> Callable[[Precision], Bundle]:
+def wide_bundles(once_per_run: OncePerRun, traced_once: None) -> Callable[[Precision], Bundle]:
     """By precision: the tiny checkpoint with heads of 128, as in FLUX.1. Not to be altered."""
 
     def write_checkpoint(path: Path) -> None:

@@ -16,13 +16,13 @@ class OncePerRun:
     """Folders and files by name, in a folder that all processes of a run share. They are not to be altered."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def make(self, name: str, write: Callable[[Path], object]) -> Path:
         """The path of `name`, which `write` makes if no process of this run has. One process writes at a time; what
         a writer that failed has left behind is removed before the next."""
-        path, finished = self._folder / name, self._folder / f".{name}.finished"
-        with exclusive(self._folder / f".{name}.lock"):
+        path, finished = self.folder / name, self.folder / f".{name}.finished"
+        with exclusive(self.folder / f".{name}.lock"):
             if not finished.exists():
                 if path.is_dir():
                     shutil.rmtree(path)

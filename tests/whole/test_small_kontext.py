@@ -11,6 +11,7 @@ import pytest
 import torch
 from command_line import run
 from diffusers import FluxKontextPipeline
+from once_per_run import OncePerRun
 from PIL import Image
 from safetensors import safe_open
 
@@ -102,10 +103,10 @@ def test_diffusers_makes_the_same_picture(small: Kontext, small_pipeline: FluxKo
 
 
 @pytest.fixture(scope="module")
-def bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kontext]:
+def bfloat16(once_per_run: OncePerRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kontext]:
     """A bundle in the type that the checkpoint is stored in. ONNX Runtime has no bfloat16 on CPUs; torch has."""
     path = tmp_path_factory.mktemp("small") / "bfloat16"
-    run("export", CHECKPOINT, path)
+    run("export", CHECKPOINT, path, graphs=once_per_run)
     bundle = Bundle.open(path)
     assert {graph.precision for graph in bundle.manifest.graphs.values()} == {Precision.BF16}
     with Kontext(bundle, TorchExecutor(bundle)) as opened:
