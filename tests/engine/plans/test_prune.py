@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from compiler_fixtures import COVERAGE
 
-from kontext_trt.engine.builder.build import Builder, Built
+from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.prune import prune_store
@@ -19,8 +18,8 @@ from kontext_trt.engine.system.locks import exclusive
 
 
 @pytest.fixture
-def built(builder: Callable[..., Builder]) -> Built:
-    return builder().build("clip", COVERAGE)
+def built(put_clip_plan: Callable[..., Built]) -> Built:
+    return put_clip_plan()
 
 
 @pytest.fixture
