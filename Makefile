@@ -31,7 +31,7 @@ test: lint types
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
 
 # what takes longer: whole tables of which the tests take a tenth
-check: check-slow
+check: docs check-slow
 
 check-slow: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m check

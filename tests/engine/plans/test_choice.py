@@ -10,6 +10,7 @@ import pytest
 from compiler_fixtures import COVERAGE
 from simulated_tensorrt import MACHINE, add_plans
 
+from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.engine.errors import PlanError
