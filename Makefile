@@ -8,7 +8,7 @@ GPU_EXTRAS ?= gpu
 GPU_VENV := .venv-$(GPU_EXTRAS)
 GPU_SETUP := $(GPU_VENV)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
-PARALLEL := --numprocesses auto --dist loadfile
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test check check-slow test-gpu lint types wheel clean
 
