@@ -10,7 +10,7 @@ GPU_SETUP := $(GPU_VENV)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test check check-slow test-gpu lint types wheel clean
+.PHONY: setup demo test suite check check-slow test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -26,8 +26,12 @@ demo: $(SETUP)
 	$(BIN)/kontext-trt demo demo --checkpoint examples/small_kontext/checkpoint \
 		--image docs/small-kontext/before.png --prompt "turn the orange hexagon black" --steps 28
 
+# pyright is one process, so it runs beside the tests
+test: $(SETUP)
+	$(MAKE) --no-print-directory --jobs 3 lint types suite
+
 # on a CPU, also where there is a GPU
-test: lint types
+suite: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
 
 # what takes longer: whole tables of which the tests take a tenth
