@@ -7,8 +7,10 @@ SETUP := $(VENV)/.ready
 GPU_EXTRAS ?= gpu
 GPU_VENV := .venv-$(GPU_EXTRAS)
 GPU_SETUP := $(GPU_VENV)/.ready
+# a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-gpu lint types docs wheel clean
+.PHONY: setup demo test suite check check-slow docs test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -24,9 +26,19 @@ demo: $(SETUP)
 	$(BIN)/kontext-trt demo demo --checkpoint examples/small_kontext/checkpoint \
 		--image docs/small-kontext/before.png --prompt "turn the orange hexagon black" --steps 28
 
+# pyright is one process, so it runs beside the tests
+test: $(SETUP)
+	$(MAKE) --no-print-directory --jobs 3 lint types suite
+
 # on a CPU, also where there is a GPU
-test: lint types
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
+suite: $(SETUP)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
+
+# what takes longer: whole tables of which the tests take a tenth
+check: docs check-slow
+
+check-slow: $(SETUP)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m check
 
 # onnxruntime-gpu cannot be installed beside onnxruntime, so these have an environment of their own
 $(GPU_SETUP): pyproject.toml

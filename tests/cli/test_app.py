@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 from command_line import LINKS, run
+from once_per_run import OncePerRun
 from PIL import Image
 
 from kontext_trt.cli.app import COMMANDS, app
@@ -67,8 +68,8 @@ def test_options_of_the_run(bundle_path: Path, tmp_path: Path):
     assert "--trust is about plans, and ONNX Runtime runs the graphs" in done.stderr
 
 
-def test_export_edit_inspect(checkpoint_path: Path, tmp_path: Path):
-    done = run("export", checkpoint_path, tmp_path / "bundle", "--json")
+def test_export_edit_inspect(checkpoint_path: Path, once_per_run: OncePerRun, tmp_path: Path):
+    done = run("export", checkpoint_path, tmp_path / "bundle", "--json", graphs=once_per_run)
     assert json.loads(done.stdout)["added_bytes"] < 5_000_000
     table = run("inspect", tmp_path / "bundle", "--verify", "--full").stdout
     assert "denoiser" in table
@@ -226,8 +227,8 @@ def test_missing_bundle_names_the_command(tmp_path: Path):
     assert "make it with: kontext-trt export CHECKPOINT" in done.stderr
 
 
-def test_demo(tmp_path: Path):
-    done = run("demo", tmp_path / "demo", "--steps", 2)
+def test_demo(once_per_run: OncePerRun, tmp_path: Path):
+    done = run("demo", tmp_path / "demo", "--steps", 2, graphs=once_per_run)
     assert "edited.png  144x112  seed 0" in done.stdout
     assert size_of(tmp_path / "demo/edited.png") == (144, 112)
     assert "kontext-trt edit BUNDLE --image" in done.stderr

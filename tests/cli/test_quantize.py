@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
+from once_per_run import OncePerRun
 from typer.testing import CliRunner
 
 from kontext_trt.cli.app import app
 from kontext_trt.engine.errors import KontextError
 from kontext_trt.export.quantize.calibration import Calibration
-
-LINKS = str(Path(__file__).parents[3] / ".links")
 
 
 def invoke(*arguments: object) -> str:
@@ -25,20 +22,14 @@ def invoke(*arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def road(checkpoint_path: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def road(
+    checkpoint_path: Path, samples: Path, once_per_run: OncePerRun, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict]:
     """`export --precision fp8`, of a checkpoint, with samples."""
     folder = tmp_path_factory.mktemp("road")
     command = ("export", checkpoint_path, folder / "fp8", "--precision", "fp8", "--calibration", samples, "--json")
     keep = ("--keep", "single_transformer_blocks.1.*", "--steps", "1", "--device", "cpu")
-    done = subprocess.run(
-        [sys.executable, "-m", "kontext_trt", *map(str, (*command, *keep))],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": LINKS, "NO_COLOR": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    return folder, json.loads(run(*command, *keep, graphs=once_per_run).stdout)
 
 
 def test_export_goes_the_whole_road(road: tuple[Path, dict]) -> None:

@@ -6,36 +6,19 @@ They need neither torch nor diffusers if KONTEXT_TRT_TEST_BUNDLES names a folder
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from on_gpu import CountingCuda, available
 
 from kontext_trt import Device, Kontext, OnnxRuntimeOptions, TensorRtOptions
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.runtime.device import cuda as cuda_module
 
 COVERAGE = Coverage(sizes=((64, 64), (96, 192), (128, 128), (144, 112)), batch=2, max_steps=28)
-
-
-class CountingCuda(cuda_module.CudaPython):
-    """The real device, with every call counted."""
-
-    opened: list[CountingCuda] = []  # noqa: RUF012
-
-    def __init__(self, device: int = 0) -> None:
-        self.calls: Counter[str] = Counter()
-        super().__init__(device)
-        CountingCuda.opened.append(self)
-
-    def _call(self, name: str, *arguments):
-        self.calls[name] += 1
-        return super()._call(name, *arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -72,18 +55,6 @@ def planned(bundles) -> Path:
     return bundles("fp32")
 
 
-def available() -> list[str]:
-    """The executors that can be tried here."""
-    found = []
-    if importlib.util.find_spec("tensorrt") is not None:
-        found.append("tensorrt")
-    if importlib.util.find_spec("onnxruntime") is not None:
-        from kontext_trt.runtime.executors.onnxruntime_session import has_cuda
-
-        found += ["onnxruntime"] if has_cuda() else []
-    return found
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "open_session" in metafunc.fixturenames:
         reason = "neither TensorRT nor onnxruntime-gpu is installed"
@@ -116,9 +87,3 @@ def cpu(bundles) -> Iterator[Kontext]:
     """The reference: the same float32 bundle on the CPU."""
     with Kontext.open(bundles("fp32"), executor=OnnxRuntimeOptions(device=Device.CPU)) as kontext:
         yield kontext
-
-
-def psnr(one, two) -> float:
-    """Of two pictures, in decibels."""
-    error = np.asarray(one, float) - np.asarray(two, float)
-    return float(20 * np.log10(255 / max(np.sqrt(np.mean(error**2)), 1e-6)))

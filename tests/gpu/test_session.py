@@ -6,14 +6,13 @@ import threading
 
 import numpy as np
 import pytest
+from on_gpu import CountingCuda, available, psnr
 
 from kontext_trt import BudgetError, Cancelled, Device, Kontext, OnnxRuntimeOptions
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.runtime.device.graphs import RecordedGraph
 from kontext_trt.runtime.device.residency import Residency
 from kontext_trt.runtime.flow.stages import Step
-
-from .conftest import CountingCuda, available, psnr
 
 pytestmark = pytest.mark.gpu
 

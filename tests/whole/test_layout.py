@@ -1,6 +1,5 @@
-"""The shape of the repository: what is installed, which way imports run, how long files are, what importing costs."""
+"""The shape of the repository: what is installed, where tests stand, how long files are, what importing costs."""
 
-import ast
 import inspect
 import shutil
 import subprocess
@@ -9,8 +8,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import tomllib
+from imports import imported
 
 import kontext_trt
 
@@ -23,19 +22,6 @@ def sources() -> Iterator[Path]:
     yield from sorted(ROOT.glob("*.py"))
     for folder in (*CODE, "tests"):
         yield from sorted((ROOT / folder).rglob("*.py"))
-
-
-def imported(file: Path) -> Iterator[str]:
-    """Absolute dotted names of what a file imports, in or out of functions."""
-    package = ["kontext_trt", *file.relative_to(ROOT).parent.parts]
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            yield stem
-            yield from (f"{stem}.{alias.name}" for alias in node.names)
 
 
 def test_root_modules_are_few():
@@ -53,24 +39,28 @@ def test_every_package_is_listed():
     assert set(listed) == found
 
 
-@pytest.mark.parametrize("folder", CODE)
-def test_imports_run_one_way(folder: str):
-    """cli -> benchmarks -> export -> runtime -> engine."""
-    later = CODE[CODE.index(folder) + 1 :]
-    for file in (ROOT / folder).rglob("*.py"):
-        for name in imported(file):
-            assert not name.startswith(tuple(f"kontext_trt.{other}" for other in later)), f"{file} imports {name}"
-
-
 def test_runtime_imports_nothing_heavy():
     for file in (ROOT / "runtime").rglob("*.py"):
-        for name in imported(file):
+        for name, _ in imported(file, ROOT):
             assert name.split(".")[0] not in HEAVY, f"{file} imports {name}"
 
 
 def test_files_are_short():
     long = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in sources()}
     assert {name: lines for name, lines in long.items() if lines > 300 and not name.startswith("tests/")} == {}
+
+
+def test_test_files_have_their_modules_names():
+    """In the same folders; what crosses them stands in `whole`, what needs a GPU in `gpu`. A folder's name is its
+    `__init__`'s."""
+    lost = []
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        folder = file.parent.relative_to(ROOT / "tests")
+        module = ROOT / folder / f"{file.stem.removeprefix('test_')}.py"
+        package = ROOT / folder / "__init__.py" if folder.name == module.stem else module
+        if folder.parts[0] not in ("whole", "gpu") and not module.exists() and not package.exists():
+            lost.append(str(file.relative_to(ROOT)))
+    assert lost == []
 
 
 def test_opening_needs_neither_torch_nor_time(bundle_path: Path):
@@ -109,7 +99,7 @@ def test_a_compiler_imports_nothing_that_makes_pictures():
 def test_wheel_holds_the_package_and_runs_outside_the_checkout(tmp_path: Path):
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     source = tmp_path / "source"
-    aside = {ROOT / name for name in ("build", "tests", "examples", "demo")}
+    aside = {ROOT / name for name in ("build", "tests", "demo", "examples/small_kontext/checkpoint")}
     shutil.copytree(
         ROOT,
         source,
@@ -117,11 +107,14 @@ def test_wheel_holds_the_package_and_runs_outside_the_checkout(tmp_path: Path):
             name for name in names if name.startswith(".") or name.endswith(".egg-info") or Path(folder, name) in aside
         ],
     )
+    assert (source / "examples/small_kontext/train.py").exists(), "it could have come into the wheel"
     subprocess.run([*build, str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     target = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(target)
+    inside = {path.relative_to(target / "kontext_trt") for path in (target / "kontext_trt").rglob("*")}
+    assert not [path for path in inside if path.parts[0] in ("examples", "tests", "docs")], "no training code"
     modules = {file.relative_to(target / "kontext_trt") for file in (target / "kontext_trt").rglob("*.py")}
     expected = {file.relative_to(ROOT) for file in sources()} - {
         file.relative_to(ROOT) for file in (ROOT / "tests").rglob("*.py")

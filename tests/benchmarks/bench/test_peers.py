@@ -26,9 +26,9 @@ SIZE = (144, 112)
 CASE = Case(size=SIZE, reference=SIZE, steps=3, batch=1, seed=7, guidance=2.5, prompt="make it blue")
 
 
-@pytest.fixture
-def reference(picture, tmp_path: Path) -> Path:
-    path = tmp_path / "reference.png"
+@pytest.fixture(scope="module")
+def reference(picture, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reference") / "reference.png"
     picture(*SIZE).save(path)
     return path
 
@@ -44,13 +44,20 @@ def check_run(found: EngineRun | Unmeasured, peer: PeerName) -> EngineRun:
     return found
 
 
-def test_diffusers_makes_our_picture(checkpoint_path: Path, kontext: Kontext, reference: Path, tmp_path: Path):
-    found = measure_peer(PeerName.EAGER, checkpoint_path, CASE, reference, repeat=2, folder=tmp_path)
-    run = check_run(found, PeerName.EAGER)
+@pytest.fixture(scope="module")
+def eager(checkpoint_path: Path, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineRun, Path]:
+    """diffusers as it is, and the picture that it made."""
+    folder = tmp_path_factory.mktemp("eager")
+    found = measure_peer(PeerName.EAGER, checkpoint_path, CASE, reference, repeat=2, folder=folder)
+    return check_run(found, PeerName.EAGER), folder / "diffusers.png"
+
+
+def test_diffusers_makes_our_picture(eager: tuple[EngineRun, Path], kontext: Kontext, reference: Path, tmp_path: Path):
+    run, picture = eager
     assert set(run.cold) == {"import", "open", "load", "first request"}
     assert run.notes == ()
     kontext.edit(reference, CASE.prompt, steps=CASE.steps, guidance=2.5, seed=7).save(tmp_path / "ours.png")
-    found = agreement(tmp_path / "ours.png", tmp_path / "diffusers.png", ("ours", "diffusers"))
+    found = agreement(tmp_path / "ours.png", picture, ("ours", "diffusers"))
     assert found.agree
     assert found.psnr_db > 60
 
@@ -79,12 +86,14 @@ def test_peers_are_given_our_noise():
 
 
 @pytest.mark.slow
-def test_compiled_diffusers_makes_the_same_picture(checkpoint_path: Path, reference: Path, tmp_path: Path):
-    for peer in (PeerName.EAGER, PeerName.COMPILED):
-        run = check_run(measure_peer(peer, checkpoint_path, CASE, reference, repeat=2, folder=tmp_path), peer)
+def test_compiled_diffusers_makes_the_same_picture(
+    checkpoint_path: Path, reference: Path, eager: tuple[EngineRun, Path], tmp_path: Path
+):
+    found = measure_peer(PeerName.COMPILED, checkpoint_path, CASE, reference, repeat=2, folder=tmp_path)
+    run = check_run(found, PeerName.COMPILED)
     assert {"compile decoder", "compile transformer"} <= set(run.cold)
     assert run.notes[0].startswith("blocks compiled (max-autotune-no-cudagraphs")
-    assert agreement(tmp_path / "diffusers.png", tmp_path / "diffusers-compiled.png", ("one", "other")).psnr_db > 60
+    assert agreement(eager[1], tmp_path / "diffusers-compiled.png", ("one", "other")).psnr_db > 60
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path: Path):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from compiler_fixtures import COVERAGE
 
 from kontext_trt import build_plans
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.errors import BuildError, OptionError, TargetError
 from kontext_trt.engine.plans.options import BuildOptions, Compatibility
 from kontext_trt.engine.plans.store import PlanStore
-
-from ..conftest import COVERAGE
 
 
 def refused(bundle: Bundle, **arguments: object) -> None:

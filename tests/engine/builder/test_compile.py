@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from compiler_fixtures import COVERAGE
 
 from kontext_trt.engine.builder.compile import CompileJob, compile_plan
 from kontext_trt.engine.bundle.bundle import Bundle
@@ -22,8 +23,6 @@ from kontext_trt.engine.plans.layers import layers_from_log
 from kontext_trt.engine.plans.options import BuildOptions
 from kontext_trt.engine.plans.targets import Target
 from kontext_trt.engine.system.chunked_hash import hash_buffer
-
-from ..conftest import COVERAGE
 
 TIMED = Target(flavour="tensorrt", version="11.4.0.106", capability="sm_90", gpu="NVIDIA H200")
 

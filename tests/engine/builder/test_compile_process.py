@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from compiler_fixtures import COVERAGE
 
 from kontext_trt.engine.builder.compile import CompileJob
 from kontext_trt.engine.builder.compile_process import ProcessResult, run_compilation
@@ -20,8 +21,6 @@ from kontext_trt.engine.plans.ingredients import plan_ingredients
 from kontext_trt.engine.plans.options import BuildOptions
 from kontext_trt.engine.plans.profiles import ShapeRange
 from kontext_trt.engine.plans.targets import Target
-
-from ..conftest import COVERAGE
 
 
 @pytest.fixture

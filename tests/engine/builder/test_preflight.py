@@ -8,12 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from compiler_fixtures import ADA
 
 from kontext_trt.engine.builder.preflight import Resources, estimate, lacks, measure
 from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.system import memory
-
-from ..conftest import ADA
 
 GIB = 1 << 30
 TIMED: Any = SimpleNamespace(ahead_of_time=False)

@@ -7,34 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from building import Site
+from compiler_fixtures import COVERAGE
 from simulated_tensorrt import MACHINE, add_plans
 
+from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.engine.errors import PlanError
-from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.plans.choice import choose_plans
 from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.options import BuildOptions, Refit
 from kontext_trt.engine.plans.store import PlanStore
-from kontext_trt.engine.plans.targets import make_target
-
-from ..conftest import COVERAGE
 
 Build = Callable[..., str]
 LATER = "2026-11-22T00:00:00Z"
 
 
 @pytest.fixture
-def build(wide_bundle: Bundle, rtx: Flavour) -> Build:
-    """Builds CLIP's plan for a capability and gives its key."""
-
-    def make(capability: str, max_steps: int = 8) -> str:
-        site = Site(wide_bundle, make_target(rtx, capability, ()))
-        return site.build("clip", replace(COVERAGE, max_steps=max_steps)).manifest.key
-
-    return make
+def build(put_clip_plan: Callable[..., Built]) -> Build:
+    """Gives the bundle CLIP's plan for a capability, and its key."""
+    return lambda capability: put_clip_plan(capability).manifest.key
 
 
 def _chosen(bundle: Bundle, machine: Machine) -> str:

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from compiler_fixtures import COVERAGE
 
 from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.bundle.bundle import Bundle
@@ -17,8 +18,6 @@ from kontext_trt.engine.plans.ingredients import Ingredients, plan_ingredients
 from kontext_trt.engine.plans.manifest import parse_plan_manifest
 from kontext_trt.engine.plans.options import BuildOptions, Compatibility, Refit
 from kontext_trt.engine.plans.targets import Target
-
-from ..conftest import COVERAGE
 
 Bundles = Callable[[Precision], Bundle]
 

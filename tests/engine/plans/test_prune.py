@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from building import Site
 
 from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.bundle.bundle import Bundle
@@ -17,12 +16,10 @@ from kontext_trt.engine.plans.prune import prune_store
 from kontext_trt.engine.plans.store import LOCKS, PlanStore
 from kontext_trt.engine.system.locks import exclusive
 
-from ..conftest import COVERAGE
-
 
 @pytest.fixture
-def built(site: Callable[..., Site]) -> Built:
-    return site().build("clip", COVERAGE)
+def built(put_clip_plan: Callable[..., Built]) -> Built:
+    return put_clip_plan()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from compiler_fixtures import ADA
 
 from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.errors import PlanError
@@ -18,8 +19,6 @@ from kontext_trt.engine.plans.manifest import PlanManifest
 from kontext_trt.engine.plans.options import Compatibility
 from kontext_trt.engine.plans.store import PlanStore, remove_unused, sidecar
 from kontext_trt.engine.system.gpus import Gpu, find_gpus
-
-from ..conftest import ADA
 
 
 @pytest.fixture

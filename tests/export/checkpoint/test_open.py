@@ -141,3 +141,55 @@ def test_full_size_config_is_inferred():
     views = {name: View(path=Path("x"), dtype="BF16", shape=shape, offset=0) for name, shape in shapes.items()}
     assert transformer_from_tensors(views, "x") == TransformerConfig()
     assert sum(view.num_items for view in views.values()) == 11_901_408_320
+
+
+class TestRefusals:
+    def test_missing_part(self, checkpoint_copy: Path):
+        shutil.rmtree(checkpoint_copy / "vae")
+        with pytest.raises(CheckpointError, match=r"has no vae; name what is elsewhere: --vae FILE"):
+            check(checkpoint_copy)
+
+    def test_missing_checkpoint(self, tmp_path: Path):
+        with pytest.raises(CheckpointError, match="gone does not exist"):
+            check(tmp_path / "gone")
+
+    def test_missing_tokenizers(self, checkpoint_copy: Path):
+        shutil.rmtree(checkpoint_copy / "tokenizer_2")
+        with pytest.raises(CheckpointError, match="say where they are with --tokenizers FOLDER"):
+            check(checkpoint_copy)
+
+    def test_several_candidates(self, models_path: Path, tmp_path: Path):
+        models = Path(shutil.copytree(models_path, tmp_path / "models"))
+        file = models / "diffusion_models/flux1-dev-kontext.safetensors"
+        shutil.copy(file, file.with_stem("flux1-kontext-dev"))
+        with pytest.raises(CheckpointError, match=r"several files for one part: .*; name the one to use with"):
+            check(models)
+
+    def test_another_pipeline(self, checkpoint_copy: Path):
+        (checkpoint_copy / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+        with pytest.raises(CheckpointError, match="is a StableDiffusionPipeline, not a FLUX pipeline"):
+            check(checkpoint_copy)
+
+    def test_parts_that_do_not_fit_together(self, checkpoint_copy: Path):
+        file = checkpoint_copy / "transformer/config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "joint_attention_dim": 96}))
+        with pytest.raises(CheckpointError, match=r"takes text of width 96, .*text_encoder_2 gives 64"):
+            check(checkpoint_copy)
+
+    def test_another_schedule(self, checkpoint_copy: Path):
+        file = checkpoint_copy / "scheduler/scheduler_config.json"
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps({**config, "max_shift": 1.5}))
+        assert open_checkpoint(checkpoint_copy).flow.max_shift == 1.5
+        file.write_text(json.dumps({**config, "use_dynamic_shifting": False}))
+        with pytest.raises(CheckpointError, match=r"this one has use_dynamic_shifting False"):
+            check(checkpoint_copy)
+        file.write_text("[]")
+        with pytest.raises(CheckpointError, match="is not a scheduler's configuration"):
+            check(checkpoint_copy)
+
+    @pytest.mark.parametrize("content", ["[[100, 100]]", "[]", "[[1]]", "nonsense"])
+    def test_bad_sizes(self, checkpoint_copy: Path, content: str):
+        (checkpoint_copy / "kontext_sizes.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"kontext_sizes\.json"):
+            check(checkpoint_copy)

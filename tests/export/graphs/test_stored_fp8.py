@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from building import Site
+from quick_calibration import QUICK
 from safetensors.torch import load_file
 from single_files import write_models_folder
 
@@ -29,8 +30,6 @@ from kontext_trt.export.quantize.calibrate import calibrate_bundle
 from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
-
-from ..conftest import QUICK
 
 NAME = "single_transformer_blocks.0.attn.to_k"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from quantizing_fixtures import MakePicture
+from quick_calibration import QUICK
 
 from kontext_trt import Bundle, Kontext, NotFiniteError, QuantizationError
 from kontext_trt.export.quantize import calibrate as calibrate_module
@@ -18,8 +20,6 @@ from kontext_trt.export.quantize.calibrate import calibrate_bundle, check_calibr
 from kontext_trt.export.quantize.calibration import Calibration, Done, Observation, differences
 from kontext_trt.export.quantize.observer import Magnitudes
 from kontext_trt.export.quantize.samples import read_samples
-
-from ..conftest import QUICK, MakePicture
 
 
 def observe(*tensors: torch.Tensor) -> Observation:

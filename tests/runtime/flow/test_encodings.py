@@ -8,7 +8,7 @@ import pytest
 from kontext_trt import Bundle
 from kontext_trt.runtime.flow.encodings import PROMPTS_CACHED, REFERENCES_CACHED, Encodings
 from kontext_trt.runtime.inputs.placement import Fit, place
-from kontext_trt.runtime.inputs.request import Reference, Request, make_request
+from kontext_trt.runtime.inputs.prepared import PreparedRequest, Reference
 
 SIZE = (32, 32)
 
@@ -20,15 +20,8 @@ def encodings(bundle: Bundle) -> Encodings:
 
 def encode(encodings: Encodings, bundle: Bundle, prompt: str, reference: Reference | None = None) -> tuple[bool, bool]:
     """Serve a request with made-up encodings: whether prompt and reference had to be encoded."""
-    request = make_request(
-        bundle.manifest.model,
-        prompt,
-        seed=0,
-        steps=1,
-        guidance=None,
-        size=SIZE,
-        reference=reference,
-        noise=None,
+    request = PreparedRequest(
+        prompts=(prompt,), seeds=(0,), size=SIZE, steps=1, guidance=2.5, reference=reference, noise=None
     )
     found = encodings.conditions(request, encodings.tokenize(request))
     dims = bundle.manifest.model.dims
@@ -39,7 +32,7 @@ def encode(encodings: Encodings, bundle: Bundle, prompt: str, reference: Referen
     return bool(found.new_prompts), found.new_reference
 
 
-def keep_text(encodings: Encodings, request: Request, pooled: int, text: tuple[int, int]) -> None:
+def keep_text(encodings: Encodings, request: PreparedRequest, pooled: int, text: tuple[int, int]) -> None:
     outputs = {"prompt_pooled": np.zeros((1, pooled), np.float32), "prompt_text": np.zeros((1, *text), np.float32)}
     encodings.keep_text(request, 0, outputs)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 import torch
+from traced_graphs import Trace
 
 from kontext_trt import Bundle, QuantizationError
 from kontext_trt.benchmarks.fixtures.bare_bundle import fill, strip
@@ -18,7 +19,7 @@ from kontext_trt.export.emulate.emulation import QuantizedLinear, emulated_layer
 from kontext_trt.export.graphs.linears import find_linears
 from kontext_trt.export.graphs.quantizer import GraphQuantizer
 from kontext_trt.export.graphs.recipes import Fp8, make_recipe
-from kontext_trt.export.graphs.trace import TraceOptions, trace
+from kontext_trt.export.graphs.trace import TraceOptions
 from kontext_trt.export.quantize.calibration import Calibration
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.export.tiny import tiny_config
@@ -157,10 +158,10 @@ class TestBundles:
         assert quantization is not None
         assert quantization.kept == ("denoiser.single_transformer_blocks.1.*", "denoiser.*.ff_context.*")
 
-    def test_below_opset_23_scales_have_the_type_of_what_they_scale(self) -> None:
+    def test_below_opset_23_scales_have_the_type_of_what_they_scale(self, traced: Trace) -> None:
         name = "transformer_blocks.0.attn.to_q"
         options = TraceOptions(precision=Precision.BF16, operators=Operators.DECOMPOSED)
-        model = trace(COMPONENTS["denoiser"], tiny_config(), options)
+        model = traced(COMPONENTS["denoiser"], tiny_config(), options)
         quantizer = GraphQuantizer(model, Precision.BF16, {name: 1.0})
         quantizer.quantize(find_linears(model)[name], Fp8())
         for scale in (f"{name}.weight_scale", f"{name}.input_scale"):

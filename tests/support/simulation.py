@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from once_per_run import OncePerRun
 from simulated_cuda import SimulatedCuda
 from simulated_tensorrt import MACHINE, Library, SimulatedFlavour, add_plans
 
@@ -25,11 +26,13 @@ COVERAGE = Coverage(sizes=((32, 32), (48, 80), (96, 192), (128, 128), (192, 96))
 
 
 @pytest.fixture(scope="session")
-def planned_bundle(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def planned_bundle(bundle_path: Path, once_per_run: OncePerRun) -> Bundle:
     """The tiny bundle with plans for the simulated machine, the denoiser's weights streamable. Not to be altered."""
-    bundle = Bundle.open(shutil.copytree(bundle_path, tmp_path_factory.mktemp("planned") / "bundle"))
-    add_plans(bundle, COVERAGE, streamable=("denoiser",))
-    return bundle
+
+    def write(path: Path) -> None:
+        add_plans(Bundle.open(shutil.copytree(bundle_path, path)), COVERAGE, streamable=("denoiser",))
+
+    return Bundle.open(once_per_run.make("planned", write))
 
 
 class Simulation:

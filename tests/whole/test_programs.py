@@ -10,12 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import LINKS
 
-from kontext_trt.benchmarks.bench.child import ChildError
 from kontext_trt.benchmarks.costs import opening_cost
-from kontext_trt.benchmarks.costs.measure import measure_module
-from kontext_trt.benchmarks.costs.opening_cost import time_it
-from kontext_trt.benchmarks.program import parse_blocks
-from kontext_trt.engine.errors import RequestError
 
 ROOT = Path(opening_cost.__file__).parents[2]
 BENCH, COSTS, FIXTURES = (f"benchmarks.{room}" for room in ("bench", "costs", "fixtures"))
@@ -122,19 +117,3 @@ def test_only_a_bare_bundle_is_filled(what: str, bundle_path: Path, tmp_path: Pa
 
 def test_help_has_no_errors():
     assert "strip" in run_module(f"{FIXTURES}.bare_bundle", "--help").stdout
-
-
-def test_a_child_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    with pytest.raises(ChildError, match="the measured process ended with 3: no such picture"):
-        time_it("import sys; print('no such picture', file=sys.stderr); sys.exit(3)", repeat=1)
-    (tmp_path / "child.py").write_text("raise SystemExit(4)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ChildError, match="child ended with 4"):
-        measure_module("child")
-
-
-def test_blocks():
-    assert parse_blocks("19+38") == (19, 38)
-    for text in ("x", "1", "1+", "+1", "0+1", "1+2+3", "-1+2"):
-        with pytest.raises(RequestError, match=r"blocks are DOUBLE\+SINGLE"):
-            parse_blocks(text)

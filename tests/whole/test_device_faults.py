@@ -9,12 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from simulation import Simulation
 
 from kontext_trt import Bundle, Cancelled, ExecutorError, GpuMemoryError, KontextError, PlanError
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.runtime.device.residency import Residency
-
-from .conftest import Simulation
 
 STEPS = 6
 

@@ -4,13 +4,18 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+import torch
 
-from kontext_trt import Bundle
+from kontext_trt import Bundle, Kontext
+from kontext_trt.engine.components import Precision
 from kontext_trt.engine.errors import ExportError, OptionError
 from kontext_trt.export import export as export_module
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
 from kontext_trt.export.export import ExportOptions, export_bundle
+from kontext_trt.export.tiny import write_tiny_checkpoint
 
 
 class TestWriting:
@@ -82,3 +87,54 @@ def test_a_checkpoint_is_exported_from_its_path(checkpoint_path: Path, tmp_path:
     with pytest.raises(OptionError, match="this one is open already; give its path"):
         export_bundle(open_checkpoint(checkpoint_path), tmp_path / "other", files=files)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture(scope="module")
+def bf16_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bf16") / "checkpoint"
+    write_tiny_checkpoint(path, dtype=torch.bfloat16)
+    return path
+
+
+class TestPrecisions:
+    def test_stored_type_is_kept_and_nothing_converted(self, bf16_checkpoint: Path, tmp_path: Path):
+        made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle")
+        assert {graph.precision for graph in made.manifest.graphs.values()} == {Precision.BF16}
+        assert {record.origin for record in made.manifest.weights} == {"hardlink"}
+        model = onnx.load(made.graph_path("denoiser"), load_external_data=False)
+        types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+        assert types["latents"] == types["next_latents"] == types["cos"] == onnx.TensorProto.FLOAT
+        assert types["modulation"] == types["text_tokens"] == onnx.TensorProto.BFLOAT16
+
+    def test_fp16_picture_is_near(self, kontext: Kontext, checkpoint_path: Path, picture, tmp_path: Path):
+        options = ExportOptions(precision=Precision.FP16)
+        made = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle", options)
+        assert {record.origin for record in made.manifest.weights} == {"converted"}
+        with Kontext.open(made) as other:
+            one, two = (session.edit(picture(128, 128), "x", steps=3, seed=0) for session in (kontext, other))
+        error = np.asarray(one.image, float) - np.asarray(two.image, float)
+        assert 20 * np.log10(255 / np.sqrt(np.mean(error**2))) > 45
+
+    def test_bf16_widened_to_fp32_is_diffusers_in_fp32(self, bf16_checkpoint: Path, picture, tmp_path: Path):
+        from diffusers import FluxKontextPipeline
+
+        options = ExportOptions(precision=Precision.FP32)
+        made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle", options)
+        pipeline = FluxKontextPipeline.from_pretrained(bf16_checkpoint, dtype=torch.float32)
+        pipeline.set_progress_bar_config(disable=True)
+        noise = np.random.default_rng(0).standard_normal((1, 64, 64)).astype(np.float32)
+        with Kontext.open(made) as kontext:
+            ours = kontext.edit(picture(128, 128), "x", steps=2, seed=0, noise=noise).outputs[0].latents
+        theirs = pipeline(
+            image=picture(128, 128),
+            prompt="x",
+            latents=torch.from_numpy(noise),
+            width=128,
+            height=128,
+            max_area=128 * 128,
+            num_inference_steps=2,
+            guidance_scale=2.5,
+            output_type="latent",
+            _auto_resize=False,
+        ).images[0]
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-5)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from compiler_fixtures import COVERAGE
 from processes import has_ended, wait_until
 
 from kontext_trt.engine.bundle.bundle import Bundle
@@ -19,8 +20,6 @@ from kontext_trt.engine.plans.ingredients import plan_ingredients
 from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.store import PlanStore, remove_unused
 from kontext_trt.engine.plans.targets import Target
-
-from ..conftest import COVERAGE
 
 CHILD = """
 import logging, sys

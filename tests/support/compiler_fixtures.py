@@ -1,4 +1,4 @@
-"""Tiny bundles with the real head size, and plans of them, made once for the whole run by the real compiler."""
+"""Tiny bundles with the real head size, and plans of them, made once per run by the real compiler."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kontext_trt.engine.components import Precision
 from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.plans.machine import Machine
+from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.engine.plans.targets import Target, make_target
 from kontext_trt.engine.system.gpus import Gpu
 
@@ -51,6 +52,25 @@ def wide_bundle(wide_bundles: Callable[[Precision], Bundle], tmp_path: Path) -> 
 def clip_plan(wide_bundles: Callable[[Precision], Bundle], ada: Target) -> Built:
     """The smallest plan, in the shared bf16 bundle's store."""
     return Site(wide_bundles(Precision.BF16), ada).build("clip", COVERAGE)
+
+
+@pytest.fixture
+def put_clip_plan(
+    wide_bundles: Callable[[Precision], Bundle], wide_bundle: Bundle, rtx: Flavour, tmp_path: Path
+) -> Callable[..., Built]:
+    """Puts CLIP's plan for a capability into the store of the bundle of one's own, as a build there would. The shared
+    bundle's store keeps what was built, so that each is compiled once per run."""
+
+    def put(capability: str = "sm_89", coverage: Coverage = COVERAGE) -> Built:
+        target = make_target(rtx, capability, ())
+        built = Site(wide_bundles(Precision.BF16), target).build("clip", coverage)
+        store, key = PlanStore.of(wide_bundle.path), built.manifest.key
+        store.path("clip", key).parent.mkdir(parents=True, exist_ok=True)
+        with store.lock(key):
+            path = store.add(Path(shutil.copy(built.path, tmp_path / "copied")), built.manifest)
+        return Built(path=path, manifest=built.manifest, reused=False)
+
+    return put
 
 
 @pytest.fixture

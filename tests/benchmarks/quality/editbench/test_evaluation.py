@@ -1,0 +1,54 @@
+"""What an evaluation counts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kontext_trt.benchmarks.quality.editbench.cases import KINDS, EditCase, cases
+from kontext_trt.benchmarks.quality.editbench.evaluation import Answer, Evaluation, Row, Turn
+from kontext_trt.benchmarks.quality.editbench.render import Pixels
+from kontext_trt.benchmarks.quality.editbench.samples import draw_sample
+from kontext_trt.benchmarks.quality.editbench.scoring import decibels, score
+
+
+@pytest.fixture(scope="module")
+def bench() -> tuple[EditCase, ...]:
+    return cases()
+
+
+def answers(bench: tuple[EditCase, ...], pictures: list[Pixels]) -> tuple[Answer, ...]:
+    return tuple(
+        Answer(case, picture, score(case.sample, picture)) for case, picture in zip(bench, pictures, strict=False)
+    )
+
+
+def test_rows_count_what_succeeded(bench: tuple[EditCase, ...]):
+    """Every second answer is right, the others do nothing."""
+    pictures = []
+    for case in bench[:12]:
+        reference = case.sample.reference()
+        wrong = np.zeros_like(case.sample.target()) if reference is None else reference
+        pictures.append(wrong if case.number % 2 else case.sample.target())
+    made = Evaluation(
+        answers=answers(bench, pictures), turns=(Turn(task="add", untouched_db=30.0, success=1.0),),
+        bundle="b", executor="e", steps=4, seed=0, seconds=1.0,
+    )  # fmt: skip
+    rows = {row.name: row for row in made.rows}
+    assert rows["all"].number == 12
+    assert rows["all"].success == 0.5
+    assert sum(rows[kind].number for kind in KINDS) == 12
+    assert sum(rows[kind].success * rows[kind].number for kind in KINDS) == 6
+    assert made.median_outside_db == pytest.approx(99)
+    assert "answers" in json.loads(json.dumps(made.to_dict(), default=str))
+
+
+def test_psnr_of_rows_is_of_the_mean_error():
+    sample = draw_sample(3, task="recolour")
+    off = np.clip(sample.target().astype(np.int16) + 10, 0, 255).astype(np.uint8)
+    error = np.square(off.astype(float) - sample.target()).mean()
+    pair = answers((EditCase(0, "local edit", sample),) * 2, [sample.target(), off])
+    row = Row.of("all", pair)
+    assert row.success == 1.0
+    assert row.inside_db == pytest.approx(decibels(pair[1].score.inside / 2))
+    assert 5 < error <= 100

@@ -1,0 +1,87 @@
+"""Files and configurations that are damaged or of something else, and what is said of them."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from checking import TRANSFORMER, check
+from safetensors.torch import save_file
+
+from kontext_trt.engine.errors import CheckpointError
+
+
+class TestRefusals:
+    def test_truncated_file(self, checkpoint_copy: Path):
+        file = checkpoint_copy / TRANSFORMER
+        with file.open("r+b") as opened:
+            opened.truncate(file.stat().st_size - 1000)
+        with pytest.raises(
+            CheckpointError, match=r"diffusion_pytorch_model\.safetensors is cut short: tensor .* ends at"
+        ):
+            check(checkpoint_copy)
+
+    def test_truncated_header(self, checkpoint_copy: Path):
+        with (checkpoint_copy / TRANSFORMER).open("r+b") as opened:
+            opened.truncate(200)
+        with pytest.raises(CheckpointError, match="is cut short: its header needs"):
+            check(checkpoint_copy)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", r"is empty \(0 bytes\)"),
+            (b"<html>404 Not Found</html>", "first 8 bytes are not a header length"),
+            (struct.pack("<Q", 4) + b"oops", "its header is not JSON"),
+            (struct.pack("<Q", 2) + b"[]", "its header is not a JSON object"),
+            (struct.pack("<Q", 2) + b"{}", "holds no tensors"),
+            (struct.pack("<Q", 11) + b'{"a": {"b"}', "its header is not JSON"),
+            (struct.pack("<Q", 8) + b'{"a": 3}', "entry of tensor a is malformed"),
+        ],
+    )
+    def test_not_a_safetensors_file(self, checkpoint_copy: Path, content: bytes, message: str):
+        (checkpoint_copy / TRANSFORMER).write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            check(checkpoint_copy)
+
+    def test_unknown_type_and_unfilled_bytes(self, checkpoint_copy: Path):
+        for fields, message in (
+            ({"dtype": "F3", "shape": [1], "data_offsets": [0, 4]}, "tensor a has the unknown type F3"),
+            ({"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}, r"tensor a F32 \[2\] does not fill its 4 bytes"),
+        ):
+            header = json.dumps({"a": fields}).encode()
+            (checkpoint_copy / TRANSFORMER).write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+            with pytest.raises(CheckpointError, match=message):
+                check(checkpoint_copy)
+
+    def test_lora(self, checkpoint_path: Path, tmp_path: Path):
+        name = "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight"
+        save_file({name: torch.zeros(4, 4)}, tmp_path / "style.safetensors")
+        with pytest.raises(CheckpointError, match=r"style\.safetensors is a LoRA, not a checkpoint .*lora_A"):
+            check(checkpoint_path, transformer=tmp_path / "style.safetensors")
+
+    @pytest.mark.parametrize(
+        ("part", "message"),
+        [
+            ("transformer", "is not a FLUX transformer: it has neither"),
+            ("clip", "is not a CLIP text encoder"),
+            ("t5", "is not a T5 encoder"),
+        ],
+    )
+    def test_another_part_by_mistake(self, checkpoint_path: Path, models_path: Path, part: str, message: str):
+        with pytest.raises(CheckpointError, match=rf"ae\.safetensors {message}"):
+            check(checkpoint_path, **{part: models_path / "vae/ae.safetensors"})
+
+    def test_vae_by_mistake(self, checkpoint_path: Path, models_path: Path):
+        with pytest.raises(CheckpointError, match=r"clip_l\.safetensors is not a FLUX autoencoder"):
+            check(checkpoint_path, vae=models_path / "text_encoders/clip_l.safetensors")
+
+    def test_damaged_config(self, checkpoint_copy: Path):
+        file = checkpoint_copy / "text_encoder_2/config.json"
+        file.write_text("{")
+        with pytest.raises(CheckpointError, match=r"text_encoder_2/config\.json is not JSON"):
+            check(checkpoint_copy)
+        file.write_text("{}")
+        with pytest.raises(CheckpointError, match=r"config\.json has no entry 'vocab_size'"):
+            check(checkpoint_copy)
