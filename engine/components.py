@@ -233,19 +233,10 @@ COMPONENTS: Mapping[str, Component] = {
             name="conditioner",
             part="transformer",
             runs=Runs.REQUEST,
-            inputs=_ports(
-                _FLOAT,
-                timesteps="N",
-                guidance="b",
-                pooled="b pooled_width",
-                text="b text_length text_width",
-                reference="b m channels",
-            ),
+            inputs=_ports(_FLOAT, timesteps="N", guidance="b", pooled="b pooled_width")
+            + _ports(_FLOAT, text="b text_length text_width", reference="b m channels"),
             outputs=_ports(
-                _OWN,
-                modulation="N b vectors hidden",
-                text_tokens="b text_length hidden",
-                reference_tokens="b m hidden",
+                _OWN, modulation="N b vectors hidden", text_tokens="b text_length hidden", reference_tokens="b m hidden"
             ),
         ),
         Component(

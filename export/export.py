@@ -23,12 +23,12 @@ from ..engine.bundle.manifest import (
 )
 from ..engine.bundle.tensor_file import TensorFile
 from ..engine.components import COMPONENTS, Component, Operators, Precision
-from ..engine.errors import ExportError, OptionError
+from ..engine.errors import ExportError
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.system.files import atomic_folder, free_path, is_taken, sha256_file, share_file, share_folder
 from ..version import __version__
-from .checkpoint import Checkpoint, CheckpointFiles, View, open_checkpoint
+from .checkpoint import Checkpoint, CheckpointFiles, View, as_checkpoint
 from .configs import ModelConfig
 from .graphs.stored_fp8 import as_stored_record, dequantize_stored
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, tensor_name, trace
@@ -96,15 +96,6 @@ def export_bundle(
             if (path / name).is_dir():
                 share_folder(path / name, folder / name)
     return Bundle.open(path)
-
-
-def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | None = None) -> Checkpoint:
-    """Return the checkpoint itself, or open the one at a path; raise OptionError for `files` of one that is open."""
-    if not isinstance(checkpoint, Checkpoint):
-        return open_checkpoint(Path(checkpoint), files)
-    if files is not None:
-        raise OptionError("files say where the parts of a checkpoint lie, and this one is open already; give its path")
-    return checkpoint
 
 
 def check_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:

@@ -10,9 +10,9 @@ from ..engine.bundle.bundle import Bundle
 from ..engine.components import Operators
 from ..engine.errors import QuantizationError
 from ..engine.progress import Progress
-from .checkpoint import Checkpoint, CheckpointFiles
+from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
 from .emulate.torch_device import TorchDevice
-from .export import ExportOptions, as_checkpoint, export_bundle
+from .export import ExportOptions, export_bundle
 from .graphs.recipes import Recipe
 from .quantize.calibration import Calibration
 from .quantize.quantize_bundle import check_possible, default_artefact, quantize_bundle

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...engine.bundle.manifest import FlowRecord
 from ...engine.bundle.tensor_file import TensorFile
-from ...engine.errors import CheckpointError
+from ...engine.errors import CheckpointError, OptionError
 from ..configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
 from .parts import Part, open_clip, open_t5, open_transformer, open_vae
 from .views import Weights
@@ -134,6 +134,15 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
         sizes=_sizes(_root(path)),
         flow=_flow(_root(path) / "scheduler" / "scheduler_config.json"),
     )
+
+
+def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | None = None) -> Checkpoint:
+    """Return the checkpoint itself, or open the one at a path; raise OptionError for `files` of one that is open."""
+    if not isinstance(checkpoint, Checkpoint):
+        return open_checkpoint(Path(checkpoint), files)
+    if files is not None:
+        raise OptionError("files say where the parts of a checkpoint lie, and this one is open already; give its path")
+    return checkpoint
 
 
 def _diffusers_files(path: Path) -> CheckpointFiles:
