@@ -120,7 +120,7 @@ class Quantized(str, Enum):
     PRODUCTS = "products"
 
 
-class Values(str, Enum):
+class GrowsWith(str, Enum):
     """What a component's activations grow with: tokens between two of its layers, or the values of a picture."""
 
     NONE = "none"
@@ -143,7 +143,7 @@ class OnnxRuntimeUse:
 
     operators: bool = False
     recordable: bool = True
-    values: Values = Values.NONE
+    values: GrowsWith = GrowsWith.NONE
     held_per_value: int = 0
 
 
@@ -227,7 +227,7 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.REFERENCE,
             inputs=_ports(_BYTE, image="b 16*h 16*w rgb"),
             outputs=_ports(_FLOAT, reference="b m channels"),
-            onnxruntime=OnnxRuntimeUse(values=Values.REFERENCE, held_per_value=480),
+            onnxruntime=OnnxRuntimeUse(values=GrowsWith.REFERENCE, held_per_value=480),
         ),
         Component(
             name="conditioner",
@@ -250,7 +250,7 @@ COMPONENTS: Mapping[str, Component] = {
             + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one"),
             outputs=_ports(_FLOAT, next_latents="b n channels"),
             dedicated_attention=True,
-            onnxruntime=OnnxRuntimeUse(operators=True, values=Values.TOKENS, held_per_value=40),
+            onnxruntime=OnnxRuntimeUse(operators=True, values=GrowsWith.TOKENS, held_per_value=40),
             quantized=Quantized.PRODUCTS,
             trace_cost=2.0,
         ),
@@ -260,7 +260,7 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.PICTURE,
             inputs=_ports(_FLOAT, latents="b h w channels"),
             outputs=_ports(_BYTE, image="b 16*h 16*w rgb") + _ports(_FLOAT, mean="b"),
-            onnxruntime=OnnxRuntimeUse(values=Values.PICTURE, held_per_value=1024),
+            onnxruntime=OnnxRuntimeUse(values=GrowsWith.PICTURE, held_per_value=1024),
         ),
     )
 }

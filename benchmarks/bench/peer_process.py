@@ -49,7 +49,7 @@ def main() -> None:
 def measure(asked: PeerRequest) -> EngineRun:
     """Import, open and load, compile if asked to, then run one request in the cold and `repeat` warm ones."""
     cold: dict[str, float] = {}
-    watch = _Watch(cold)
+    watch = _PeerWatch(cold)
     with GpuSampler() as idle:
         pass
     import torch
@@ -129,7 +129,7 @@ def stored_precision(checkpoint: Path) -> Precision:
     return PRECISIONS[stored]
 
 
-class _Watch:
+class _PeerWatch:
     """Measures milliseconds from one point of the program to the next."""
 
     def __init__(self, laps: dict[str, float]) -> None:

@@ -280,18 +280,9 @@ class MemoryCheck(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
 
 
 Record = (
-    Case
-    | Host
-    | EngineRun
-    | Unmeasured
-    | Agreement
-    | Ceilings
-    | Roofline
-    | Hoisting
-    | Ablation
-    | Prediction
-    | MemoryCheck
-)
+    Case | Host | EngineRun | Unmeasured | Agreement | Ceilings
+    | Roofline | Hoisting | Ablation | Prediction | MemoryCheck
+)  # fmt: skip
 
 
 def encode_lines(records: Sequence[Record]) -> bytes:

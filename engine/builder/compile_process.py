@@ -67,7 +67,7 @@ def run_compilation(
             env=environment,
         )
     os.close(writer)
-    watch = _Watch(child.pid, on_fraction)
+    watch = _ChildWatch(child.pid, on_fraction)
     try:
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError), child.stdin:
@@ -88,7 +88,7 @@ def run_compilation(
     return ProcessResult(compiled=None if failure else watch.compiled, failure=failure, peak_bytes=watch.peak_bytes)
 
 
-class _Watch:
+class _ChildWatch:
     """What a child has reported, and the most memory that it was seen with."""
 
     def __init__(self, pid: int, on_fraction: Callable[[float], None]) -> None:
@@ -125,7 +125,7 @@ class _Watch:
             self._on_fraction(message.fraction)
 
 
-def _failure(log: Path, code: int, watch: _Watch, timeout_s: float | None, oom_killed: bool) -> Failure:
+def _failure(log: Path, code: int, watch: _ChildWatch, timeout_s: float | None, oom_killed: bool) -> Failure:
     if timeout_s is not None:
         return Failure(kind=FailureKind.TIMEOUT, words=f"not done after {timeout_s:.0f} s (--timeout)")
     if watch.refusal is not None:

@@ -11,7 +11,7 @@ import tensorrt
 from .attention import mark_decomposable
 
 
-class Contexts:
+class TensorRtContexts:
     """Implements `ContextMaker`: TensorRT's kernels are finished when it is built."""
 
     def __init__(self, trt: Any) -> None:
@@ -67,8 +67,8 @@ class TensorRt:
     def refusal(self, plan: memoryview) -> str:
         return ""  # it only tells by trying
 
-    def contexts(self, cache: Path) -> Contexts:
-        return Contexts(self.trt)
+    def contexts(self, cache: Path) -> TensorRtContexts:
+        return TensorRtContexts(self.trt)
 
     def compatibility_flags(self) -> Mapping[str, Any]:
         levels = self.trt.HardwareCompatibilityLevel

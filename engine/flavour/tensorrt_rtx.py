@@ -20,7 +20,7 @@ from .attention import mark_decomposable
 logger = logging.getLogger(__name__)
 
 
-class Contexts:
+class TensorRtRtxContexts:
     """Implements `ContextMaker`.
 
     Kernels are finished for the shapes in use before they run, not behind their back, and graphs are recorded by us,
@@ -102,8 +102,8 @@ class TensorRtRtx:
         reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if found & int(flag)]
         return ", ".join(reasons).lower().replace("_", " ") or "it says no more, as it does where there is no GPU"
 
-    def contexts(self, cache: Path) -> Contexts:
-        return Contexts(self.trt, cache)
+    def contexts(self, cache: Path) -> TensorRtRtxContexts:
+        return TensorRtRtxContexts(self.trt, cache)
 
     def compatibility_flags(self) -> Mapping[str, Any]:
         return {}

@@ -174,10 +174,7 @@ class Trainer:
                 self.save()
 
     def _vae_batch(self, pool: Pool, *, crop: bool) -> Tensor:
-        """Return uint8 (b, H, W, 3), half of it references where there are some.
-
-        They are pictures, or four times as many crops that begin on multiples of the autoencoder's 8 pixels.
-        """
+        """Return uint8 (b, H, W, 3), half references where there are some: pictures, or four crops for each, on 8s."""
         bucket = pool.choose(self.rng)
         count = self.options.vae_batch * (4 if crop else 1)
         sample = pool.rings[bucket].draw(count)

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, Precision, Values
+from ...engine.components import COMPONENTS, GrowsWith, Precision
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
@@ -143,10 +143,10 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
     """
     tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
     values = {
-        Values.NONE: 0,
-        Values.TOKENS: prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape),
-        Values.REFERENCE: prod(tensors["image"].shape),
-        Values.PICTURE: prod(tensors["pictures"].shape),
+        GrowsWith.NONE: 0,
+        GrowsWith.TOKENS: prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape),
+        GrowsWith.REFERENCE: prod(tensors["image"].shape),
+        GrowsWith.PICTURE: prod(tensors["pictures"].shape),
     }
     return {
         name: Cost(

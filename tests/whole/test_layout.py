@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import tomllib
 from imports import imported
 
@@ -141,3 +142,17 @@ def test_whole_jobs_are_calls():
 def test_public_names_exist_and_are_documented():
     for name in kontext_trt.__all__:
         assert getattr(kontext_trt, name).__doc__, name
+
+
+def test_a_public_name_whose_library_is_missing_says_so():
+    code = (
+        "import sys; sys.modules['onnx_ir'] = None\n"
+        "import kontext_trt\n"
+        "try:\n    kontext_trt.export_bundle\n"
+        "except kontext_trt.MissingDependencyError as error:\n    print(error)"
+    )
+    environment = {"PYTHONPATH": str(ROOT / ".links")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("kontext_trt.export_bundle needs onnx_ir, which is missing; `kontext-trt doctor`")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = kontext_trt.no_such_name  # pyright: ignore[reportAttributeAccessIssue]

@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from kontext_trt.engine.builder.timing_cache import attach_timings, merge_timings
-from kontext_trt.engine.flavour.tensorrt_rtx import Contexts
+from kontext_trt.engine.flavour.tensorrt_rtx import TensorRtRtxContexts
 from kontext_trt.engine.plans.caches import RUNTIME, TIMING, cache_path
 from kontext_trt.engine.plans.targets import Target
 from kontext_trt.engine.system.shared_file import read_shared, update_shared
@@ -131,7 +131,7 @@ def test_runtime_cache_of_another_gpu_is_said(tmp_path: Path, caplog: pytest.Log
     path = tmp_path / "runtime.cache"
     for before, after, words in ((b"A old", b"A old", ""), (b"B old", b"A new", "of another GPU or library")):
         path.write_bytes(before)
-        contexts = Contexts(trt, path)
+        contexts = TensorRtRtxContexts(trt, path)
         contexts.create(engine)
         contexts.close()
         assert path.read_bytes() == after
