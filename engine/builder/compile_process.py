@@ -54,9 +54,10 @@ def visible_device(index: int) -> str:
 def run_compilation(
     job: CompileJob, on_fraction: OnFraction, *, timeout_s: float | None = None, command: Sequence[str] | None = None
 ) -> ProcessResult:
-    """Compile in a child process. Never raises for what the compiler does: the result says how it ended.
+    """Compile in a child process; the result says how it ended.
 
-    Output of the child goes to the job's log. If this process is interrupted the child is ended first.
+    It never raises for what the compiler does. Output of the child goes to the job's log. If this process is
+    interrupted the child is ended first.
     """
     kills_before, deadline = oom_kills(), None if timeout_s is None else time.monotonic() + timeout_s
     reader, writer = os.pipe()

@@ -62,13 +62,8 @@ def take_census(
 ) -> Census:
     """Count what a compiler made of a graph.
 
-    Args:
-        layers: The engine's layers.
-        attention_asked: As `Census` holds it.
-        weight_bytes: As `Census` holds it.
-        activation_bytes: As `Census` holds it.
-        io_bytes: As `Census` holds it.
-        quantized_products: Which nodes are to multiply in which narrow format, as in `GraphFile.quantized_products`.
+    `quantized_products` says which nodes are to multiply in which narrow format, as `GraphFile.quantized_products`
+    does. The numbers are as `Census` holds them.
     """
     asked = quantized_products or {}
 
