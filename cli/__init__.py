@@ -1,1 +1,1 @@
-"""The command line: options and printing only. What the commands do are calls of the other folders."""
+"""Holds the command line: options and printing only. What the commands do are calls of the other folders."""

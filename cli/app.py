@@ -1,4 +1,4 @@
-"""The command line: where each command lies, and how errors become words and exit codes."""
+"""Says where each command lies, and turns errors into words and exit codes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, str] = {
 
 
 class LazyCommands(Mapping[str, Any]):
-    """Commands by name. A command's module is imported when the command is asked for."""
+    """Holds commands by name. A command's module is imported when the command is asked for."""
 
     def __getitem__(self, name: str) -> Any:
         module, _, attribute = COMMANDS[name].partition(":")
@@ -63,7 +63,7 @@ def _named(group: TyperGroup, name: str) -> TyperGroup:
 
 
 class LazyGroup(TyperGroup):
-    """The group of all commands, none of them imported."""
+    """Groups all commands, none of them imported."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -86,6 +86,7 @@ def common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is done as it is done.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
+    """Set up logging before a command runs, or print the version and exit."""
     if version:
         screen.print(__version__)
         raise typer.Exit
@@ -94,13 +95,13 @@ def common(
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
-    """Warnings for people: what is wrong, not which line of which file noticed."""
+    """Print a warning for people: what is wrong, not which line of which file noticed."""
     notes.print("warning:", style="bold yellow", end=" ")
     notes.print(str(message))
 
 
 def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
-    """An interrupt that arrives in a destructor or a weak reference's callback is dropped there; raise it anew."""
+    """Raise an interrupt anew that arrived in a destructor or a weak reference's callback, where it is dropped."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
         main_thread = threading.main_thread().ident or 0
         threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
@@ -109,7 +110,7 @@ def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     warnings.showwarning = _show_warning
     sys.unraisablehook = _interrupt_again
     try:

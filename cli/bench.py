@@ -1,4 +1,4 @@
-"""The command `bench`."""
+"""Defines the command `bench`."""
 
 from __future__ import annotations
 

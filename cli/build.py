@@ -1,4 +1,4 @@
-"""The command `build`."""
+"""Defines the command `build`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands `calibrate` and `calibration show | diff`."""
+"""Defines the commands `calibrate` and `calibration show | diff`."""
 
 from __future__ import annotations
 

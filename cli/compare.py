@@ -1,4 +1,4 @@
-"""The command `compare`."""
+"""Defines the command `compare`."""
 
 from __future__ import annotations
 

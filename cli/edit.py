@@ -1,4 +1,4 @@
-"""Commands that make pictures: `edit` and `generate`."""
+"""Defines the commands that make pictures: `edit` and `generate`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ExecutorOption = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureOptions:
-    """What the pictures become."""
+    """Says what the pictures become."""
 
     seed: Annotated[
         list[int] | None, typer.Option("--seed", "-s", help="Default: drawn and reported. Several are allowed.")
@@ -57,7 +57,7 @@ class PictureOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """Who computes, and in how much memory."""
+    """Says who computes, and in how much memory."""
 
     executor: ExecutorOption = ExecutorName.AUTO
     vram: Annotated[
@@ -102,7 +102,10 @@ def generate(
 
 
 def _make(bundle: Path, request: Request, run: RunOptions, out: Path, *, debug_nan: bool, as_json: bool) -> None:
-    """Say what will lie in the GPU's memory before anything does. One request records no graph: the second would."""
+    """Make a request's pictures, and say what will lie in the GPU's memory before anything does.
+
+    One request records no graph: the second would.
+    """
     check_output(out)
     budget = None if run.vram is None else parse_bytes(run.vram)
     if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
@@ -117,7 +120,7 @@ def _make(bundle: Path, request: Request, run: RunOptions, out: Path, *, debug_n
 
 
 class _StepBar:
-    """The flow's steps as a bar that appears with the first of them."""
+    """Shows the flow's steps as a bar that appears with the first of them."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars

@@ -1,4 +1,4 @@
-"""The command that judges pictures: `evaluate`."""
+"""Defines the command that judges pictures: `evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `export`. Nothing heavy is imported before it runs."""
+"""Defines the command `export`. Nothing heavy is imported before it runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PartOption = Annotated[Path | None, typer.Option(help="This part's file or folde
 
 
 class ExportPrecision(str, Enum):
-    """A type to compute everything in (`Precision`), or a recipe for the denoiser's blocks (`RecipeName`)."""
+    """Names a type to compute everything in (`Precision`), or a recipe for the denoiser's blocks (`RecipeName`)."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -41,7 +41,7 @@ class ExportPrecision(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartOptions:
-    """Where the parts of a checkpoint lie, as in `CheckpointFiles`."""
+    """Says where the parts of a checkpoint lie, as in `CheckpointFiles`."""
 
     transformer: PartOption = None
     vae: PartOption = None

@@ -1,4 +1,4 @@
-"""The command `inspect`."""
+"""Defines the command `inspect`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Options that several commands have: each is written once, and groups of them are dataclasses that commands take."""
+"""Defines options that several commands have.
+
+Each is written once, and groups of them are dataclasses that commands take.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with each of its parameters that is a dataclass of options replaced by the options themselves.
+    """Replace each parameter of a command that is a dataclass of options by the options themselves.
 
     Typer sees the fields, with their `typer.Option`s and defaults, where the parameter stood; the command is called
     with the dataclass made of what was given for them.

@@ -1,4 +1,4 @@
-"""The commands `plans list | verify | prune`."""
+"""Defines the commands `plans list | verify | prune`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `quantize`, and the options that others share with it."""
+"""Defines the command `quantize`, and the options that others share with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PercentileOption = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeOptions:
-    """What is quantized, and on what it is calibrated."""
+    """Says what is quantized, and on what it is calibrated."""
 
     calibration: Annotated[
         Path | None,
@@ -36,13 +36,13 @@ class QuantizeOptions:
     t5_fp8: Annotated[bool, typer.Option("--t5-fp8", help="Also keep T5's weights in FP8.")] = False
 
     def recipe(self, name: RecipeName, *, percentile: float | None = None) -> Recipe:
-        """The recipe of a name with what the options change."""
+        """Make the recipe of a name with what the options change."""
         return make_recipe(name.value, keep=tuple(self.keep or ()), percentile=percentile, t5=self.t5_fp8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchOptions:
-    """How torch runs requests."""
+    """Says how torch runs requests."""
 
     steps: Annotated[int | None, typer.Option(help="Steps of a request. Default: the bundle's, 28.")] = None
     device: Annotated[TorchDevice, typer.Option(help="Where torch computes.")] = TorchDevice.AUTO

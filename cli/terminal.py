@@ -1,4 +1,4 @@
-"""What the commands of all folders share: where they print, progress bars, JSON."""
+"""Holds what the commands of all folders share: where they print, progress bars, JSON."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 screen = Console(soft_wrap=True, markup=False, highlight=False)
-"""Results."""
+"""The console for results, on standard output."""
 notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-"""Progress, warnings, errors."""
+"""The console for progress, warnings and errors, on standard error."""
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output. Dataclasses, enums and paths are allowed."""
+    """Print one JSON document on standard output. Dataclasses, enums and paths are allowed."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode() + "\n")
 
 
 class Bars:
-    """Progress bars with elapsed and remaining time; one is shown a task, each finished before the next starts."""
+    """Shows progress bars with elapsed and remaining time; one per task, each finished before the next starts."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -45,7 +45,7 @@ class Bars:
 
 @contextmanager
 def progress_bars() -> Iterator[Bars]:
-    """Bars on standard error while the block runs."""
+    """Show bars on standard error while the block runs."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,7 +1,7 @@
-"""The one table of the six components: their inputs and outputs, how often each runs, what is done with its graph.
+"""Defines the six components: their inputs and outputs, how often each runs, what is done with its graph.
 
-The exporter names and checks graphs by it, profiles are computed from it, executors bind by it, recipes and the checks
-of a built engine ask it.
+This is the one table of them. The exporter names and checks graphs by it, profiles are computed from it, executors bind
+by it, recipes and the checks of a built engine ask it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from enum import Enum
 from .number_types import NUMBER_TYPES, NumberType
 
 DYNAMIC_DIMS = frozenset({"b", "n", "m", "s", "N", "h", "w"})
-"""b pictures, n target tokens, m reference tokens, s = text + n + m, N steps, h x w target tokens as a grid."""
+"""The dimensions of shapes that are not constants of the model.
+
+`b` pictures, `n` target tokens, `m` reference tokens, `s` = text + `n` + `m`, `N` steps, `h` x `w` target tokens as a
+grid.
+"""
 
 PIXELS_PER_TOKEN = 16
-"""Pixels that a token spans along one side: 8 of the VAE, 2 of packing."""
+"""The pixels that a token spans along one side: 8 of the VAE, times 2 of packing."""
 
 
 class Precision(str, Enum):
-    """The floating-point type that a component computes in."""
+    """Names the floating-point type that a component computes in."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -37,12 +41,13 @@ class Precision(str, Enum):
 
 
 class Operators(str, Enum):
-    """How attention, norms and rotary embedding leave.
+    """Says in which form attention, norms and rotary embedding are in a graph.
 
-    SINGLE: as one operator each (opset 23; ONNX Runtime, TensorRT from 10.15, TensorRT-RTX).
-    DECOMPOSED: as matrix products and elementwise operators (opset 20; TensorRT from 10.12).
-    ONNXRUNTIME: the denoiser's as ONNX Runtime's own, with what it can fuse (opset 23 and com.microsoft; nothing else
-    runs them); elsewhere as SINGLE.
+    Attributes:
+        SINGLE: One operator each (opset 23; ONNX Runtime, TensorRT from 10.15, TensorRT-RTX).
+        DECOMPOSED: Matrix products and elementwise operators (opset 20; TensorRT from 10.12).
+        ONNXRUNTIME: The denoiser's are ONNX Runtime's own, with what it can fuse (opset 23 and com.microsoft; nothing
+            else runs them); elsewhere as SINGLE.
     """
 
     SINGLE = "single"
@@ -54,7 +59,7 @@ class Operators(str, Enum):
         return 20 if self is Operators.DECOMPOSED else 23
 
     def of(self, component: Component) -> Operators:
-        """What a component's graph has of this."""
+        """Return the form that a component's graph has of this."""
         return Operators.SINGLE if self is Operators.ONNXRUNTIME and not component.onnxruntime.operators else self
 
 
@@ -62,7 +67,7 @@ _ELEMENTS = {one.torch: one for one in NUMBER_TYPES.values() if one.bits >= 8}
 
 
 class ElementType(str, Enum):
-    """The type of a tensor at a component's border."""
+    """Names the type of a tensor at a component's border."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -74,7 +79,7 @@ class ElementType(str, Enum):
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one element of a concrete type."""
+        """The bytes of one element of a concrete type."""
         return self.number.bits // 8
 
     @property
@@ -83,7 +88,7 @@ class ElementType(str, Enum):
         return _ELEMENTS[self.value]
 
     def resolve(self, precision: Precision) -> ElementType:
-        """The concrete type in a graph of this precision."""
+        """Return the concrete type in a graph of this precision."""
         if self is not ElementType.ACTIVATION:
             return self
         return ElementType(precision.number.torch)
@@ -91,7 +96,13 @@ class ElementType(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output. A dimension is dynamic ("n"), a multiple of one ("16*h"), or a constant of the model."""
+    """Describes an input or output of a component.
+
+    Attributes:
+        name: What it is called in the graph.
+        element_type: The type of its elements.
+        dims: Its dimensions. Each is dynamic ("n"), a multiple of a dynamic one ("16*h"), or a constant of the model.
+    """
 
     name: str
     element_type: ElementType
@@ -99,7 +110,10 @@ class Port:
 
 
 class Runs(str, Enum):
-    """What a request runs a component once for. Encodings of prompts and references are kept between requests."""
+    """Says what a request runs a component once for.
+
+    Encodings of prompts and references are kept between requests.
+    """
 
     PROMPT = "prompt"
     REFERENCE = "reference"
@@ -109,10 +123,12 @@ class Runs(str, Enum):
 
 
 class Quantized(str, Enum):
-    """What a recipe may change of a component's linear layers.
+    """Says what a recipe may change of a component's linear layers.
 
-    NOTHING: they stay as they are. WEIGHTS: weights alone, which needs no calibration. PRODUCTS: weights and calibrated
-    activations, and attention's products.
+    Attributes:
+        NOTHING: They stay as they are.
+        WEIGHTS: Weights alone, which needs no calibration.
+        PRODUCTS: Weights and calibrated activations, and attention's products.
     """
 
     NOTHING = "nothing"
@@ -121,7 +137,7 @@ class Quantized(str, Enum):
 
 
 class GrowsWith(str, Enum):
-    """What a component's activations grow with: tokens between two of its layers, or the values of a picture."""
+    """Says what a component's activations grow with: tokens between two of its layers, or the values of a picture."""
 
     NONE = "none"
     TOKENS = "tokens"
@@ -133,9 +149,10 @@ class GrowsWith(str, Enum):
 class OnnxRuntimeUse:
     """Says how a component fares with ONNX Runtime.
 
-    Args:
-        operators: Its graph can have ONNX Runtime's own operators (`Operators.ONNXRUNTIME`).
-        recordable: A CUDA graph can record it. ONNX Runtime waits for an event in the middle of those that it cannot.
+    Attributes:
+        operators: True if its graph can have ONNX Runtime's own operators (`Operators.ONNXRUNTIME`).
+        recordable: True if a CUDA graph can record it. ONNX Runtime waits for an event in the middle of those that it
+            cannot.
         values: What its activations grow with.
         held_per_value: How many activations the CUDA provider holds at most for each of those values, measured at full
             size on an H200 (docs/measurements/2026-11-21-h200-bench.md).
@@ -149,21 +166,21 @@ class OnnxRuntimeUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One traced network.
+    """Describes one traced network.
 
-    Args:
-        name: what its graph, its plans and messages are called by.
-        part: the network of the checkpoint that its weights come from.
-        runs: how often a request runs it.
-        inputs: what it reads, in the graph's order.
-        outputs: what it writes, in the graph's order.
-        tokenizer: it reads what a tokenizer of its own makes of a prompt.
-        dedicated_attention: attention in 16 bits must have a kernel of its own in a built engine: made of several, it
-            writes a matrix of all tokens by all tokens.
-        warns_of_cut: a prompt that its tokenizer cuts is worth a warning. CLIP cuts every long one.
-        onnxruntime: how it fares with ONNX Runtime.
-        quantized: what a recipe may change of it.
-        trace_cost: what tracing takes for each of its tensors, against other components: a progress bar's unit.
+    Attributes:
+        name: What its graph, its plans and messages are called by.
+        part: The network of the checkpoint that its weights come from.
+        runs: How often a request runs it.
+        inputs: What it reads, in the graph's order.
+        outputs: What it writes, in the graph's order.
+        tokenizer: True if it reads what a tokenizer of its own makes of a prompt.
+        dedicated_attention: True if attention in 16 bits must have a kernel of its own in a built engine: made of
+            several, it writes a matrix of all tokens by all tokens.
+        warns_of_cut: True if a prompt that its tokenizer cuts is worth a warning. CLIP cuts every long one.
+        onnxruntime: How it fares with ONNX Runtime.
+        quantized: What a recipe may change of it.
+        trace_cost: What tracing takes for each of its tensors, against other components: a progress bar's unit.
     """
 
     name: str
@@ -180,8 +197,10 @@ class Component:
 
     @property
     def batched(self) -> bool:
-        """Whether a request's pictures go through it together. What runs once for a prompt or a picture is cached or
-        too large, so a batch never reaches it."""
+        """True if a request's pictures go through it together.
+
+        What runs once for a prompt or a picture is cached or too large, so a batch never reaches it.
+        """
         return self.runs in (Runs.REQUEST, Runs.STEP)
 
     def runs_in(self, num_steps: int) -> int:
@@ -271,7 +290,20 @@ DENOISER = next(component for component in COMPONENTS.values() if component.runs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDims:
-    """The constants of a model that appear in component shapes."""
+    """Holds the constants of a model that appear in component shapes.
+
+    Attributes:
+        clip_length: The tokens of a prompt that CLIP reads.
+        text_length: The tokens of a prompt that T5 reads.
+        text_width: The values of one of T5's outputs.
+        pooled_width: The values of CLIP's output for a prompt.
+        channels: The values of a latent token.
+        hidden: The values of a token between the transformer's blocks.
+        vectors: The modulation vectors that the conditioner computes for a step.
+        rope_width: The cosines, and as many sines, of a token's rotary embedding.
+        rgb: The values of a pixel.
+        one: The extent of an input that is one value.
+    """
 
     clip_length: int
     text_length: int
@@ -285,7 +317,12 @@ class ModelDims:
     one: int = 1
 
     def resolve(self, dims: Iterable[str], **dynamic: int) -> tuple[int | str, ...]:
-        """A port's shape: constants as numbers, dynamic dimensions as numbers where given, else as their names."""
+        """Return a port's shape: constants and given dimensions as numbers, other dynamic ones by their names.
+
+        Args:
+            dims: The port's dimensions, as in `Port`.
+            **dynamic: The extents of dynamic dimensions, by name.
+        """
         return tuple(self._resolve_one(dim, dynamic) for dim in dims)
 
     def _resolve_one(self, dim: str, dynamic: Mapping[str, int]) -> int | str:

@@ -1,4 +1,4 @@
-"""What can go wrong, as types. Messages say what was asked, what was found, what is allowed and what to do.
+"""Defines what can go wrong, as types. Messages say what was asked, what was found, what is allowed and what to do.
 
 KontextError
   + CheckpointError         a checkpoint cannot be used
@@ -25,76 +25,85 @@ from __future__ import annotations
 
 
 class KontextError(Exception):
-    """The base of every error that this package raises on purpose."""
+    """Reports that something went wrong; it is the base of every error that this package raises on purpose."""
 
 
 class CheckpointError(KontextError):
-    """A checkpoint is incomplete, damaged, or not a FLUX.1 Kontext checkpoint."""
+    """Reports a checkpoint that is incomplete, damaged, or not of FLUX.1 Kontext."""
 
 
 class ExportError(KontextError):
-    """A graph could not be made from a good checkpoint, or the bundle's place is taken."""
+    """Reports that a graph could not be made from a good checkpoint, or that the bundle's place is taken."""
 
 
 class QuantizationError(KontextError):
-    """A recipe, a calibration or a quantized graph cannot be made or used."""
+    """Reports a recipe, a calibration or a quantized graph that cannot be made or used."""
 
 
 class BundleError(KontextError):
-    """A bundle is missing, altered, incomplete, or of another version."""
+    """Reports a bundle that is missing, altered, incomplete, or of another version."""
 
 
 class OptionError(KontextError, ValueError):
-    """An option of a build, an export or the command line is out of range, or does not fit the others."""
+    """Reports an option of a build, an export or the command line that is out of range or does not fit the others.
+
+    It is a ValueError, too.
+    """
 
 
 class TargetError(KontextError):
-    """A GPU cannot be built for, or cannot compute what a graph asks for."""
+    """Reports a GPU that cannot be built for, or cannot compute what a graph asks for."""
 
 
 class BuildError(KontextError):
-    """A plan could not be built."""
+    """Reports a plan that could not be built, or whose engine is not as it was asked for."""
 
 
 class PlanError(KontextError):
-    """A plan must not be opened: it is missing, altered, foreign, or made for another machine."""
+    """Reports a plan that must not be opened: it is missing, altered, foreign, or made for another machine."""
 
 
 class UntrustedPlanError(PlanError):
-    """A plan may have been written by somebody else, and plans are executable code."""
+    """Reports a plan that may have been written by somebody else; plans are executable code."""
 
 
 class ExecutorError(KontextError):
-    """A component could not be loaded or run."""
+    """Reports a component that could not be loaded or run."""
 
 
 class GpuMemoryError(ExecutorError):
-    """The GPU has not enough free memory."""
+    """Reports that the GPU has not enough free memory."""
 
 
 class BudgetError(ExecutorError):
-    """A budget of GPU memory is too small for a bundle."""
+    """Reports a budget of GPU memory that is too small for a bundle."""
 
 
 class NotFiniteError(ExecutorError):
-    """A component returned NaN or infinity."""
+    """Reports a component that returned NaN or infinity."""
 
 
 class RequestError(KontextError, ValueError):
-    """An argument of a request is out of range, or the plans do not cover the request."""
+    """Reports an argument of a request that is out of range, or a request that the plans do not cover.
+
+    It is a ValueError, too.
+    """
 
 
 class ImageError(KontextError):
-    """A picture cannot be read or used."""
+    """Reports a picture that cannot be read or used."""
 
 
 class BusyError(KontextError):
-    """A session is serving another thread, and was opened to refuse rather than to wait."""
+    """Reports a session that is serving another thread, and was opened to refuse rather than to wait."""
 
 
 class Cancelled(KontextError):
-    """A request was cancelled between two steps."""
+    """Reports a request that was cancelled between two steps."""
 
 
 class MissingDependencyError(KontextError, ImportError):
-    """A package that an optional part needs is not installed; the message holds the command that installs it."""
+    """Reports that a package that an optional part needs is not installed.
+
+    The message holds the command that installs it. It is an ImportError, too.
+    """

@@ -21,12 +21,15 @@ standard error. `kontext-trt --verbose COMMAND` says what is done as it is done.
 
 
 def cell(text: str) -> str:
-    """Text that Markdown leaves alone in a table."""
+    """Write text so that Markdown leaves it alone in a table."""
     return re.sub(r"([|<>*_\[\]])", r"\\\1", " ".join(text.replace("\\[", "[").split()))
 
 
 def describe(name: str, command: Any) -> Iterator[str]:
-    """The parts of a command's section. In code Python-Markdown's tables keep a | as it is."""
+    """Yield the parts of a command's section.
+
+    In code Python-Markdown's tables keep a | as it is.
+    """
     context = typer.Context(command, info_name=name)
     yield f"## {name}"
     yield " ".join(command.help.replace("\\[", "[").split())
@@ -39,6 +42,7 @@ def describe(name: str, command: Any) -> Iterator[str]:
 
 
 def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command with its name, which begins with those of its groups."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{prefix}{name} ")
@@ -47,6 +51,7 @@ def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def main() -> None:
+    """Write the page."""
     found = list(commands(typer.main.get_command(app)))
     if not found:
         raise SystemExit("the command line has no commands")

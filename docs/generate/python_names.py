@@ -18,7 +18,7 @@ costs little, and running a bundle never imports torch. Names that are not on th
 [Errors](errors.md) have a page of their own, with cause and cure.
 """
 FIRST = ("Kontext", "Request", "Sampling", "Result", "Output")
-"""What a reader looks for; the rest follows in the stub's order."""
+"""The names that a reader looks for; the rest follows in the stub's order."""
 ROOMS = {
     "runtime": "Pictures: opening a bundle, asking, results",
     "export": "Bundles: exporting, calibrating, quantizing",
@@ -27,7 +27,7 @@ ROOMS = {
 
 
 def public_names(stub: Path = ROOT / "__init__.pyi") -> Mapping[str, str]:
-    """Each public name with its module, in the stub's order."""
+    """Return each public name with its module, in the stub's order."""
     return {
         alias.asname or alias.name: node.module or ""
         for node in ast.parse(stub.read_text()).body
@@ -38,6 +38,7 @@ def public_names(stub: Path = ROOT / "__init__.pyi") -> Mapping[str, str]:
 
 
 def page(names: Mapping[str, str]) -> str:
+    """Return the page: every public name but errors, under the room that it comes from."""
     parts = [HEAD.strip()]
     shown = {name: module for name, module in names.items() if module != "engine.errors"}
     strange = [name for name, module in shown.items() if module.split(".")[0] not in ROOMS]
@@ -52,6 +53,7 @@ def page(names: Mapping[str, str]) -> str:
 
 
 def main() -> None:
+    """Write the page."""
     PAGE.write_text(page(public_names()))
 
 

@@ -1,1 +1,1 @@
-"""Building: from a graph and its weights to a checked plan in the store."""
+"""Builds plans: from a graph and its weights to a checked plan in the store."""

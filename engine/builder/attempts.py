@@ -1,4 +1,4 @@
-"""Compiling with second chances: after a failure that other options may cure, those are tried, and said."""
+"""Compiles with second chances: after a failure that other options may cure, those are tried, and said."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .failures import Failure, ladder
 logger = logging.getLogger(__name__)
 
 Compile = Callable[..., ProcessResult]
-"""`run_compilation`, or what stands in for it in a test."""
+"""The type of `run_compilation`, or of what stands in for it in a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """The last attempt. `compiled` is None, and `failure` says why, if no attempt succeeded."""
+    """Holds the last attempt. `compiled` is None, and `failure` says why, if no attempt succeeded."""
 
     compiled: Compiled | None
     failure: Failure | None
@@ -40,7 +40,7 @@ def compile_with_retries(
     gpu_bytes: int | None = None,
     compile_plan: Compile = run_compilation,
 ) -> Attempt:
-    """Walk the ladder of `failures.ladder` while the failure stays of its kind.
+    """Compile, and walk the ladder of `failures.ladder` while the failure stays of its kind.
 
     Each rung is logged as a warning and has a log file of its own.
     """

@@ -1,4 +1,4 @@
-"""The second phase of a build: from a graph, as `plan_build` checked it, to a plan in the bundle's store."""
+"""Runs the second phase of a build: from a graph, as `plan_build` checked it, to a plan in the bundle's store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A plan in the store. `reused` if it was there already."""
+    """Holds a plan in the store.
+
+    Attributes:
+        path: The plan's file.
+        manifest: What it was built from and for, and what the compiler made of it.
+        reused: True if it was there already.
+    """
 
     path: Path
     manifest: PlanManifest
@@ -40,10 +46,21 @@ class Built:
 
 
 def build(planned: PlannedBuild, *, progress: Progress | None = None, compile_plan: Compile = run_compilation) -> Built:
-    """The plan: the stored one if it is sound, else a new one.
+    """Return the stored plan if it is sound, else build a new one.
 
-    Raises BuildError if the compiler fails, or the engine is not in the precision asked for; BundleError if the weights
-    are not those exported. A stored plan that is damaged is built again, and then checked as `plan_build` does.
+    A stored plan that is damaged is built again, and then checked as `plan_build` does.
+
+    Args:
+        planned: The build, as `plan_build` checked it.
+        progress: What is told of the compilation.
+        compile_plan: What runs the compiler.
+
+    Returns:
+        The plan in the store.
+
+    Raises:
+        BuildError: The compiler failed, or the engine is not as asked and the policy does not allow that.
+        BundleError: The weights are not those exported.
     """
     component, key = planned.ingredients.component, planned.ingredients.key
 
@@ -84,7 +101,7 @@ def _check_weights(bundle: Bundle, component: str) -> None:
 
 @contextmanager
 def _workplace(planned: PlannedBuild) -> Iterator[tuple[Path, Path]]:
-    """A temporary plan file in the store's file system, gone when the block ends, and a log file that is kept."""
+    """Yield a temporary plan file in the store's file system, gone when the block ends, and a log file that is kept."""
     component, key, store = planned.ingredients.component, planned.ingredients.key, planned.store
     folder = planned.plan.parent
     folder.mkdir(parents=True, exist_ok=True)

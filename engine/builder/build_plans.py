@@ -1,4 +1,4 @@
-"""Building a bundle's plans for one GPU or several, as a command or a program asks for it."""
+"""Builds a bundle's plans for one GPU or several, as a command or a program asks for it."""
 
 from __future__ import annotations
 
@@ -33,18 +33,25 @@ def build_plans(
     """Build what is missing in a bundle's store; a compiler starts only when all of it was checked.
 
     Args:
-        bundle: the bundle, or its path.
-        gpus: the GPUs to build for: "sm_89", "rtx 5090", "current" or "portable".
-        flavour: "auto", "tensorrt" or "tensorrt_rtx".
-        components: names of the components to build; None builds all six.
-        coverage: what the plans must be able to run; None takes the bundle's sizes and the defaults of `Coverage`.
-        options: how plans are built.
-        policy: how the build goes about it.
-        progress: is told of every compilation.
-        on_built: is given every plan as soon as it is there.
+        bundle: The bundle, or its path.
+        gpus: The GPUs to build for: "sm_89", "rtx 5090", "current" or "portable".
+        flavour: The library: "auto", "tensorrt" or "tensorrt_rtx".
+        components: The names of the components to build; None builds all six.
+        coverage: What the plans must be able to run; None takes the bundle's sizes and the defaults of `Coverage`.
+        options: How plans are built.
+        policy: How the build goes about it.
+        progress: Is told of every compilation.
+        on_built: Is given every plan as soon as it is there.
 
-    Raises OptionError for an unknown component or flavour, TargetError for a GPU that cannot be built for, BuildError
-    and BundleError as `plan_build` and `build` do, and MissingDependencyError without the library.
+    Returns:
+        A plan per GPU and component, with those that were there already.
+
+    Raises:
+        OptionError: A component or the flavour is unknown.
+        TargetError: A GPU is not known, is not there, cannot be built for, or lacks a number type.
+        BuildError: A build cannot start, as `plan_build` says, or failed, as `build` says.
+        BundleError: The bundle cannot be opened, or its weights are not those exported.
+        MissingDependencyError: The library is not installed.
     """
     bundle, names = Bundle.of(bundle), list(components or COMPONENTS)
     for name in names:

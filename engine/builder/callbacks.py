@@ -1,4 +1,4 @@
-"""What the compiler calls while it builds: a log, a progress monitor, a writer for the plan.
+"""Defines what the compiler calls while it builds: a log, a progress monitor, a writer for the plan.
 
 Their base classes are the library's, so each is made in a function that is given the library.
 """
@@ -11,16 +11,21 @@ from typing import Any, BinaryIO
 from ..system.chunked_hash import ChunkedHash
 
 COMPILING_SHARE = 0.6
-"""Of a build's time; the rest goes into writing the plan (full-width blocks on two cores)."""
+"""The share of a build's time that compiling takes.
+
+The rest goes into writing the plan (full-width blocks on two cores).
+"""
 
 LISTING = ", LayerType: "
-"""What a layer's line in the log has."""
+"""The text that a layer's line in the log has."""
 
 OnFraction = Callable[[float], None]
-"""Told what part of the build is done, 0 to 1."""
+"""The type of what is told what part of the build is done, 0 to 1."""
 
 
 def make_logger(trt: Any, log: Any) -> Any:
+    """Make the logger of a library, which writes to the open file `log`."""
+
     class BuildLog(trt.ILogger):
         """Writes everything to the log file, and remembers errors."""
 
@@ -39,7 +44,7 @@ def make_logger(trt: Any, log: Any) -> Any:
 
 
 class BuildProgress:
-    """One fraction, which only grows, out of the compiler's phases and of what is written.
+    """Makes one fraction, which only grows, out of the compiler's phases and of what is written.
 
     The compiler writes when it has compiled, though its last phases end later; a plan is about as large as its weights.
     """
@@ -60,6 +65,8 @@ class BuildProgress:
 
 
 def make_writer(base: Any, file: BinaryIO, progress: BuildProgress) -> Any:
+    """Make the writer, of a library's class `base`, through which a plan is written to `file`."""
+
     class PlanWriter(base):
         """Takes the plan as it is serialized. A short return makes the compiler stop."""
 
@@ -82,8 +89,10 @@ def make_writer(base: Any, file: BinaryIO, progress: BuildProgress) -> Any:
 
 
 def make_monitor(trt: Any, progress: BuildProgress) -> Any:
+    """Make the progress monitor of a library."""
+
     class Monitor(trt.IProgressMonitor):
-        """Nested phases of so many steps each, as one fraction."""
+        """Turns nested phases of so many steps each into one fraction."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -1,4 +1,4 @@
-"""One compilation: graph and weights in, plan out. Runs in a process of its own (see `compile_process`)."""
+"""Runs one compilation: graph and weights in, plan out. It has a process of its own (see `compile_process`)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileJob:
-    """`plan` is the file to write; `log` gets everything that the compiler says.
+    """Says what to compile, for what, and where the plan goes.
 
-    `device` is the number of the GPU to build on, None if the flavour needs none.
+    Attributes:
+        component: The component's name.
+        graph: The file of the graph.
+        plan: The file to write.
+        log: The file that gets everything that the compiler says.
+        target: The library and the GPU that the plan is for.
+        profile: The shape range of each input.
+        options: How the plan is built.
+        timing_cache: The file of the timing cache, None to use none.
+        device: The number of the GPU to build on, None if the flavour needs none.
     """
 
     component: str
@@ -41,8 +50,15 @@ class CompileJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """`layers` is an engine inspector's JSON and `activation_bytes` what the engine needs beside its weights, where the
-    log does not say it ("" and 0 where it does)."""
+    """Describes a plan that was written.
+
+    Attributes:
+        size_bytes: The size of the plan.
+        chunked_sha256: The hash of the plan (`ChunkedHash`).
+        seconds: The time that it took.
+        layers: An engine inspector's JSON, where the log does not list the layers; "" where it does.
+        activation_bytes: What the engine needs beside its weights, where the log does not say it; 0 where it does.
+    """
 
     size_bytes: int
     chunked_sha256: str
@@ -52,7 +68,15 @@ class Compiled:
 
 
 def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
-    """Raises BuildError with the compiler's own last words if it refuses; the log has the rest."""
+    """Compile a graph, and write the plan.
+
+    Args:
+        job: What to compile.
+        on_fraction: Is told what part of the build is done.
+
+    Raises:
+        BuildError: The compiler refused, with its own last words as the message; the log has the rest.
+    """
     start = time.perf_counter()
     flavour = load_flavour(FlavourName(job.target.flavour))
     trt = flavour.trt
@@ -88,7 +112,7 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
 
 
 def _keep_timings(config: Any, path: Path) -> None:
-    """A cache that cannot be written costs the next build time, not this one its plan."""
+    """Keep the timings. A cache that cannot be written costs the next build time, not this one its plan."""
     try:
         merge_timings(config, path)
     except OSError as error:
@@ -96,13 +120,16 @@ def _keep_timings(config: Any, path: Path) -> None:
 
 
 def _require(ok: Any, what: str, words: Any) -> None:
-    """TensorRT says with False or None that it failed, and in its log why."""
+    """Raise BuildError with the compiler's words if a call failed.
+
+    TensorRT says with False or None that it failed, and in its log why.
+    """
     if not ok:
         raise BuildError("\n".join(words.errors) or f"{what} failed, and the compiler did not say why")
 
 
 def _parse(flavour: Flavour, parser: Any, graph: GraphFile, words: Any) -> object:
-    """Returns what must live until the plan is built."""
+    """Parse a graph, and return what must live until the plan is built."""
     if not flavour.weights_by_pointer:
         _require(parser.parse_from_file(str(graph.path)), "parsing", words)
         return None
@@ -149,7 +176,10 @@ def _add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> N
 
 
 def _inspect(trt: Any, plan: Path) -> tuple[str, int]:
-    """The finished engine's own account of its layers, and the bytes of its activations. Needs the GPU."""
+    """Return the finished engine's own account of its layers, and the bytes of its activations.
+
+    It needs the GPU.
+    """
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:

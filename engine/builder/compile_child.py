@@ -1,6 +1,7 @@
-"""The compiler's own process: takes a job on standard input, answers in JSON lines on the file descriptor it is given.
+"""Runs the compiler's own process, which takes a job on standard input and answers in JSON lines.
 
-Started by `compile_process`. A process of its own gives its memory back, and its crash is the parent's to explain.
+They go to the file descriptor that it is given. `compile_process` starts it. A process of its own gives its memory
+back, and its crash is the parent's to explain.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SECONDS_BETWEEN_REPORTS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One of: a part done, a result, a refusal in words."""
+    """Carries one of these: a part done, a result, a refusal in words."""
 
     fraction: float = 0.0
     compiled: Compiled | None = None
@@ -48,6 +49,10 @@ class Reporter:
 
 
 def main() -> None:
+    """Run the compilation that standard input describes.
+
+    The arguments are the file descriptor for messages and the parent's process id. Exit code 1 follows a refusal.
+    """
     die_with_parent(int(sys.argv[2]))
     faulthandler.enable()  # a crash leaves a Python stack in the log
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -1,4 +1,4 @@
-"""Running a compilation in a child process: progress, memory, and what a bad end means."""
+"""Runs a compilation in a child process: progress, memory, and what a bad end means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ SECONDS_BETWEEN_SAMPLES = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessResult:
-    """`peak_bytes` is the most anonymous memory seen in the child."""
+    """Says how a compilation ended: with a plan, or with a failure.
+
+    `peak_bytes` is the most anonymous memory seen in the child.
+    """
 
     compiled: Compiled | None
     failure: Failure | None
@@ -34,13 +37,16 @@ class ProcessResult:
 
 
 def child_command() -> tuple[str, ...]:
-    """Without the working directory on the child's path: a module that lies there must not be imported."""
+    """Return the command that starts a child.
+
+    The working directory is not on the child's path: a module that lies there must not be imported.
+    """
     code = f"import sys; sys.path[:] = filter(None, sys.path); from {__package__}.compile_child import main; main()"
     return (sys.executable, "-c", code)
 
 
 def visible_device(index: int) -> str:
-    """What CUDA_VISIBLE_DEVICES must be for a child to see this process's device `index` alone."""
+    """Return what CUDA_VISIBLE_DEVICES must be for a child to see this process's device `index` alone."""
     shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return shown[index] if index < len(shown) else str(index)
 
@@ -48,9 +54,10 @@ def visible_device(index: int) -> str:
 def run_compilation(
     job: CompileJob, on_fraction: OnFraction, *, timeout_s: float | None = None, command: Sequence[str] | None = None
 ) -> ProcessResult:
-    """Compile in a child process. Never raises for what the compiler does: the result says how it ended.
+    """Compile in a child process; the result says how it ended.
 
-    Output of the child goes to the job's log. If this process is interrupted the child is ended first.
+    It never raises for what the compiler does. Output of the child goes to the job's log. If this process is
+    interrupted the child is ended first.
     """
     kills_before, deadline = oom_kills(), None if timeout_s is None else time.monotonic() + timeout_s
     reader, writer = os.pipe()
@@ -89,7 +96,7 @@ def run_compilation(
 
 
 class _ChildWatch:
-    """What a child has reported, and the most memory that it was seen with."""
+    """Holds what a child has reported, and the most memory that it was seen with."""
 
     def __init__(self, pid: int, on_fraction: Callable[[float], None]) -> None:
         self._pid, self._on_fraction = pid, on_fraction
@@ -98,7 +105,7 @@ class _ChildWatch:
         self.peak_bytes = 0
 
     def until_closed(self, descriptor: int, deadline: float | None) -> bool:
-        """Read until the child closes its end. True if the deadline came first."""
+        """Read until the child closes its end; return True if the deadline came first."""
         pending = b""
         while True:
             ready, _, _ = select.select([descriptor], [], [], SECONDS_BETWEEN_SAMPLES)

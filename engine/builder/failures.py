@@ -1,4 +1,4 @@
-"""What a failed build means in plain words, and what to try next."""
+"""Says what a failed build means in plain words, and what to try next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..plans.options import BuildOptions
 
 
 class FailureKind(str, Enum):
-    """Why no plan came out."""
+    """Names why no plan came out."""
 
     HOST_MEMORY = "host memory"
     GPU_MEMORY = "GPU memory"
@@ -29,6 +29,8 @@ class FailureKind(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
+    """Says why no plan came out, by kind and in words."""
+
     kind: FailureKind
     words: str
 
@@ -77,7 +79,7 @@ _CAUSES = (
 
 
 def explain(words: str) -> Failure:
-    """The compiler's last words, with what they mean where that is known."""
+    """Return the compiler's last words, with what they mean where that is known."""
     words = _without_noise(words)
     for pattern, kind, meaning in _CAUSES:
         if re.search(pattern, words, re.IGNORECASE):
@@ -86,7 +88,7 @@ def explain(words: str) -> Failure:
 
 
 def _without_noise(words: str) -> str:
-    """TensorRT-RTX adds to any error, on a machine without a GPU, that there is none."""
+    """Leave out what TensorRT-RTX adds to any error on a machine without a GPU: that there is none."""
     lines = [line for line in words.splitlines() if "cudaError 35" not in line]
     return "\n".join(lines) or words
 
@@ -101,17 +103,17 @@ SMALLEST_WORKSPACE_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One retry: the options to try, and what changes, in words."""
+    """Describes one retry: the options to try, and what changes, in words."""
 
     words: str
     options: BuildOptions
 
 
 def ladder(failure: Failure, options: BuildOptions, gpu_bytes: int | None) -> Iterator[Rung]:
-    """What may help against a lack of GPU memory, each rung on top of the last; nothing for other failures.
+    """Yield what may help against a lack of GPU memory, each rung on top of the last; nothing for other failures.
 
-    What a build holds in host memory are the weights and the plan, which no option makes smaller.
-    `gpu_bytes` is the GPU's memory where the build runs on one.
+    What a build holds in host memory are the weights and the plan, which no option makes smaller. `gpu_bytes` is the
+    GPU's memory where the build runs on one.
     """
     if failure.kind is not FailureKind.GPU_MEMORY:
         return
@@ -131,7 +133,7 @@ def ladder(failure: Failure, options: BuildOptions, gpu_bytes: int | None) -> It
 
 
 def advice(failure: Failure, coverage: Coverage) -> str:
-    """What the user can still do after the ladder, as the end of a message ("" if nothing)."""
+    """Say what the user can still do after the ladder, as the end of a message ("" if nothing)."""
     if failure.kind is FailureKind.GPU_MEMORY or failure.kind is FailureKind.SHAPES:
         width, height = coverage.common
         return f"; a narrower range needs less: --size {width}x{height}" if len(coverage.sizes) > 1 else ""

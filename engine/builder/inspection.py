@@ -1,4 +1,4 @@
-"""What came out of a build, read from its log or from the engine, and held against what was asked for."""
+"""Reads what came out of a build from its log or from the engine, and holds it against what was asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from .attempts import Attempt
 
 
 def inspect_build(ingredients: Ingredients, graph: GraphFile, model: ModelRecord, attempt: Attempt) -> Census:
-    """Raises BuildError if the compiler told nothing about the engine's layers."""
+    """Count what the compiler made of a graph.
+
+    Raises:
+        BuildError: The compiler told nothing about the engine's layers.
+    """
     assert attempt.compiled is not None
     lines = attempt.log.read_text(errors="replace").splitlines()
     listing = attempt.compiled.layers
@@ -36,7 +40,7 @@ def inspect_build(ingredients: Ingredients, graph: GraphFile, model: ModelRecord
 
 
 def not_as_asked(ingredients: Ingredients, census: Census) -> tuple[str, ...]:
-    """In words, what an engine does not do as it was asked to."""
+    """Say in words what an engine does not do as it was asked to."""
     sixteen_bits = ingredients.precision.item_bytes == 2
     return tuple(
         shortfalls(

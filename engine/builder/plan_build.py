@@ -1,4 +1,4 @@
-"""The first phase of a build: what is to be built, and whether it can be. Nothing is written."""
+"""Runs the first phase of a build: what is to be built, and whether it can be. Nothing is written."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from .preflight import Estimate, check_operators, estimate, lacks, measure, toge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPolicy:
-    """How a build goes about it. None of this changes a plan's key.
+    """Says how a build goes about it. None of this changes a plan's key.
 
-    Args:
-        rebuild: build even if the store has the plan.
-        allow_fallback: keep an engine that is not in the precision asked for; its manifest says what it lacks.
-        preflight: refuse to start where memory or disk will probably not suffice.
-        timing_cache: use and extend the bundle's timing cache (TensorRT only).
-        timeout_s: end a compilation after so many seconds.
+    Attributes:
+        rebuild: True to build even if the store has the plan.
+        allow_fallback: True to keep an engine that is not in the precision asked for; its manifest says what it lacks.
+        preflight: True to refuse to start where memory or disk will probably not suffice.
+        timing_cache: True to use and extend the bundle's timing cache (TensorRT only).
+        timeout_s: The seconds after which a compilation is ended; None lets it take as long as it needs.
+
+    Raises:
+        OptionError: `timeout_s` is not positive.
     """
 
     rebuild: bool = False
@@ -45,10 +48,16 @@ class BuildPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedBuild:
-    """One component's build, checked: what `build` takes.
+    """Describes one component's build, checked: what `build` takes.
 
-    `graph` is None where the store has a file under the key, which is taken if it turns out to be sound. `gpu` is this
-    machine's of the target's capability, None without one.
+    Attributes:
+        bundle: The bundle that the plan is for.
+        flavour: The library that builds.
+        ingredients: What the plan is made of.
+        graph: The component's graph; None where the store has a file under the key, which is taken if it turns out to
+            be sound.
+        policy: How the build goes about it.
+        gpu: This machine's GPU of the target's capability; None without one.
     """
 
     bundle: Bundle
@@ -64,7 +73,7 @@ class PlannedBuild:
 
     @property
     def plan(self) -> Path:
-        """Where the plan lies, or will lie."""
+        """The place where the plan lies, or will lie."""
         return self.store.path(self.ingredients.component, self.ingredients.key)
 
 
@@ -78,10 +87,25 @@ def plan_build(
     gpus: Sequence[Gpu] = (),
     policy: BuildPolicy | None = None,
 ) -> tuple[PlannedBuild, ...]:
-    """Check all that can be checked before a compiler runs, and say what `build` is to do. `gpus` are this machine's.
+    """Check all that can be checked before a compiler runs, and say what `build` is to do.
 
-    Raises TargetError if the GPU lacks a number type, BuildError if a graph is for ONNX Runtime alone, the library does
-    not have an option, or memory or disk will not suffice for all that is missing in the store.
+    Args:
+        bundle: The bundle, or its path.
+        components: The names of the components to build.
+        target: The library and the GPU to build for.
+        coverage: What the plans must be able to run.
+        options: How plans are built.
+        gpus: This machine's GPUs.
+        policy: How the build goes about it.
+
+    Returns:
+        A build per component, in their order.
+
+    Raises:
+        TargetError: The GPU lacks a number type.
+        BuildError: A graph is for ONNX Runtime alone, the library does not have an option, or memory or disk will not
+            suffice for all that is missing in the store.
+        MissingDependencyError: The library is not installed.
     """
     bundle, policy, names = Bundle.of(bundle), policy or BuildPolicy(), list(components)
     flavour = load_flavour(FlavourName(target.flavour))
@@ -101,7 +125,11 @@ def plan_build(
 
 
 def read_graph(bundle: Bundle, ingredients: Ingredients) -> GraphFile:
-    """The component's graph. Raises TargetError if the target's GPU lacks a number type that it has."""
+    """Read the component's graph.
+
+    Raises:
+        TargetError: The target's GPU lacks a number type that the graph has.
+    """
     graph = GraphFile.read(bundle.graph_path(COMPONENTS[ingredients.component]))
     formats = filter(None, (ingredients.precision.value, graph.quantized))
     check_formats(ingredients.target.capability, formats)
@@ -109,8 +137,10 @@ def read_graph(bundle: Bundle, ingredients: Ingredients) -> GraphFile:
 
 
 def check_room(planned: Iterable[PlannedBuild]) -> None:
-    """Raise BuildError if memory or disk will probably not suffice for all plans that are not in the store, one after
-    another. Those whose policy wants no such check do not count."""
+    """Raise BuildError if memory or disk will probably not suffice for all plans that are not in the store.
+
+    They are built one after another. Those whose policy wants no such check do not count.
+    """
     wanted = [one for one in planned if one.graph is not None and one.policy.preflight]
     if not wanted:
         return

@@ -1,4 +1,4 @@
-"""What a build will take, against what the machine has: said before hours are spent."""
+"""Compares what a build will take with what the machine has, before hours are spent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ from ..system.gpus import Gpu
 from ..system.memory import available_bytes
 
 MEMORY_PER_WEIGHT_BYTE = 2.0
-"""A little above the anonymous memory that the compiler was seen to hold (benchmarks/costs/build_cost.py)."""
+"""The bytes of host memory that a build is taken to need per byte of weights.
+
+It is a little above the anonymous memory that the compiler was seen to hold (benchmarks/costs/build_cost.py).
+"""
 MEMORY_PER_NVFP4_BYTE = 2.6
-"""The same for NVFP4 (benchmarks/costs/quantized_cost.py): 2.48 for the whole denoiser."""
+"""The bytes of host memory that a build is taken to need per byte of weights, most of them in NVFP4.
+
+It is a little above what the compiler was seen to hold, too: 2.48 for the whole denoiser
+(benchmarks/costs/quantized_cost.py).
+"""
 BASE_MEMORY_BYTES = 1 << 30
 PLAN_PER_WEIGHT_BYTE = 1.05
 BASE_PLAN_BYTES = 64 << 20
@@ -25,7 +32,7 @@ BASE_PLAN_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Bytes that a build needs: host memory, disk, and memory of the GPU that it runs on (0 ahead of time)."""
+    """Holds the bytes that a build needs: host memory, disk, and memory of its GPU (0 ahead of time)."""
 
     memory: int
     disk: int
@@ -34,7 +41,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Bytes that there are. `gpu` is None where the build needs none."""
+    """Holds the bytes that there are. `gpu` is None where the build needs none."""
 
     memory: int
     disk: int
@@ -52,7 +59,7 @@ def check_operators(bundle: Bundle, components: Sequence[str]) -> None:
 
 
 def estimate(weight_bytes: int, flavour: Flavour, workspace_bytes: int | None, *, nvfp4: bool = False) -> Estimate:
-    """For one component, most of whose weights are in NVFP4 or not."""
+    """Estimate what the build of one component needs; `nvfp4` says whether most of its weights are in NVFP4."""
     per_byte = MEMORY_PER_NVFP4_BYTE if nvfp4 else MEMORY_PER_WEIGHT_BYTE
     return Estimate(
         memory=int(BASE_MEMORY_BYTES + per_byte * weight_bytes),
@@ -62,7 +69,7 @@ def estimate(weight_bytes: int, flavour: Flavour, workspace_bytes: int | None, *
 
 
 def together(estimates: Sequence[Estimate]) -> Estimate:
-    """For several components, one after another: plans add up, memory does not."""
+    """Combine what several components need, one after another: plans add up, memory does not."""
     return Estimate(
         memory=max((one.memory for one in estimates), default=0),
         disk=sum(one.disk for one in estimates),
@@ -71,7 +78,7 @@ def together(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def measure(folder: Path, flavour: Flavour, gpu: Gpu | None) -> Resources:
-    """What this machine has now. `folder` is where plans go; it, or a folder above it, exists."""
+    """Measure what this machine has now. `folder` is where plans go; it, or a folder above it, exists."""
     while not folder.exists():
         folder = folder.parent
     return Resources(
@@ -82,7 +89,7 @@ def measure(folder: Path, flavour: Flavour, gpu: Gpu | None) -> Resources:
 
 
 def lacks(needed: Estimate, there: Resources) -> Iterator[str]:
-    """In words, each resource that will probably not suffice."""
+    """Say in words each resource that will probably not suffice."""
     for what, need, have in (
         ("memory", needed.memory, there.memory),
         ("disk", needed.disk, there.disk),

@@ -1,4 +1,4 @@
-"""Giving TensorRT's timing cache to a build, and keeping what the build measured."""
+"""Gives TensorRT's timing cache to a build, and keeps what the build measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def attach_timings(config: Any, path: Path) -> Any:
-    """Give what is stored to a build's config. Returns the cache, which must live until the build ends."""
+    """Give what is stored to a build's config; return the cache, which must live until the build ends."""
     cache = config.create_timing_cache(read_shared(path))
     if not config.set_timing_cache(cache, False):
         logger.warning("%s does not fit this device; kernels are timed anew", path.name)

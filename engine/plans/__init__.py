@@ -1,1 +1,1 @@
-"""Plans: what they are made of and for, where they are kept, and which of them a machine opens."""
+"""Holds plans: what they are made of and for, where they are kept, and which of them a machine opens."""

@@ -1,4 +1,7 @@
-"""Where a bundle keeps caches: one file per device and library version, shared by every process that works on it."""
+"""Says where a bundle keeps caches.
+
+There is one file per device and library version, shared by every process that works on it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,15 @@ from pathlib import Path
 from .targets import Target
 
 TIMING = "caches/timing"
-"""TensorRT's: how fast each kernel was on a device, so that later builds need not measure it again."""
+"""The folder of TensorRT's caches.
+
+They say how fast each kernel was on a device, so that later builds need not measure it again.
+"""
 RUNTIME = "caches/runtime"
-"""TensorRT-RTX's: kernels that it finished at first run, so that later runs start at once."""
+"""The folder of TensorRT-RTX's caches.
+
+They hold kernels that it finished at first run, so that later runs start at once.
+"""
 
 
 def cache_path(bundle: Path, folder: str, target: Target) -> Path:

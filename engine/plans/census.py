@@ -1,4 +1,4 @@
-"""What a compiler made of a graph, counted: matrix products and attention by type, copies, bytes."""
+"""Counts what a compiler made of a graph: matrix products and attention by type, copies, bytes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from .layers import FORMAT_BITS, Layer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Census:
-    """Counts of kernels by what they multiply in, and bytes.
+    """Counts kernels by what they multiply in, and bytes.
 
-    `attention` are dedicated kernels, of `attention_asked` in the graph. `copies` only move or convert data.
-    `products_asked` counts the graph's products that are to multiply in fp8 or nvfp4, by format; `strays` says of each
-    that does not, and of each kernel that does unasked, what it is.
-    `activation_bytes` is the memory that an execution context needs, `io_bytes` all inputs and outputs at the profile's
-    largest shapes.
+    Attributes:
+        layers: The number of the engine's layers.
+        gemms: The number of matrix products per number format.
+        convolutions: The number of convolutions per number format.
+        attention: The number of dedicated attention kernels per number format.
+        attention_asked: The number of attention layers in the graph.
+        copies: The number of layers that only move or convert data.
+        weight_bytes: The memory of the weights.
+        activation_bytes: The memory that an execution context needs.
+        io_bytes: The size of all inputs and outputs at the profile's largest shapes.
+        products_asked: The number of the graph's products that are to multiply in fp8 or nvfp4, per format.
+        strays: What is said of each such product that does not, and of each kernel that does unasked: what it is.
     """
 
     layers: int
@@ -33,7 +40,7 @@ class Census:
     strays: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """One line: "23 GEMMs bf16, 4 of 4 attention fused, 2 copies"."""
+        """Say it in one line: "23 GEMMs bf16, 4 of 4 attention fused, 2 copies"."""
         kinds = (("GEMMs", self.gemms), ("convolutions", self.convolutions))
         parts = [f"{count} {what} {name}" for what, counts in kinds for name, count in sorted(counts.items())]
         if self.products_asked:
@@ -53,7 +60,11 @@ def take_census(
     io_bytes: int,
     quantized_products: Mapping[str, str] | None = None,
 ) -> Census:
-    """`quantized_products` is `GraphFile.quantized_products`: which nodes are to multiply in which narrow format."""
+    """Count what a compiler made of a graph.
+
+    `quantized_products` says which nodes are to multiply in which narrow format, as `GraphFile.quantized_products`
+    does. The numbers are as `Census` holds them.
+    """
     asked = quantized_products or {}
 
     def count(chosen: Iterable[Layer]) -> dict[str, int]:
@@ -86,9 +97,10 @@ def _strays(layers: Sequence[Layer], asked: Mapping[str, str]) -> Iterator[str]:
 
 
 def shortfalls(census: Census, *, precision: str, fused_attention: bool) -> Iterator[str]:
-    """In words, what the engine does not do as it was asked to.
+    """Say in words what the engine does not do as it was asked to.
 
-    No matrix product may be wider than `precision`, and each must be in the narrow format that the graph asks for.
+    No matrix product may be wider than `precision`, and each must be in the narrow format that the graph asks for. With
+    `fused_attention` every attention layer must have a dedicated kernel.
     """
     for what, counts in (("matrix products", census.gemms), ("convolutions", census.convolutions)):
         wide = {name: count for name, count in counts.items() if FORMAT_BITS.get(name, 64) > FORMAT_BITS[precision]}

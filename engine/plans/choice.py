@@ -1,4 +1,4 @@
-"""Which of a bundle's plans a machine should run."""
+"""Chooses which of a bundle's plans a machine should run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,22 @@ from .targets import PORTABLE
 def choose_plans(
     store: PlanStore, bundle: Bundle, machine: Machine, components: Iterable[str] = COMPONENTS
 ) -> dict[str, PlanManifest]:
-    """A plan a component for a machine, chosen together: all of them can serve some coverage that was built for.
+    """Choose a plan per component for a machine; together they can serve some coverage that was built for.
 
     Plans for the machine's very capability come before portable ones, then a coverage that every component was built
     for before one that some only contain, then the latest.
 
-    Raises PlanError if there is no such choice, saying of each plan why it is not the one.
+    Args:
+        store: The bundle's plans.
+        bundle: The bundle, whose graphs and weights the plans must be made of.
+        machine: What the plans are to run on.
+        components: The names of the components that need a plan.
+
+    Returns:
+        The chosen plans by component.
+
+    Raises:
+        PlanError: There is no such choice; the message says of each plan why it is not the one.
     """
     entries = list(store.entries())
     fitting = {component: _fitting(entries, bundle, component, machine) for component in components}
@@ -44,14 +54,14 @@ def choose_plans(
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Plans that serve a coverage; `rank` grows with what speaks for them."""
+    """Holds plans that serve a coverage; `rank` grows with what speaks for them."""
 
     plans: dict[str, PlanManifest]
     rank: tuple[int, bool, str, int]
 
 
 def _choice(fitting: Mapping[str, Sequence[PlanManifest]], coverage: Coverage) -> _Choice | None:
-    """The best plans that serve a coverage; None if a component has none."""
+    """Return the best plans that serve a coverage; None if a component has none."""
 
     def rank(plan: PlanManifest) -> tuple[bool, bool, str]:
         made_for = plan.ingredients
@@ -70,7 +80,11 @@ def _choice(fitting: Mapping[str, Sequence[PlanManifest]], coverage: Coverage) -
 
 
 def _fitting(entries: Iterable[Entry], bundle: Bundle, component: str, machine: Machine) -> list[PlanManifest]:
-    """The component's plans that the machine can run. Raises PlanError if there is none."""
+    """Return the component's plans that the machine can run.
+
+    Raises:
+        PlanError: There is none.
+    """
     fitting: list[PlanManifest] = []
     others: list[str] = []
     for entry in entries:
@@ -101,7 +115,7 @@ def _reasons(entry: Entry, bundle: Bundle, machine: Machine) -> Iterator[str]:
 
 
 def outdated(entry: Entry, bundle: Bundle) -> str:
-    """Why nobody can need a plan any more, whatever the machine; "" if somebody may."""
+    """Say why nobody can need a plan any more, whatever the machine; "" if somebody may."""
     if entry.manifest is None:
         return entry.problem
     had = entry.manifest.ingredients

@@ -1,4 +1,7 @@
-"""What plans must be able to run: sizes, tasks, batch, steps. Profiles come from it, and the runtime obeys it."""
+"""Defines what plans must be able to run: sizes, tasks, batch, steps.
+
+Profiles come from it, and the runtime obeys it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from ..sizes import Size, check_size, squarest
 
 
 class Task(str, Enum):
-    """EDIT has a reference picture; GENERATE, text to image, has none."""
+    """Names what a request does: EDIT has a reference picture; GENERATE, text to image, has none."""
 
     EDIT = "edit"
     GENERATE = "generate"
@@ -18,9 +21,19 @@ class Task(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """Plans are fastest at `common`, one of `sizes`. References are brought to one of `sizes`, too.
+    """Says what plans must be able to run.
 
     Sizes are kept from the narrowest to the widest and once each, so that the same coverage has one form.
+
+    Attributes:
+        sizes: The (width, height) of outputs in pixels. Plans are fastest at `common`, one of them. References are
+            brought to one of them, too.
+        tasks: What requests may do; by default all that there is.
+        batch: The most pictures of a batch, at least 1.
+        max_steps: The most steps of a request, at least 1.
+
+    Raises:
+        OptionError: There is no size or no task, a size is not possible (`sizes.check_size`), or a number is below 1.
     """
 
     sizes: tuple[Size, ...]
@@ -48,7 +61,10 @@ class Coverage:
         return squarest(self.sizes)
 
     def describe(self) -> str:
-        """In words: "17 sizes, 672x1568 to 1568x672, best at 1024x1024; edit and generate; batch 1; up to 50 steps"."""
+        """Say in words what is covered.
+
+        For example "17 sizes, 672x1568 to 1568x672, best at 1024x1024; edit and generate; batch 1; up to 50 steps".
+        """
         first, last = self.sizes[0], self.sizes[-1]
         span = f"{first[0]}x{first[1]}"
         if len(self.sizes) > 1:
@@ -57,7 +73,7 @@ class Coverage:
         return f"{span}; {' and '.join(task.value for task in self.tasks)}; {batch}; up to {self.max_steps} steps"
 
     def contains(self, other: Coverage) -> bool:
-        """Whether plans of this coverage can serve all that `other` asks for."""
+        """Return whether plans of this coverage can serve all that `other` asks for."""
         return (
             set(other.sizes) <= set(self.sizes)
             and set(other.tasks) <= set(self.tasks)

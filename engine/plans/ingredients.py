@@ -1,4 +1,4 @@
-"""Everything that decides what a plan is, and the key that is made of it."""
+"""Collects everything that decides what a plan is, and makes the key of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from .profiles import ShapeRange, profile_of
 from .targets import Target
 
 REVISION = 1
-"""Counts changes of our own that make a plan of the same ingredients another one."""
+"""The count of changes of our own that make a plan of the same ingredients another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsFingerprint:
-    """A weights file by its size and by its header and the first KiB of each tensor (`WeightsRecord.sample_sha256`)."""
+    """Describes a weights file by its size and a sample of its bytes.
+
+    Attributes:
+        size_bytes: The size of the file.
+        sample_sha256: The hash of its header and the first KiB of each tensor (`WeightsRecord.sample_sha256`).
+    """
 
     size_bytes: int
     sample_sha256: str
@@ -29,7 +34,10 @@ class WeightsFingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredients:
-    """Everything that decides what a plan is. Its key is the hash of these. `recipe_sha256` is "" if not quantized."""
+    """Holds everything that decides what a plan is. Its key is the hash of these.
+
+    `recipe_sha256` is "" if the graph is not quantized.
+    """
 
     component: str
     precision: Precision
@@ -44,7 +52,7 @@ class Ingredients:
 
     @property
     def key(self) -> str:
-        """32 hex digits of SHA-256."""
+        """The key: the first 32 hex digits of SHA-256 over all of the ingredients."""
         canonical = msgspec.json.encode(self, order="deterministic")
         return hashlib.sha256(canonical).hexdigest()[:32]
 
@@ -52,7 +60,7 @@ class Ingredients:
 def plan_ingredients(
     bundle: Bundle, component: str, target: Target, coverage: Coverage, options: BuildOptions | None = None
 ) -> Ingredients:
-    """What a component's plan would be made of, from the bundle's manifest alone."""
+    """Collect what a component's plan would be made of, from the bundle's manifest alone."""
     manifest, graph = bundle.manifest, bundle.graph(component)
     hashes = {record.path: record.sha256 for record in manifest.files}
     weights = [record for record in manifest.weights if record.path in graph.weights]

@@ -1,4 +1,4 @@
-"""The layers of a built engine, as its build log or an engine inspector lists them."""
+"""Reads the layers of a built engine, as its build log or an engine inspector lists them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ _COPY = re.compile(r"__myl_(?:Move|Tran|Resh|Cast)+_myl|Reformat", re.IGNORECASE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTensor:
-    """`number_format` is fp32, fp16, bf16, fp8, nvfp4, int8, or the compiler's own word in small letters."""
+    """Describes an input or a constant of a layer.
+
+    Attributes:
+        number_format: One of fp32, fp16, bf16, fp8, nvfp4 and int8, or the compiler's own word in small letters.
+        dims: Its shape.
+    """
 
     number_format: str
     dims: tuple[int, ...]
@@ -33,7 +38,10 @@ class LayerTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One kernel, or group of kernels, of an engine. `nodes` are the graph's nodes that it came from."""
+    """Describes one kernel, or group of kernels, of an engine.
+
+    `nodes` are the graph's nodes that it came from.
+    """
 
     name: str
     kind: str
@@ -43,12 +51,12 @@ class Layer:
 
     @property
     def is_attention(self) -> bool:
-        """A dedicated attention kernel."""
+        """True if it is a dedicated attention kernel."""
         return bool(_ATTENTION.search(self.name)) or self.kind.lower() in ("mha", "attention")
 
     @property
     def is_softmax(self) -> bool:
-        """The middle of attention that was not fused."""
+        """True if it is the middle of attention that was not fused."""
         return bool(_SOFTMAX.search(self.name)) and not self.is_attention
 
     @property
@@ -68,7 +76,10 @@ class Layer:
 
     @property
     def number_format(self) -> str:
-        """What it multiplies in: the wider of its two operands. Other inputs (bias, residual, scales) do not count."""
+        """The format that it multiplies in: the wider of its two operands'.
+
+        Other inputs (bias, residual, scales) do not count.
+        """
         weight = max((tensor for tensor in self.constants if prod(tensor.dims) > 1), key=_size, default=None)
         if weight is None or len(weight.dims) < 2:
             operands = self.inputs[:2]
@@ -88,7 +99,7 @@ def _bits(tensor: LayerTensor) -> int:
 
 
 def layers_from_log(lines: Iterable[str]) -> list[Layer]:
-    """The layer listing that a builder logs at the verbose level if the plan is profiled in detail."""
+    """Read the layer listing that a builder logs at the verbose level if the plan is profiled in detail."""
     return [_layer_from_line(line) for line in lines if re.match(r"Name: .*?, LayerType: ", line)]
 
 
@@ -115,7 +126,10 @@ def _tensors(line: str, start: str, end: str) -> Iterator[LayerTensor]:
 
 
 def layers_from_inspector(text: str) -> list[Layer]:
-    """The layers of an engine inspector's JSON, as TensorRT 10 (`Format/Datatype`) and 11 (`Datatype`) write it."""
+    """Read the layers of an engine inspector's JSON.
+
+    TensorRT 10 (`Format/Datatype`) and 11 (`Datatype`) write it differently.
+    """
     return [
         Layer(
             name=layer["Name"],
@@ -136,7 +150,7 @@ def _inspected(tensors: Iterable[Mapping[str, Any]]) -> Iterator[LayerTensor]:
 
 
 def _format(kind: str) -> str:
-    """ "BFloat16", or "Row major linear FP16 format", as a number format."""
+    """Return "BFloat16", or "Row major linear FP16 format", as a number format."""
     words = kind.lower().split()
     known = [_FORMATS[word] for word in words if word in _FORMATS]
     return known[0] if known else kind.lower()
@@ -147,7 +161,7 @@ def _dims(extents: Iterable[Any]) -> tuple[int, ...]:
 
 
 def memory_from_log(lines: Iterable[str]) -> dict[str, int]:
-    """Bytes of "weights" and "activation", of the engine's parts together, from a build log."""
+    """Sum the bytes of "weights" and of "activation" over the engine's parts, from a build log."""
     totals = {"weights": 0, "activation": 0}
     for line in lines:
         if match := re.search(r"Total (Weights|Activation) Memory: (\d+) bytes", line):

@@ -1,4 +1,4 @@
-"""What this machine can open: compared with a plan's manifest before a library sees the plan."""
+"""Compares what this machine can open with a plan's manifest, before a library sees the plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .targets import PORTABLE, Target, capability_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """An installed library and the GPU that plans would run on; None where there is no GPU."""
+    """Describes an installed library and the GPU that plans would run on; `gpu` is None where there is none."""
 
     flavour: str
     version: str
@@ -22,7 +22,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """A field of a plan that does not fit this machine, with both values."""
+    """Describes a field of a plan that does not fit this machine, with both values."""
 
     field: str
     plan: str
@@ -33,7 +33,7 @@ class Mismatch:
 
 
 def mismatches(manifest: PlanManifest, machine: Machine) -> Iterator[Mismatch]:
-    """Every field in which a plan does not fit a machine."""
+    """Yield every field in which a plan does not fit a machine."""
     target = manifest.ingredients.target
     if target.flavour != machine.flavour:
         yield Mismatch(field="library", plan=target.flavour, machine=machine.flavour)

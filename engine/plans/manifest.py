@@ -1,4 +1,7 @@
-"""The readable manifest beside each plan: what it was built from and for, and what the compiler made of it."""
+"""Defines the readable manifest beside each plan.
+
+It says what the plan was built from and for, and what the compiler made of it.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ SCHEMA = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
-    """How a build went. `options` are those that succeeded: a retry after a failure may have changed them.
+    """Says how a build went.
 
-    `weight_bytes` is the size of the weights that went in, `peak_bytes` the most anonymous memory that the compiler's
-    process held.
+    Attributes:
+        options: Those that succeeded: a retry after a failure may have changed them.
+        seconds: The time that the compilation which succeeded took.
+        weight_bytes: The size of the weights that went in.
+        peak_bytes: The most anonymous memory that the compiler's process held.
     """
 
     options: BuildOptions
@@ -32,7 +38,10 @@ class BuildReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanManifest:
-    """Written after the plan: one without it was never finished. `warnings` are what --allow-fallback let pass."""
+    """Describes a finished plan. It is written after the plan: one without it was never finished.
+
+    `warnings` are what --allow-fallback let pass.
+    """
 
     schema: int
     key: str
@@ -46,14 +55,18 @@ class PlanManifest:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
-        """Formatted, with a checksum over all of it."""
+        """Return it as formatted JSON, with a checksum over all of it."""
         body = msgspec.json.encode(self, order="deterministic")
         document = {"plan": msgspec.Raw(body), "checksum": hashlib.sha256(body).hexdigest()}
         return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
 def parse_plan_manifest(data: bytes, where: str) -> PlanManifest:
-    """Raises PlanError unless the bytes are exactly a manifest that `PlanManifest.to_json` wrote."""
+    """Read a manifest from the bytes of its file, which messages call `where`.
+
+    Raises:
+        PlanError: The bytes are not exactly a manifest that `PlanManifest.to_json` wrote.
+    """
     try:
         document: Any = msgspec.json.decode(data)
         schema = document["plan"]["schema"]

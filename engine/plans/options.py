@@ -1,4 +1,4 @@
-"""How a plan is built. All of it is part of the plan's key."""
+"""Defines how a plan is built. All of it is part of the plan's key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from ..flavour import Flavour
 
 
 class Refit(str, Enum):
-    """Whether weights can be exchanged in a finished plan. IDENTICAL costs no speed and takes only equal weights."""
+    """Says whether weights can be exchanged in a finished plan.
+
+    IDENTICAL costs no speed and takes only equal weights.
+    """
 
     NONE = "none"
     FULL = "full"
@@ -19,7 +22,13 @@ class Refit(str, Enum):
 
 
 class Compatibility(str, Enum):
-    """Which other GPUs may run a TensorRT plan, at some cost of speed. NONE: the very model that it was built on."""
+    """Says which other GPUs may run a TensorRT plan, at some cost of speed.
+
+    Attributes:
+        NONE: Only the very model that it was built on.
+        SAME_CAPABILITY: Those of the same compute capability.
+        AMPERE_PLUS: Those from sm_80.
+    """
 
     NONE = "none"
     SAME_CAPABILITY = "same_capability"
@@ -28,16 +37,19 @@ class Compatibility(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """None leaves a choice to the library.
+    """Says how a plan is built. None leaves a choice to the library.
 
-    Args:
-        workspace_bytes: the most GPU memory that a kernel may use beside activations.
+    Attributes:
+        workspace_bytes: The most GPU memory that a kernel may use beside activations, at least 1 MiB.
         optimization_level: 0 (fast to build) to 5 (fast to run); the library's own default is 3.
-        max_aux_streams: streams that a plan may use beside the caller's; 0 gives one stream and the least memory.
-        refit: see `Refit`.
-        strip: leave weights that refitting supplies out of the plan. Needs `refit`.
-        weight_streaming: weights may stay in host memory, and come as they are needed.
-        compatibility: see `Compatibility`.
+        max_aux_streams: The streams that a plan may use beside the caller's; 0 gives one stream and the least memory.
+        refit: Whether weights can be exchanged in the finished plan, as `Refit` says.
+        strip: True to leave weights that refitting supplies out of the plan. It needs `refit`.
+        weight_streaming: True if weights may stay in host memory, and come as they are needed.
+        compatibility: Which other GPUs may run the plan, as `Compatibility` says.
+
+    Raises:
+        OptionError: A number is out of range, or `strip` is without `refit`.
     """
 
     workspace_bytes: int | None = None
@@ -59,7 +71,7 @@ class BuildOptions:
             raise OptionError("a stripped plan gets its weights by refitting; add --refit full or --refit identical")
 
     def describe(self) -> str:
-        """What differs from the defaults: "optimization_level 5, strip"; "default options" if nothing does."""
+        """Say what differs from the defaults: "optimization_level 5, strip"; "default options" if nothing does."""
         return ", ".join(self._changes()) or "default options"
 
     def _changes(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""From what must be covered to the shape ranges that a compiler wants. The one place that computes them."""
+"""Computes from what must be covered the shape ranges that a compiler wants; nothing else computes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The smallest, the preferred and the largest value of a dimension."""
+    """Holds the smallest, the preferred and the largest value of a dimension."""
 
     min: int
     opt: int
@@ -29,7 +29,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeRange:
-    """The smallest, the preferred and the largest shape of an input."""
+    """Holds the smallest, the preferred and the largest shape of an input."""
 
     min: Shape
     opt: Shape
@@ -42,11 +42,11 @@ class ShapeRange:
 
 
 Profile = Mapping[str, ShapeRange]
-"""By the component's input names."""
+"""The shape ranges of a component, by its input names."""
 
 
 def dynamic_ranges(coverage: Coverage, model: ModelRecord) -> dict[str, Range]:
-    """The range of each dynamic dimension, as `components.DYNAMIC_DIMS` names them."""
+    """Return the range of each dynamic dimension, as `components.DYNAMIC_DIMS` names them."""
     grids = {size: token_grid(size) for size in coverage.sizes}
     rows, columns = [grid[0] for grid in grids.values()], [grid[1] for grid in grids.values()]
     tokens = [height * width for height, width in grids.values()]
@@ -68,7 +68,7 @@ def dynamic_ranges(coverage: Coverage, model: ModelRecord) -> dict[str, Range]:
 
 
 def profile_of(component: Component, coverage: Coverage, model: ModelRecord) -> dict[str, ShapeRange]:
-    """The shape range of each input of a component."""
+    """Return the shape range of each input of a component."""
     ranges = _ranges_of(component, coverage, model)
     corners = [{name: getattr(extent, corner) for name, extent in ranges.items()} for corner in ("min", "opt", "max")]
     profile: dict[str, ShapeRange] = {}
@@ -86,7 +86,7 @@ def _ranges_of(component: Component, coverage: Coverage, model: ModelRecord) -> 
 
 
 def io_bytes(component: Component, coverage: Coverage, model: ModelRecord, precision: Precision) -> int:
-    """Size of all inputs and outputs of a component at their largest."""
+    """Return the size in bytes of all inputs and outputs of a component at their largest."""
     largest = {name: extent.max for name, extent in _ranges_of(component, coverage, model).items()}
     return sum(
         prod(int(extent) for extent in model.dims.resolve(port.dims, **largest))

@@ -1,4 +1,4 @@
-"""Removing plans that nobody can or need open, and what interrupted builds left."""
+"""Removes plans that nobody can or need open, and what interrupted builds left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from .store import PlanStore, remove_unused
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """A plan, or an unfinished one's folder, and why it goes; `in_use` if a process has it and it stays."""
+    """Describes a plan, or an unfinished one's folder, that goes.
+
+    Attributes:
+        path: The plan or the folder.
+        reason: Why it goes, in words.
+        size_bytes: What it takes on disk, without a plan's manifest.
+        in_use: True if a process has it and it stays.
+    """
 
     path: Path
     reason: str
@@ -26,7 +33,10 @@ class Removal:
 
 
 def prune_store(store: PlanStore, bundle: Bundle, *, everything: bool = False, dry_run: bool = False) -> list[Removal]:
-    """Remove unfinished, damaged and outdated plans; with `everything` the sound ones, too."""
+    """Remove unfinished, damaged and outdated plans; with `everything` the sound ones, too.
+
+    With `dry_run` nothing is removed, only listed.
+    """
     removals = list(_unfinished(store, dry_run))
     for entry in list(store.entries()):
         with exclusive_if_free(store.lock_path(entry.path.stem), create=not dry_run) as free:  # else it is being built
@@ -52,7 +62,10 @@ def _remove(path: Path, reason: str, dry_run: bool, *, building: bool) -> Remova
 
 
 def _unfinished(store: PlanStore, dry_run: bool) -> Iterator[Removal]:
-    """Temporary folders of builds, unless their key's lock says that they are under way."""
+    """Remove temporary folders of builds, unless their key's lock says that they are under way.
+
+    With `dry_run` none is removed, only listed.
+    """
     for component in COMPONENTS:
         for folder in sorted((store.folder / component).glob(".*")):
             lock = store.lock_path(folder.name.split(".")[1])
@@ -67,7 +80,7 @@ def _unfinished(store: PlanStore, dry_run: bool) -> Iterator[Removal]:
 
 
 def _size_bytes(folder: Path) -> int:
-    """Of the files in a folder that its owner may be emptying; 0 if it is gone."""
+    """Sum the bytes of the files in a folder that its owner may be emptying; 0 if it is gone."""
     size = 0
     with suppress(FileNotFoundError):
         for file in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Plans on disk: found by key, opened only if they are whole, ours and made for this machine."""
+"""Keeps plans on disk: found by key, opened only if they are whole, ours and made for this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ LOGS = "logs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPlan:
-    """A checked plan. `data` is its file, mapped; valid while the plan is open, and marked as in use for that long."""
+    """Holds a checked plan.
+
+    `data` is its file, mapped; valid while the plan is open, and marked as in use for that long.
+    """
 
     manifest: PlanManifest
     data: memoryview
@@ -33,7 +36,7 @@ class OpenPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A plan in a store. `manifest` is None, and `problem` says why, if it cannot be read."""
+    """Describes a plan in a store. `manifest` is None, and `problem` says why, if it cannot be read."""
 
     component: str
     path: Path
@@ -43,9 +46,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanStore:
-    """The plans of one bundle, or, with `folder` elsewhere, plans that are opened only if they are said to be trusted.
+    """Keeps the plans of one bundle, or, with `folder` elsewhere, plans that are opened only with `trust`.
 
     Plans hold machine code, which runs with the rights of whoever opens them.
+
+    Attributes:
+        bundle: The bundle's folder.
+        folder: The folder of the plans.
+        trust: True if the plans are said to be trusted, whoever may have written them.
     """
 
     bundle: Path
@@ -61,18 +69,18 @@ class PlanStore:
 
     @property
     def logs(self) -> Path:
-        """What compilers said, a file a build."""
+        """The folder of what compilers said, one file per build."""
         return self.folder / LOGS
 
     def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
-        """Held while a key is built, by one process at a time."""
+        """Hold a key while its plan is built, which one process at a time can."""
         return exclusive(self.lock_path(key), on_wait)
 
     def lock_path(self, key: str) -> Path:
         return self.folder / LOCKS / f"{key}.lock"
 
     def entries(self) -> Iterator[Entry]:
-        """Every finished plan, by component and key; manifests are checked, plans are not read."""
+        """Yield every finished plan, by component and key; manifests are checked, plans are not read."""
         for component in COMPONENTS:
             for path in sorted((self.folder / component).glob("*.plan")):
                 entry = self.entry(component, path)
@@ -80,7 +88,7 @@ class PlanStore:
                     yield entry
 
     def entry(self, component: str, path: Path) -> Entry | None:
-        """A plan as it is now; None if it is gone."""
+        """Return a plan as it is now; None if it is gone."""
         if not path.is_file():
             return None
         try:
@@ -89,7 +97,7 @@ class PlanStore:
             return Entry(component=component, path=path, manifest=None, problem=str(error))
 
     def find(self, component: str, key: str) -> PlanManifest | None:
-        """The manifest of a sound plan under a key; None if there is none, or it must be built again."""
+        """Return the manifest of a sound plan under a key; None if there is none, or it must be built again."""
         path = self.path(component, key)
         try:
             self.check_trust(path)
@@ -116,11 +124,21 @@ class PlanStore:
     def open(
         self, component: str, key: str, machine: Machine, refusal: Callable[[memoryview], str] | None = None
     ) -> Iterator[OpenPlan]:
-        """A plan's bytes, after every check: trust, manifest, machine, the hash of all bytes, and then `refusal`.
+        """Open a plan after every check: trust, manifest, machine, the hash of all bytes, and then `refusal`.
 
-        `refusal` is the library's own check (`Flavour.refusal`); it sees only bytes that are as we wrote them.
+        Args:
+            component: The component that the plan is of.
+            key: The key of the plan.
+            machine: What the plan is to run on.
+            refusal: The library's own check (`Flavour.refusal`), which answers why it will not open a plan, or "". It
+                sees only bytes that are as we wrote them.
 
-        Raises PlanError, naming what is wrong and the command that mends it.
+        Yields:
+            The plan, which is valid within the block.
+
+        Raises:
+            PlanError: A check failed; the message names what is wrong and the command that mends it.
+            UntrustedPlanError: The plan may have been written by somebody else.
         """
         path = self.path(component, key)
         self.check_trust(path)
@@ -135,7 +153,10 @@ class PlanStore:
             yield OpenPlan(manifest=manifest, data=data)
 
     def problems(self, entry: Entry, on_bytes: Callable[[int], None] | None = None) -> Iterator[str]:
-        """Everything wrong with a plan's files, whatever machine it is for. Reads all of its bytes."""
+        """Yield everything wrong with a plan's files, whatever machine it is for.
+
+        All of the plan's bytes are read.
+        """
         try:
             self.check_trust(entry.path)
             manifest = read_manifest(entry.path, entry.component)
@@ -183,11 +204,16 @@ class PlanStore:
 
 
 def sidecar(plan: Path) -> Path:
+    """Return the file of a plan's manifest, which lies beside it."""
     return plan.with_suffix(".json")
 
 
 def read_manifest(plan: Path, component: str) -> PlanManifest:
-    """The manifest beside a plan. Raises PlanError if it is missing, altered, or another plan's."""
+    """Read the manifest beside a plan.
+
+    Raises:
+        PlanError: It is missing, altered, or another plan's.
+    """
     file = sidecar(plan)
     try:
         data = file.read_bytes()
@@ -216,7 +242,7 @@ def _check_bytes(
 
 
 def remove_unused(path: Path) -> bool:
-    """Delete a plan and its manifest, unless a process has it open. Returns whether they are gone."""
+    """Delete a plan and its manifest, unless a process has it open; return whether they are gone."""
     with unused(path) as free:
         if free:
             sidecar(path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a plan is made for: a library in its exact version, and a GPU."""
+"""Defines what a plan is made for: a library in its exact version, and a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from ..flavour import Flavour, FlavourName, installed_flavours
 from ..system.gpus import Gpu
 
 PORTABLE = "portable"
-"""TensorRT-RTX's own default: one plan for every GPU from sm_80 that it knows, finished on the GPU at its first run."""
+"""The name of TensorRT-RTX's own default.
+
+It is one plan for every GPU from sm_80 that it knows, finished on the GPU at its first run.
+"""
 
 # Names in shops, for people who know their card but not its number. What can be built is the library's to say.
 _GPU_NAMES = (
@@ -29,7 +32,14 @@ _GPU_NAMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """`gpu` is the device's name where kernels were timed on it, "" where a plan serves every GPU of its capability."""
+    """Describes what a plan is made for.
+
+    Attributes:
+        flavour: The library, "tensorrt" or "tensorrt_rtx".
+        version: The library's exact version.
+        capability: The GPU's compute capability, such as "sm_89", or `PORTABLE`.
+        gpu: The device's name where kernels were timed on it, "" where a plan serves every GPU of its capability.
+    """
 
     flavour: str
     version: str
@@ -42,13 +52,22 @@ class Target:
 
 
 def capability_of(gpu: Gpu) -> str:
+    """Return the compute capability of a GPU, such as "sm_89"."""
     return f"sm_{gpu.major}{gpu.minor}"
 
 
 def parse_gpu(text: str, gpus: Sequence[Gpu]) -> str:
-    """The compute capability that a user means by "sm_89", "8.9", "rtx 5090", "current" or "portable".
+    """Return the compute capability that a user means.
 
-    Raises TargetError for a name that is not known, and for "current" where there is no GPU.
+    Args:
+        text: The user's words: "sm_89", "8.9", "rtx 5090", "current" or "portable".
+        gpus: The machine's GPUs, of which the first is the current one.
+
+    Returns:
+        The capability, such as "sm_89", or `PORTABLE`.
+
+    Raises:
+        TargetError: The name is not known, or it is "current" and there is no GPU.
     """
     asked = re.sub(
         r"\s+", " ", re.sub(r"nvidia|geforce|tesla|generation|laptop gpu|laptop|[-_](?!\d+$)", " ", text.lower())
@@ -75,7 +94,13 @@ def parse_gpu(text: str, gpus: Sequence[Gpu]) -> str:
 
 
 def choose_flavour(asked: str, capability: str, gpus: Sequence[Gpu]) -> FlavourName:
-    """`asked` by name, or for "auto": TensorRT on the GPU itself if it is installed, else TensorRT-RTX."""
+    """Return the library that is asked for by name; "auto" is TensorRT on the GPU itself, else TensorRT-RTX.
+
+    "auto" leaves TensorRT out where only TensorRT-RTX is installed.
+
+    Raises:
+        OptionError: There is no such library.
+    """
     if asked != "auto":
         try:
             return FlavourName(asked)
@@ -89,7 +114,11 @@ def choose_flavour(asked: str, capability: str, gpus: Sequence[Gpu]) -> FlavourN
 
 
 def make_target(flavour: Flavour, capability: str, gpus: Sequence[Gpu]) -> Target:
-    """Raises TargetError, naming what can be done instead, if the flavour cannot build for the capability here."""
+    """Return the target of a library and a compute capability.
+
+    Raises:
+        TargetError: The flavour cannot build for the capability here; the message names what can be done instead.
+    """
     if flavour.ahead_of_time:
         allowed = flavour.capabilities or ()
         if capability not in (*allowed, PORTABLE):

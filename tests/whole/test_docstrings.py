@@ -14,18 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tomllib
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("cli", "engine", "runtime", "export", "benchmarks", "examples")
-LATER = (
-    "cli/",
-    "engine/builder/",
-    "engine/components.py",
-    "engine/errors.py",
-    "engine/plans/",
-)
-"""What is not written in this form yet, for ruff (in pyproject.toml) as for this test."""
 NOUNS = ("The", "A", "An", "Every", "Each", "All", "No", "True if")
 """The words that the docstring of a constant, field or property may begin with."""
 VERBS = """
@@ -105,19 +96,13 @@ def fault(docstring: Docstring) -> str:
 
 def sources() -> list[Path]:
     files = [*ROOT.glob("*.py"), *(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))]
-    return sorted(file for file in files if not file.relative_to(ROOT).as_posix().startswith(LATER))
+    return sorted(files)
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_docstrings_stand_alone(file: Path):
     faults = [(one.name, found) for one in docstrings(file.read_text()) if (found := fault(one))]
     assert faults == []
-
-
-def test_the_same_files_are_left_for_ruff():
-    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
-    left = [name.removesuffix("**") for name, rules in ruff["per-file-ignores"].items() if rules == ["D"]]
-    assert sorted(left) == sorted(LATER)
 
 
 @pytest.mark.parametrize(
