@@ -6,7 +6,7 @@ by it, recipes and the checks of a built engine ask it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -286,49 +286,3 @@ COMPONENTS: Mapping[str, Component] = {
 
 DENOISER = next(component for component in COMPONENTS.values() if component.runs is Runs.STEP)
 """The component that runs at every step: its graph's type is the transformer's, and its products are quantized."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelDims:
-    """Holds the constants of a model that appear in component shapes.
-
-    Attributes:
-        clip_length: The tokens of a prompt that CLIP reads.
-        text_length: The tokens of a prompt that T5 reads.
-        text_width: The values of one of T5's outputs.
-        pooled_width: The values of CLIP's output for a prompt.
-        channels: The values of a latent token.
-        hidden: The values of a token between the transformer's blocks.
-        vectors: The modulation vectors that the conditioner computes for a step.
-        rope_width: The cosines, and as many sines, of a token's rotary embedding.
-        rgb: The values of a pixel.
-        one: The extent of an input that is one value.
-    """
-
-    clip_length: int
-    text_length: int
-    text_width: int
-    pooled_width: int
-    channels: int
-    hidden: int
-    vectors: int
-    rope_width: int
-    rgb: int = 3
-    one: int = 1
-
-    def resolve(self, dims: Iterable[str], **dynamic: int) -> tuple[int | str, ...]:
-        """Return a port's shape: constants and given dimensions as numbers, other dynamic ones by their names.
-
-        Args:
-            dims: The port's dimensions, as in `Port`.
-            **dynamic: The extents of dynamic dimensions, by name.
-        """
-        return tuple(self._resolve_one(dim, dynamic) for dim in dims)
-
-    def _resolve_one(self, dim: str, dynamic: Mapping[str, int]) -> int | str:
-        factor, _, name = dim.rpartition("*")
-        if name not in DYNAMIC_DIMS:
-            return getattr(self, name)
-        if name not in dynamic:
-            return dim
-        return dynamic[name] * int(factor or 1)

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from ..components import COMPONENTS, ModelDims, Precision
+from ..components import COMPONENTS, Precision
 from ..errors import BundleError
+from ..model_dims import ModelDims
 
 SCHEMA = 2
 """The schema of this version; since 2, vae_decoder has a second output."""

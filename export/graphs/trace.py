@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 
-from ...engine.components import DYNAMIC_DIMS, Component, ElementType, ModelDims, Operators, Precision
+from ...engine.components import DYNAMIC_DIMS, Component, ElementType, Operators, Precision
 from ...engine.errors import ExportError
+from ...engine.model_dims import ModelDims
 from ..networks import T5, Clip, Conditioner, Denoiser, ModelConfig, VaeDecoder, VaeEncoder, num_vectors
 from ..torch_types import torch_dtype
 
