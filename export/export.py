@@ -12,6 +12,7 @@ import msgspec
 import onnx_ir as ir
 
 from ..engine.bundle.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
+from ..engine.bundle.graph_file import WeightPlace
 from ..engine.bundle.manifest import (
     SCHEMA,
     FileRecord,
@@ -31,8 +32,8 @@ from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, View, as_checkpoint
 from .configs import ModelConfig
 from .graphs.stored_fp8 import as_stored_record, dequantize_stored
-from .graphs.trace import TraceOptions, expected_tensors, model_dims, tensor_name, trace
-from .graphs.weights import Placed, stored_precision, usable_as_fp8, usable_as_stored, write_converted
+from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
+from .graphs.weights import attach_weights, stored_precision, usable_as_fp8, usable_as_stored, write_converted
 from .tokenizers import write_tokenizer
 
 
@@ -136,7 +137,7 @@ class _BundleWriter:
             (self.folder / name).mkdir(parents=True)
         (self.folder / NETWORKS).write_bytes(msgspec.json.encode(self.config))
         tokenizers = self._write_tokenizers()
-        placed: dict[str, dict[str, Placed]] = {}
+        placed: dict[str, dict[str, WeightPlace]] = {}
         precisions: dict[str, Precision] = {}
         for part in dict.fromkeys(component.part for component in COMPONENTS.values()):
             views = self.checkpoint.weights(part).views
@@ -164,14 +165,14 @@ class _BundleWriter:
             for name, source, network in zip(names, self.checkpoint.tokenizers, networks, strict=True)
         }
 
-    def _place(self, part: str, views: Mapping[str, View], precision: Precision) -> dict[str, Placed]:
-        placed: dict[str, Placed] = {}
+    def _place(self, part: str, views: Mapping[str, View], precision: Precision) -> dict[str, WeightPlace]:
+        placed: dict[str, WeightPlace] = {}
         convert: dict[str, View] = {}
         for name, view in views.items():
             as_fp8 = self.options.fp8_as_stored and usable_as_fp8(name, view)
             if as_fp8 or usable_as_stored(view, precision):
                 file = self._share(part, view.path)
-                placed[name] = Placed(file=file, offset=view.offset, size_bytes=view.size_bytes, shape=view.shape)
+                placed[name] = WeightPlace(file=file, offset=view.offset, size_bytes=view.size_bytes)
                 if as_fp8:
                     self.fp8_scales[part, name] = view.scale_value
             else:
@@ -193,7 +194,9 @@ class _BundleWriter:
             self.shared[source] = target
         return self.shared[source]
 
-    def _write_graph(self, component: Component, precision: Precision, placed: Mapping[str, Placed]) -> GraphRecord:
+    def _write_graph(
+        self, component: Component, precision: Precision, placed: Mapping[str, WeightPlace]
+    ) -> GraphRecord:
         operators = self.options.operators.of(component)
         options = TraceOptions(precision=precision, operators=operators)
         model = trace(component, self.config, options)
@@ -264,32 +267,3 @@ def weights_record(file: Path, origin: str) -> WeightsRecord:
         sample_sha256=tensors.sample_sha256(),
         origin=origin,
     )
-
-
-def attach_weights(model: ir.Model, placed: Mapping[str, Placed], folder: Path) -> dict[str, Placed]:
-    """Make each initializer without a value external data at its place.
-
-    Locations are relative to the graph's `folder`.
-
-    Returns:
-        The places that were used, by the tensor's name.
-    """
-    used: dict[str, Placed] = {}
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None:
-            continue
-        weight = placed[tensor_name(name)]
-        assert value.shape is not None
-        assert value.dtype is not None
-        assert tuple(value.shape) == weight.shape, name
-        value.const_value = ir.ExternalTensor(
-            location=weight.file.relative_to(folder).as_posix(),
-            offset=weight.offset,
-            length=weight.size_bytes,
-            dtype=value.dtype,
-            shape=ir.Shape(weight.shape),
-            name=name,
-            base_dir=folder,
-        )
-        used[tensor_name(name)] = weight
-    return used

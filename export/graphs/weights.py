@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from ...engine.bundle.graph_file import WeightPlace
 from ...engine.components import Precision
 from ...engine.errors import ExportError
-from ...engine.number_types import SAFETENSORS
+from ...engine.number_types import ONNX, SAFETENSORS
 from ...engine.system.files import atomic_file
 from ..checkpoint.views import View
 from ..torch_types import torch_dtype
+from .trace import tensor_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +36,6 @@ class FileTensor:
     @property
     def size_bytes(self) -> int:
         return prod(self.shape) * SAFETENSORS[self.dtype].bits // 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """Describes a weight's place: a safetensors file, and its bytes in it."""
-
-    file: Path
-    offset: int
-    size_bytes: int
-    shape: tuple[int, ...]
 
 
 def stored_precision(views: Iterable[View]) -> Precision:
@@ -67,7 +60,7 @@ def usable_as_fp8(name: str, view: View) -> bool:
 
 def write_converted(
     views: Mapping[str, View], precision: Precision, path: Path, on_bytes: Callable[[int], None] | None = None
-) -> dict[str, Placed]:
+) -> dict[str, WeightPlace]:
     """Write the tensors, converted, as one safetensors file; never more than a few chunks of one tensor in memory.
 
     Args:
@@ -104,7 +97,7 @@ def write_tensors(
     specs: Mapping[str, FileTensor],
     pieces: Iterable[tuple[str, Tensor]],
     on_bytes: Callable[[int], None] | None = None,
-) -> dict[str, Placed]:
+) -> dict[str, WeightPlace]:
     """Write one safetensors file, whole or not at all, from `pieces` of its tensors as they come.
 
     Args:
@@ -138,6 +131,44 @@ def write_tensors(
                 on_bytes(data.nbytes)
         assert written == {name: spec.size_bytes for name, spec in specs.items()}, "every tensor is whole"
     return {
-        name: Placed(file=path, offset=start + begins[name], size_bytes=spec.size_bytes, shape=spec.shape)
+        name: WeightPlace(file=path, offset=start + begins[name], size_bytes=spec.size_bytes)
         for name, spec in specs.items()
     }
+
+
+def attach_weights(model: ir.Model, places: Mapping[str, WeightPlace], folder: Path) -> dict[str, WeightPlace]:
+    """Make each initializer without a value external data at its place.
+
+    Locations are relative to the graph's `folder`.
+
+    Returns:
+        The places that were used, by the tensor's name.
+
+    Raises:
+        ExportError: A place has another number of bytes than the initializer's shape and type.
+    """
+    used: dict[str, WeightPlace] = {}
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            continue
+        place = places[tensor_name(name)]
+        assert value.shape is not None
+        assert value.dtype is not None
+        shape = value.shape.numpy()
+        wanted = prod(shape) * ONNX[value.dtype.name].bits // 8
+        if place.size_bytes != wanted:
+            raise ExportError(
+                f"{tensor_name(name)} has {place.size_bytes:,} bytes in {place.file.name}, and a graph would read "
+                f"{wanted:,} ({list(shape)} {value.dtype.name}); export with --precision to convert it"
+            )
+        value.const_value = ir.ExternalTensor(
+            location=place.file.relative_to(folder).as_posix(),
+            offset=place.offset,
+            length=place.size_bytes,
+            dtype=value.dtype,
+            shape=ir.Shape(shape),
+            name=name,
+            base_dir=folder,
+        )
+        used[tensor_name(name)] = place
+    return used

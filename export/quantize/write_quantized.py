@@ -13,7 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor
 
 from ...engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
-from ...engine.bundle.graph_file import GraphFile
+from ...engine.bundle.graph_file import GraphFile, WeightPlace
 from ...engine.bundle.manifest import GraphRecord, QuantizationRecord, WeightsRecord
 from ...engine.errors import QuantizationError
 from ...engine.number_types import ONNX
@@ -21,13 +21,13 @@ from ...engine.progress import Progress
 from ...engine.system.files import free_path, share_file
 from ...version import __version__
 from ..checkpoint.views import View
-from ..export import attach_weights, file_record, weights_record
+from ..export import file_record, weights_record
 from ..graphs.linears import LinearNodes, find_attention, find_linears
 from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
 from ..graphs.quantizer import GraphQuantizer
 from ..graphs.recipes import CALIBRATED, Fp8Weights, Recipe
 from ..graphs.stored_fp8 import AS_STORED
-from ..graphs.weights import Placed, write_tensors
+from ..graphs.weights import attach_weights, write_tensors
 from .calibration import Calibration
 
 CALIBRATION = "calibration.json"
@@ -127,7 +127,7 @@ class QuantizedBundleWriter:
         RemoveUnusedNodesPass()(model)
         return layers
 
-    def _write_weights(self, component: str, layers: Sequence[QuantizedLayer], file: Path) -> dict[str, Placed]:
+    def _write_weights(self, component: str, layers: Sequence[QuantizedLayer], file: Path) -> dict[str, WeightPlace]:
         specs = {f"{layer.name}.{part}": spec for layer in layers for part, spec in layer.specs().items()}
         self.progress.start(f"quantizing {component}", sum(spec.size_bytes for spec in specs.values()))
 
