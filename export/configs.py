@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from ..engine.errors import CheckpointError
 
+FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
+"""The folders of a diffusers checkpoint, by the part of the checkpoint that each holds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:

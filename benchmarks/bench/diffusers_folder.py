@@ -10,13 +10,11 @@ from ...engine.bundle.bundle import WEIGHTS
 from ...engine.errors import BundleError
 
 if TYPE_CHECKING:
-    from ...export.configs import ModelConfig
+    from ...export.configs import FOLDERS, ModelConfig
 
 WEIGHT_FILES = {
-    "transformer": "transformer/diffusion_pytorch_model.safetensors",
-    "vae": "vae/diffusion_pytorch_model.safetensors",
-    "clip": "text_encoder/model.safetensors",
-    "t5": "text_encoder_2/model.safetensors",
+    part: f"{folder}/{'model' if folder.startswith('text_encoder') else 'diffusion_pytorch_model'}.safetensors"
+    for part, folder in FOLDERS.items()
 }
 """The file of each part of the checkpoint, which a bundle's weights files are named by."""
 

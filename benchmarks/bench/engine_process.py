@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS
+from ...engine.components import COMPONENTS, DENOISER
 from ...engine.errors import ExecutorError, KontextError
 from ...engine.system.memory import peak_resident_bytes
 from ...runtime.device.executor import DeviceExecutor
@@ -175,7 +175,7 @@ def _shortened(words: str) -> str:
 
 def precision_of(bundle: Bundle) -> str:
     """Return the denoiser's precision, or its recipe if it is quantized."""
-    graph = bundle.graph("denoiser")
+    graph = bundle.graph(DENOISER)
     return graph.precision.value if graph.quantization is None else graph.quantization.recipe
 
 

@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import Operators
+from ...engine.components import DENOISER, Operators
 from ...engine.errors import BundleError
 from ...engine.system.files import is_taken
 from ..environment import require_report
@@ -70,7 +70,7 @@ def prepare(
             strip(bundle, folder / BUNDLE)
         with phase("unpruned denoiser, for the ablation"):
             unpruned = write_unpruned(bundle, Path(name) / UNPRUNED)
-            shutil.copy(unpruned.graph_path("denoiser"), folder / UNPRUNED_GRAPH)
+            shutil.copy(unpruned.graph_path(DENOISER), folder / UNPRUNED_GRAPH)
     with phase("diffusers folder"):
         write_configs(folder / CHECKPOINT, config)
 

@@ -20,6 +20,7 @@ from ...engine.bundle.tensor_file import TensorFile
 from ...engine.components import Precision
 from ...engine.sizes import token_grid
 from ...engine.system.memory import peak_resident_bytes
+from ...export.configs import FOLDERS
 from ...runtime.flow.noise import starting_noise
 from ..program import result_file, run_main
 from .nvml import GpuSampler
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from .stage_times import StageTimes
 
 PRECISIONS = {precision.number.safetensors: precision for precision in Precision}
-PARTS = {"clip": "text_encoder", "t5": "text_encoder_2", "vae": "vae", "transformer": "transformer"}
 COMPILE_STEPS = 2
 
 
@@ -230,7 +230,7 @@ def _memory(pipeline: Any, device: torch.device, peak: int | None, graph_bytes: 
 
     weights = {
         name: sum(stored_bytes(tensor) for tensor in getattr(pipeline, part).parameters())
-        for name, part in PARTS.items()
+        for name, part in FOLDERS.items()
     }
     on_gpu = device.type == "cuda"
     return Memory(

@@ -14,7 +14,7 @@ from math import prod
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
-from ...engine.components import COMPONENTS
+from ...engine.components import COMPONENTS, DENOISER
 from ...engine.errors import BudgetError
 from ...engine.plans.choice import outdated
 from ...engine.plans.manifest import PlanManifest
@@ -30,6 +30,7 @@ from ...runtime.device.residency import (
 )
 from ...runtime.executors.onnxruntime_cuda import costs as onnxruntime_costs
 from ...runtime.executors.open import GRAPH_BYTES, plan_costs, usual_shape
+from ...runtime.flow.stages import EncodeReference, EncodeText
 from ...runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
 from .engine_process import precision_of
 from .graph_work import GraphWork
@@ -39,7 +40,7 @@ from .roofline import work_of
 logger = logging.getLogger(__name__)
 
 ALL_RESIDENT, LEAST, ENCODERS_IN_TURNS = "all resident", "least budget", "encoders in turns"
-ENCODERS = ("clip", "t5", "vae_encoder")
+ENCODERS = (*EncodeText.components, *EncodeReference.components)
 NARROWER = ("fp8", "nvfp4")
 ONNXRUNTIME = "onnxruntime"
 _MIXED_SCALES_OPSET = 23
@@ -56,13 +57,13 @@ class _Way:
 
     def narrowed(self, precision: str, saved: int) -> _Way:
         """Return the same with `saved` bytes less in the denoiser."""
-        cost = self.costs["denoiser"]
+        cost = self.costs[DENOISER.name]
         less = replace(cost, weights=cost.weights - saved, streamable=max(0, cost.streamable - saved))
         return replace(
             self,
             precision=precision,
-            costs={**self.costs, "denoiser": less},
-            stored={**self.stored, "denoiser": self.stored["denoiser"] - saved},
+            costs={**self.costs, DENOISER.name: less},
+            stored={**self.stored, DENOISER.name: self.stored[DENOISER.name] - saved},
         )
 
 
@@ -146,7 +147,7 @@ def _ways(bundle: Bundle) -> Iterator[_Way]:
     stored = {name: graph.weight_bytes for name, graph in bundle.manifest.graphs.items()}
     yield _Way(executor=ONNXRUNTIME, precision=precision_of(bundle), costs=costs, stored=stored)
     complete = _complete(bundle)
-    saved = bytes_saved(bundle) if complete and bundle.graph("denoiser").quantization is None else {}
+    saved = bytes_saved(bundle) if complete and bundle.graph(DENOISER).quantization is None else {}
     for label, plans in complete.items():
         costs = plan_costs(bundle, plans)
         stored = {name: cost.weights for name, cost in costs.items()}
@@ -173,7 +174,7 @@ def bytes_saved(bundle: Bundle) -> dict[str, int]:
     shape = usual_shape(bundle)
     size = (16 * shape.grid[1], 16 * shape.grid[0])
     case = Case(size=size, reference=size, steps=shape.num_steps, batch=1, seed=0, guidance=0.0, prompt="")
-    counted, graph = work_of(bundle, "denoiser", case), bundle.graph("denoiser")
+    counted, graph = work_of(bundle, DENOISER.name, case), bundle.graph(DENOISER)
     scale_bytes = 4 if graph.opset >= _MIXED_SCALES_OPSET else graph.precision.item_bytes
     return {name: _saved(counted, RECIPES[name], scale_bytes) for name in NARROWER}
 
@@ -185,7 +186,7 @@ def _saved(counted: GraphWork, recipe: Recipe, scale_bytes: int) -> int:
     """
     saved = 0
     for one in counted.heavy:
-        form = recipe.format_of("denoiser", one.weight.removesuffix(".weight")) if one.weight else None
+        form = recipe.format_of(DENOISER.name, one.weight.removesuffix(".weight")) if one.weight else None
         if form is not None:
             items = prod(one.weight_shape)
             fp8 = items + one.weight_shape[0] * scale_bytes

@@ -17,19 +17,20 @@ from dataclasses import dataclass
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.graph_file import GraphFile
 from ...engine.bundle.manifest import ModelRecord
-from ...engine.components import COMPONENTS
+from ...engine.components import COMPONENTS, DENOISER, Runs
 from ...engine.errors import BundleError
 from ...engine.sizes import parse_size, squarest, token_grid
+from ...runtime.flow.stages import Condition, Decode, EncodeReference, EncodeText, Step
 from ..program import positive, run_main
 from .graph_work import GraphWork, Heavy, count_work
 from .records import Case, Ceilings, Hoisting, LoopWork, Roofline, StageLimit, Work
 
 STAGES: Mapping[str, tuple[str, ...]] = {
-    "text": ("clip", "t5"),
-    "encode": ("vae_encoder",),
-    "condition": ("conditioner",),
-    "step": ("denoiser",),
-    "decode": ("vae_decoder",),
+    EncodeText.name: EncodeText.components,
+    EncodeReference.name: EncodeReference.components,
+    Condition.name: Condition.components,
+    "step": Step.components,
+    Decode.name: Decode.components,
 }
 """The components by stage, one prompt and one step each."""
 PRODUCTS, ATTENTION, TRAFFIC = "products", "attention", "traffic"
@@ -78,10 +79,10 @@ def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str,
     """
     target = token_grid(case.size)
     reference = None if case.reference is None else token_grid(case.reference)
-    rows, columns = reference if reference is not None and component == "vae_encoder" else target
+    rows, columns = reference if reference is not None and COMPONENTS[component].runs is Runs.REFERENCE else target
     n = target[0] * target[1]
     m = 0 if reference is None else reference[0] * reference[1]
-    batch = case.batch if COMPONENTS[component].part == "transformer" else 1
+    batch = case.batch if COMPONENTS[component].batched else 1
     s = model.dims.text_length + n + m
     return {"b": batch, "n": n, "m": m, "s": s, "N": case.steps, "h": rows, "w": columns}
 
@@ -174,9 +175,10 @@ def hoisting(bundle: Bundle, case: Case, unpruned: Bundle | None = None) -> Hois
         BundleError: A graph cannot be counted, `unpruned` is pruned, too, or a model has one single block and there
             is no `unpruned`.
     """
-    conditioner, pruned = work_of(bundle, "conditioner", case, steps=1), work_of(bundle, "denoiser", case)
+    (condition,) = Condition.components
+    conditioner, pruned = work_of(bundle, condition, case, steps=1), work_of(bundle, DENOISER.name, case)
     if unpruned is not None:
-        whole = _Loop(components=(work_of(unpruned, "denoiser", case),))
+        whole = _Loop(components=(work_of(unpruned, DENOISER.name, case),))
     else:
         last = bundle.manifest.model.num_single_blocks - 1
         if last < 1:
@@ -235,7 +237,7 @@ def main() -> None:
             how="as given",
         )
     unpruned = None if arguments.unpruned is None else Bundle.open(arguments.unpruned)
-    traffic = work_of(bundle, "denoiser", case).traffic if arguments.operators else {}
+    traffic = work_of(bundle, DENOISER.name, case).traffic if arguments.operators else {}
     show(roofline(bundle, case, ceilings), hoisting(bundle, case, unpruned), traffic)
 
 

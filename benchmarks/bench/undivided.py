@@ -36,7 +36,7 @@ class UndividedStep:
 
     index: int
     name: ClassVar[str] = "denoise"
-    components: ClassVar[tuple[str, ...]] = ("conditioner", "denoiser")
+    components: ClassVar[tuple[str, ...]] = (*Condition.components, *Step.components)
 
     def run(self, w: Workspace) -> None:
         row = slice(self.index, self.index + 1)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...engine.bundle.bundle import BUILT, MANIFEST, Bundle
-from ...engine.components import COMPONENTS, Operators
+from ...engine.components import COMPONENTS, DENOISER, Operators
 from ...engine.errors import BundleError
 from ...engine.system.files import atomic_folder, sha256_file, share_folder
 from ..program import run_main
@@ -32,7 +32,7 @@ def write_unpruned(bundle: Bundle, target: Path, graph: Path | None = None) -> B
     """
     if target.exists():
         raise BundleError(f"{target} exists; choose another name for the bundle")
-    record = bundle.graph("denoiser")
+    record = bundle.graph(DENOISER)
     with atomic_folder(target) as folder:
         share_folder(bundle.path, folder, ignore=BUILT)
         file = folder / record.path
@@ -57,7 +57,7 @@ def check_unpruned(bundle: Bundle, other: Bundle) -> None:
         return {(one.path, one.size_bytes, one.sample_sha256) for one in of.manifest.weights}
 
     def graph_file(of: Bundle) -> str:
-        path = of.graph("denoiser").path
+        path = of.graph(DENOISER).path
         return next(file.sha256 for file in of.manifest.files if file.path == path)
 
     same = weights(bundle) == weights(other) and all(bundle.graph(name) == other.graph(name) for name in COMPONENTS)
@@ -79,12 +79,12 @@ def _trace(bundle: Bundle, file: Path) -> None:
     from ...export.emulate.bundle_modules import read_config
     from ...export.graphs.trace import TraceOptions, trace
 
-    record = bundle.graph("denoiser")
+    record = bundle.graph(DENOISER)
     if record.quantization is not None:
         raise BundleError(f"the denoiser of {bundle.path} is quantized; pruning is measured on an unquantized bundle")
     options = TraceOptions(precision=record.precision, operators=Operators(record.operators), prune_last_block=False)
-    model = trace(COMPONENTS["denoiser"], read_config(bundle), options)
-    own = ir.load(bundle.graph_path("denoiser")).graph.initializers
+    model = trace(DENOISER, read_config(bundle), options)
+    own = ir.load(bundle.graph_path(DENOISER)).graph.initializers
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             value.const_value = own[name].const_value

@@ -24,6 +24,7 @@ import typer
 from ...engine.builder.build import build
 from ...engine.builder.plan_build import BuildPolicy, plan_build
 from ...engine.bundle.bundle import Bundle
+from ...engine.components import DENOISER
 from ...engine.flavour import FlavourName, load_flavour
 from ...engine.plans.coverage import Coverage
 from ...engine.plans.targets import make_target
@@ -67,7 +68,7 @@ def measure(blocks: tuple[int, int], gpu: str, work: Path | None) -> dict[str, A
     with tempfile.TemporaryDirectory(dir=work) as folder:
         bundle = full_width_bundle(Path(folder), doubles, singles)
         target, policy = make_target(flavour, gpu, gpus), BuildPolicy(rebuild=True)
-        (planned,) = plan_build(bundle, ["denoiser"], target, Coverage(sizes=TRAINED_SIZES), policy=policy)
+        (planned,) = plan_build(bundle, [DENOISER.name], target, Coverage(sizes=TRAINED_SIZES), policy=policy)
         manifest = build(planned).manifest
     assert sum(manifest.census.attention.values()) == doubles + singles, manifest.census.describe()
     report = manifest.build

@@ -48,15 +48,15 @@ def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     """
     import torch
 
-    from ...engine.components import COMPONENTS
+    from ...engine.components import DENOISER
     from ...export.graphs.trace import EXAMPLE_DIMS, Precision, build_module, model_dims
     from ...export.torch_types import torch_dtype
 
     config = _config(blocks)
     torch.set_default_dtype(torch.bfloat16)
-    module = build_module("denoiser", config)
+    module = build_module(DENOISER.name, config)
     torch.set_default_dtype(torch.float32)
-    component, dims = COMPONENTS["denoiser"], model_dims(config)
+    component, dims = DENOISER, model_dims(config)
     inputs = tuple(
         torch.zeros(
             [int(extent) for extent in dims.resolve(port.dims, **EXAMPLE_DIMS)],

@@ -27,6 +27,7 @@ from ...engine.builder.build import build
 from ...engine.builder.plan_build import BuildPolicy, plan_build
 from ...engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
 from ...engine.bundle.tensor_file import TensorFile
+from ...engine.components import DENOISER
 from ...engine.flavour import FlavourName, load_flavour
 from ...engine.plans.coverage import Coverage
 from ...engine.plans.targets import make_target
@@ -71,12 +72,12 @@ def quantize(folder: Path, recipe: RecipeName) -> None:
     from ...export.quantize.quantize_bundle import quantize_bundle
 
     bundle = Bundle.open(folder / "bundle")
-    linears = find_linears(ir.load(bundle.graph_path("denoiser")))
+    linears = find_linears(ir.load(bundle.graph_path(DENOISER)))
     names = [*linears, *(f"{name.removesuffix('.to_v')}.attend.{part}" for name in linears for part in "qkv")]
     seen = Observation(amax=10.0, tensors=1, values=1, first_bin=0, counts=(1,))
     made_up = Calibration(model_sha256="", steps=1, observations=dict.fromkeys(names, seen))
     made = quantize_bundle(bundle, folder / "quantized", make_recipe(recipe.value), made_up)
-    print(json.dumps({"weight_bytes": made.graph("denoiser").weight_bytes}))
+    print(json.dumps({"weight_bytes": made.graph(DENOISER).weight_bytes}))
 
 
 def fill_with_random_bytes(path: Path) -> None:
@@ -117,7 +118,7 @@ def measure(
         make_bundle(folder, doubles, singles)
         cost = measure_module(MODULE, "--child", str(folder), "--recipe", recipe.value)
         bundle = Bundle.open(folder / "quantized")
-        graph, plain = bundle.graph("denoiser"), Bundle.open(folder / "bundle").graph("denoiser")
+        graph, plain = bundle.graph(DENOISER), Bundle.open(folder / "bundle").graph(DENOISER)
         row: dict[str, Any] = {
             "blocks": f"{doubles}+{singles}",
             "recipe": recipe.value,
@@ -136,7 +137,7 @@ def compile_denoiser(bundle: Bundle, gpu: str) -> dict[str, Any]:
     bundle = with_random_weights(bundle)
     target = make_target(load_flavour(FlavourName.TENSORRT_RTX), gpu, ())
     policy = BuildPolicy(rebuild=True)
-    (planned,) = plan_build(bundle, ["denoiser"], target, Coverage(sizes=TRAINED_SIZES), policy=policy)
+    (planned,) = plan_build(bundle, [DENOISER.name], target, Coverage(sizes=TRAINED_SIZES), policy=policy)
     manifest = build(planned).manifest
     census = manifest.census
     assert not census.strays, census.strays
@@ -159,7 +160,7 @@ def fit(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return each cost of the whole, by a line over the bytes of bf16 weights."""
     from ...export.graphs.trace import expected_tensors
 
-    whole = 2e-9 * sum(prod(shape) for shape in expected_tensors("denoiser", ModelConfig()).values())
+    whole = 2e-9 * sum(prod(shape) for shape in expected_tensors(DENOISER.name, ModelConfig()).values())
     sizes = [row["bf16_gb"] for row in rows]
     found: dict[str, float] = {}
     for what in FITTED:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.components import DENOISER
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder
@@ -103,7 +104,7 @@ def _comparison(
     progress: Progress,
 ) -> Comparison:
     pair = DenoiserPair(executors[0], executors[1], probes)
-    quantization = other.graph("denoiser").quantization
+    quantization = other.graph(DENOISER).quantization
     layers = []
     if pair.layers and (options.layers or options.budget_db is not None):
         progress.start("each quantized layer alone", len(pair.layers))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...engine.components import DENOISER
 from ...export.emulate.emulation import QuantizedAttend, QuantizedLinear
 from ...export.emulate.torch_executor import run_module
 from .metrics import decibels
@@ -52,7 +53,7 @@ class DenoiserPair:
     """Runs the reference's denoiser and the quantized one, on the same recorded `steps`."""
 
     def __init__(self, reference: WitnessExecutor, quantized: WitnessExecutor, steps: Sequence[Inputs]) -> None:
-        self._reference, self._quantized = reference.module("denoiser"), quantized.module("denoiser")
+        self._reference, self._quantized = reference.module(DENOISER.name), quantized.module(DENOISER.name)
         self._steps = tuple(steps)
         self._wanted = [self._run(self._reference, inputs) for inputs in self._steps]
         changes = (wanted - inputs["latents"] for inputs, wanted in self._pairs())
@@ -105,7 +106,7 @@ class DenoiserPair:
         return outputs
 
     def _run(self, denoiser: nn.Module, inputs: Inputs) -> Tensor:
-        return run_module(denoiser, "denoiser", inputs)["next_latents"]
+        return run_module(denoiser, DENOISER.name, inputs)["next_latents"]
 
     def noise(self, quantized: Sequence[str]) -> float:
         """Return the energy of the error if these layers alone are quantized, over that of the steps' own change."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.components import DENOISER
 from ...export.emulate.torch_device import TorchDevice
 from ...export.emulate.torch_executor import TorchExecutor, to_host
 from ...runtime.inputs.pictures import Picture
@@ -43,10 +44,10 @@ class WitnessExecutor(TorchExecutor):
         self.middle: Inputs = {}
 
     def compute(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-        if component == "denoiser" and len(self.latents) == self._num_steps // 2:
+        if component == DENOISER.name and len(self.latents) == self._num_steps // 2:
             self.middle = {name: tensor.clone() for name, tensor in inputs.items()}  # the workspace's own are reused
         super().compute(component, inputs, outputs)
-        if component == "denoiser":
+        if component == DENOISER.name:
             self.latents.append(to_host(outputs["next_latents"]))
 
     def serve(self, kontext: Kontext, case: CompareCase) -> Result:

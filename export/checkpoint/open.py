@@ -10,7 +10,7 @@ from pathlib import Path
 from ...engine.bundle.manifest import FlowRecord
 from ...engine.bundle.tensor_file import TensorFile
 from ...engine.errors import CheckpointError, OptionError
-from ..configs import ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
+from ..configs import FOLDERS, ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
 from .parts import Part, open_clip, open_t5, open_transformer, open_vae
 from .views import Weights
 
@@ -20,7 +20,6 @@ _SCHEDULER_FIELDS = {
     "base_shift": "base_shift",
     "max_shift": "max_shift",
 }
-FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
 """The four parts of a checkpoint, which are `Component.part`, and their folders in diffusers' layout."""
 SIZES_FILE = "kontext_sizes.json"
 """The name of a file beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17.

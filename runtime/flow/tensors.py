@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.manifest import ModelRecord
-from ...engine.components import COMPONENTS, DENOISER, ElementType, Precision
+from ...engine.components import COMPONENTS, DENOISER, Component, ElementType, Precision
 from ...engine.errors import ExecutorError
 from ...engine.sizes import Grid
 
@@ -94,9 +94,11 @@ def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precisio
     dims, sizes = model.dims, {"b": b, "n": n, "m": m, "N": steps, "h": rows, "w": columns}
     sizes["s"] = dims.text_length + n + m
 
-    def port(component: str, name: str, *, rows_apart: bool = False, **other: int) -> TensorSpec:
+    clip, t5, vae_encoder, conditioner, denoiser, vae_decoder = COMPONENTS.values()
+
+    def port(component: Component, name: str, *, rows_apart: bool = False, **other: int) -> TensorSpec:
         """Return the shape and type that the component table gives."""
-        found = next(port for port in COMPONENTS[component].ports if port.name == name)
+        found = next(port for port in component.ports if port.name == name)
         extents = dims.resolve(found.dims, **(sizes | other))
         return TensorSpec(
             shape=tuple(int(extent) for extent in extents),
@@ -104,33 +106,33 @@ def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precisio
             rows_apart=rows_apart,
         )
 
-    latents = port("denoiser", "latents")
+    latents = port(denoiser, "latents")
     tensors = {
-        "clip_ids": port("clip", "input_ids", rows_apart=True, b=p),
-        "t5_ids": port("t5", "input_ids", rows_apart=True, b=p),
-        "prompt_pooled": port("clip", "pooled", rows_apart=True, b=p),
-        "prompt_text": port("t5", "text", rows_apart=True, b=p),
-        "timesteps": port("conditioner", "timesteps"),
-        "guidance": port("conditioner", "guidance"),
-        "pooled": port("conditioner", "pooled"),
-        "text": port("conditioner", "text"),
-        "references": port("conditioner", "reference"),
-        "modulation": port("conditioner", "modulation"),
-        "text_tokens": port("conditioner", "text_tokens"),
-        "reference_tokens": port("conditioner", "reference_tokens"),
-        "cos": port("denoiser", "cos"),
-        "sin": port("denoiser", "sin"),
+        "clip_ids": port(clip, "input_ids", rows_apart=True, b=p),
+        "t5_ids": port(t5, "input_ids", rows_apart=True, b=p),
+        "prompt_pooled": port(clip, "pooled", rows_apart=True, b=p),
+        "prompt_text": port(t5, "text", rows_apart=True, b=p),
+        "timesteps": port(conditioner, "timesteps"),
+        "guidance": port(conditioner, "guidance"),
+        "pooled": port(conditioner, "pooled"),
+        "text": port(conditioner, "text"),
+        "references": port(conditioner, "reference"),
+        "modulation": port(conditioner, "modulation"),
+        "text_tokens": port(conditioner, "text_tokens"),
+        "reference_tokens": port(conditioner, "reference_tokens"),
+        "cos": port(denoiser, "cos"),
+        "sin": port(denoiser, "sin"),
         "step_sizes": TensorSpec(shape=(steps, 1), element_type=ElementType.FLOAT32, rows_apart=True),
         "latents_even": latents,
         "latents_odd": latents,
         "first_latents": latents,
-        "pictures": port("vae_decoder", "image", rows_apart=True),
-        "picture_means": port("vae_decoder", "mean", rows_apart=True),
+        "pictures": port(vae_decoder, "image", rows_apart=True),
+        "picture_means": port(vae_decoder, "mean", rows_apart=True),
     }
     if shape.reference is not None:
         height, width = shape.reference
-        tensors["image"] = port("vae_encoder", "image", b=1, h=height, w=width)
-        tensors["reference"] = port("vae_encoder", "reference", b=1)
+        tensors["image"] = port(vae_encoder, "image", b=1, h=height, w=width)
+        tensors["reference"] = port(vae_encoder, "reference", b=1)
     return tensors
 
 
