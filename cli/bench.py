@@ -36,7 +36,7 @@ def bench(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output. Default: the reference's.")] = None,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
-    batch: Annotated[int, typer.Option(help="Pictures a request.")] = 1,
+    batch: Annotated[int, typer.Option(help="Pictures per request.")] = 1,
     repeat: Annotated[int, typer.Option(help="Warm requests.")] = 5,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the first picture's noise.")] = 0,
     executor: ExecutorOption = ExecutorName.AUTO,

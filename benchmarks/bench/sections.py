@@ -278,7 +278,7 @@ def _prediction(predictions: Sequence[Prediction]) -> Section | None:
             )
             for row in one.rows
         )
-        columns = ("", "weights", "activations", "buffers", "peak", "loaded a request")
+        columns = ("", "weights", "activations", "buffers", "peak", "loaded per request")
         return Section(title="memory, predicted", columns=columns, rows=rows)
     return None
 

@@ -78,7 +78,7 @@ class ResidencyPlan:
             f"{'buffers':12} {human_bytes(self.fixed):>9}{arena}; at most {human_bytes(self.peak)} of "
             f"{human_bytes(self.budget)} at a time"
         )
-        moved = f", {human_bytes(self.moved)} loaded a request" if self.moved else ""
+        moved = f", {human_bytes(self.moved)} loaded per request" if self.moved else ""
         return [*lines, total + moved]
 
 

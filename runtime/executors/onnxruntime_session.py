@@ -51,7 +51,7 @@ def open_session(
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime
         # first writes a transposed copy of every weight. What is worth folding was folded at export.
         return ort.InferenceSession(path, options, providers=list(providers), disabled_optimizers=["ConstantFolding"])
-    except Exception as error:  # ONNX Runtime has an exception type a status code
+    except Exception as error:  # ONNX Runtime has an exception type per status code
         raise ExecutorError(f"ONNX Runtime cannot load {component} ({path}): {error}") from error
 
 

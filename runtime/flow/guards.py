@@ -68,7 +68,7 @@ def check(
 def _outputs(stage: Stage, shape: RequestShape, *, every_step: bool) -> Iterator[tuple[str, str]]:
     """Return the pairs (component, tensor) that are checked."""
     names = checked_tensors(stage, shape, every_step=every_step)
-    # text has an encoder a tensor; in the other stages one component made them all
+    # text has an encoder per tensor; in the other stages one component made them all
     components = stage.components if isinstance(stage, EncodeText) else stage.components * len(names)
     return zip(components, names, strict=True)
 

@@ -85,7 +85,7 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel: Pillow's own conversion would clip
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits per pixel: Pillow's own conversion would clip
         return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

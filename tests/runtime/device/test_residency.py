@@ -86,4 +86,4 @@ def test_a_plan_is_said_in_words():
     assert len(lines) == 7
     assert any("turn" in line for line in lines)
     assert "at a time" in lines[-1]
-    assert "loaded a request" in lines[-1]
+    assert "loaded per request" in lines[-1]
