@@ -16,7 +16,7 @@ KontextError
   |   + NotFiniteError
   + RequestError            a request is out of range (also a ValueError)
   + ImageError              a picture cannot be read or used
-  + BusyError               a session serves another thread
+  + BusyError               a Kontext serves another thread
   + Cancelled               a request was cancelled
   + MissingDependencyError  a package is not installed (also an ImportError)
 """
@@ -95,7 +95,7 @@ class ImageError(KontextError):
 
 
 class BusyError(KontextError):
-    """Reports a session that is serving another thread, and was opened to refuse rather than to wait."""
+    """Reports a Kontext that is serving another thread, and was opened to refuse rather than to wait."""
 
 
 class Cancelled(KontextError):
