@@ -31,8 +31,8 @@ from .export.export_quantized import export_quantized as export_quantized
 from .export.graphs.recipes import Recipe as Recipe
 from .export.graphs.recipes import RecipeName as RecipeName
 from .export.graphs.recipes import make_recipe as make_recipe
-from .export.quantize.calibrate import CalibrationOptions as CalibrationOptions
 from .export.quantize.calibrate import calibrate_bundle as calibrate_bundle
+from .export.quantize.calibration import CalibrationOptions as CalibrationOptions
 from .export.quantize.quantize_bundle import quantize_bundle as quantize_bundle
 from .runtime.executors.options import AnyExecutor as AnyExecutor
 from .runtime.executors.options import Device as Device

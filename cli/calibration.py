@@ -33,7 +33,8 @@ def calibrate(
     """See how large activations get: run a bundle on samples, with torch. An interrupted run is continued."""
     require_quantize()
     quiet_libraries()
-    from ..export.quantize.calibrate import CalibrationOptions, calibrate_bundle
+    from ..export.quantize.calibrate import calibrate_bundle
+    from ..export.quantize.calibration import CalibrationOptions
     from ..export.quantize.quantize_bundle import default_artefact
 
     artefact = out or default_artefact(bundle)

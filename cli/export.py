@@ -107,6 +107,7 @@ def export(
         return
     require_quantize()
     from ..export.export_quantized import export_quantized
+    from ..export.quantize.calibration import CalibrationOptions
 
     chosen = quantized.recipe(recipe)
     with progress_bars() as bars:
@@ -117,8 +118,7 @@ def export(
             options,
             files=files,
             calibration=quantized.calibration,
-            steps=steps,
-            device=device,
+            calibrating=CalibrationOptions(steps=steps, device=device),
             progress=bars,
         )
     report_quantized(made, chosen, json=json)

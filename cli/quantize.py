@@ -63,6 +63,7 @@ def quantize(
     """Make a quantized bundle of one that is not; calibrates first if --calibration is a folder of samples."""
     require_quantize()
     quiet_libraries()
+    from ..export.quantize.calibration import CalibrationOptions
     from ..export.quantize.quantize_bundle import quantize_bundle
 
     chosen = options.recipe(recipe, percentile=percentile)
@@ -72,9 +73,8 @@ def quantize(
             quantized,
             chosen,
             options.calibration,
+            calibrating=CalibrationOptions(steps=torch.steps, device=torch.device),
             overwrite=overwrite,
-            steps=torch.steps,
-            device=torch.device,
             progress=bars,
         )
     report_quantized(made, chosen, json=json)

@@ -11,10 +11,9 @@ from ..engine.components import Operators
 from ..engine.errors import QuantizationError
 from ..engine.progress import Progress
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
-from .emulate.torch_device import TorchDevice
 from .export import ExportOptions, export_bundle
 from .graphs.recipes import Recipe
-from .quantize.calibration import Calibration
+from .quantize.calibration import Calibration, CalibrationOptions
 from .quantize.quantize_bundle import check_possible, default_artefact, quantize_bundle
 
 
@@ -26,8 +25,7 @@ def export_quantized(
     *,
     files: CheckpointFiles | None = None,
     calibration: Calibration | Path | str | None = None,
-    steps: int | None = None,
-    device: TorchDevice = TorchDevice.AUTO,
+    calibrating: CalibrationOptions | None = None,
     artefact: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -40,8 +38,7 @@ def export_quantized(
         options: How the checkpoint is exported, and whether a bundle at `path` is replaced.
         files: Where those parts of a checkpoint at a path lie that are elsewhere.
         calibration: A calibration, the file of one, or a folder of samples, as for `quantize_bundle`.
-        steps: The steps of a calibration sample, None for the model's number.
-        device: Where torch calibrates.
+        calibrating: How the bundle is calibrated on a folder.
         artefact: The file that a calibration on a folder is kept in; None for one beside `path`.
         progress: What is told of the work.
 
@@ -67,9 +64,8 @@ def export_quantized(
             path,
             recipe,
             calibration,
-            overwrite=options.overwrite,
-            steps=steps,
-            device=device,
+            calibrating=calibrating,
             artefact=artefact or default_artefact(path),
+            overwrite=options.overwrite,
             progress=progress,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ...engine.bundle.bundle import Bundle
@@ -13,11 +13,10 @@ from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...runtime.inputs.request import Request, Sampling
 from ...runtime.kontext import Kontext
-from ..emulate.torch_device import TorchDevice
 from ..emulate.torch_executor import TorchExecutor
 from ..graphs.recipes import CALIBRATED, make_recipe
 from ..graphs.stored_fp8 import AS_STORED
-from .calibration import Calibration, Done, Observation
+from .calibration import Calibration, CalibrationOptions, Done, Observation
 from .observer import Magnitudes, observe
 from .samples import Sample, read_samples
 
@@ -25,23 +24,6 @@ logger = logging.getLogger(__name__)
 
 OBSERVED = "fp8-attention"
 """The recipe whose activations are observed: all that any recipe may want, so one calibration serves them all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationOptions:
-    """Holds the options of one calibration.
-
-    Attributes:
-        steps: Steps per sample; None takes the bundle's default (28).
-        seed: The first sample's seed; each sample has one of its own, counted from it.
-        device: Where torch computes.
-        limit: Ends after so many samples.
-    """
-
-    steps: int | None = None
-    seed: int = 0
-    device: TorchDevice = TorchDevice.AUTO
-    limit: int | None = None
 
 
 def model_sha256(bundle: Bundle) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from ...engine.errors import QuantizationError
 from ...engine.system.files import atomic_file
 from ...version import __version__
+from ..emulate.torch_device import TorchDevice
 
 SCHEMA = 1
 BINS_PER_OCTAVE = 16
@@ -25,6 +26,23 @@ BIN_SHIFT = 19
 What is left is 8 bits of exponent, then 4 of mantissa.
 """
 PERCENTILES = (99.0, 99.9, 99.99, 99.999)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationOptions:
+    """Holds the options of one calibration.
+
+    Attributes:
+        steps: Steps per sample; None takes the bundle's default (28).
+        seed: The first sample's seed; each sample has one of its own, counted from it.
+        device: Where torch computes.
+        limit: Ends after so many samples.
+    """
+
+    steps: int | None = None
+    seed: int = 0
+    device: TorchDevice = TorchDevice.AUTO
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,9 @@ from ...engine.components import Operators
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder, is_taken
-from ..emulate.torch_device import TorchDevice
 from ..graphs.linears import find_linears
 from ..graphs.recipes import Recipe, matches
-from .calibration import Calibration
+from .calibration import Calibration, CalibrationOptions
 from .write_quantized import QuantizedBundleWriter
 
 
@@ -24,10 +23,9 @@ def quantize_bundle(
     recipe: Recipe,
     calibration: Calibration | Path | str | None = None,
     *,
-    overwrite: bool = False,
-    steps: int | None = None,
-    device: TorchDevice = TorchDevice.AUTO,
+    calibrating: CalibrationOptions | None = None,
     artefact: Path | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
     """Write a quantized bundle, whole or not at all, and open it; the old one stays, and its files are shared.
@@ -38,11 +36,10 @@ def quantize_bundle(
         recipe: What is quantized, and how.
         calibration: A calibration, the file of one, or a folder of samples that the bundle is calibrated on first. It
             may be left out for a recipe that quantizes weights alone.
-        overwrite: True to replace a bundle at `path`.
-        steps: The steps of a calibration sample, None for the bundle's number. For a folder only.
-        device: Where torch calibrates. For a folder only.
+        calibrating: How the bundle is calibrated on a folder.
         artefact: The file that a calibration on a folder is kept in, and continued from if it is interrupted; None for
             one beside `path`.
+        overwrite: True to replace a bundle at `path`.
         progress: What is told of the work.
 
     Returns:
@@ -56,9 +53,8 @@ def quantize_bundle(
     check_possible(path, recipe, calibration, overwrite=overwrite)
     check_recipe(bundle, recipe)
     if isinstance(calibration, (str, Path)):
-        calibration = _calibration(
-            bundle, Path(calibration), artefact or default_artefact(path), steps, device, progress
-        )
+        kept = artefact or default_artefact(path)
+        calibration = _calibration(bundle, Path(calibration), kept, calibrating, progress)
     with atomic_folder(path, replace=overwrite) as folder:
         QuantizedBundleWriter(bundle, folder, recipe, calibration, progress).write()
     return Bundle.open(path)
@@ -87,15 +83,15 @@ def default_artefact(bundle: Path) -> Path:
 
 
 def _calibration(
-    bundle: Bundle, given: Path, artefact: Path, steps: int | None, device: TorchDevice, progress: Progress
+    bundle: Bundle, given: Path, artefact: Path, options: CalibrationOptions | None, progress: Progress
 ) -> Calibration:
-    from .calibrate import CalibrationOptions, calibrate_bundle, check_calibration  # needs modelopt
+    from .calibrate import calibrate_bundle, check_calibration  # needs modelopt
 
     if given.is_file():
         made = Calibration.open(given)
         check_calibration(made, bundle)
         return made
-    return calibrate_bundle(bundle, given, artefact, CalibrationOptions(steps=steps, device=device), progress)
+    return calibrate_bundle(bundle, given, artefact, options, progress)
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:

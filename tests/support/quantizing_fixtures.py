@@ -34,8 +34,8 @@ def samples(once_per_run: OncePerRun, picture: MakePicture) -> Path:
 
 def calibrated(once_per_run: OncePerRun, name: str, bundle: Bundle, samples: Path, steps: int) -> Calibration:
     from kontext_trt.export.emulate.torch_device import TorchDevice
-    from kontext_trt.export.quantize.calibrate import CalibrationOptions, calibrate_bundle
-    from kontext_trt.export.quantize.calibration import Calibration
+    from kontext_trt.export.quantize.calibrate import calibrate_bundle
+    from kontext_trt.export.quantize.calibration import Calibration, CalibrationOptions
 
     options = CalibrationOptions(steps=steps, device=TorchDevice.CPU)
     return Calibration.open(once_per_run.make(name, lambda file: calibrate_bundle(bundle, samples, file, options)))
