@@ -85,7 +85,7 @@ def test_peers_are_given_our_noise():
     assert "generator" not in asked
 
 
-@pytest.mark.slow
+@pytest.mark.check  # of the peers that a CPU runs, the eager one is in every run of the tests
 def test_compiled_diffusers_makes_the_same_picture(
     checkpoint_path: Path, reference: Path, eager: tuple[EngineRun, Path], tmp_path: Path
 ):
