@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,14 +65,20 @@ def tiny_quantized(bundle_path: Path, calibration: Calibration, once_per_run: On
 
 @pytest.fixture(scope="session")
 def wide_calibration(wide_bundles: Callable[[Precision], Bundle], once_per_run: OncePerRun) -> Calibration:
-    """Of the bf16 bundle with heads of 128, on one text to image."""
+    """Of the bf16 bundle with heads of 128, on one text to image.
+
+    Its model is said to be trained at 128x128: torch decodes the 1024x1024 that it would choose for minutes, in bf16 on a
+    CPU, and no range is the better for it.
+    """
 
     def write_samples(folder: Path) -> None:
         folder.mkdir()
         (folder / "instructions.csv").write_text("picture,instruction\n,a red fox\n")
 
-    samples = once_per_run.make("wide-samples", write_samples)
-    return calibrated(once_per_run, "wide-calibration.json", wide_bundles(Precision.BF16), samples, steps=1)
+    samples, bundle = once_per_run.make("wide-samples", write_samples), wide_bundles(Precision.BF16)
+    model = replace(bundle.manifest.model, sizes=((128, 128),))
+    small = replace(bundle, manifest=replace(bundle.manifest, model=model))
+    return calibrated(once_per_run, "wide-calibration.json", small, samples, steps=1)
 
 
 @pytest.fixture(scope="session")
