@@ -67,8 +67,8 @@ def tiny_quantized(bundle_path: Path, calibration: Calibration, once_per_run: On
 def wide_calibration(wide_bundles: Callable[[Precision], Bundle], once_per_run: OncePerRun) -> Calibration:
     """Of the bf16 bundle with heads of 128, on one text to image.
 
-    Its model is said to be trained at 128x128: torch decodes the 1024x1024 that it would choose for minutes, in bf16 on a
-    CPU, and no range is the better for it.
+    Its model is said to be trained at 128x128: torch decodes the 1024x1024 that it would choose for minutes, in bf16 on
+    a CPU, and no range is the better for it.
     """
 
     def write_samples(folder: Path) -> None:
