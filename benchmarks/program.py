@@ -34,6 +34,10 @@ def result_file(text: str) -> Path:
     return path
 
 
+DEFAULT_BLOCKS = ("1+1", "2+2")
+"""The blocks that costs are measured for if nobody names others: two sizes, so that a line can be drawn."""
+
+
 def parse_blocks(text: str) -> tuple[int, int]:
     """Read "19+38" as 19 double and 38 single blocks; raise RequestError for anything else."""
     doubles, _, singles = text.partition("+")

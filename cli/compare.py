@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
@@ -51,7 +52,10 @@ def compare(
     if json:
         print_json({"folder": folder, "comparison": made})
         return
-    for table in tables(made, worst):
+    for columns, rows in tables(made, worst):
+        table = Table(*columns, box=None)
+        for row in rows:
+            table.add_row(*row)
         screen.print(table)
     if made.budget_db is not None:
         flags = " ".join(f"--keep '{name}'" for name in made.keep)

@@ -10,36 +10,28 @@ is there after each. A second call on the same machine goes on with --skip-fill,
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import DENOISER, Operators
 from ...engine.errors import BundleError
 from ...engine.system.files import is_taken
 from ..environment import require_report
-from ..program import run_main
+from ..program import positive, run_main
 from .child import run_child
 from .options import BenchOptions
 from .peers import TIMEOUT_S, PeerName
 
 BUNDLE, CHECKPOINT, UNPRUNED, UNPRUNED_GRAPH = "bundle", "checkpoint", "unpruned", "unpruned-denoiser.onnx"
-app = typer.Typer(add_completion=False, help=(__doc__ or "").splitlines()[0])
 
 
-@app.command()
-def prepare(
-    folder: Annotated[Path, typer.Argument(help="New, or empty.", show_default=False)],
-    operators: Annotated[Operators, typer.Option(help="What the graphs are made of.")] = Operators.SINGLE,
-    tiny: Annotated[bool, typer.Option("--tiny", help="The tiny model in fp32, to try the road on a CPU.")] = False,
-) -> None:
+def prepare(folder: Path, operators: Operators = Operators.SINGLE, *, tiny: bool = False) -> None:
     """Make a bundle and a diffusers folder without weights, FOLDER/bundle and FOLDER/checkpoint."""
     from ...export.checkpoint import open_checkpoint
     from ...export.checkpoint.open import SIZES_FILE
@@ -75,37 +67,12 @@ def prepare(
         write_configs(folder / CHECKPOINT, config)
 
 
-@app.command()
-def run(
-    folder: Annotated[Path, typer.Argument(help="What `prepare` made.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The folder for the report.")],
-    peer: Annotated[
-        list[PeerName] | None, typer.Option(help="Measure this beside it; several are allowed.", show_default=False)
-    ] = None,
-    skip_fill: Annotated[bool, typer.Option("--skip-fill", help="The weights are there from a call before.")] = False,
-    skip_ceilings: Annotated[bool, typer.Option("--skip-ceilings")] = False,
-    ablation: Annotated[bool, typer.Option("--ablation", help="Switch each of the engine's gains off.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the flow.")] = 28,
-    repeat: Annotated[int, typer.Option(min=1, help="Warm requests.")] = 3,
-    peer_timeout: Annotated[float, typer.Option(min=1, help="Seconds for each peer, compiling included.")] = TIMEOUT_S,
-) -> None:
-    """Fill, link, and measure into REPORT."""
+def run(folder: Path, options: BenchOptions, *, skip_fill: bool = False) -> None:
+    """Fill, link, and measure into `options.out`. `folder` is what `prepare` made."""
     require_report()
     if not (folder / BUNDLE).is_dir():
         raise BundleError(f"{folder} has no {BUNDLE}; make it with: full_size prepare {folder}")
-    unpruned, peers = folder / UNPRUNED, tuple(peer or ())
-    options = BenchOptions(
-        bundle=folder / BUNDLE,
-        out=out,
-        checkpoint=folder / CHECKPOINT if peers else None,
-        peers=peers,
-        ceilings=not skip_ceilings,
-        ablation=ablation,
-        unpruned=unpruned if ablation else None,
-        steps=steps,
-        repeat=repeat,
-        peer_timeout_s=peer_timeout,
-    )
+    unpruned = folder / UNPRUNED
     from .bench import run_bench
     from .diffusers_folder import link_weights
     from .unpruned import write_unpruned
@@ -117,7 +84,7 @@ def run(
             run_child("-m", module, "fill", bundle, log=Path(name) / "log")
         shutil.rmtree(folder / UNPRUNED, ignore_errors=True)  # it links to what was there before
     link_weights(folder / CHECKPOINT, folder / BUNDLE)
-    if ablation and not unpruned.exists():
+    if options.ablation and not unpruned.exists():
         write_unpruned(Bundle.open(folder / BUNDLE), unpruned, folder / UNPRUNED_GRAPH)
     with phase("all measurements"):
         run_bench(options, Lines())
@@ -143,5 +110,45 @@ class Lines:
             print(f"{self._task}: {time.perf_counter() - self._since:.0f} s", flush=True)
 
 
+def main(given: Sequence[str] | None = None) -> None:
+    """Prepare a folder, or run what was prepared. `given` are arguments in place of the process's."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    made = commands.add_parser("prepare", help="make FOLDER/bundle and FOLDER/checkpoint, without weights")
+    made.add_argument("folder", type=Path, help="new, or empty")
+    operators = [one.value for one in Operators]
+    made.add_argument("--operators", choices=operators, default=Operators.SINGLE.value, help="what graphs are made of")
+    made.add_argument("--tiny", action="store_true", help="the tiny model in fp32, to try the road on a CPU")
+    runs = commands.add_parser("run", help="fill, link, and measure into REPORT")
+    runs.add_argument("folder", type=Path, help="what `prepare` made")
+    runs.add_argument("--out", type=Path, required=True, help="the folder for the report")
+    runs.add_argument("--peer", choices=[one.value for one in PeerName], action="append", help="measure this beside it")
+    runs.add_argument("--skip-fill", action="store_true", help="the weights are there from a call before")
+    runs.add_argument("--skip-ceilings", action="store_true")
+    runs.add_argument("--ablation", action="store_true", help="switch each of the engine's gains off")
+    runs.add_argument("--steps", type=positive, default=28, help="steps of the flow")
+    runs.add_argument("--repeat", type=positive, default=3, help="warm requests")
+    runs.add_argument("--peer-timeout", type=positive, default=int(TIMEOUT_S), help="seconds per peer")
+    arguments = parser.parse_args(given)
+    folder: Path = arguments.folder
+    if arguments.command == "prepare":
+        prepare(folder, Operators(arguments.operators), tiny=arguments.tiny)
+        return
+    peers = tuple(PeerName(name) for name in arguments.peer or ())
+    options = BenchOptions(
+        bundle=folder / BUNDLE,
+        out=arguments.out,
+        checkpoint=folder / CHECKPOINT if peers else None,
+        peers=peers,
+        ceilings=not arguments.skip_ceilings,
+        ablation=arguments.ablation,
+        unpruned=folder / UNPRUNED if arguments.ablation else None,
+        steps=arguments.steps,
+        repeat=arguments.repeat,
+        peer_timeout_s=arguments.peer_timeout,
+    )
+    run(folder, options, skip_fill=arguments.skip_fill)
+
+
 if __name__ == "__main__":
-    run_main(app)
+    run_main(main)

@@ -13,13 +13,13 @@ takes 64 MiB more.
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 from ...engine.builder.build import build
 from ...engine.builder.plan_build import BuildPolicy, plan_build
@@ -31,7 +31,7 @@ from ...engine.plans.targets import make_target
 from ...engine.sizes import TRAINED_SIZES
 from ...engine.system.gpus import find_gpus
 from ...export.environment import quiet_libraries, require_export
-from ..program import parse_blocks, run_main
+from ..program import DEFAULT_BLOCKS, parse_blocks, run_main
 
 WHOLE_BYTES = 17_243_396_224
 """The size of the 19 + 38 blocks of FLUX.1's denoiser in bf16."""
@@ -84,16 +84,17 @@ def measure(blocks: tuple[int, int], gpu: str, work: Path | None) -> dict[str, A
     }
 
 
-def main(
-    blocks: Annotated[list[str], typer.Option(help="double+single, several times.")] = ["1+1", "2+2"],  # noqa: B006
-    gpu: Annotated[str, typer.Option(help="Compute capability.")] = "sm_120",
-    work: Annotated[Path | None, typer.Option(help="Where weights and plans go while it runs.")] = None,
-) -> None:
+def main() -> None:
     """Measure what building the denoiser costs."""
-    counts = [parse_blocks(one) for one in blocks]
+    parser = argparse.ArgumentParser(description="What building the denoiser costs.")
+    parser.add_argument("--blocks", action="append", help="double+single, several times; default 1+1 and 2+2")
+    parser.add_argument("--gpu", default="sm_120", help="compute capability")
+    parser.add_argument("--work", type=Path, help="where weights and plans go while it runs")
+    arguments = parser.parse_args()
+    counts = [parse_blocks(one) for one in arguments.blocks or DEFAULT_BLOCKS]
     require_export()
     quiet_libraries()
-    rows = [measure(one, gpu, work) for one in counts]
+    rows = [measure(one, arguments.gpu, arguments.work) for one in counts]
     for row in rows:
         print(
             f"{row['blocks']:>6}  {row['weight_gb']:.2f} GB of weights  {row['seconds']:.1f} s  "
@@ -109,4 +110,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_main(lambda: typer.run(main))
+    run_main(main)

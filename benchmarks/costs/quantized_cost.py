@@ -10,6 +10,7 @@ compiled, so that nothing can be folded. Two or more sizes are fitted by a line 
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import shutil
@@ -18,10 +19,9 @@ import time
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 from ...engine.builder.build import build
 from ...engine.builder.plan_build import BuildPolicy, plan_build
@@ -36,7 +36,7 @@ from ...export.configs import ModelConfig
 from ...export.environment import quiet_libraries, require_export
 from ...export.graphs.recipes import RecipeName, make_recipe
 from ..fixtures.sparse_checkpoint import write_sparse_transformer
-from ..program import parse_blocks, run_main
+from ..program import DEFAULT_BLOCKS, parse_blocks, run_main
 from .measure import measure_module
 
 MODULE = "kontext_trt.benchmarks.costs.quantized_cost"
@@ -170,25 +170,27 @@ def fit(rows: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def main(
-    recipe: Annotated[RecipeName, typer.Option(help="What is quantized, and to which format.")] = RecipeName.NVFP4,
-    blocks: Annotated[list[str], typer.Option(help="double+single, several times.")] = ["1+1", "2+2"],  # noqa: B006
-    gpu: Annotated[str, typer.Option(help="Compute capability.")] = "sm_120",
-    compile_it: Annotated[bool, typer.Option("--compile/--no-compile", help="Also build the plan.")] = True,
-    work: Annotated[Path | None, typer.Option(help="Where weights and plans go while it runs.")] = None,
-    child: Annotated[Path | None, typer.Option(hidden=True)] = None,
-) -> None:
+def main() -> None:
     """Measure what a quantized denoiser weighs and takes."""
-    counts = [parse_blocks(one) for one in blocks]
+    parser = argparse.ArgumentParser(description="What a quantized denoiser weighs and takes.")
+    parser.add_argument("--recipe", choices=[one.value for one in RecipeName], default=RecipeName.NVFP4.value)
+    parser.add_argument("--blocks", action="append", help="double+single, several times; default 1+1 and 2+2")
+    parser.add_argument("--gpu", default="sm_120", help="compute capability")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="also build the plan")
+    parser.add_argument("--work", type=Path, help="where weights and plans go while it runs")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    recipe = RecipeName(arguments.recipe)
+    counts = [parse_blocks(one) for one in arguments.blocks or DEFAULT_BLOCKS]
     require_export()
     quiet_libraries()
-    if child is not None:
-        quantize(child, recipe)
+    if arguments.child is not None:
+        quantize(arguments.child, recipe)
         return
     print(f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}")
     rows = []
     for one in counts:
-        rows.append(measure(one, recipe, gpu, work, compile_it))
+        rows.append(measure(one, recipe, arguments.gpu, arguments.work, arguments.compile))
         print(
             "  ".join(
                 f"{name} {value:.2f}" if isinstance(value, float) else f"{value}" for name, value in rows[-1].items()
@@ -200,4 +202,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_main(lambda: typer.run(main))
+    run_main(main)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from rich.table import Table
 
 from ...engine.system.files import atomic_file
 from .noise import BlockError, LayerError
@@ -65,9 +64,13 @@ class Comparison:
             file.write(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
 
-def tables(comparison: Comparison, worst: int) -> Iterator[Table]:
+Rows = tuple[tuple[str, ...], Iterable[tuple[str, ...]]]
+"""The columns' headings of a table, and its rows."""
+
+
+def tables(comparison: Comparison, worst: int) -> Iterator[Rows]:
     """Yield tables of the pictures, the steps of the first case, the blocks, and the `worst` layers."""
-    yield _table(
+    yield (
         ("case", "size", "PSNR dB", "SSIM", "last latents, SQNR dB"),
         (
             (
@@ -80,29 +83,22 @@ def tables(comparison: Comparison, worst: int) -> Iterator[Table]:
             for case in comparison.cases
         ),
     )
-    yield _table(
+    yield (
         ("step", "latents, SQNR dB", "cosine", "relative error"),
         (
             (str(step.step), f"{step.sqnr_db:.1f}", f"{step.cosine:.6f}", f"{step.relative:.2e}")
             for step in comparison.cases[0].steps
         ),
     )
-    yield _table(
+    yield (
         ("block", "stream", "SQNR dB"),
         ((error.block, error.stream, f"{error.sqnr_db:.1f}") for error in comparison.blocks),
     )
     if comparison.layers:
-        yield _table(
+        yield (
             ("worst layers", "share of the noise", "kept, the prediction gains"),
             (
                 (error.layer, f"{100 * error.share:.1f} %", f"{error.gain_db:.2f} dB")
                 for error in comparison.layers[:worst]
             ),
         )
-
-
-def _table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Table:
-    table = Table(*columns, box=None)
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -32,7 +32,7 @@ def test_bench(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_full_size(missing: str, tmp_path: Path):
     with pytest.raises(MissingDependencyError, match=f"a report needs {missing}; {COMMAND}"):
-        full_size.run(tmp_path, tmp_path / "out")
+        full_size.run(tmp_path, BenchOptions(bundle=tmp_path, out=tmp_path / "out"))
 
 
 def test_compare(missing: str, bundle: Bundle):

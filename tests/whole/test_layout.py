@@ -156,3 +156,16 @@ def test_a_public_name_whose_library_is_missing_says_so():
     assert done.stdout.startswith("kontext_trt.export_bundle needs onnx_ir, which is missing; `kontext-trt doctor`")
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = kontext_trt.no_such_name  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_only_the_command_line_imports_what_draws_it():
+    folders = [folder for folder in CODE if folder != "cli"]
+    files = [*ROOT.glob("*.py"), *(file for folder in folders for file in (ROOT / folder).rglob("*.py"))]
+    assert len(files) > 150
+    drawn = {
+        file.relative_to(ROOT).as_posix()
+        for file in files
+        for stem, _ in imported(file, ROOT)
+        if stem.partition(".")[0] in ("typer", "rich", "click")
+    }
+    assert drawn == set()

@@ -56,7 +56,7 @@ WRONG = {
     f"{COSTS}.opening_cost": [(["--repeat", "0"], "'0' is not a whole number of at least 1")],
     f"{COSTS}.quantized_cost": [
         (["--blocks", "1+0"], "blocks are DOUBLE+SINGLE"),
-        (["--recipe", "nope"], "'nope' is not one of"),
+        (["--recipe", "nope"], "invalid choice: 'nope'"),
     ],
     f"{SMALL}.calibration": [([], "required: folder")],
     f"{FIXTURES}.sparse_checkpoint": [([], "required: folder")],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from kontext_trt import Bundle, BundleError
 from kontext_trt.benchmarks.bench.diffusers_folder import WEIGHT_FILES, link_weights, write_configs
-from kontext_trt.benchmarks.bench.full_size import BUNDLE, CHECKPOINT, UNPRUNED_GRAPH, app
+from kontext_trt.benchmarks.bench.full_size import BUNDLE, CHECKPOINT, UNPRUNED_GRAPH, main
 from kontext_trt.benchmarks.bench.records import Agreement, Case, EngineRun, Record, decode_lines
 from kontext_trt.benchmarks.costs.measure import disk_bytes
 from kontext_trt.benchmarks.fixtures.bare_bundle import strip
@@ -20,9 +21,9 @@ CASE = Case(size=(64, 64), reference=None, steps=2, batch=1, seed=0, guidance=2.
 
 
 def invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        main(arguments)
+    return printed.getvalue()
 
 
 def of(kind: type, records: list[Record]) -> list:
