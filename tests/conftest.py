@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -22,6 +23,10 @@ pytest_plugins = [
     "simulation",
 ]
 
+gc.set_threshold(
+    200_000, 20, 100
+)  # tracing makes objects by the million, and they live: collecting often costs a tenth
+
 HEAVIEST_FIRST = (
     "whole/test_small_kontext.py",
     "engine/builder/test_build.py",
@@ -30,6 +35,10 @@ HEAVIEST_FIRST = (
     "benchmarks/bench/test_bench.py",
     "benchmarks/bench/test_peers.py",
     "cli/test_app.py",
+    "export/test_export.py",
+    "export/graphs/test_trace.py",
+    "benchmarks/bench/test_graph_work.py",
+    "benchmarks/bench/test_ablation.py",
     "whole/test_programs.py",
     "whole/test_build_processes.py",
 )

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import WEIGHTS
 from ...engine.errors import BundleError
+from ...export.configs import FOLDERS
 
 if TYPE_CHECKING:
-    from ...export.configs import FOLDERS, ModelConfig
+    from ...export.configs import ModelConfig
 
 WEIGHT_FILES = {
     part: f"{folder}/{'model' if folder.startswith('text_encoder') else 'diffusion_pytorch_model'}.safetensors"

@@ -1,6 +1,7 @@
 """Bundles appear whole or not at all, and keep what was built when they are exported again."""
 
 import errno
+import inspect
 import os
 from pathlib import Path
 
@@ -8,14 +9,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from traced_graphs import Trace
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.engine.components import Precision
+from kontext_trt.engine.components import COMPONENTS, Precision
 from kontext_trt.engine.errors import ExportError, OptionError
 from kontext_trt.export import export as export_module
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
 from kontext_trt.export.export import ExportOptions, export_bundle
-from kontext_trt.export.tiny import write_tiny_checkpoint
+from kontext_trt.export.graphs.trace import TraceOptions
+from kontext_trt.export.tiny import tiny_config, write_tiny_checkpoint
 
 
 class TestWriting:
@@ -73,6 +76,14 @@ class TestWriting:
         with pytest.raises(ExportError, match="is not a bundle; it will not be overwritten"):
             export_bundle(checkpoint, tmp_path, ExportOptions(overwrite=True))
 
+    def test_tracing_anew_gives_the_same_graph(self, traced: Trace):
+        """Of two components; `make check` exports all six anew."""
+        for name in ("clip", "conditioner"):
+            asked = (COMPONENTS[name], tiny_config(), TraceOptions(precision=Precision.FP32))
+            shared, anew = traced(*asked), inspect.unwrap(traced)(*asked)
+            assert [str(node) for node in shared.graph] == [str(node) for node in anew.graph]
+
+    @pytest.mark.check
     @pytest.mark.usefixtures("traced_anew")
     def test_same_checkpoint_same_graphs(self, checkpoint_path: Path, bundle: Bundle, tmp_path: Path):
         again = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle")

@@ -125,12 +125,12 @@ def half_pipeline() -> FluxKontextPipeline:
     ("seed", "task"),
     [
         (0, "background"),
-        # a CPU without bfloat16 takes half a minute for each
-        pytest.param(1, "recolour", marks=pytest.mark.check),
-        pytest.param(2, "move", marks=pytest.mark.check),
-        pytest.param(3, "text to image", marks=pytest.mark.check),
+        (1, "recolour"),
+        (2, "move"),
+        (3, "text to image"),
     ],
 )
+@pytest.mark.check  # tracing it takes a minute and a half, and a CPU without bfloat16 half a minute per picture
 def test_bfloat16_makes_the_same_picture_to_45_db(
     bfloat16: Kontext, small_pipeline: FluxKontextPipeline, half_pipeline: FluxKontextPipeline, seed: int, task: str
 ):
@@ -166,6 +166,7 @@ def test_evaluate_a_dozen(demo_path: Path, tmp_path: Path):
         assert sheet.width > 1500
 
 
+@pytest.mark.check  # torch takes most of a minute for the edits in a row
 def test_emulation_gives_the_same_answers(demo_path: Path, tmp_path: Path):
     """Torch on a bundle that is not quantized: what `--emulate` adds is rounding alone."""
     bundle = demo_path / "bundle"

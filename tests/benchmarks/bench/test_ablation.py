@@ -148,6 +148,7 @@ def test_a_bundle_that_another_library_runs_is_no_measure(bundle: Bundle, unprun
         ablation._opened_alike(unpruned, CPU, "tensorrt 10.13 (cuda:0)")
 
 
+@pytest.mark.check  # a denoiser traced for this alone
 def test_unpruned_is_of_the_same_weights_and_another_denoiser(
     bundle: Bundle, unpruned: Bundle, wide_bundles, tmp_path: Path
 ):

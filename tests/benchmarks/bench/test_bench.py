@@ -15,7 +15,7 @@ from command_line import run
 from made_runs import made_run
 from PIL import Image, ImageColor
 
-from kontext_trt import ExecutorError, RequestError
+from kontext_trt import ExecutorError, Kontext, Request, RequestError, Result
 from kontext_trt.benchmarks.bench import bench, engine_process
 from kontext_trt.benchmarks.bench.bench import BenchOptions, made_picture, make_case
 from kontext_trt.benchmarks.bench.chart import COLOURS
@@ -229,23 +229,23 @@ def job(bundle: Bundle, tmp_path: Path) -> EngineJob:
 
 def repaint(monkeypatch: pytest.MonkeyPatch, paint: Callable[[np.ndarray, int], None]) -> None:
     """Have a decoder that paints over its pictures, told which it is."""
-    ask, count = engine_process.ask, itertools.count()
+    run, count = Kontext.run, itertools.count()
 
-    def painted(kontext, case, image):
-        result = ask(kontext, case, image)
+    def painted(kontext: Kontext, request: Request) -> Result:
+        result = run(kontext, request)
         pixels = np.array(result.outputs[0].image)
         paint(pixels, next(count))
         return replace(result, outputs=(replace(result.outputs[0], image=Image.fromarray(pixels)),))
 
-    monkeypatch.setattr(engine_process, "ask", painted)
+    monkeypatch.setattr(Kontext, "run", painted)
 
 
 def test_times_are_worth_nothing_if_a_seed_gives_other_latents(job: EngineJob, monkeypatch: pytest.MonkeyPatch):
-    ask, seeds = engine_process.ask, iter(range(9))
+    request_of, seeds = engine_process.request_of, iter(range(9))
     monkeypatch.setattr(
         engine_process,
-        "ask",
-        lambda kontext, case, image: ask(kontext, msgspec.structs.replace(case, seed=next(seeds)), image),
+        "request_of",
+        lambda case, image: request_of(msgspec.structs.replace(case, seed=next(seeds)), image),
     )
     with pytest.raises(ExecutorError, match="one seed gave different pictures"):
         measure(job, 0.0)

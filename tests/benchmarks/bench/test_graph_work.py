@@ -70,7 +70,7 @@ def flux_conditioner(config: TransformerConfig, dims: dict[str, int]) -> float:
     return 2.0 * (embedders + steps * b * vectors * h * h + tokens)
 
 
-@pytest.mark.parametrize(("width", "pruned"), [("full", True), ("tiny", False)])
+@pytest.mark.parametrize(("width", "pruned"), [("full", True), pytest.param("tiny", False, marks=pytest.mark.check)])
 def test_a_step_is_what_the_closed_form_says(width: str, pruned: bool, tmp_path: Path):
     """Of full width and size, but few blocks: the rest are the same again."""
     full = TransformerConfig(num_double_blocks=1, num_single_blocks=2)
@@ -108,7 +108,7 @@ def test_torch_counts_the_same(bundle: Bundle, component: str):
     assert operations(work) == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
-@pytest.mark.parametrize("component", ["clip", "t5", "denoiser"])
+@pytest.mark.parametrize("component", ["clip", "t5", pytest.param("denoiser", marks=pytest.mark.check)])
 def test_both_kinds_of_operators_count_the_same(bundle: Bundle, component: str, tmp_path: Path):
     """A mask beside the scores, a bias, and neither. Only a single operator reads those itself."""
     options = TraceOptions(precision=Precision.FP32, operators=Operators.DECOMPOSED)

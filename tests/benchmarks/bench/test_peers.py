@@ -104,7 +104,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path: Path):
 
 def test_precision_is_the_checkpoints(checkpoint_path: Path, tmp_path: Path):
     assert stored_precision(checkpoint_path) == "fp32"
-    with pytest.raises(ValueError, match="holds nothing; diffusers runs BF16"):
+    with pytest.raises(ValueError, match="holds nothing; diffusers runs F32, F16, BF16"):
         stored_precision(tmp_path)
 
 

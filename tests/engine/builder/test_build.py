@@ -61,7 +61,7 @@ def test_every_component_builds_for_every_target(
         assert census.io_bytes > 0
 
 
-@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+@pytest.mark.parametrize("precision", [pytest.param(Precision.FP16, marks=pytest.mark.check), Precision.BF16])
 @pytest.mark.parametrize("capability", TARGETS)
 def test_attention_of_the_real_head_size_has_a_dedicated_kernel(
     wide_bundles: Bundles, rtx: Flavour, capability: str, precision: Precision

@@ -184,6 +184,7 @@ class TestViews:
         onnxruntime.InferenceSession(made.graph_path("denoiser"))
 
 
+@pytest.mark.check  # eight blocks, traced for this alone
 def test_no_operator_takes_a_list_longer_than_a_kernel_does() -> None:
     """Of 62 vectors, ONNX Runtime's CUDA kernels would read more addresses than fit in a kernel's arguments."""
     small = TransformerConfig(

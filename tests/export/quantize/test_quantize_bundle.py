@@ -158,6 +158,7 @@ class TestBundles:
         assert quantization is not None
         assert quantization.kept == ("denoiser.single_transformer_blocks.1.*", "denoiser.*.ff_context.*")
 
+    @pytest.mark.check  # a denoiser traced for this alone
     def test_below_opset_23_scales_have_the_type_of_what_they_scale(self, traced: Trace) -> None:
         name = "transformer_blocks.0.attn.to_q"
         options = TraceOptions(precision=Precision.BF16, operators=Operators.DECOMPOSED)
