@@ -23,9 +23,8 @@ pytest_plugins = [
     "simulation",
 ]
 
-gc.set_threshold(
-    200_000, 20, 100
-)  # tracing makes objects by the million, and they live: collecting often costs a tenth
+# tracing makes objects by the million, and they live: looking through them often costs a tenth of its time
+gc.set_threshold(200_000, 20, 100)
 
 HEAVIEST_FIRST = (
     "whole/test_small_kontext.py",
