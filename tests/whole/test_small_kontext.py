@@ -152,6 +152,7 @@ def test_demo_edits_what_it_was_asked_to(demo_path: Path):
     assert decibels(squared_error(new, old, stays)) > 30
 
 
+@pytest.mark.check  # twelve answers and twenty-four edits in a row
 def test_evaluate_a_dozen(demo_path: Path, tmp_path: Path):
     done = run("evaluate", demo_path / "bundle", "--out", tmp_path, "--count", 12, "--steps", 8)
     assert all(f"{kind} " in done.stdout for kind in KINDS)

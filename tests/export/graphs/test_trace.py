@@ -72,6 +72,7 @@ class TestSoundness:
         ):
             assert [(port.name, list(dims.resolve(port.dims))) for port in ports] == [(v.name, v.shape) for v in values]
 
+    @pytest.mark.check  # six graphs traced for these three tests
     def test_decomposed_graphs_are_sound(self, decomposed_bundle: Bundle, tmp_path: Path):
         for component in COMPONENTS:
             path = str(decomposed_bundle.graph_path(component))
@@ -95,6 +96,7 @@ class TestOperators:
             assert counts[operator] == count, counts
         assert not counts["Softmax"]
 
+    @pytest.mark.check  # six graphs traced for these three tests
     @pytest.mark.parametrize("component", COMPONENTS)
     def test_decomposed(self, decomposed_bundle: Bundle, component: str):
         model = structure(decomposed_bundle, component)
@@ -104,6 +106,7 @@ class TestOperators:
             assert not counts[operator]
         assert counts["Softmax"] == self.EXPECTED[component].get("Attention", 0)
 
+    @pytest.mark.check  # six graphs traced for these three tests
     def test_both_give_the_same_picture(self, kontext: Kontext, decomposed_bundle: Bundle, picture):
         with Kontext.open(decomposed_bundle) as other:
             one, two = (session.edit(picture(96, 192), "x", steps=3, seed=0) for session in (kontext, other))
