@@ -10,7 +10,7 @@ GPU_SETUP := $(GPU_VENV)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test suite check check-slow docs test-gpu lint types wheel clean
+.PHONY: setup demo test suite check check-slow extras docs test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -35,10 +35,16 @@ suite: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
 
 # what takes longer: whole tables of which the tests take a tenth
-check: docs check-slow
+check: docs extras check-slow
 
 check-slow: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m check
+
+# each extra by itself, as an installer would choose its packages; tensorrt's are built from NVIDIA's own index
+extras: $(SETUP)
+	for extra in cpu gpu rtx export quantize report docs; do \
+		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed "torch==2.13.0" ".[$$extra]" || exit 1; \
+	done
 
 # onnxruntime-gpu cannot be installed beside onnxruntime, so these have an environment of their own
 $(GPU_SETUP): pyproject.toml
