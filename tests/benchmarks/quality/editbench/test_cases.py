@@ -10,11 +10,6 @@ from kontext_trt.benchmarks.quality.editbench.cases import KINDS, NUM_CASES, NUM
 from kontext_trt.engine.sizes import check_size
 
 
-@pytest.fixture(scope="module")
-def bench() -> tuple[EditCase, ...]:
-    return cases()
-
-
 def test_the_set_is_fixed_and_mixed(bench: tuple[EditCase, ...]):
     assert NUM_CASES == len(bench) == 200
     assert [case.number for case in bench] == list(range(200))

@@ -1,24 +1,10 @@
 """The contact sheet of an evaluation."""
 
 import numpy as np
-import pytest
+from answered import answers
 
-from kontext_trt.benchmarks.quality.editbench.cases import EditCase, cases
+from kontext_trt.benchmarks.quality.editbench.cases import EditCase
 from kontext_trt.benchmarks.quality.editbench.contact_sheet import contact_sheet
-from kontext_trt.benchmarks.quality.editbench.evaluation import Answer
-from kontext_trt.benchmarks.quality.editbench.render import Pixels
-from kontext_trt.benchmarks.quality.editbench.scoring import score
-
-
-@pytest.fixture(scope="module")
-def bench() -> tuple[EditCase, ...]:
-    return cases()
-
-
-def answers(bench: tuple[EditCase, ...], pictures: list[Pixels]) -> tuple[Answer, ...]:
-    return tuple(
-        Answer(case, picture, score(case.sample, picture)) for case, picture in zip(bench, pictures, strict=False)
-    )
 
 
 def test_contact_sheet_frames_failures(bench: tuple[EditCase, ...]):

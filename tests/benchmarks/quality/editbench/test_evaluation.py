@@ -4,23 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from answered import answers
 
-from kontext_trt.benchmarks.quality.editbench.cases import KINDS, EditCase, cases
-from kontext_trt.benchmarks.quality.editbench.evaluation import Answer, Evaluation, Row, Turn
-from kontext_trt.benchmarks.quality.editbench.render import Pixels
+from kontext_trt.benchmarks.quality.editbench.cases import KINDS, EditCase
+from kontext_trt.benchmarks.quality.editbench.evaluation import Evaluation, Row, Turn
 from kontext_trt.benchmarks.quality.editbench.samples import draw_sample
-from kontext_trt.benchmarks.quality.editbench.scoring import decibels, score
-
-
-@pytest.fixture(scope="module")
-def bench() -> tuple[EditCase, ...]:
-    return cases()
-
-
-def answers(bench: tuple[EditCase, ...], pictures: list[Pixels]) -> tuple[Answer, ...]:
-    return tuple(
-        Answer(case, picture, score(case.sample, picture)) for case, picture in zip(bench, pictures, strict=False)
-    )
+from kontext_trt.benchmarks.quality.editbench.scoring import decibels
 
 
 def test_rows_count_what_succeeded(bench: tuple[EditCase, ...]):

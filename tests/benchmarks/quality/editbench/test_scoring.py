@@ -5,17 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kontext_trt.benchmarks.quality.editbench.cases import EditCase, cases
+from kontext_trt.benchmarks.quality.editbench.cases import EditCase
 from kontext_trt.benchmarks.quality.editbench.letters import ALPHABET
 from kontext_trt.benchmarks.quality.editbench.render import render
 from kontext_trt.benchmarks.quality.editbench.samples import EditSample, draw_sample
 from kontext_trt.benchmarks.quality.editbench.scene import COLOURS, Scene
 from kontext_trt.benchmarks.quality.editbench.scoring import decibels, read_word, score, worst_window
-
-
-@pytest.fixture(scope="module")
-def bench() -> tuple[EditCase, ...]:
-    return cases()
 
 
 def only(bench: tuple[EditCase, ...], task: str) -> list[EditSample]:
