@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.bundle import Bundle, Verification
 from ..engine.byte_sizes import human_bytes
 from ..engine.errors import BundleError
 from ..engine.plans.store import PlanStore
 from .options import BundleArgument, JsonOption
 from .plans import show_plans
-from .terminal import notes, print_json, progress_bars, screen
+from .terminal import print_json, progress_bars, screen
 
 
 def inspect(
@@ -22,30 +23,43 @@ def inspect(
     full: Annotated[bool, typer.Option(help="Also read every byte of weights exported with --hash-weights.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show what a bundle holds: components, precisions, sizes, parameters, bytes, plans."""
+    """Show what a bundle holds: components, precisions, sizes, parameters, bytes, plans.
+
+    With --verify or --full it also says what was compared with the bundle's manifest, and what was not. Exit code 1 if
+    something is not as it says, or with --full if not every byte could be compared.
+    """
     opened = Bundle.open(bundle)
     manifest, plans = opened.manifest, list(PlanStore.of(opened.path).entries())
-    problems: list[str] = []
+    found = Verification(problems=(), checked=(), unchecked=())
     if verify or full:
         with progress_bars() as bars:
             if full:
                 bars.start(
                     "reading all weights", sum(record.size_bytes for record in manifest.weights if record.sha256)
                 )
-            problems = opened.verify(whole=full, on_bytes=bars.advance)
+            found = opened.verify(whole=full, on_bytes=bars.advance)
     if json:
-        print_json({"fingerprint": opened.fingerprint, "problems": problems, "manifest": manifest, "plans": plans})
+        print_json({"fingerprint": opened.fingerprint, **asdict(found), "manifest": manifest, "plans": plans})
     else:
         _show(opened)
         show_plans(plans)
         if verify or full:
-            unhashed = [record.path for record in manifest.weights if record.sha256 is None]
-            if full and unhashed:
-                notes.print(f"no full hash was recorded for {', '.join(unhashed)}: export with --hash-weights for that")
-            if not problems:
-                screen.print("verified: nothing is missing or altered")
-    if problems:
-        raise BundleError(f"{bundle}: " + "; ".join(problems))
+            _show_verification(found)
+    if found.problems:
+        raise BundleError(f"{bundle}: " + "; ".join(found.problems))
+    if full and opened.unhashed:
+        raise BundleError(
+            f"{bundle}: not all was checked: the export recorded no hash of every byte of {', '.join(opened.unhashed)} "
+            "(--hash-weights)"
+        )
+
+
+def _show_verification(found: Verification) -> None:
+    if not found.problems:
+        for words in found.checked:
+            screen.print(f"checked, and as the manifest says: {words}")
+    for words in found.unchecked:
+        screen.print(f"not checked: {words}")
 
 
 def _show(bundle: Bundle) -> None:

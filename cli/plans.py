@@ -1,7 +1,8 @@
-"""Defines the commands `plans list | verify | prune`."""
+"""Defines the commands `plans list | verify | trust | prune`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +11,17 @@ import typer
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
-from ..engine.errors import PlanError
+from ..engine.errors import PlanError, UntrustedPlanError
+from ..engine.plans.plan_files import Entry
 from ..engine.plans.prune import prune_store
-from ..engine.plans.store import Entry, PlanStore
+from ..engine.plans.store import PlanStore
+from ..engine.system.signing import key_path
 from .options import BundleArgument, JsonOption
 from .terminal import print_json, progress_bars, screen
 
-plans = typer.Typer(help="List, check and remove a bundle's plans.", no_args_is_help=True)
+plans = typer.Typer(help="List, check, sign and remove a bundle's plans.", no_args_is_help=True)
 StoreOption = Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")]
-TrustOption = Annotated[bool, typer.Option(help="Open plans that are not the bundle's own; they are executable code.")]
+TrustOption = Annotated[bool, typer.Option(help="Also plans that you did not sign; they are executable code.")]
 
 
 @plans.command("list")
@@ -46,12 +49,47 @@ def verify(
     opened = _store(bundle, store, trust=trust)
     entries = list(opened.entries())
     with progress_bars() as bars:
-        bars.start("reading plans", sum(entry.path.stat().st_size for entry in entries))
+        bars.start("reading plans", sum(entry.size_bytes for entry in entries))
         problems = [problem for entry in entries for problem in opened.problems(entry, bars.advance)]
     if json:
         print_json({"plans": len(entries), "problems": problems})
     elif not problems:
         screen.print(f"{len(entries)} plans, all sound")
+    if problems:
+        raise PlanError("; ".join(problems))
+
+
+@plans.command()
+def trust(
+    bundle: BundleArgument,
+    store: StoreOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Sign the plans that you did not build, so that they are opened as if you had.
+
+    Plans are executable code, which runs with your rights: sign those that you built yourself, here or elsewhere, or
+    whose maker you trust. They are shown first, and read whole: those that are not as their manifest says are not
+    signed.
+    """
+    opened = _store(bundle, store)
+    entries = [entry for entry in opened.entries() if entry.manifest is not None and not entry.signed]
+    if not json:
+        show_plans(entries, none="every sound plan is signed by you")
+    if entries and not yes:
+        if not sys.stdin.isatty():
+            raise UntrustedPlanError("nobody can be asked whether these plans are to be trusted; say it with --yes")
+        typer.confirm("Sign them? They are executable code.", abort=True)
+    problems: list[str] = []
+    for entry in entries:
+        try:
+            opened.sign(entry.component, entry.key)
+        except PlanError as error:
+            problems.append(str(error))
+    if json:
+        print_json({"plans": entries, "problems": problems})
+    elif entries:
+        screen.print(f"{len(entries) - len(problems)} plans signed with {key_path()}")
     if problems:
         raise PlanError("; ".join(problems))
 
@@ -76,10 +114,12 @@ def prune(
     screen.print(f"{human_bytes(freed)} {'would be ' if dry_run else ''}freed")
 
 
-def show_plans(entries: Sequence[Entry]) -> None:
-    """Print a paragraph per plan."""
+def show_plans(
+    entries: Sequence[Entry], *, none: str = "no plans; build them with: kontext-trt build BUNDLE --gpu current"
+) -> None:
+    """Print a paragraph per plan, or `none`."""
     if not entries:
-        screen.print("no plans; build them with: kontext-trt build BUNDLE --gpu current")
+        screen.print(none)
     for entry in entries:
         if entry.manifest is None:
             screen.print(f"{entry.component}: {entry.problem}")
@@ -94,6 +134,7 @@ def show_plans(entries: Sequence[Entry]) -> None:
             f"    built in {plan.build.seconds:.1f} s with {human_bytes(plan.build.peak_bytes)}, {plan.created}"
             + ("" if plan.build.options == plan.ingredients.options else f"; with {plan.build.options.describe()}"),
             *(f"    warning: {warning}" for warning in plan.warnings),
+            *([] if entry.signed else ["    not signed by you: opened with --trust, or after kontext-trt plans trust"]),
         ):
             screen.print(line)
 

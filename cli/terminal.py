@@ -10,16 +10,28 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-screen = Console(soft_wrap=True, markup=False, highlight=False)
+from ..engine.printable import json_escape, printable
+
+
+class SafeConsole(Console):
+    """Prints text as it is written: names and messages from files of elsewhere do not control the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+screen = SafeConsole(soft_wrap=True, markup=False, highlight=False)
 """The console for results, on standard output."""
-notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+notes = SafeConsole(stderr=True, soft_wrap=True, markup=False, highlight=False)
 """The console for progress, warnings and errors, on standard error."""
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output. Dataclasses, enums and paths are allowed."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode() + "\n")
+    text = msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
+    sys.stdout.write(printable(text, json_escape) + "\n")
 
 
 class Bars:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .components import DYNAMIC_DIMS
+from .documents import Extent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +26,16 @@ class ModelDims:
         one: The extent of an input that is one value.
     """
 
-    clip_length: int
-    text_length: int
-    text_width: int
-    pooled_width: int
-    channels: int
-    hidden: int
-    vectors: int
-    rope_width: int
-    rgb: int = 3
-    one: int = 1
+    clip_length: Extent
+    text_length: Extent
+    text_width: Extent
+    pooled_width: Extent
+    channels: Extent
+    hidden: Extent
+    vectors: Extent
+    rope_width: Extent
+    rgb: Extent = 3
+    one: Extent = 1
 
     def resolve(self, dims: Iterable[str], **dynamic: int) -> tuple[int | str, ...]:
         """Return a port's shape: constants and given dimensions as numbers, other dynamic ones by their names.

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from msgspec import Meta
+
+from ..engine.documents import Count, Extent, Fraction, Layers, Positive, Text
 from ..engine.errors import CheckpointError
 
 FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
@@ -18,16 +22,16 @@ class TransformerConfig:
         CheckpointError: The rope axes are odd or do not sum to the head width, or a kind of block is missing.
     """
 
-    num_double_blocks: int = 19
-    num_single_blocks: int = 38
-    num_heads: int = 24
-    head_width: int = 128
-    channels: int = 64
-    text_width: int = 4096
-    pooled_width: int = 768
-    mlp_ratio: float = 4.0
-    rope_axes: tuple[int, int, int] = (16, 56, 56)
-    rope_theta: float = 10_000.0
+    num_double_blocks: Layers = 19
+    num_single_blocks: Layers = 38
+    num_heads: Extent = 24
+    head_width: Extent = 128
+    channels: Extent = 64
+    text_width: Extent = 4096
+    pooled_width: Extent = 768
+    mlp_ratio: Annotated[float, Meta(gt=0.0, le=64.0)] = 4.0
+    rope_axes: tuple[Extent, Extent, Extent] = (16, 56, 56)
+    rope_theta: Positive = 10_000.0
 
     def __post_init__(self) -> None:
         if sum(self.rope_axes) != self.head_width or any(axis % 2 for axis in self.rope_axes):
@@ -53,12 +57,12 @@ class TransformerConfig:
 class VaeConfig:
     """Describes the KL autoencoder; its latents are `(z - shift) * scaling`."""
 
-    block_channels: tuple[int, ...] = (128, 256, 512, 512)
-    latent_channels: int = 16
-    layers_per_block: int = 2
-    norm_groups: int = 32
-    scaling: float = 0.3611
-    shift: float = 0.1159
+    block_channels: Annotated[tuple[Extent, ...], Meta(min_length=1, max_length=8)] = (128, 256, 512, 512)
+    latent_channels: Extent = 16
+    layers_per_block: Layers = 2
+    norm_groups: Extent = 32
+    scaling: Fraction = 0.3611
+    shift: Fraction = 0.1159
 
     @property
     def downscale(self) -> int:
@@ -73,31 +77,31 @@ class ClipConfig:
     `eos_id` 2 is the old convention: the pooled token is the one with the largest id.
     """
 
-    vocabulary: int = 49408
-    width: int = 768
-    mlp_width: int = 3072
-    num_layers: int = 12
-    num_heads: int = 12
-    length: int = 77
-    activation: str = "quick_gelu"
-    norm_eps: float = 1e-5
-    eos_id: int = 2
+    vocabulary: Extent = 49408
+    width: Extent = 768
+    mlp_width: Extent = 3072
+    num_layers: Layers = 12
+    num_heads: Extent = 12
+    length: Extent = 77
+    activation: Text = "quick_gelu"
+    norm_eps: Positive = 1e-5
+    eos_id: Count = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class T5Config:
     """Describes T5's encoder, version 1.1 (gated GELU)."""
 
-    vocabulary: int = 32128
-    width: int = 4096
-    head_width: int = 64
-    mlp_width: int = 10240
-    num_layers: int = 24
-    num_heads: int = 64
-    num_buckets: int = 32
-    max_distance: int = 128
-    norm_eps: float = 1e-6
-    length: int = 512
+    vocabulary: Extent = 32128
+    width: Extent = 4096
+    head_width: Extent = 64
+    mlp_width: Extent = 10240
+    num_layers: Layers = 24
+    num_heads: Extent = 64
+    num_buckets: Extent = 32
+    max_distance: Extent = 128
+    norm_eps: Positive = 1e-6
+    length: Extent = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,12 +22,15 @@ from ..engine.bundle.manifest import (
     TokenizerRecord,
     WeightsRecord,
 )
+from ..engine.bundle.share import files_below, share_files
 from ..engine.bundle.tensor_file import TensorFile
 from ..engine.components import COMPONENTS, Component, Operators, Precision
+from ..engine.documents import TEXT_LENGTH
 from ..engine.errors import ExportError
+from ..engine.printable import printable_line
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
-from ..engine.system.files import atomic_folder, free_path, is_taken, sha256_file, share_file, share_folder
+from ..engine.system.files import atomic_folder, free_path, is_taken, sha256_file, share_file
 from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, View, as_checkpoint
 from .configs import ModelConfig
@@ -80,6 +83,7 @@ def export_bundle(
     Raises:
         CheckpointError: A part is missing or damaged, or a tensor is missing, extra or misshapen.
         ExportError: Tracing fails or `path` is taken.
+        BundleError: The bundle that is to be replaced has plans that are links.
         OptionError: There are `files` of a checkpoint that is open already.
     """
     options, progress, path = options or ExportOptions(), progress or Silent(), Path(path)
@@ -88,14 +92,16 @@ def export_bundle(
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
         raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
+    if path.is_dir():
+        list(files_below(path, BUILT))  # what cannot be kept, is found before anything takes time
     config = checkpoint.config
     tensors = {name: expected_tensors(name, config) for name in COMPONENTS}
     check_tensors(checkpoint, tensors)
     with atomic_folder(path, replace=options.overwrite) as folder:
         _BundleWriter(checkpoint, config, options, progress, folder, tensors).write()
-        for name in BUILT:  # by content, so what still fits the new graphs is used, and `plans prune` removes the rest
-            if (path / name).is_dir():
-                share_folder(path / name, folder / name)
+        if path.is_dir():
+            # by content, so what still fits the new graphs is used, and `plans prune` removes the rest
+            share_files(path, folder, files_below(path, BUILT))
     return Bundle.open(path)
 
 
@@ -226,7 +232,7 @@ class _BundleWriter:
             schema=SCHEMA,
             producer=f"kontext-trt {__version__}",
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            source=str(self.checkpoint.path),
+            source=printable_line(str(self.checkpoint.path))[:TEXT_LENGTH],
             layout=self.checkpoint.layout,
             model=ModelRecord(
                 dims=model_dims(self.config),

@@ -16,6 +16,7 @@ pytest_plugins = [
     "no_skips",
     "one_thread",
     "once_per_run",
+    "signing_key",
     "traced_graphs",
     "bundle_fixtures",
     "quantizing_fixtures",

@@ -62,7 +62,7 @@ def prepare(folder: Path, operators: Operators = Operators.SINGLE, *, tiny: bool
             strip(bundle, folder / BUNDLE)
         with phase("unpruned denoiser, for the ablation"):
             unpruned = write_unpruned(bundle, Path(name) / UNPRUNED)
-            shutil.copy(unpruned.graph_path(DENOISER), folder / UNPRUNED_GRAPH)
+            shutil.copy(unpruned.open_graph(DENOISER).path, folder / UNPRUNED_GRAPH)
     with phase("diffusers folder"):
         write_configs(folder / CHECKPOINT, config)
 

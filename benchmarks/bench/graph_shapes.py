@@ -84,9 +84,7 @@ def concrete_values(graph: GraphFile, dims: Mapping[str, int]) -> Values:
     Raises:
         MissingDependencyError: The onnx package is not installed.
     """
-    onnx = _import_onnx()
-    proto = onnx.ModelProto()
-    proto.CopyFrom(graph.proto)
+    onnx, proto = _import_onnx(), whole_proto(graph)
     stated = [*proto.graph.input, *proto.graph.value_info, *proto.graph.output]
     borders = {info.name for info in (*proto.graph.input, *proto.graph.output)}
     symbols, found, news = dict(dims), {}, True
@@ -109,6 +107,15 @@ def concrete_values(graph: GraphFile, dims: Mapping[str, int]) -> Values:
     for tensor in proto.graph.initializer:
         found[tensor.name] = Value(tuple(tensor.dims), onnx.TensorProto.DataType.Name(tensor.data_type))
     return Values(graph, found)
+
+
+def whole_proto(graph: GraphFile) -> Any:
+    """Return all of a graph as the onnx package has it: `GraphFile.proto` has only what building needs.
+
+    Raises:
+        MissingDependencyError: The onnx package is not installed.
+    """
+    return _import_onnx().load_from_string(graph.data)
 
 
 def _import_onnx() -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 from ...engine.bundle.graph_file import GraphFile
 from ...engine.errors import BundleError
 from ...engine.number_types import ONNX
-from .graph_shapes import Value, concrete_values
+from .graph_shapes import Value, concrete_values, whole_proto
 from .records import Work
 
 FLOATS = frozenset({"fp64", "fp32", "fp16", "bf16"})
@@ -126,9 +126,10 @@ def count_work(graph: GraphFile, dims: Mapping[str, int]) -> GraphWork:
 
 class _Counter:
     def __init__(self, graph: GraphFile, dims: Mapping[str, int]) -> None:
-        self._graph, self._nodes = graph, list(graph.proto.graph.node)
+        self._graph, self._proto = graph, whole_proto(graph).graph
+        self._nodes = list(self._proto.node)
         self._values = concrete_values(graph, dims)
-        self._initializers = {tensor.name: tensor for tensor in graph.proto.graph.initializer}
+        self._initializers = {tensor.name: tensor for tensor in self._proto.initializer}
         self._producers = {output: node for node in self._nodes for output in node.output}
 
     @cached_property
@@ -140,7 +141,7 @@ class _Counter:
         return users
 
     def count(self) -> GraphWork:
-        borders = [*self._graph.proto.graph.input, *self._graph.proto.graph.output]
+        borders = [*self._proto.input, *self._proto.output]
         return GraphWork(
             heavy=tuple(self._heavy()),
             traffic=self._traffic(),

@@ -69,7 +69,7 @@ def work_of(bundle: Bundle, component: str, case: Case, *, steps: int | None = N
     `steps` is how many timesteps the conditioner is given; default: all.
     """
     dims = dynamic_extents(component, case, bundle.manifest.model) | ({} if steps is None else {"N": steps})
-    return count_work(GraphFile.read(bundle.graph_path(component)), dims)
+    return count_work(GraphFile.read(bundle.open_graph(component).path), dims)
 
 
 def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str, int]:

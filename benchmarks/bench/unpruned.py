@@ -15,10 +15,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ...engine.bundle.bundle import BUILT, MANIFEST, Bundle
+from ...engine.bundle.bundle import MANIFEST, Bundle
+from ...engine.bundle.share import share_files
 from ...engine.components import COMPONENTS, DENOISER, Operators
 from ...engine.errors import BundleError
-from ...engine.system.files import atomic_folder, sha256_file, share_folder
+from ...engine.system.files import atomic_folder, sha256_file
 from ..program import run_main
 
 
@@ -34,10 +35,9 @@ def write_unpruned(bundle: Bundle, target: Path, graph: Path | None = None) -> B
         raise BundleError(f"{target} exists; choose another name for the bundle")
     record = bundle.graph(DENOISER)
     with atomic_folder(target) as folder:
-        share_folder(bundle.path, folder, ignore=BUILT)
+        listed = (one.path for one in (*bundle.manifest.files, *bundle.manifest.weights))
+        share_files(bundle.path, folder, (path for path in listed if path != record.path))
         file = folder / record.path
-        file.unlink()
-        (folder / MANIFEST).unlink()
         if graph is not None:
             shutil.copy(graph, file)
         else:
@@ -84,7 +84,7 @@ def _trace(bundle: Bundle, file: Path) -> None:
         raise BundleError(f"the denoiser of {bundle.path} is quantized; pruning is measured on an unquantized bundle")
     options = TraceOptions(precision=record.precision, operators=Operators(record.operators), prune_last_block=False)
     model = trace(DENOISER, read_config(bundle), options)
-    own = ir.load(bundle.graph_path(DENOISER)).graph.initializers
+    own = ir.load(bundle.open_graph(DENOISER).path).graph.initializers
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             value.const_value = own[name].const_value
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--graph", type=Path, help="the denoiser's graph of another such bundle")
     arguments = parser.parse_args()
     made = write_unpruned(Bundle.open(arguments.bundle), arguments.target, arguments.graph)
-    print(f"{made.path}: {made.graph_path('denoiser')}")
+    print(f"{made.path}: {made.open_graph('denoiser').path}")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def quantize(folder: Path, recipe: RecipeName) -> None:
     from ...export.quantize.quantize_bundle import quantize_bundle
 
     bundle = Bundle.open(folder / "bundle")
-    linears = find_linears(ir.load(bundle.graph_path(DENOISER)))
+    linears = find_linears(ir.load(bundle.open_graph(DENOISER).path))
     names = [*linears, *(f"{name.removesuffix('.to_v')}.attend.{part}" for name in linears for part in "qkv")]
     seen = Observation(amax=10.0, tensors=1, values=1, first_bin=0, counts=(1,))
     made_up = Calibration(model_sha256="", steps=1, observations=dict.fromkeys(names, seen))

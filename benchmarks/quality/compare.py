@@ -85,7 +85,7 @@ def compare_bundles(
             results.append((pair[0], pair[1]))
             probes.append(executors[0].middle)
         made = _comparison(reference, other, executors, reports, probes, options, progress)
-    folder = other.path / REPORTS / f"against-{reference.fingerprint[:12]}"
+    folder = other.own_folder(REPORTS) / f"against-{reference.fingerprint[:12]}"
     with atomic_folder(folder, replace=True) as temporary:
         made.save(temporary / "comparison.json")
         (temporary / "errors.png").write_bytes(png(draw(made)))

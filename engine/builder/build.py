@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import logging
-import shutil
-import tempfile
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,13 +13,17 @@ from pathlib import Path
 
 from ...version import __version__
 from ..bundle.bundle import Bundle
+from ..bundle.folder import Folder
 from ..bundle.graph_file import GraphFile
 from ..bundle.tensor_file import TensorFile
 from ..errors import BuildError, BundleError
-from ..plans.caches import TIMING, cache_path
+from ..plans.caches import TIMING, cache_file
 from ..plans.census import Census
+from ..plans.leftovers import PLAN, leftover_bytes, remove_leftover
 from ..plans.manifest import SCHEMA, BuildReport, PlanManifest
+from ..plans.store import LOGS
 from ..progress import Progress, Silent
+from ..system.signing import own_key
 from .attempts import Attempt, Compile, compile_with_retries
 from .compile import CompileJob
 from .compile_process import run_compilation
@@ -81,53 +85,59 @@ def build(planned: PlannedBuild, *, progress: Progress | None = None, compile_pl
 def _make(planned: PlannedBuild, graph: GraphFile, progress: Progress, compile_plan: Compile) -> Built:
     ingredients, bundle = planned.ingredients, planned.bundle
     _check_weights(bundle, ingredients.component)
-    with _workplace(planned) as (plan, log):
-        attempt = _compile(planned, plan, log, progress, compile_plan)
+    own_key()  # that the plan cannot be signed, must not be found after an hour
+    with _workplace(planned) as (folder, log):
+        attempt = _compile(planned, graph, folder.path / PLAN, log, progress, compile_plan)
         census = inspect_build(ingredients, graph, bundle.manifest.model, attempt)
         warnings = not_as_asked(ingredients, census)
         _accept(planned, warnings, attempt.log)
         manifest = _manifest(planned, attempt, census, warnings)
-        return Built(path=planned.store.add(plan, manifest), manifest=manifest, reused=False)
+        return Built(path=planned.store.add(folder, manifest), manifest=manifest, reused=False)
 
 
 def _check_weights(bundle: Bundle, component: str) -> None:
     used = bundle.graph(component).weights
     for record in bundle.manifest.weights:
         if record.path in used:
-            found = TensorFile.open(bundle.path / record.path).sample_sha256()
+            found = TensorFile.open(bundle.file(record.path)).sample_sha256()
             if found != record.sample_sha256:
                 raise BundleError(f"{record.path} holds other weights than were exported; export the bundle again")
 
 
 @contextmanager
-def _workplace(planned: PlannedBuild) -> Iterator[tuple[Path, Path]]:
-    """Yield a temporary plan file in the store's file system, gone when the block ends, and a log file that is kept."""
+def _workplace(planned: PlannedBuild) -> Iterator[tuple[Folder, Path]]:
+    """Yield a folder in the store for the plan, gone when the block ends, and an empty log file that is kept."""
     component, key, store = planned.ingredients.component, planned.ingredients.key, planned.store
-    folder = planned.plan.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    store.logs.mkdir(exist_ok=True)
-    for left in folder.glob(f".{key}.*"):  # by a build that was ended; the key's lock is ours
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{key}.") as temporary:
-        yield Path(temporary) / "plan", store.logs / f"{component}.{key}.log"
+    with store.opened(component, create=True) as plans, store.opened(LOGS, create=True) as logs:
+        for left in store.unfinished():  # by a build that was ended; the key's lock is ours
+            if (left.component, left.key) == (component, key) and leftover_bytes(plans, left.name) is not None:
+                remove_leftover(plans, left.name)
+        log = f"{component}.{key}.log"
+        logs.remove(log)
+        os.close(logs.descriptor(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        name = f".{key}.{secrets.token_hex(4)}"
+        with plans.new_folder(name) as folder:
+            try:
+                yield folder, logs.path / log
+            finally:
+                remove_leftover(plans, name)
 
 
-def _compile(planned: PlannedBuild, plan: Path, log: Path, progress: Progress, compile_plan: Compile) -> Attempt:
+def _compile(
+    planned: PlannedBuild, graph: GraphFile, plan: Path, log: Path, progress: Progress, compile_plan: Compile
+) -> Attempt:
     ingredients, flavour, target = planned.ingredients, planned.flavour, planned.ingredients.target
     timed = flavour.times_tactics and planned.policy.timing_cache
     gpu = None if flavour.ahead_of_time else planned.gpu
     job = CompileJob(
         component=ingredients.component,
-        graph=planned.bundle.graph_path(ingredients.component),
+        graph=graph.path,
         plan=plan,
         log=log,
         target=target,
         profile=ingredients.profile,
         options=ingredients.options,
-        timing_cache=cache_path(planned.bundle.path, TIMING, target) if timed else None,
+        timing_cache=cache_file(planned.bundle.path, TIMING, target) if timed else None,
         device=gpu.index if gpu else None,
     )
     attempt = compile_with_retries(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.graph_file import GraphFile, map_weights
-from ..errors import BuildError
+from ..bundle.shared_file import SharedFile
+from ..errors import BuildError, KontextError
 from ..flavour import Flavour, FlavourName, load_flavour
 from ..plans.options import BuildOptions, Compatibility, Refit
 from ..plans.profiles import Profile, ShapeRange
@@ -33,7 +34,7 @@ class CompileJob:
         target: The library and the GPU that the plan is for.
         profile: The shape range of each input.
         options: How the plan is built.
-        timing_cache: The file of the timing cache, None to use none.
+        timing_cache: The timing cache, None to use none.
         device: The number of the GPU to build on, None if the flavour needs none.
     """
 
@@ -44,7 +45,7 @@ class CompileJob:
     target: Target
     profile: Mapping[str, ShapeRange]
     options: BuildOptions
-    timing_cache: Path | None = None
+    timing_cache: SharedFile | None = None
     device: int | None = None
 
 
@@ -111,12 +112,12 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
     )
 
 
-def _keep_timings(config: Any, path: Path) -> None:
+def _keep_timings(config: Any, stored: SharedFile) -> None:
     """Keep the timings. A cache that cannot be written costs the next build time, not this one its plan."""
     try:
-        merge_timings(config, path)
-    except OSError as error:
-        logger.warning("the timing cache %s could not be kept: %s", path, error)
+        merge_timings(config, stored)
+    except (KontextError, OSError) as error:
+        logger.warning("the timing cache %s could not be kept: %s", stored.path, error)
 
 
 def _require(ok: Any, what: str, words: Any) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ..bundle.bundle import Bundle
 from ..bundle.graph_file import GraphFile
-from ..components import COMPONENTS
-from ..errors import BuildError, OptionError
+from ..errors import BuildError, OptionError, PlanError, UntrustedPlanError
 from ..flavour import Flavour, FlavourName, load_flavour
 from ..plans.coverage import Coverage
 from ..plans.ingredients import Ingredients, plan_ingredients
@@ -105,6 +104,7 @@ def plan_build(
         TargetError: The GPU lacks a number type.
         BuildError: A graph is for ONNX Runtime alone, the library does not have an option, or memory or disk will not
             suffice for all that is missing in the store.
+        UntrustedPlanError: The store has such a plan, and this user did not sign it.
         MissingDependencyError: The library is not installed.
     """
     bundle, policy, names = Bundle.of(bundle), policy or BuildPolicy(), list(components)
@@ -115,7 +115,7 @@ def plan_build(
     store, planned = PlanStore.of(bundle.path), []
     for name in names:
         ingredients = plan_ingredients(bundle, name, target, coverage, options)
-        there = not policy.rebuild and store.path(name, ingredients.key).is_file()
+        there = not policy.rebuild and _is_there(store, name, ingredients.key)
         graph = None if there else read_graph(bundle, ingredients)
         planned.append(
             PlannedBuild(bundle=bundle, flavour=flavour, ingredients=ingredients, graph=graph, policy=policy, gpu=gpu)
@@ -124,13 +124,28 @@ def plan_build(
     return tuple(planned)
 
 
+def _is_there(store: PlanStore, component: str, key: str) -> bool:
+    """Return whether a store has a plan under a key whose manifest is sound.
+
+    Raises:
+        UntrustedPlanError: This user did not sign it: it is neither taken as built nor replaced unasked.
+    """
+    try:
+        store.check_trust(component, key)
+    except UntrustedPlanError as error:
+        raise UntrustedPlanError(f"{error}. To build it anew: --rebuild") from None
+    except PlanError:
+        return False
+    return True
+
+
 def read_graph(bundle: Bundle, ingredients: Ingredients) -> GraphFile:
     """Read the component's graph.
 
     Raises:
         TargetError: The target's GPU lacks a number type that the graph has.
     """
-    graph = GraphFile.read(bundle.graph_path(COMPONENTS[ingredients.component]))
+    graph = bundle.open_graph(ingredients.component)
     formats = filter(None, (ingredients.precision.value, graph.quantized))
     check_formats(ingredients.target.capability, formats)
     return graph

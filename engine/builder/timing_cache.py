@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
-from ..system.shared_file import read_shared, update_shared
+from ..bundle.shared_file import SharedFile
 
 logger = logging.getLogger(__name__)
 
 
-def attach_timings(config: Any, path: Path) -> Any:
+def attach_timings(config: Any, stored: SharedFile) -> Any:
     """Give what is stored to a build's config; return the cache, which must live until the build ends."""
-    cache = config.create_timing_cache(read_shared(path))
+    cache = config.create_timing_cache(stored.read())
     if not config.set_timing_cache(cache, False):
-        logger.warning("%s does not fit this device; kernels are timed anew", path.name)
+        logger.warning("%s does not fit this device; kernels are timed anew", stored.path.name)
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
 
 
-def merge_timings(config: Any, path: Path) -> None:
+def merge_timings(config: Any, stored: SharedFile) -> None:
     """Add what a finished build measured to what other builds have stored meanwhile."""
 
-    def merge(stored: bytes) -> bytes:
+    def merge(present: bytes) -> bytes:
         measured = config.get_timing_cache()
-        if stored and not measured.combine(config.create_timing_cache(stored), False):
-            logger.warning("%s is of another device or version and is replaced", path.name)
+        if present and not measured.combine(config.create_timing_cache(present), False):
+            logger.warning("%s is of another device or version and is replaced", stored.path.name)
         return bytes(memoryview(measured.serialize()))
 
-    update_shared(path, merge)
+    stored.update(merge)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..components import COMPONENTS, Component
-from ..errors import BundleError
-from ..system.files import sha256_file
+from ..errors import BundleError, CheckpointError
+from ..system.files import sha256_of
+from .folder import Folder
 from .graph_file import GraphFile, misplaced_weights
-from .manifest import FileRecord, GraphRecord, Manifest, TokenizerRecord, WeightsRecord, parse_manifest
-from .tensor_file import TensorFile, read_header_sha256
-
-logger = logging.getLogger(__name__)
+from .manifest import (
+    MAX_MANIFEST_BYTES,
+    FileRecord,
+    GraphRecord,
+    Manifest,
+    TokenizerRecord,
+    WeightsRecord,
+    parse_manifest,
+)
+from .tensor_file import SAMPLE_BYTES, TensorFile, read_header_sha256
 
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
@@ -27,6 +32,21 @@ NETWORKS = "networks.json"
 """The file of the checkpoint's configuration, for what makes the networks anew: calibration and comparison."""
 BUILT = ("plans", "caches")
 """The folders of what was built from the graphs; `plans.store` and `plans.caches` say what lies in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Says how a bundle compares with its manifest, in words.
+
+    Attributes:
+        problems: What is not as the manifest says; there are none in a sound bundle.
+        checked: What was compared.
+        unchecked: What was not.
+    """
+
+    problems: tuple[str, ...]
+    checked: tuple[str, ...]
+    unchecked: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +67,21 @@ class Bundle:
             BundleError: The bundle is missing, incomplete, altered, or of another schema; the message names the file.
         """
         path = Path(path)
-        file = path / MANIFEST
         if not path.is_dir():
             raise BundleError(f"bundle {path} does not exist; make it with: kontext-trt export CHECKPOINT {path}")
-        if not file.is_file():
-            raise BundleError(
-                f"{path} is not a bundle: it has no {MANIFEST}; make one with: kontext-trt export CHECKPOINT DIR"
-            )
-        bundle = cls(path=path, manifest=parse_manifest(file.read_bytes(), str(file)))
-        missing = [name for name in COMPONENTS if name not in bundle.manifest.graphs]
-        if missing:
-            raise BundleError(f"{file} lists no graph for {', '.join(missing)}; export the bundle again")
-        for problem in bundle._quick_problems():
-            raise BundleError(f"{path}: {problem}; export it again from {bundle.manifest.source}")
+        with Folder.open(path) as root:
+            try:
+                data = root.read(MANIFEST, MAX_MANIFEST_BYTES)
+            except FileNotFoundError:
+                raise BundleError(
+                    f"{path} is not a bundle: it has no {MANIFEST}; make one with: kontext-trt export CHECKPOINT DIR"
+                ) from None
+            bundle = cls(path=path, manifest=parse_manifest(data, str(path / MANIFEST)))
+            missing = [name for name in COMPONENTS if name not in bundle.manifest.graphs]
+            if missing:
+                raise BundleError(f"{path / MANIFEST} lists no graph for {', '.join(missing)}; export the bundle again")
+            for problem in bundle._quick_problems(root):
+                raise BundleError(f"{path}: {problem}; export it again from {bundle.manifest.source}")
         return bundle
 
     @classmethod
@@ -82,71 +104,156 @@ class Bundle:
         name = component if isinstance(component, str) else component.name
         return self.manifest.graphs[name]
 
-    def graph_path(self, component: Component | str) -> Path:
-        return self.path / self.graph(component).path
+    def file(self, place: str) -> Path:
+        """Return the path of a file that the manifest lists, for whoever reads it now.
+
+        Raises:
+            BundleError: The manifest does not list it, or it is no regular file of the bundle's own, of the listed
+                size, any more.
+        """
+        sizes = {record.path: record.size_bytes for record in (*self.manifest.files, *self.manifest.weights)}
+        if place not in sizes:
+            raise BundleError(f"{self.path} lists no {place}; export the bundle again")
+        with Folder.open(self.path) as root:
+            for problem in _size_problems(root, place, sizes[place]):
+                raise BundleError(f"{self.path}: {problem}; export it again from {self.manifest.source}")
+        return self.path / place
+
+    def open_graph(self, component: Component | str) -> GraphFile:
+        """Read a component's graph, whose weights lie where they may: in files that the manifest lists for it.
+
+        Whoever gives a graph's path to a library, which opens the weights itself, takes it from here.
+
+        Raises:
+            BundleError: An initializer lies elsewhere, or the graph is no ONNX graph.
+        """
+        record = self.graph(component)
+        graph = GraphFile.read(self.file(record.path))
+        sizes = {self.file(one.path): one.size_bytes for one in self.manifest.weights if one.path in record.weights}
+        for name, place in graph.weights.items():
+            end = place.offset + place.size_bytes
+            if end > sizes.get(place.file, -1):
+                raise BundleError(
+                    f"{graph.path}: {name} lies at bytes {place.offset:,} to {end:,} of {place.file}, which the "
+                    "manifest does not give to this graph; do not use this bundle"
+                )
+        return graph
 
     def tokenizer(self, name: str) -> tuple[Path, TokenizerRecord]:
+        """Return the path of a text encoder's tokenizer, and what the manifest says of it."""
         record = self.manifest.tokenizers[name]
-        return self.path / record.path, record
+        return self.file(record.path), record
 
-    def _quick_problems(self) -> Iterator[str]:
+    def own_folder(self, place: str) -> Path:
+        """Return the path of a folder in the bundle, which is made if there is none.
+
+        Raises:
+            BundleError: It is a link, or a file, or a part of the way to it is.
+        """
+        with Folder.open(self.path) as root, root.folder(place, create=True) as folder:
+            return folder.path
+
+    def _quick_problems(self, root: Folder) -> Iterator[str]:
         for record in self.manifest.files:
-            yield from _file_problems(self.path, record, whole=True)
+            yield from _file_problems(root, record)
         for weights in self.manifest.weights:
-            yield from _weights_problems(self.path, weights)
+            yield from _weights_problems(root, weights)
 
-    def verify(self, *, whole: bool = False, on_bytes: Callable[[int], None] | None = None) -> list[str]:
-        """Return every problem found, in words; an empty list for a sound bundle.
+    def verify(self, *, whole: bool = False, on_bytes: Callable[[int], None] | None = None) -> Verification:
+        """Compare the bundle with its manifest.
 
-        Samples every tensor of the weights, and reads where the graphs point, which needs the onnx package; with
-        `whole`, reads every byte of the weights whose full hash was recorded.
+        Samples every tensor of the weights, and reads where the graphs point; with `whole`, reads every byte of the
+        weights whose full hash was recorded.
 
         Args:
             whole: Whether those bytes are read.
             on_bytes: Is told the size of every chunk read.
+
+        Returns:
+            What was checked, what was not, and what was found.
         """
-        problems = list(self._quick_problems())
-        if problems:
-            return problems
-        files = {
-            self.path / weights.path: TensorFile.open(self.path / weights.path) for weights in self.manifest.weights
-        }
-        problems += self._graph_problems(files)
+        with Folder.open(self.path) as root:
+            problems = list(self._quick_problems(root))
+            if not problems:
+                problems = list(self._deep_problems(root, whole, on_bytes))
+        return Verification(
+            problems=tuple(problems), checked=tuple(self._checked(whole)), unchecked=tuple(self._unchecked(whole))
+        )
+
+    def _deep_problems(self, root: Folder, whole: bool, on_bytes: Callable[[int], None] | None) -> Iterator[str]:
+        files: dict[Path, TensorFile] = {}
         for weights in self.manifest.weights:
-            file = self.path / weights.path
-            if files[file].sample_sha256() != weights.sample_sha256:
-                problems.append(f"{weights.path} holds other weights than were exported")
-            elif whole and weights.sha256 is not None and sha256_file(file, on_bytes) != weights.sha256:
-                problems.append(f"{weights.path} was altered (SHA-256 differs)")
-        return problems
-
-    def _graph_problems(self, files: Mapping[Path, TensorFile]) -> Iterator[str]:
-        if importlib.util.find_spec("onnx") is None:
-            logger.warning("where graphs point was not checked; for that: pip install onnx")
-            return
-        for graph in self.manifest.graphs.values():
-            misplaced = misplaced_weights(GraphFile.read(self.path / graph.path), files)
+            try:
+                files[self.path / weights.path] = TensorFile.open(self.file(weights.path))
+            except CheckpointError as error:
+                yield str(error)
+                return
+        for component in self.manifest.graphs:
+            try:
+                graph = self.open_graph(component)
+            except BundleError as error:
+                yield str(error)
+                continue
+            misplaced = misplaced_weights(graph, files)
             if misplaced:
-                yield f"{graph.path} reads weights where its files hold none: {', '.join(misplaced[:3])}" + (
-                    f" and {len(misplaced) - 3} more" if len(misplaced) > 3 else ""
+                yield f"{self.graph(component).path} reads weights where its files hold none: " + (
+                    ", ".join(misplaced[:3]) + (f" and {len(misplaced) - 3} more" if len(misplaced) > 3 else "")
                 )
+        for weights in self.manifest.weights:
+            if files[self.path / weights.path].sample_sha256() != weights.sample_sha256:
+                yield f"{weights.path} holds other weights than were exported"
+            elif whole and weights.sha256 is not None:
+                with root.reader(weights.path) as file:
+                    if sha256_of(file, on_bytes) != weights.sha256:
+                        yield f"{weights.path} was altered (SHA-256 differs)"
+
+    def _checked(self, whole: bool) -> Iterator[str]:
+        files, weights, graphs = self.manifest.files, self.manifest.weights, self.manifest.graphs
+        yield f"every byte of {len(files)} graphs, tokenizers and configurations"
+        yield f"the headers of {len(weights)} weights files, and {SAMPLE_BYTES} bytes of each of their tensors"
+        yield f"that {len(graphs)} graphs read no other bytes than tensors of these files"
+        hashed = [record for record in weights if record.sha256 is not None]
+        if whole and hashed:
+            yield f"every byte of {len(hashed)} weights files"
+
+    def _unchecked(self, whole: bool) -> Iterator[str]:
+        unhashed = self.unhashed
+        if not whole:
+            yield "the other bytes of the weights; --full reads those of files that were exported with --hash-weights"
+        elif unhashed:
+            yield f"the other bytes of {', '.join(unhashed)}, of which the export recorded no hash (--hash-weights)"
+        yield "plans, which kontext-trt plans verify reads"
+        yield "who made the bundle: all of this is as its own manifest says"
+
+    @property
+    def unhashed(self) -> tuple[str, ...]:
+        """The weights files of which no hash of every byte was recorded."""
+        return tuple(record.path for record in self.manifest.weights if record.sha256 is None)
 
 
-def _file_problems(root: Path, record: FileRecord, *, whole: bool) -> Iterator[str]:
-    file = root / record.path
-    if not file.is_file():
-        yield f"{record.path} is missing"
-    elif file.stat().st_size != record.size_bytes:
-        yield f"{record.path} is cut short or altered: {file.stat().st_size:,} bytes of {record.size_bytes:,}"
-    elif whole and sha256_file(file) != record.sha256:
-        yield f"{record.path} was altered (SHA-256 differs)"
+def _size_problems(root: Folder, place: str, size_bytes: int) -> Iterator[str]:
+    try:
+        size = root.size(place)
+    except FileNotFoundError:
+        yield f"{place} is missing"
+    else:
+        if size != size_bytes:
+            yield f"{place} is cut short or altered: {size:,} bytes of {size_bytes:,}"
 
 
-def _weights_problems(root: Path, record: WeightsRecord) -> Iterator[str]:
-    file = root / record.path
-    if not file.is_file():
-        yield f"{record.path} is missing"
-    elif file.stat().st_size != record.size_bytes:
-        yield f"{record.path} is cut short or altered: {file.stat().st_size:,} bytes of {record.size_bytes:,}"
-    elif read_header_sha256(file) != record.header_sha256:
-        yield f"{record.path} is another safetensors file than was exported (its header differs)"
+def _file_problems(root: Folder, record: FileRecord) -> Iterator[str]:
+    problems = list(_size_problems(root, record.path, record.size_bytes))
+    yield from problems
+    if not problems:
+        with root.reader(record.path) as file:
+            if sha256_of(file) != record.sha256:
+                yield f"{record.path} was altered (SHA-256 differs)"
+
+
+def _weights_problems(root: Folder, record: WeightsRecord) -> Iterator[str]:
+    problems = list(_size_problems(root, record.path, record.size_bytes))
+    yield from problems
+    if not problems:
+        with root.reader(record.path) as file:
+            if read_header_sha256(file) != record.header_sha256:
+                yield f"{record.path} is another safetensors file than was exported (its header differs)"

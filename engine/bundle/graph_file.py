@@ -6,17 +6,22 @@ import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, MissingDependencyError
+from ..errors import BundleError
 from ..number_types import NUMBER_TYPES
+from .external_data import external_tensors
+from .folder import Folder
+from .onnx_schema import model_class
 from .tensor_file import TensorFile
 
-_QUANTIZED = {NUMBER_TYPES[name].onnx: name for name in ("fp8", "nvfp4")}
+MAX_GRAPH_BYTES = 256 << 20
+"""The largest graph that is read; that of a whole denoiser takes a few MB."""
+_QUANTIZED = {NUMBER_TYPES[name].onnx_number: name for name in ("fp8", "nvfp4")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +35,13 @@ class WeightPlace:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """Holds a parsed graph without its external weights; `data` are the file's bytes."""
+    """Holds a parsed graph without its external weights.
+
+    Attributes:
+        path: The graph's file.
+        data: Its bytes.
+        proto: What was parsed of them, the fields that `onnx_schema` declares.
+    """
 
     path: Path
     data: bytes
@@ -38,21 +49,18 @@ class GraphFile:
 
     @classmethod
     def read(cls, path: Path) -> GraphFile:
-        """Read and parse the graph at `path`.
+        """Read and parse the graph at `path`, which a program wrote itself or a bundle's manifest lists.
 
         Raises:
-            MissingDependencyError: The onnx package is not installed.
-            BundleError: The file is no ONNX graph.
+            BundleError: The file is no ONNX graph, no regular file, or too large.
         """
+        from google.protobuf.message import DecodeError
+
+        with Folder.open(path.parent) as folder:
+            data = folder.read(path.name, MAX_GRAPH_BYTES)
         try:
-            import onnx
-            from google.protobuf.message import DecodeError
-        except ImportError as error:
-            raise MissingDependencyError("reading graphs needs onnx; install it with: pip install onnx") from error
-        data = path.read_bytes()
-        try:
-            return cls(path=path, data=data, proto=onnx.load_from_string(data))
-        except DecodeError as error:
+            return cls(path=path, data=data, proto=model_class().FromString(data))
+        except (DecodeError, ValueError) as error:
             raise BundleError(f"{path} is not an ONNX graph ({error}); export the bundle again") from error
 
     @cached_property
@@ -60,21 +68,18 @@ class GraphFile:
         """The place of each initializer that is external data.
 
         Raises:
-            BundleError: An initializer lies outside the bundle.
+            BundleError: A place is malformed, or outside the graph's folder (`external_tensors`).
         """
-        places: dict[str, WeightPlace] = {}
-        for tensor in self.proto.graph.initializer:
-            if tensor.external_data:
-                fields = {entry.key: entry.value for entry in tensor.external_data}
-                location = PurePosixPath(fields["location"])
-                if location.is_absolute() or ".." in location.parts:
-                    raise BundleError(f"{self.path}: {tensor.name} lies outside the bundle, at {location}")
-                places[tensor.name] = WeightPlace(
-                    file=self.path.parent / fields["location"],
-                    offset=int(fields.get("offset", 0)),
-                    size_bytes=int(fields["length"]),
-                )
-        return places
+        try:
+            found = external_tensors(self.proto, self.path)
+        except ValueError as error:  # a name that is not UTF-8
+            raise BundleError(f"{self.path} is not an ONNX graph ({error}); export the bundle again") from error
+        return {
+            name: WeightPlace(
+                file=self.path.parent / tensor.location, offset=tensor.offset, size_bytes=tensor.size_bytes
+            )
+            for name, tensor in found.items()
+        }
 
     @property
     def num_attention(self) -> int:
@@ -103,10 +108,8 @@ class GraphFile:
 
         It is nvfp4 if there are both, whose block scales are fp8.
         """
-        import onnx
-
-        names = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in self.proto.graph.initializer}
-        found = {_QUANTIZED[name] for name in names if name in _QUANTIZED}
+        types = {tensor.data_type for tensor in self.proto.graph.initializer}
+        found = {_QUANTIZED[number] for number in types if number in _QUANTIZED}
         return max(found) if found else None
 
 
@@ -139,13 +142,16 @@ def map_weights(graph: GraphFile) -> dict[str, NDArray[np.uint8]]:
     """Return each external initializer's bytes, mapped from its file: nothing is read before it is used.
 
     Raises:
-        BundleError: A file ends before an initializer does.
+        BundleError: A file ends before an initializer does, or is no regular file of the bundle's.
     """
     files: dict[Path, NDArray[np.uint8]] = {}
     mapped: dict[str, NDArray[np.uint8]] = {}
     for name, place in graph.weights.items():
         if place.file not in files:
-            files[place.file] = np.memmap(place.file, dtype=np.uint8, mode="r")
+            with Folder.open(graph.path.parent) as folder:
+                file = folder.reader(place.file.relative_to(folder.path).as_posix())
+            with file:
+                files[place.file] = np.memmap(file, dtype=np.uint8, mode="r")
         mapped[name] = files[place.file][place.offset : place.offset + place.size_bytes]
         if mapped[name].nbytes != place.size_bytes:
             raise BundleError(f"{place.file} ends before {name}; export the bundle again")

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from itertools import groupby
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from ..components import COMPONENTS, Precision
+from ..components import COMPONENTS, PIXELS_PER_TOKEN, ElementType, Precision
+from ..documents import Count, Extent, Fraction, Layers, Place, Positive, Sha256, Text, convert_json, read_json
 from ..errors import BundleError
 from ..model_dims import ModelDims
+from ..sizes import MAX_OUTPUT_SIDE
+from .folder import parts_of
 
 SCHEMA = 2
 """The schema of this version; since 2, vae_decoder has a second output."""
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_FILE_BYTES = 256 << 20
+"""The largest file beside weights: a graph of a whole denoiser and a tokenizer take a few MB."""
+MAX_SHIFT_PER_TOKEN = 2e-3
+"""The steepest noise schedule; that of FLUX.1 Kontext is 1.7e-4, and e to the shift must be a number at 2^18 tokens."""
+MAX_TOKENS = 1 << 12
+"""The most tokens of a prompt; T5 reads 512."""
+Axis = Annotated[int, Meta(ge=2, le=1024, multiple_of=2)]
+"""The features of a head that encode a position along one axis, in pairs."""
+Side = Annotated[int, Meta(ge=PIXELS_PER_TOKEN, le=MAX_OUTPUT_SIDE, multiple_of=PIXELS_PER_TOKEN)]
+"""A side of a picture in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
     """Describes a file that we wrote; `path` is relative to the bundle, with forward slashes."""
 
-    path: str
-    size_bytes: int
-    sha256: str
+    path: Place
+    size_bytes: Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +49,12 @@ class WeightsRecord:
     `sample_sha256` covers the header and the first KiB of each tensor; `sha256` the whole file, where it was asked for.
     """
 
-    path: str
-    size_bytes: int
-    header_sha256: str
-    sample_sha256: str
-    origin: str
-    sha256: str | None = None
+    path: Place
+    size_bytes: Count
+    header_sha256: Sha256
+    sample_sha256: Sha256
+    origin: Text
+    sha256: Sha256 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +65,24 @@ class QuantizationRecord:
     where none were needed). `products` counts matrix products by format; `kept` names the layers that a user kept.
     """
 
-    recipe: str
-    recipe_sha256: str
-    calibration_sha256: str
-    products: Mapping[str, int]
-    kept: tuple[str, ...] = ()
+    recipe: Text
+    recipe_sha256: Text
+    calibration_sha256: Text
+    products: Mapping[Text, Count]
+    kept: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphRecord:
     """Describes one component's graph; `precision` is what it computes in but for what `quantization` says."""
 
-    path: str
+    path: Place
     precision: Precision
-    opset: int
-    operators: str
-    num_parameters: int
-    weight_bytes: int
-    weights: tuple[str, ...]
+    opset: Annotated[int, Meta(ge=1, le=1000)]
+    operators: Text
+    num_parameters: Count
+    weight_bytes: Count
+    weights: tuple[Place, ...]
     quantization: QuantizationRecord | None = None
 
 
@@ -75,9 +90,9 @@ class GraphRecord:
 class TokenizerRecord:
     """Names a `tokenizers` file, and says how prompts are padded with it."""
 
-    path: str
-    length: int
-    pad_id: int
+    path: Place
+    length: Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+    pad_id: Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +102,12 @@ class FlowRecord:
     Those of FLUX.1 Kontext are a shift of 0.5 at 256 tokens and of 1.15 at 4096.
     """
 
-    base_tokens: int = 256
-    max_tokens: int = 4096
-    base_shift: float = 0.5
-    max_shift: float = 1.15
-    steps: int = 28
-    guidance: float = 2.5
+    base_tokens: Extent = 256
+    max_tokens: Extent = 4096
+    base_shift: Fraction = 0.5
+    max_shift: Fraction = 1.15
+    steps: Annotated[int, Meta(ge=1, le=1000)] = 28
+    guidance: Annotated[float, Meta(ge=0.0, le=1000.0)] = 2.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +115,11 @@ class ModelRecord:
     """Holds what the runtime needs to know of the model; `sizes` are its trained (width, height) in pixels."""
 
     dims: ModelDims
-    num_double_blocks: int
-    num_single_blocks: int
-    rope_axes: tuple[int, int, int]
-    rope_theta: float
-    sizes: tuple[tuple[int, int], ...]
+    num_double_blocks: Layers
+    num_single_blocks: Layers
+    rope_axes: tuple[Axis, Axis, Axis]
+    rope_theta: Positive
+    sizes: Annotated[tuple[tuple[Side, Side], ...], Meta(min_length=1, max_length=1000)]
     flow: FlowRecord
 
 
@@ -113,15 +128,15 @@ class Manifest:
     """Lists everything a bundle holds; `source` is the checkpoint as the user named it."""
 
     schema: int
-    producer: str
-    created: str
-    source: str
-    layout: str
+    producer: Text
+    created: Text
+    source: Text
+    layout: Text
     model: ModelRecord
-    graphs: Mapping[str, GraphRecord]
-    tokenizers: Mapping[str, TokenizerRecord]
-    files: tuple[FileRecord, ...]
-    weights: tuple[WeightsRecord, ...]
+    graphs: Mapping[Text, GraphRecord]
+    tokenizers: Mapping[Text, TokenizerRecord]
+    files: Annotated[tuple[FileRecord, ...], Meta(max_length=1000)]
+    weights: Annotated[tuple[WeightsRecord, ...], Meta(max_length=1000)]
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
@@ -133,43 +148,77 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     Raises:
         BundleError: The manifest is malformed or of another schema than this version's.
     """
-    try:
-        raw: Any = msgspec.json.decode(data)
-        schema = raw["schema"]
-        if not isinstance(schema, int):
-            raise TypeError("schema is not a number")
-    except (msgspec.DecodeError, TypeError, KeyError) as error:
-        raise BundleError(f"{where} is not a bundle manifest ({error}); export the bundle again") from error
-    if schema > SCHEMA:
-        raise BundleError(
-            f"{where} has schema {schema}, written by {raw.get('producer', 'a newer version')}; this version reads "
-            f"{SCHEMA}: upgrade with pip install --upgrade kontext-trt"
-        )
-    if schema < SCHEMA:
-        raise BundleError(
-            f"{where} has schema {schema}, written by {raw.get('producer', 'an older version')}; this version reads "
-            f"{SCHEMA}: export the bundle again"
-        )
-    try:
-        manifest = msgspec.convert(raw, Manifest, strict=False)
-    except msgspec.ValidationError as error:
-        raise BundleError(f"{where} is damaged: {error}; export the bundle again") from error
-    _check_paths(manifest, where)
+
+    def foreign(reason: str) -> BundleError:
+        return BundleError(f"{where} is not a bundle manifest ({reason}); export the bundle again")
+
+    def damaged(reason: str) -> BundleError:
+        return BundleError(f"{where} is damaged: {reason}; export the bundle again")
+
+    raw = read_json(data, dict[str, Any], foreign)
+    schema = raw.get("schema")
+    if not isinstance(schema, int):
+        raise foreign("it has no schema")
+    if schema != SCHEMA:
+        newer = schema > SCHEMA
+        cure = "upgrade with pip install --upgrade kontext-trt" if newer else "export the bundle again"
+        producer = str(raw.get("producer", f"{'a newer' if newer else 'an older'} version"))[:100]
+        raise BundleError(f"{where} has schema {schema}, written by {producer}; this version reads {SCHEMA}: {cure}")
+    manifest = convert_json(raw, Manifest, damaged)
+    _check_places(manifest, where, damaged)
+    _check_model(manifest, damaged)
     return manifest
 
 
-def _check_paths(manifest: Manifest, where: str) -> None:
-    """Raise BundleError unless every file is listed, and lies in the bundle: a manifest may come from anywhere."""
-    files = {record.path for record in manifest.files}
-    weights = {record.path for record in manifest.weights}
-    for path in files | weights:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise BundleError(f"{where} lists {path}, which is outside the bundle; do not use this bundle")
+def _check_places(manifest: Manifest, where: str, damaged: Callable[[str], BundleError]) -> None:
+    """Raise BundleError unless every file is listed once, and lies in the bundle: a manifest may come from anywhere."""
+    files = [record.path for record in manifest.files]
+    weights = [record.path for record in manifest.weights]
+    for path in sorted({*files, *weights}):
+        if "/".join(parts_of(path, where)) != path:
+            raise damaged(f"{path} is not how a path is written")
+    if len({*files, *weights}) != len(files) + len(weights):
+        raise damaged("a file is listed twice")
     for name, component in COMPONENTS.items():
         if component.tokenizer and name not in manifest.tokenizers:
-            raise BundleError(f"{where} is damaged: it lists no tokenizer for {name}; export the bundle again")
+            raise damaged(f"it lists no tokenizer for {name}")
     used = [record.path for record in (*manifest.graphs.values(), *manifest.tokenizers.values())]
     unlisted = [path for path in used if path not in files]
     unlisted += [path for graph in manifest.graphs.values() for path in graph.weights if path not in weights]
     if unlisted:
-        raise BundleError(f"{where} is damaged: {unlisted[0]} is used and not listed; export the bundle again")
+        raise damaged(f"{unlisted[0]} is used and not listed")
+    for name, graph in manifest.graphs.items():
+        if not graph.path.endswith(".onnx"):
+            raise damaged(f"the graph of {name} is {graph.path}, not an ONNX file")
+
+
+def _check_model(manifest: Manifest, damaged: Callable[[str], BundleError]) -> None:
+    """Raise BundleError for numbers that do not fit together."""
+    model, flow = manifest.model, manifest.model.flow
+    unknown = sorted(name for name in (*manifest.graphs, *manifest.tokenizers) if name not in COMPONENTS)
+    if unknown:
+        raise damaged(f"there is no component {unknown[0]}")
+    for name, tokenizer in manifest.tokenizers.items():
+        length = model.dims.resolve(COMPONENTS[name].inputs[0].dims)[-1]
+        if tokenizer.length != length:
+            raise damaged(f"the tokenizer of {name} gives {tokenizer.length} tokens, and its graph takes {length}")
+    if sum(model.rope_axes) != 2 * model.dims.rope_width:
+        raise damaged(f"rope axes {list(model.rope_axes)} do not make {model.dims.rope_width} pairs")
+    slope = (flow.max_shift - flow.base_shift) / ((flow.max_tokens - flow.base_tokens) or 0.5)
+    if flow.max_tokens <= flow.base_tokens or abs(slope) > MAX_SHIFT_PER_TOKEN:
+        raise damaged("its noise schedule has no shift for every number of tokens")
+    for part, precisions in _precisions(manifest):
+        if len(precisions) > 1:
+            raise damaged(f"the graphs of the {part} hand values over in {' and '.join(sorted(precisions))}")
+
+
+def _precisions(manifest: Manifest) -> Iterator[tuple[str, set[str]]]:
+    """Yield the precisions of each part of the checkpoint whose graphs hand values over in their own."""
+    own = [
+        component
+        for component in COMPONENTS.values()
+        if component.name in manifest.graphs
+        and any(port.element_type is ElementType.ACTIVATION for port in component.ports)
+    ]
+    for part, components in groupby(own, key=lambda component: component.part):
+        yield part, {manifest.graphs[component.name].precision.value for component in components}

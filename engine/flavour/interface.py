@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
+
+from ..bundle.shared_file import SharedFile
 
 
 class ContextMaker(Protocol):
@@ -75,7 +76,7 @@ class Flavour(Protocol):
         """Return why the library itself would not open a plan here; "" if it would, or cannot tell beforehand."""
         ...
 
-    def contexts(self, cache: Path) -> ContextMaker:
+    def contexts(self, cache: SharedFile) -> ContextMaker:
         """Return a maker of contexts.
 
         `cache` is where kernels that were finished at first run are kept, by a flavour that does so.

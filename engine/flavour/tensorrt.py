@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorrt
 
+from ..bundle.shared_file import SharedFile
 from .attention import mark_decomposable
 
 
@@ -67,7 +67,7 @@ class TensorRt:
     def refusal(self, plan: memoryview) -> str:
         return ""  # it only tells by trying
 
-    def contexts(self, cache: Path) -> TensorRtContexts:
+    def contexts(self, cache: SharedFile) -> TensorRtContexts:
         return TensorRtContexts(self.trt)
 
     def compatibility_flags(self) -> Mapping[str, Any]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorrt_rtx
 
-from ..errors import BuildError
-from ..system.shared_file import read_shared, update_shared
+from ..bundle.shared_file import SharedFile
+from ..errors import BuildError, KontextError
 from .attention import mark_decomposable
 
 logger = logging.getLogger(__name__)
@@ -27,8 +26,8 @@ class TensorRtRtxContexts:
     not by the library.
     """
 
-    def __init__(self, trt: Any, path: Path) -> None:
-        self._trt, self._path = trt, path
+    def __init__(self, trt: Any, kept: SharedFile) -> None:
+        self._trt, self._kept = trt, kept
         self._cache: Any = None
 
     def create(self, engine: Any) -> Any:
@@ -38,9 +37,11 @@ class TensorRtRtxContexts:
         settings.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._cache is None:
             self._cache = settings.create_runtime_cache()
-            kept = read_shared(self._path)
-            if kept and not self._cache.deserialize(kept):
-                logger.warning("the runtime cache %s is of another GPU or library; kernels are made anew", self._path)
+            kernels = self._kept.read()
+            if kernels and not self._cache.deserialize(kernels):
+                logger.warning(
+                    "the runtime cache %s is of another GPU or library; kernels are made anew", self._kept.path
+                )
         settings.set_runtime_cache(self._cache)
         return engine.create_execution_context(settings)
 
@@ -52,9 +53,9 @@ class TensorRtRtxContexts:
             kernels = bytes(self._cache.serialize())  # holds what was read, too
             self._cache = None
             try:
-                update_shared(self._path, lambda _: kernels)
-            except OSError as error:  # costs the next start time, not this one its result
-                logger.warning("the runtime cache %s could not be kept: %s", self._path, error)
+                self._kept.update(lambda _: kernels)
+            except (KontextError, OSError) as error:  # costs the next start time, not this one its result
+                logger.warning("the runtime cache %s could not be kept: %s", self._kept.path, error)
 
 
 class TensorRtRtx:
@@ -102,7 +103,7 @@ class TensorRtRtx:
         reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if found & int(flag)]
         return ", ".join(reasons).lower().replace("_", " ") or "it says no more, as it does where there is no GPU"
 
-    def contexts(self, cache: Path) -> TensorRtRtxContexts:
+    def contexts(self, cache: SharedFile) -> TensorRtRtxContexts:
         return TensorRtRtxContexts(self.trt, cache)
 
     def compatibility_flags(self) -> Mapping[str, Any]:

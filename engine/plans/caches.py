@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..bundle.shared_file import SharedFile
 from .targets import Target
 
 TIMING = "caches/timing"
@@ -22,7 +23,8 @@ They hold kernels that it finished at first run, so that later runs start at onc
 """
 
 
-def cache_path(bundle: Path, folder: str, target: Target) -> Path:
-    """Return the place of a target's cache in a bundle: "nvidia-h200-sm_90-tensorrt-11.4.0.106.cache"."""
+def cache_file(bundle: Path, folder: str, target: Target) -> SharedFile:
+    """Return a target's cache in a bundle: "nvidia-h200-sm_90-tensorrt-11.4.0.106.cache"."""
     words = " ".join(word for word in (target.gpu, target.capability, target.flavour, target.version) if word)
-    return bundle / folder / (re.sub(r"[^\w.]+", "-", words.lower()).strip("-") + ".cache")
+    name = re.sub(r"[^\w.]+", "-", words.lower()).strip("-") + ".cache"
+    return SharedFile(bundle=bundle, place=f"{folder}/{name}")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from ..bundle.bundle import Bundle
 from ..components import COMPONENTS
-from ..errors import PlanError
+from ..errors import PlanError, UntrustedPlanError
 from .coverage import Coverage
 from .ingredients import plan_ingredients
 from .machine import Machine, mismatches
 from .manifest import PlanManifest
-from .store import Entry, PlanStore
+from .plan_files import Entry
+from .store import PlanStore
 from .targets import PORTABLE
 
 
@@ -35,9 +36,10 @@ def choose_plans(
 
     Raises:
         PlanError: There is no such choice; the message says of each plan why it is not the one.
+        UntrustedPlanError: Only plans that this user did not sign would do, and the store does not trust them.
     """
     entries = list(store.entries())
-    fitting = {component: _fitting(entries, bundle, component, machine) for component in components}
+    fitting = {component: _fitting(store, entries, bundle, component, machine) for component in components}
     covered = {plan.ingredients.coverage for plans in fitting.values() for plan in plans}
     choices = [choice for coverage in covered if (choice := _choice(fitting, coverage)) is not None]
     if not choices:
@@ -79,20 +81,30 @@ def _choice(fitting: Mapping[str, Sequence[PlanManifest]], coverage: Coverage) -
     return _Choice(plans, (num_own, all(exact for _, exact, _ in ranks), oldest, len(coverage.sizes)))
 
 
-def _fitting(entries: Iterable[Entry], bundle: Bundle, component: str, machine: Machine) -> list[PlanManifest]:
+def _fitting(
+    store: PlanStore, entries: Iterable[Entry], bundle: Bundle, component: str, machine: Machine
+) -> list[PlanManifest]:
     """Return the component's plans that the machine can run.
 
     Raises:
         PlanError: There is none.
+        UntrustedPlanError: There is none that is signed, and the store does not trust others.
     """
     fitting: list[PlanManifest] = []
     others: list[str] = []
+    distrust: UntrustedPlanError | None = None
     for entry in entries:
         if entry.component == component:
             reasons = list(_reasons(entry, bundle, machine))
             if entry.manifest is not None and not reasons:
-                fitting.append(entry.manifest)
+                try:
+                    fitting.append(store.check_trust(component, entry.key))
+                except UntrustedPlanError as error:
+                    distrust = error
+                    continue
             others.append(f"{entry.path.name}: {'; '.join(reasons)}")
+    if not fitting and distrust is not None:
+        raise distrust
     if not fitting:
         found = f" Not usable: {', '.join(others)}." if others else ""
         raise PlanError(

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
+from ..documents import Count, Sha256, Text, convert_json, read_json
 from ..errors import PlanError
 from .census import Census
 from .ingredients import Ingredients
 from .options import BuildOptions
 
 SCHEMA = 2
+MAX_MANIFEST_BYTES = 4 << 20
+"""The largest manifest that is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +35,9 @@ class BuildReport:
     """
 
     options: BuildOptions
-    seconds: float
-    weight_bytes: int
-    peak_bytes: int
+    seconds: Annotated[float, Meta(ge=0.0, le=1e9)]
+    weight_bytes: Count
+    peak_bytes: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +48,12 @@ class PlanManifest:
     """
 
     schema: int
-    key: str
+    key: Text
     ingredients: Ingredients
-    size_bytes: int
-    chunked_sha256: str
-    producer: str
-    created: str
+    size_bytes: Count
+    chunked_sha256: Sha256
+    producer: Text
+    created: Text
     build: BuildReport
     census: Census
     warnings: tuple[str, ...] = ()
@@ -61,22 +65,31 @@ class PlanManifest:
         return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Document:
+    """Holds the file's two parts."""
+
+    plan: dict[str, Any]
+    checksum: str
+
+
 def parse_plan_manifest(data: bytes, where: str) -> PlanManifest:
     """Read a manifest from the bytes of its file, which messages call `where`.
 
     Raises:
         PlanError: The bytes are not exactly a manifest that `PlanManifest.to_json` wrote.
     """
-    try:
-        document: Any = msgspec.json.decode(data)
-        schema = document["plan"]["schema"]
-        if not isinstance(schema, int):
-            raise TypeError("schema is not a number")
-        if schema != SCHEMA:
-            raise PlanError(f"{where} has schema {schema} and this version writes {SCHEMA}; build the plan again")
-        manifest = msgspec.convert(document["plan"], PlanManifest, strict=False)
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, KeyError, ValueError) as error:
-        raise PlanError(f"{where} is damaged ({error}); build the plan again") from error
+
+    def damaged(reason: str) -> PlanError:
+        return PlanError(f"{where} is damaged ({reason}); build the plan again")
+
+    plan = read_json(data, _Document, damaged).plan
+    schema = plan.get("schema")
+    if not isinstance(schema, int):
+        raise damaged("it has no schema")
+    if schema != SCHEMA:
+        raise PlanError(f"{where} has schema {schema} and this version writes {SCHEMA}; build the plan again")
+    manifest = convert_json(plan, PlanManifest, damaged)
     if manifest.to_json() != data:
         raise PlanError(f"{where} was altered: its checksum does not fit it; build the plan again")
     if manifest.ingredients.key != manifest.key:

@@ -1,54 +1,41 @@
-"""Keeps plans on disk: found by key, opened only if they are whole, ours and made for this machine."""
+"""Keeps plans on disk: found by key, opened only if they are whole, signed by this user and made for this machine."""
 
 from __future__ import annotations
 
-import mmap
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..bundle.folder import Folder
 from ..components import COMPONENTS
-from ..errors import PlanError, UntrustedPlanError
-from ..system.chunked_hash import hash_buffer
-from ..system.files import atomic_file
-from ..system.locks import exclusive, hold_shared, unused
+from ..errors import BundleError, PlanError, UntrustedPlanError
+from ..system.locks import exclusive_if_free
+from ..system.signing import key_path
+from .leftovers import PLAN
 from .machine import Machine, mismatches
-from .manifest import PlanManifest, parse_plan_manifest
+from .manifest import PlanManifest
+from .plan_files import Entry, OpenPlan, Unfinished, check_bytes, mapped, mode_of, read_manifest
+from .signatures import SUFFIX, sign
 
 PLANS = "plans"
 LOCKS = ".locks"
 LOGS = "logs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenPlan:
-    """Holds a checked plan.
-
-    `data` is its file, mapped; valid while the plan is open, and marked as in use for that long.
-    """
-
-    manifest: PlanManifest
-    data: memoryview
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """Describes a plan in a store. `manifest` is None, and `problem` says why, if it cannot be read."""
-
-    component: str
-    path: Path
-    manifest: PlanManifest | None
-    problem: str = ""
+_PLAN_NAME = re.compile(r"([0-9a-f]{32})\.plan")
+_UNFINISHED_NAME = re.compile(r"\.([0-9a-f]{32})\.[\w.-]+")
+_SUFFIXES = (".json", SUFFIX, ".plan")
+"""The files of a plan, in the order in which they go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanStore:
-    """Keeps the plans of one bundle, or, with `folder` elsewhere, plans that are opened only with `trust`.
+    """Keeps the plans of one bundle, in the bundle or in a folder elsewhere.
 
-    Plans hold machine code, which runs with the rights of whoever opens them.
+    Plans hold machine code, which runs with the rights of whoever opens them. So those that this user's key did not
+    sign are opened only with `trust`. Nothing in the store is reached through a symbolic link.
 
     Attributes:
         bundle: The bundle's folder.
@@ -67,58 +54,143 @@ class PlanStore:
     def path(self, component: str, key: str) -> Path:
         return self.folder / component / f"{key}.plan"
 
-    @property
-    def logs(self) -> Path:
-        """The folder of what compilers said, one file per build."""
-        return self.folder / LOGS
+    @contextmanager
+    def opened(self, place: str, *, create: bool = False) -> Iterator[Folder]:
+        """Open a folder of the store, a component's or another; with `create` it is made if there is none.
 
-    def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
-        """Hold a key while its plan is built, which one process at a time can."""
-        return exclusive(self.lock_path(key), on_wait)
+        Raises:
+            BundleError: It, or one on the way to it, is a link or a file.
+            FileNotFoundError: There is none.
+        """
+        own = self.folder == self.bundle / PLANS
+        with (
+            Folder.open(self.bundle if own else self.folder) as root,
+            root.folder(f"{PLANS}/{place}" if own else place, create=create) as folder,
+        ):
+            yield folder
 
-    def lock_path(self, key: str) -> Path:
-        return self.folder / LOCKS / f"{key}.lock"
+    @contextmanager
+    def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold a key while its plan is built, which one process at a time can; `on_wait` is told of another's."""
+        with self.opened(LOCKS, create=True) as locks, locks.lock(_lock_name(key), on_wait):
+            yield
+
+    @contextmanager
+    def lock_if_free(self, key: str, *, create: bool = True) -> Iterator[bool]:
+        """Hold a key if nobody has it, and say whether it is held.
+
+        Without `create` nothing is written: a lock whose file is missing is nobody's.
+        """
+        flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+        try:
+            with self.opened(LOCKS, create=create) as locks:
+                descriptor = locks.descriptor(_lock_name(key), flags)
+        except FileNotFoundError:
+            yield True
+            return
+        with exclusive_if_free(descriptor) as free:
+            yield free
+
+    def has_lock(self, key: str) -> bool:
+        """Return whether a build of a key was ever started here."""
+        try:
+            with self.opened(LOCKS) as locks:
+                locks.size(_lock_name(key))
+        except FileNotFoundError:
+            return False
+        return True
 
     def entries(self) -> Iterator[Entry]:
-        """Yield every finished plan, by component and key; manifests are checked, plans are not read."""
+        """Yield every plan, by component and key; manifests are checked, plans are not read.
+
+        Raises:
+            BundleError: A folder of the store is a link or a file.
+        """
         for component in COMPONENTS:
-            for path in sorted((self.folder / component).glob("*.plan")):
-                entry = self.entry(component, path)
-                if entry is not None:
+            for name in self._names(component):
+                if (found := _PLAN_NAME.fullmatch(name)) and (entry := self.entry(component, found[1])) is not None:
                     yield entry
 
-    def entry(self, component: str, path: Path) -> Entry | None:
-        """Return a plan as it is now; None if it is gone."""
-        if not path.is_file():
-            return None
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield what builds that were ended, or are under way, have left beside the plans."""
+        for component in COMPONENTS:
+            for name in self._names(component):
+                if found := _UNFINISHED_NAME.fullmatch(name):
+                    yield Unfinished(component=component, key=found[1], name=name)
+
+    def _names(self, component: str) -> list[str]:
         try:
-            return Entry(component=component, path=path, manifest=read_manifest(path, component))
-        except PlanError as error:
-            return Entry(component=component, path=path, manifest=None, problem=str(error))
+            with self.opened(component) as folder:
+                return folder.names()
+        except FileNotFoundError:
+            return []
+
+    def entry(self, component: str, key: str) -> Entry | None:
+        """Return a plan as it is now; None if it is gone."""
+        path, size = self.path(component, key), 0
+        try:
+            with self.opened(component) as folder:
+                size = folder.size(path.name)
+                manifest, signed = read_manifest(folder, component, key)
+        except FileNotFoundError:
+            return None
+        except (PlanError, BundleError) as error:
+            return Entry(component=component, key=key, path=path, manifest=None, size_bytes=size, problem=str(error))
+        return Entry(component=component, key=key, path=path, manifest=manifest, signed=signed, size_bytes=size)
 
     def find(self, component: str, key: str) -> PlanManifest | None:
-        """Return the manifest of a sound plan under a key; None if there is none, or it must be built again."""
-        path = self.path(component, key)
+        """Return the manifest of a sound plan under a key; None if there is none, or it must be built again.
+
+        Raises:
+            UntrustedPlanError: There is one that this user's key did not sign.
+        """
         try:
-            self.check_trust(path)
-            manifest = read_manifest(path, component)
-            with self._mapped(path) as data:
-                _check_bytes(path, manifest, data)
+            with self._checked(component, key) as plan:
+                return plan.manifest
+        except UntrustedPlanError:
+            raise
         except PlanError:
             return None
-        return manifest
 
-    def add(self, temporary: Path, manifest: PlanManifest) -> Path:
-        """Take a finished plan in. It counts from the moment its manifest is in place."""
-        path = self.path(manifest.ingredients.component, manifest.key)
-        sidecar(path).unlink(missing_ok=True)  # an old manifest must not stand beside a new plan
-        temporary.chmod(0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        with atomic_file(sidecar(path)) as file:
-            file.write(manifest.to_json())
-        return path
+    def add(self, built: Folder, manifest: PlanManifest) -> Path:
+        """Take in a finished plan, and sign it. It counts from the moment its manifest is in place.
+
+        Args:
+            built: The folder that holds it, as `PLAN`.
+            manifest: What it was built from and for.
+
+        Returns:
+            The plan's file.
+
+        Raises:
+            OptionError: This user's key cannot be read or made.
+        """
+        component, key = manifest.ingredients.component, manifest.key
+        with self.opened(component, create=True) as folder:
+            for suffix in (".json", SUFFIX):
+                folder.remove(f"{key}{suffix}")  # an old manifest must not stand beside a new plan
+            descriptor = built.descriptor(PLAN)
+            try:
+                os.fchmod(descriptor, 0o644)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            built.move(PLAN, folder, f"{key}.plan")
+            data = manifest.to_json()
+            sign(folder, key, data)
+            with folder.atomic_file(f"{key}.json") as file:
+                file.write(data)
+        return self.path(component, key)
+
+    def sign(self, component: str, key: str) -> None:
+        """Sign a plan that is sound, whoever wrote it: from now on it is opened as if this user had built it.
+
+        Raises:
+            PlanError: It is not sound.
+            OptionError: This user's key cannot be read or made.
+        """
+        with replace(self, trust=True)._checked(component, key) as plan, self.opened(component) as folder:
+            sign(folder, key, plan.manifest.to_json())
 
     @contextmanager
     def open(
@@ -141,16 +213,13 @@ class PlanStore:
             UntrustedPlanError: The plan may have been written by somebody else.
         """
         path = self.path(component, key)
-        self.check_trust(path)
-        manifest = read_manifest(path, component)
-        found = [str(mismatch) for mismatch in mismatches(manifest, machine)]
+        found = [str(mismatch) for mismatch in mismatches(self.check_trust(component, key), machine)]
         if found:
             raise PlanError(f"{path} was not built for this machine: {'; '.join(found)}. {self._build_command()}")
-        with self._mapped(path) as data:
-            _check_bytes(path, manifest, data)
-            if refusal is not None and (reason := refusal(data)):
+        with self._checked(component, key) as plan:
+            if refusal is not None and (reason := refusal(plan.data)):
                 raise PlanError(f"{machine.flavour} will not open {path}: {reason}. {self._build_command()}")
-            yield OpenPlan(manifest=manifest, data=data)
+            yield plan
 
     def problems(self, entry: Entry, on_bytes: Callable[[int], None] | None = None) -> Iterator[str]:
         """Yield everything wrong with a plan's files, whatever machine it is for.
@@ -158,93 +227,69 @@ class PlanStore:
         All of the plan's bytes are read.
         """
         try:
-            self.check_trust(entry.path)
-            manifest = read_manifest(entry.path, entry.component)
-            with self._mapped(entry.path) as data:
-                _check_bytes(entry.path, manifest, data, on_bytes)
-        except PlanError as error:
+            with self._checked(entry.component, entry.key, on_bytes):
+                pass
+        except (PlanError, BundleError) as error:
             yield str(error)
 
-    @contextmanager
-    def _mapped(self, path: Path) -> Iterator[memoryview]:
+    def check_trust(self, component: str, key: str) -> PlanManifest:
+        """Return a plan's manifest, if the plan may be opened; none of its own bytes are read.
+
+        Raises:
+            PlanError: It has no sound manifest.
+            UntrustedPlanError: This user's key did not sign it, or others can write it, and `trust` is not set.
+        """
+        path = self.path(component, key)
         try:
-            file = path.open("rb")
+            with self.opened(component) as folder:
+                manifest, signed = read_manifest(folder, component, key)
+                mode = mode_of(folder, path.name)
+        except FileNotFoundError as error:
+            raise PlanError(f"{path} cannot be read ({error.strerror}). {self._build_command()}") from error
+        if self.trust:
+            return manifest
+        advice = "plans are executable code; if you trust who made it, add --trust (in Python, trust=True)"
+        if not signed:
+            raise UntrustedPlanError(
+                f"{path} is not signed by your key {key_path()}: {advice}, or sign it with: "
+                f"kontext-trt plans trust {self.bundle}"
+            )
+        if mode & (stat.S_IWOTH | stat.S_IWGRP):
+            raise UntrustedPlanError(f"{path} can be written by others than its owner: {advice}, or chmod go-w it")
+        return manifest
+
+    @contextmanager
+    def _checked(self, component: str, key: str, on_bytes: Callable[[int], None] | None = None) -> Iterator[OpenPlan]:
+        """Open a plan that may be trusted and is whole, for whatever machine it is."""
+        path, manifest = self.path(component, key), self.check_trust(component, key)
+        try:
+            with self.opened(component) as folder:
+                file = folder.reader(path.name)
         except OSError as error:
             raise PlanError(f"{path} cannot be read ({error.strerror}). {self._build_command()}") from error
-        with file:
-            if not hold_shared(file.fileno()):
-                raise PlanError(f"{path} is being removed. {self._build_command()}")
-            if os.fstat(file.fileno()).st_size == 0:
-                raise PlanError(f"{path} is empty. {self._build_command()}")
-            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-            view = memoryview(mapped)
-            try:
-                yield view
-            finally:
-                view.release()
-                mapped.close()
+        with file, mapped(path, file, self._build_command()) as view:
+            check_bytes(path, manifest, view, on_bytes)
+            yield OpenPlan(manifest=manifest, data=view)
 
-    def check_trust(self, path: Path) -> None:
-        """Raise UntrustedPlanError unless a plan lies in the bundle's own store, and only its owner can write it."""
-        if self.trust:
-            return
-        advice = "plans are executable code; if you trust where it comes from, add --trust (in Python, trust=True)"
-        own = (self.bundle / PLANS).resolve()
-        if not path.resolve().is_relative_to(own):
-            raise UntrustedPlanError(f"{path} is not in the bundle's own store {own}: {advice}")
-        if path.is_file():
-            status = path.stat()
-            if status.st_uid not in (os.getuid(), 0):
-                raise UntrustedPlanError(f"{path} belongs to another user (uid {status.st_uid}): {advice}")
-            if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
-                raise UntrustedPlanError(f"{path} can be written by others than its owner: {advice}, or chmod go-w it")
+    def remove_unused(self, component: str, key: str, *, dry_run: bool = False) -> bool:
+        """Delete a plan and what lies beside it, unless a process has it open; return whether it is gone.
+
+        With `dry_run` it stays, and would be gone.
+        """
+        with self.opened(component) as folder:
+            try:
+                descriptor = folder.descriptor(f"{key}.plan")
+            except BundleError:  # a link: it goes, what it points to stays
+                descriptor = os.open(os.devnull, os.O_RDONLY)
+            with exclusive_if_free(descriptor) as free:
+                if free and not dry_run:
+                    for suffix in _SUFFIXES:
+                        folder.remove(f"{key}{suffix}")
+        return free
 
     def _build_command(self) -> str:
         return f"Build it with: kontext-trt build {self.bundle} --gpu current"
 
 
-def sidecar(plan: Path) -> Path:
-    """Return the file of a plan's manifest, which lies beside it."""
-    return plan.with_suffix(".json")
-
-
-def read_manifest(plan: Path, component: str) -> PlanManifest:
-    """Read the manifest beside a plan.
-
-    Raises:
-        PlanError: It is missing, altered, or another plan's.
-    """
-    file = sidecar(plan)
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise PlanError(f"{plan} has no manifest {file.name}: its build was not finished; build it again") from None
-    except OSError as error:
-        raise PlanError(f"{file} cannot be read ({error.strerror})") from error
-    manifest = parse_plan_manifest(data, str(file))
-    if (manifest.ingredients.component, manifest.key) != (component, plan.stem):
-        raise PlanError(
-            f"{file} describes {manifest.ingredients.component} {manifest.key}, not {component} {plan.stem}; "
-            "files were exchanged: build the plan again"
-        )
-    return manifest
-
-
-def _check_bytes(
-    path: Path, manifest: PlanManifest, data: memoryview, on_bytes: Callable[[int], None] | None = None
-) -> None:
-    if len(data) != manifest.size_bytes:
-        raise PlanError(
-            f"{path} is cut short or altered: {len(data):,} bytes of {manifest.size_bytes:,}; build the plan again"
-        )
-    if hash_buffer(data, on_bytes) != manifest.chunked_sha256:
-        raise PlanError(f"{path} was altered: its hash is not its manifest's; build the plan again")
-
-
-def remove_unused(path: Path) -> bool:
-    """Delete a plan and its manifest, unless a process has it open; return whether they are gone."""
-    with unused(path) as free:
-        if free:
-            sidecar(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-    return free
+def _lock_name(key: str) -> str:
+    return f"{key}.lock"

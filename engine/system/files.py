@@ -7,10 +7,11 @@ import fcntl
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,12 +23,17 @@ FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
 
 def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
     """Return the SHA-256 of a whole file, in hex; `on_bytes` is told the size of every chunk read."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
+        return sha256_of(file, on_bytes)
+
+
+def sha256_of(file: BinaryIO, on_bytes: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of what is left of an open file, in hex; `on_bytes` is told the size of every chunk read."""
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
+        if on_bytes is not None:
+            on_bytes(len(chunk))
     return digest.hexdigest()
 
 
@@ -42,18 +48,30 @@ def _sync_folder(folder: Path) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Give a binary file that appears at `path` whole, on a clean exit, or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with atomic_file_at(folder, path.name) as file:
+            yield file
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def atomic_file_at(folder: int, name: str) -> Iterator[BinaryIO]:
+    """Give a binary file that appears under `name` in an open folder whole, on a clean exit, or not at all."""
+    temporary = f".{name}.{secrets.token_hex(4)}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
         raise
 
 
@@ -109,17 +127,6 @@ def free_path(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return free
-
-
-def share_folder(source: Path, target: Path, *, ignore: Sequence[str] = ()) -> None:
-    """Fill `target` with `source`'s files as `share_file` does, without names that match a pattern of `ignore`."""
-    shutil.copytree(
-        source,
-        target,
-        ignore=shutil.ignore_patterns(*ignore),
-        copy_function=lambda file, shared: share_file(Path(file), Path(shared)),
-        dirs_exist_ok=True,
-    )
 
 
 def share_file(source: Path, target: Path) -> str:

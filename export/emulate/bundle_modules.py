@@ -12,7 +12,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from ...engine.bundle.bundle import NETWORKS, Bundle
 from ...engine.components import ElementType
+from ...engine.documents import read_json
 from ...engine.errors import BundleError
 from ...engine.number_types import ONNX
 from ..configs import ModelConfig
@@ -33,13 +33,14 @@ def read_config(bundle: Bundle) -> ModelConfig:
     Raises:
         BundleError: The bundle is of a version that did not keep it, or the file is damaged.
     """
-    file = bundle.path / NETWORKS
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=ModelConfig, strict=False)
-    except FileNotFoundError as error:
-        raise BundleError(f"{bundle.path} has no {NETWORKS}, it is of an older version; export it again") from error
-    except msgspec.MsgspecError as error:
-        raise BundleError(f"{file} is damaged ({error}); export the bundle again") from error
+    if all(record.path != NETWORKS for record in bundle.manifest.files):
+        raise BundleError(f"{bundle.path} has no {NETWORKS}, it is of an older version; export it again")
+    file = bundle.file(NETWORKS)
+
+    def damaged(reason: str) -> BundleError:
+        return BundleError(f"{file} is damaged ({reason}); export the bundle again")
+
+    return read_json(file.read_bytes(), ModelConfig, damaged)
 
 
 def read_tensor(value: ir.Value) -> Tensor:
@@ -77,7 +78,7 @@ class BundleGraph:
         precision = bundle.graph(component).precision
         return cls(
             component=component,
-            model=ir.load(bundle.graph_path(component)),
+            model=ir.load(bundle.open_graph(component).path),
             dtype=torch_dtype(ElementType.ACTIVATION.resolve(precision).number),
         )
 

@@ -9,22 +9,29 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
+from ...engine.documents import Count, read_json
 from ...engine.errors import QuantizationError
 from ...engine.system.files import atomic_file
 from ...version import __version__
 from ..emulate.torch_device import TorchDevice
 
 SCHEMA = 1
+MAX_BYTES = 64 << 20
+"""The largest file that is read; that of the whole denoiser takes 1 MB."""
 BINS_PER_OCTAVE = 16
 BIN_SHIFT = 19
 """The number of bits by which a float32's bits, shifted to the right, number its bin.
 
 What is left is 8 bits of exponent, then 4 of mantissa.
 """
+NUM_BINS = 1 << 31 - BIN_SHIFT
+"""The number of bins of all magnitudes, the endless one and what is no number included."""
 PERCENTILES = (99.0, 99.9, 99.99, 99.999)
 
 
@@ -57,11 +64,11 @@ class Observation:
         counts: The histogram: 16 bins per octave of magnitudes, the same for everybody.
     """
 
-    amax: float
-    tensors: int
-    values: int
-    first_bin: int
-    counts: tuple[int, ...]
+    amax: Annotated[float, Meta(ge=0.0, le=3.5e38)]
+    tensors: Count
+    values: Count
+    first_bin: Annotated[int, Meta(ge=0, lt=NUM_BINS)]
+    counts: Annotated[tuple[Count, ...], Meta(max_length=NUM_BINS)]
 
     def percentile(self, percent: float) -> float:
         """Return the magnitude that so many percent of all values do not exceed: a bin's upper end, at most `amax`."""
@@ -168,15 +175,17 @@ class Calibration:
             QuantizationError: The file cannot be read, is no calibration, or one of another version.
         """
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise QuantizationError(f"calibration {path} cannot be read: {error.strerror}") from error
-        try:
-            found = msgspec.json.decode(data, type=cls, strict=False)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise QuantizationError(
-                f"{path} is not a calibration ({error}); make one with: kontext-trt calibrate"
-            ) from error
+
+        def foreign(reason: str) -> QuantizationError:
+            return QuantizationError(f"{path} is not a calibration ({reason}); make one with: kontext-trt calibrate")
+
+        if len(data) > MAX_BYTES:
+            raise foreign(f"it has more than {MAX_BYTES:,} bytes")
+        found = read_json(data, cls, foreign)
         if found.schema != SCHEMA:
             raise QuantizationError(f"{path} has schema {found.schema}, this version reads {SCHEMA}; calibrate again")
         return found

@@ -120,7 +120,7 @@ def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
     names = [
         f"{component}.{name}"
         for component in recipe.components
-        for name in find_linears(ir.load(bundle.graph_path(component)))
+        for name in find_linears(ir.load(bundle.open_graph(component).path))
     ]
     for pattern in recipe.keep:
         if not any(matches(pattern, name) for name in names):

@@ -75,7 +75,7 @@ class QuantizedBundleWriter:
 
     def _share(self, path: str) -> str:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        return share_file(self.bundle.path / path, self.folder / path)
+        return share_file(self.bundle.file(path), self.folder / path)
 
     def _share_weights(self, record: WeightsRecord) -> WeightsRecord:
         how = self._share(record.path)
@@ -88,7 +88,7 @@ class QuantizedBundleWriter:
                 f"{component} of {self.bundle.path} is quantized already ({record.quantization.recipe}); quantize the "
                 "bundle that it was made from"
             )
-        model = ir.load(self.bundle.graph_path(component))
+        model = ir.load(self.bundle.open_graph(component).path)
         layers = self._edit(component, record, model)
         file = free_path(self.folder / WEIGHTS / f"{component}.{self.recipe.name}.safetensors")
         placed = self._write_weights(component, layers, file)

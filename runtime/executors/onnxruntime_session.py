@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.errors import ExecutorError, MissingDependencyError
+from ...engine.errors import BundleError, ExecutorError, MissingDependencyError
+from ...engine.number_types import NUMBER_TYPES
+from .ports import PortType, disagreements, fixed, wanted_ports
 
 if TYPE_CHECKING:
     import onnxruntime
+
+_TYPES = {f"tensor({number.onnx.lower()})": number.name for number in NUMBER_TYPES.values()}
 
 
 def import_onnxruntime() -> Any:
@@ -32,11 +36,11 @@ def has_cuda() -> bool:
 def open_session(
     bundle: Bundle, component: str, providers: Sequence[Any], *, threads: int = 0, memory_patterns: bool = True
 ) -> onnxruntime.InferenceSession:
-    """Open a session of a component's graph.
+    """Open a session of a component's graph, whose inputs and outputs are what the bundle's manifest says.
 
     `memory_patterns` has the second run of a shape take all its memory anew, in one block.
 
-    Raises ExecutorError, naming component and graph.
+    Raises ExecutorError, naming component and graph, or BundleError for a graph that is not as its manifest says.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -46,13 +50,34 @@ def open_session(
     if bundle.graph(component).quantization is not None:
         # its rewriting of quantized products knows no FP8: it leaves operators that no provider has
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    path = bundle.graph_path(component)
+    path = bundle.open_graph(component).path
     try:
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime
         # first writes a transposed copy of every weight. What is worth folding was folded at export.
-        return ort.InferenceSession(path, options, providers=list(providers), disabled_optimizers=["ConstantFolding"])
+        session = ort.InferenceSession(
+            path, options, providers=list(providers), disabled_optimizers=["ConstantFolding"]
+        )
     except Exception as error:  # ONNX Runtime has an exception type per status code
         raise ExecutorError(f"ONNX Runtime cannot load {component} ({path}): {error}") from error
+    problems = list(disagreements(wanted_ports(bundle, component), _ports(session)))
+    if problems:
+        raise BundleError(f"{path} is not as its manifest says: {'; '.join(problems)}; do not use this bundle")
+    return session
+
+
+def _own_name(onnx_type: str) -> str:
+    return _TYPES.get(onnx_type, onnx_type)
+
+
+def _ports(session: onnxruntime.InferenceSession) -> dict[str, PortType]:
+    """Return a session's inputs and outputs: ONNX Runtime writes a type as "tensor(float16)"."""
+    return {
+        port.name: PortType(
+            output=output, element_type=_TYPES.get(str(port.type), str(port.type)), shape=fixed(port.shape)
+        )
+        for output, ports in ((False, session.get_inputs()), (True, session.get_outputs()))
+        for port in ports
+    }
 
 
 def failed(component: str, shapes: Mapping[str, Sequence[int]], error: Exception) -> ExecutorError:

@@ -122,7 +122,7 @@ def _try(store: PlanStore, plans: Mapping[str, PlanManifest], machine: Machine, 
     All are opened alike, so the smallest is checked to the end.
     """
     for component, plan in plans.items():
-        store.check_trust(store.path(component, plan.key))
+        store.check_trust(component, plan.key)
     smallest = min(plans, key=lambda component: plans[component].size_bytes)
     with store.open(smallest, plans[smallest].key, machine, flavour.refusal):
         pass

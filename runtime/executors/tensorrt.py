@@ -10,7 +10,8 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, PlanError
 from ...engine.flavour import ContextMaker, Flavour
-from ...engine.plans.caches import RUNTIME, cache_path
+from ...engine.number_types import NUMBER_TYPES
+from ...engine.plans.caches import RUNTIME, cache_file
 from ...engine.plans.machine import Machine
 from ...engine.plans.manifest import PlanManifest
 from ...engine.plans.profiles import Profile, check_request, check_shapes, profile_of
@@ -18,7 +19,8 @@ from ...engine.plans.store import PlanStore
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
-from ..flow.tensors import RequestShape
+from ..flow.tensors import RequestShape, output_specs
+from .ports import PortType, disagreements, fixed, wanted_ports
 from .tensorrt_log import LibraryLog, make_logger
 
 
@@ -38,7 +40,7 @@ class TensorRtEngines:
     ) -> None:
         target = next(iter(plans.values())).ingredients.target
         gpu = "" if machine.gpu is None else machine.gpu.name  # a portable plan's kernels are finished for this one
-        cache = cache_path(bundle.path, RUNTIME, replace(target, gpu=gpu))
+        cache = cache_file(bundle.path, RUNTIME, replace(target, gpu=gpu))
         self._bundle, self._store, self._plans = bundle, store, plans
         self._flavour, self._machine, self._cuda = flavour, machine, cuda
         self._log = LibraryLog()
@@ -79,34 +81,35 @@ class TensorRtEngines:
                     ExecutorError,
                 )
         profile = profile_of(COMPONENTS[component], plan.ingredients.coverage, self._bundle.manifest.model)
-        parts = Parts(component=component, engine=engine, contexts=self._contexts, log=self._log, cuda=self._cuda)
+        parts = Parts(
+            bundle=self._bundle,
+            component=component,
+            engine=engine,
+            contexts=self._contexts,
+            log=self._log,
+            cuda=self._cuda,
+        )
         return TensorRtEngine(parts, profile, streams=streaming_budget is not None)
 
     def _check_ports(self, component: str, engine: Any) -> None:
         """Raise PlanError unless the engine's inputs and outputs are those of the component table."""
-        trt, precision = self._flavour.trt, self._plans[component].ingredients.precision
-        dims = self._bundle.manifest.model.dims
-        wanted = {
-            port.name: (
-                mode,
-                getattr(trt.DataType, port.element_type.resolve(precision).number.tensorrt),
-                tuple(extent if isinstance(extent, int) else -1 for extent in dims.resolve(port.dims)),
-            )
-            for ports, mode in (
-                (COMPONENTS[component].inputs, trt.TensorIOMode.INPUT),
-                (COMPONENTS[component].outputs, trt.TensorIOMode.OUTPUT),
-            )
-            for port in ports
+        trt, found = self._flavour.trt, {}
+        types = {
+            getattr(trt.DataType, one.tensorrt): one.name
+            for one in NUMBER_TYPES.values()
+            if hasattr(trt.DataType, one.tensorrt or "-")  # older versions lack the newer types
         }
-        found = {}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
-            shape = tuple(engine.get_tensor_shape(name))
-            found[name] = (engine.get_tensor_mode(name), engine.get_tensor_dtype(name), shape)
-        for name in wanted.keys() | found.keys():
-            if name not in wanted or name not in found or not _agrees(wanted[name], found[name]):
-                has, should = found.get(name, "nothing"), wanted.get(name, "nothing")
-                raise PlanError(f"{component}: the plan has {name} as {has}, not {should}; build it again")
+            dtype = engine.get_tensor_dtype(name)
+            found[name] = PortType(
+                output=engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT,
+                element_type=types.get(dtype, str(dtype)),
+                shape=fixed(tuple(engine.get_tensor_shape(name))),
+            )
+        problems = list(disagreements(wanted_ports(self._bundle, component), found))
+        if problems:
+            raise PlanError(f"{component}: the plan is not as the bundle says: {'; '.join(problems)}; build it again")
 
     def forget_failure(self) -> None:
         """Do nothing: the library remembers no failure; what failed, answered with False."""
@@ -116,23 +119,11 @@ class TensorRtEngines:
         self._runtime = None
 
 
-def _agrees(wanted: tuple[Any, Any, tuple[int, ...]], found: tuple[Any, Any, tuple[int, ...]]) -> bool:
-    """Return whether an input or output is what is wanted: in mode and type, and in each extent that both know.
-
-    A plan for one size has numbers for names.
-    """
-    extents = zip(wanted[2], found[2], strict=False)
-    return (
-        wanted[:2] == found[:2]
-        and len(wanted[2]) == len(found[2])
-        and all(-1 in pair or pair[0] == pair[1] for pair in extents)
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Holds an opened engine, and what it takes to run it."""
 
+    bundle: Bundle
     component: str
     engine: Any
     contexts: ContextMaker
@@ -171,6 +162,9 @@ class TensorRtBound:
                 self._require(self._context.set_input_shape(name, shape), f"did not accept {name} {list(shape)}")
             missing = self._context.infer_shapes()
             self._require(not missing, f"lacks the shapes of {', '.join(missing)}")
+            for name, spec in output_specs(parts.bundle, parts.component, shapes).items():
+                found = tuple(self._context.get_tensor_shape(name))
+                self._require(found == spec.shape, f"would write {name} {list(found)}, not {list(spec.shape)}")
             self.activation_bytes = int(self._context.update_device_memory_size_for_shapes())
 
     def _require(self, ok: bool, what: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +38,25 @@ class PromptTokenizer:
     """
 
     def __init__(self, path: Path, record: TokenizerRecord) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare exceptions
-            raise BundleError(f"{path} is not a tokenizer: {error}") from error
-        pad_token = self._tokenizer.id_to_token(record.pad_id)
-        self._tokenizer.enable_truncation(record.length)
-        self._tokenizer.enable_padding(length=record.length, pad_id=record.pad_id, pad_token=pad_token or "")
+        self._path = path
         self.length = record.length
+        with self._failures():
+            self._tokenizer = Tokenizer.from_file(str(path))
+            pad_token = self._tokenizer.id_to_token(record.pad_id)
+            self._tokenizer.enable_truncation(record.length)
+            self._tokenizer.enable_padding(length=record.length, pad_id=record.pad_id, pad_token=pad_token or "")
 
     def __call__(self, prompt: str) -> tuple[NDArray[np.int32], str]:
-        """Return ids (1, length) int32, and the end of the prompt that did not fit ("" if all did)."""
-        encoding = self._tokenizer.encode(prompt)
+        """Return ids (1, length) int32, and the end of the prompt that did not fit ("" if all did).
+
+        Raises:
+            BundleError: The tokenizer fails, or gives another number of ids, or ids beyond int32.
+        """
+        with self._failures():
+            encoding = self._tokenizer.encode(prompt)
+            if len(encoding.ids) != self.length:
+                raise ValueError(f"it gives {len(encoding.ids)} ids for a prompt, not {self.length}")
+            ids = np.array([encoding.ids], dtype=np.int32)  # raises OverflowError beyond int32
         starts = [
             start
             for rest in encoding.overflowing
@@ -55,7 +64,17 @@ class PromptTokenizer:
             if stop > start and not special
         ]
         cut = prompt[min(starts) :] if starts else ""
-        return np.array([encoding.ids], dtype=np.int32), cut
+        return ids, cut
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what the library raises into BundleError: bare exceptions, and panics, which are no `Exception`."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:
+            raise BundleError(f"{self._path} is not a tokenizer of this bundle's: {error}") from error
 
 
 def check_prompt(prompt: object) -> str:

@@ -9,9 +9,18 @@ import pytest
 from typer.testing import CliRunner
 
 from kontext_trt.cli.app import app
+from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.components import Precision
-from kontext_trt.engine.errors import KontextError, OptionError, PlanError, RequestError, TargetError
+from kontext_trt.engine.errors import (
+    KontextError,
+    OptionError,
+    PlanError,
+    RequestError,
+    TargetError,
+    UntrustedPlanError,
+)
+from kontext_trt.engine.plans.coverage import Coverage
 
 
 def run(*arguments: object) -> str:
@@ -52,13 +61,35 @@ def test_verify_fails_for_a_damaged_plan(wide_bundle: Bundle) -> None:
         run("plans", "verify", wide_bundle.path)
 
 
-def test_a_foreign_store_is_verified_only_with_trust(wide_bundle: Bundle) -> None:
-    run("build", wide_bundle.path, "--gpu", "sm_89", "--component", "clip", *ONE_SIZE)
-    foreign = wide_bundle.path.parent / "download"
-    (wide_bundle.path / "plans").rename(foreign)
-    with pytest.raises(PlanError, match="--trust"):
-        run("plans", "verify", wide_bundle.path, "--store", foreign)
-    assert run("plans", "verify", wide_bundle.path, "--store", foreign, "--trust") == "1 plans, all sound\n"
+def test_plans_of_others_are_verified_with_trust_and_signed_when_asked(
+    wide_bundle: Bundle, put_clip_plan: Callable[..., Built]
+) -> None:
+    path = put_clip_plan(coverage=Coverage(sizes=((128, 128),), max_steps=8)).path
+    path.with_suffix(".sig").unlink()
+    assert "not signed by you" in run("plans", "list", wide_bundle.path)
+    with pytest.raises(PlanError, match=r"is not signed by your key .*--trust"):
+        run("plans", "verify", wide_bundle.path)
+    assert run("plans", "verify", wide_bundle.path, "--trust") == "1 plans, all sound\n"
+    build = ("build", wide_bundle.path, "--gpu", "sm_89", "--component", "clip", *ONE_SIZE)
+    with pytest.raises(UntrustedPlanError, match=r"plans trust .*To build it anew: --rebuild"):
+        run(*build)
+    with pytest.raises(UntrustedPlanError, match="nobody can be asked"):
+        run("plans", "trust", wide_bundle.path)
+    signed = run("plans", "trust", wide_bundle.path, "--yes")
+    assert "clip bf16 for sm_89" in signed, "they are shown"
+    assert "1 plans signed with" in signed
+    assert run("plans", "verify", wide_bundle.path) == "1 plans, all sound\n"
+    assert json.loads(run(*build, "--json"))[0]["reused"]
+    assert "every sound plan is signed by you" in run("plans", "trust", wide_bundle.path)
+
+
+def test_a_damaged_plan_is_not_signed(wide_bundle: Bundle, put_clip_plan: Callable[..., Built]) -> None:
+    path = put_clip_plan().path
+    path.with_suffix(".sig").unlink()
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(PlanError, match="was altered: its hash is not its manifest's"):
+        run("plans", "trust", wide_bundle.path, "--yes")
+    assert not path.with_suffix(".sig").exists()
 
 
 @pytest.mark.parametrize(

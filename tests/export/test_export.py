@@ -113,7 +113,7 @@ class TestPrecisions:
         made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle")
         assert {graph.precision for graph in made.manifest.graphs.values()} == {Precision.BF16}
         assert {record.origin for record in made.manifest.weights} == {"hardlink"}
-        model = onnx.load(made.graph_path("denoiser"), load_external_data=False)
+        model = onnx.load(made.open_graph("denoiser").path, load_external_data=False)
         types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
         assert types["latents"] == types["next_latents"] == types["cos"] == onnx.TensorProto.FLOAT
         assert types["modulation"] == types["text_tokens"] == onnx.TensorProto.BFLOAT16

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from building import Site
+from stored_plans import put_plan
 
 from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.builder.plan_build import BuildPolicy
@@ -56,7 +57,7 @@ def clip_plan(wide_bundles: Callable[[Precision], Bundle], ada: Target) -> Built
 
 @pytest.fixture
 def put_clip_plan(
-    wide_bundles: Callable[[Precision], Bundle], wide_bundle: Bundle, rtx: Flavour, tmp_path: Path
+    wide_bundles: Callable[[Precision], Bundle], wide_bundle: Bundle, rtx: Flavour
 ) -> Callable[..., Built]:
     """Puts CLIP's plan for a capability into the store of the bundle of one's own, as a build there would. The shared
     bundle's store keeps what was built, so that each is compiled once per run."""
@@ -65,9 +66,8 @@ def put_clip_plan(
         target = make_target(rtx, capability, ())
         built = Site(wide_bundles(Precision.BF16), target).build("clip", coverage)
         store, key = PlanStore.of(wide_bundle.path), built.manifest.key
-        store.path("clip", key).parent.mkdir(parents=True, exist_ok=True)
         with store.lock(key):
-            path = store.add(Path(shutil.copy(built.path, tmp_path / "copied")), built.manifest)
+            path = put_plan(store, built.path.read_bytes(), built.manifest)
         return Built(path=path, manifest=built.manifest, reused=False)
 
     return put

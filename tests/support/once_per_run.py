@@ -22,7 +22,7 @@ class OncePerRun:
         """The path of `name`, which `write` makes if no process of this run has. One process writes at a time; what
         a writer that failed has left behind is removed before the next."""
         path, finished = self.folder / name, self.folder / f".{name}.finished"
-        with exclusive(self.folder / f".{name}.lock"):
+        with exclusive(os.open(self.folder / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)):
             if not finished.exists():
                 if path.is_dir():
                     shutil.rmtree(path)

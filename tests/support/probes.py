@@ -43,12 +43,12 @@ def torch_block_outputs(denoiser: nn.Module, inputs: Mapping[str, Tensor]) -> Ou
 
 def ort_block_outputs(bundle: Bundle, inputs: Mapping[str, Tensor]) -> Outputs:
     """The same from the bundle's graph, with its blocks' outputs made outputs of the graph."""
-    model = ir.load(bundle.graph_path("denoiser"))
+    model = ir.load(bundle.open_graph("denoiser").path)
     values = dict(_block_values(model))
     for value in values.values():
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
         model.graph.outputs.append(value)
-    path = Path(bundle.graph_path("denoiser")).with_name("probed.onnx")
+    path = Path(bundle.open_graph("denoiser").path).with_name("probed.onnx")
     ir.save(model, path)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")

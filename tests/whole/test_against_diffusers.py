@@ -15,7 +15,7 @@ STEPS = 4
 
 def float_decoder(bundle: Bundle) -> onnxruntime.InferenceSession:
     """The decoder with one more output: its picture before rounding."""
-    path = bundle.graph_path("vae_decoder")
+    path = bundle.open_graph("vae_decoder").path
     model = onnx.load(path, load_external_data=False)
     (rounding,) = [node for node in model.graph.node if node.op_type == "Round"]
     model.graph.output.append(onnx.helper.make_tensor_value_info(rounding.input[0], onnx.TensorProto.FLOAT, None))

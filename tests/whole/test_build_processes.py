@@ -18,7 +18,7 @@ from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.errors import PlanError
 from kontext_trt.engine.plans.ingredients import plan_ingredients
 from kontext_trt.engine.plans.machine import Machine
-from kontext_trt.engine.plans.store import PlanStore, remove_unused
+from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.engine.plans.targets import Target
 
 CHILD = """
@@ -95,7 +95,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_opens(wide_bundle: Bun
                     raise AssertionError("an unfinished plan was opened")
         else:
             finished += 1
-            assert remove_unused(store.path("conditioner", key))  # the next moment starts anew
+            assert store.remove_unused("conditioner", key)  # the next moment starts anew
     assert finished < 10, "every moment came after the end"
     process = _start(wide_bundle, "conditioner")
     _go(process)

@@ -84,7 +84,7 @@ def test_a_step_is_what_the_closed_form_says(width: str, pruned: bool, tmp_path:
 
 
 def test_conditioning_is_what_the_closed_form_says(bundle: Bundle):
-    work = count_work(GraphFile.read(bundle.graph_path("conditioner")), DIMS).work()
+    work = count_work(bundle.open_graph("conditioner"), DIMS).work()
     assert work.products == {"fp32": pytest.approx(flux_conditioner(read_config(bundle).transformer, DIMS), rel=1e-3)}
     assert work.attention == {}
 
@@ -104,7 +104,7 @@ def test_torch_counts_the_same(bundle: Bundle, component: str):
     # torch has no count for its CPU's attention kernel; taken apart it has
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         module(*inputs)
-    work = count_work(GraphFile.read(bundle.graph_path(component)), dims)
+    work = count_work(bundle.open_graph(component), dims)
     assert operations(work) == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
@@ -112,7 +112,7 @@ def test_torch_counts_the_same(bundle: Bundle, component: str):
 def test_both_kinds_of_operators_count_the_same(bundle: Bundle, component: str, tmp_path: Path):
     """A mask beside the scores, a bias, and neither. Only a single operator reads those itself."""
     options = TraceOptions(precision=Precision.FP32, operators=Operators.DECOMPOSED)
-    single = count_work(GraphFile.read(bundle.graph_path(component)), DIMS)
+    single = count_work(bundle.open_graph(component), DIMS)
     decomposed = count_work(traced(component, read_config(bundle), tmp_path, options), DIMS)
     assert decomposed.work() == single.work()
     if component == "denoiser":
@@ -122,7 +122,7 @@ def test_both_kinds_of_operators_count_the_same(bundle: Bundle, component: str, 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_weights_and_borders_are_the_manifests(bundle: Bundle, component: str):
-    work, record = count_work(GraphFile.read(bundle.graph_path(component)), DIMS), bundle.graph(component)
+    work, record = count_work(bundle.open_graph(component), DIMS), bundle.graph(component)
     assert (work.parameters, work.weight_bytes) == (record.num_parameters, record.weight_bytes)
     ports = COMPONENTS[component].ports
     shapes = [bundle.manifest.model.dims.resolve(port.dims, **DIMS) for port in ports]
@@ -132,14 +132,14 @@ def test_weights_and_borders_are_the_manifests(bundle: Bundle, component: str):
 
 def test_without_a_reference_there_is_nothing_of_it(bundle: Bundle):
     dims = DIMS | {"m": 0, "s": 512 + 56}
-    work = count_work(GraphFile.read(bundle.graph_path("denoiser")), dims).work()
+    work = count_work(bundle.open_graph("denoiser"), dims).work()
     products, attention = flux_step(read_config(bundle).transformer, dims)
     assert work.products == {"fp32": pytest.approx(products, rel=1e-3)}
     assert work.attention == {"fp32": pytest.approx(attention, rel=1e-3)}
 
 
 def test_traffic_is_by_operator(bundle: Bundle):
-    traffic = count_work(GraphFile.read(bundle.graph_path("denoiser")), DIMS).traffic
+    traffic = count_work(bundle.open_graph("denoiser"), DIMS).traffic
     tokens = DIMS["b"] * DIMS["s"] * 64 * 4
     assert traffic["Gelu"].count == 6
     assert traffic["Softmax" if "Softmax" in traffic else "Attention"].count == 4
@@ -270,7 +270,7 @@ def test_expressions_are_evaluated_and_nothing_else(expression: str, value: int 
 
 
 def test_without_onnx_the_command_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
-    graph = GraphFile.read(bundle.graph_path("clip"))
+    graph = bundle.open_graph("clip")
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(MissingDependencyError, match="pip install onnx"):
         count_work(graph, DIMS)

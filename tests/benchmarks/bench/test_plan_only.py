@@ -62,7 +62,7 @@ def buffer_bytes(bundle: Bundle) -> int:
 def made_up(bundle: Bundle) -> Calibration:
     """Every activation of the denoiser reaches 1."""
     seen = Observation(amax=1.0, tensors=1, values=1, first_bin=0, counts=(1,))
-    layers = find_linears(ir.load(bundle.graph_path("denoiser")))
+    layers = find_linears(ir.load(bundle.open_graph("denoiser").path))
     return Calibration(
         model_sha256=model_sha256(bundle), steps=1, observations=dict.fromkeys(layers, seen), complete=True
     )

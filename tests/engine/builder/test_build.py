@@ -26,7 +26,7 @@ from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.plans.coverage import Task
 from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.options import BuildOptions, Refit
-from kontext_trt.engine.plans.store import PlanStore
+from kontext_trt.engine.plans.store import LOGS, PlanStore
 from kontext_trt.engine.plans.targets import Target, make_target
 
 Bundles = Callable[[Precision], Bundle]
@@ -70,7 +70,7 @@ def test_attention_of_the_real_head_size_has_a_dedicated_kernel(
     built = Site(bundle, make_target(rtx, capability, ())).build("denoiser", COVERAGE)
     assert built.manifest.census.attention == {precision.value: 4}, "2 double and 2 single blocks"
     assert built.manifest.census.attention_asked == 4
-    (log,) = (PlanStore.of(bundle.path).logs).glob(f"denoiser.{built.manifest.key}.log")
+    (log,) = (PlanStore.of(bundle.path).folder / LOGS).glob(f"denoiser.{built.manifest.key}.log")
     listed = [line for line in log.read_text().splitlines() if line.startswith("Name: _gemm_mha_v2")]
     assert len(listed) == 4, "the compiler's own listing"
     heads = "Dimensions: [2,-1,128]"  # heads, tokens, head width

@@ -32,7 +32,7 @@ def job(wide_bundles: Callable[[Precision], Bundle], tmp_path: Path) -> CompileJ
     bundle = wide_bundles(Precision.BF16)
     return CompileJob(
         component="conditioner",
-        graph=bundle.graph_path("conditioner"),
+        graph=bundle.open_graph("conditioner").path,
         plan=tmp_path / "plan",
         log=tmp_path / "log",
         target=TIMED,

@@ -28,7 +28,7 @@ def job(wide_bundles: Callable[[Precision], Bundle], ada: Target, tmp_path: Path
     bundle = wide_bundles(Precision.BF16)
     return CompileJob(
         component="t5",
-        graph=bundle.graph_path("t5"),
+        graph=bundle.open_graph("t5").path,
         plan=tmp_path / "plan",
         log=tmp_path / "log",
         target=ada,

@@ -10,10 +10,10 @@ from unittest.mock import MagicMock
 import pytest
 
 from kontext_trt.engine.builder.timing_cache import attach_timings, merge_timings
+from kontext_trt.engine.bundle.shared_file import SharedFile
 from kontext_trt.engine.flavour.tensorrt_rtx import TensorRtRtxContexts
-from kontext_trt.engine.plans.caches import RUNTIME, TIMING, cache_path
+from kontext_trt.engine.plans.caches import RUNTIME, TIMING, cache_file
 from kontext_trt.engine.plans.targets import Target
-from kontext_trt.engine.system.shared_file import read_shared, update_shared
 
 
 class Cache:
@@ -51,7 +51,7 @@ class Config:
 
 
 def test_what_one_build_measures_the_next_one_knows(tmp_path: Path) -> None:
-    path = tmp_path / "caches" / "h200.cache"
+    path = SharedFile(bundle=tmp_path, place="caches/h200.cache")
     first = Config()
     attach_timings(first, path)
     first.cache.timings.append("gemm=1")
@@ -61,7 +61,7 @@ def test_what_one_build_measures_the_next_one_knows(tmp_path: Path) -> None:
 
 
 def test_builds_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "h200.cache"
+    path = SharedFile(bundle=tmp_path, place="caches/h200.cache")
     builds = [Config() for _ in range(8)]
     for number, build in enumerate(builds):
         attach_timings(build, path)
@@ -71,41 +71,41 @@ def test_builds_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert Cache(read_shared(path)).timings == sorted(f"kernel{number}=1" for number in range(8))
+    assert Cache(path.read()).timings == sorted(f"kernel{number}=1" for number in range(8))
 
 
 def test_another_devices_cache_is_replaced_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "h200.cache"
-    path.write_bytes(b"l4 gemm=9")
+    path = SharedFile(bundle=tmp_path, place="caches/h200.cache")
+    path.update(lambda _: b"l4 gemm=9")
     build = Config()
     with caplog.at_level(logging.WARNING):
         attach_timings(build, path)
         build.cache.timings.append("gemm=1")
         merge_timings(build, path)
-    assert read_shared(path) == b"h200 gemm=1"
+    assert path.read() == b"h200 gemm=1"
     assert "does not fit this device" in caplog.text
 
 
 def test_no_two_devices_or_versions_share_a_file(tmp_path: Path) -> None:
     h200 = Target(flavour="tensorrt", version="11.4.0.106", capability="sm_90", gpu="NVIDIA H200")
-    assert cache_path(tmp_path, TIMING, h200) == (
+    assert cache_file(tmp_path, TIMING, h200).path == (
         tmp_path / "caches/timing/nvidia-h200-sm_90-tensorrt-11.4.0.106.cache"
     )
     rtx = Target(flavour="tensorrt_rtx", version="1.7.1.116", capability="sm_120")
-    assert cache_path(tmp_path, RUNTIME, rtx).name == "sm_120-tensorrt_rtx-1.7.1.116.cache"
+    assert cache_file(tmp_path, RUNTIME, rtx).path.name == "sm_120-tensorrt_rtx-1.7.1.116.cache"
 
 
 def test_a_failed_update_leaves_the_cache_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "some.cache"
-    update_shared(path, lambda data: data + b"1")
+    path = SharedFile(bundle=tmp_path, place="caches/some.cache")
+    path.update(lambda data: data + b"1")
 
     def fail(data: bytes) -> bytes:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError):
-        update_shared(path, fail)
-    assert read_shared(path) == b"1"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["some.cache", "some.lock"]
+        path.update(fail)
+    assert path.read() == b"1"
+    assert sorted(file.name for file in path.path.parent.iterdir()) == ["some.cache", "some.lock"]
 
 
 class FakeRuntimeCache:
@@ -128,12 +128,12 @@ def test_runtime_cache_of_another_gpu_is_said(tmp_path: Path, caplog: pytest.Log
     trt = MagicMock()
     engine = MagicMock()
     engine.create_runtime_config.return_value.create_runtime_cache.side_effect = FakeRuntimeCache
-    path = tmp_path / "runtime.cache"
+    path = SharedFile(bundle=tmp_path, place="caches/runtime.cache")
     for before, after, words in ((b"A old", b"A old", ""), (b"B old", b"A new", "of another GPU or library")):
-        path.write_bytes(before)
+        path.update(lambda _, before=before: before)
         contexts = TensorRtRtxContexts(trt, path)
         contexts.create(engine)
         contexts.close()
-        assert path.read_bytes() == after
+        assert path.read() == after
         assert words in caplog.text
         assert bool(words) == bool(caplog.messages)

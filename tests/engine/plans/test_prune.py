@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.prune import prune_store
 from kontext_trt.engine.plans.store import LOCKS, PlanStore
-from kontext_trt.engine.system.locks import exclusive
 
 
 @pytest.fixture
@@ -77,8 +75,7 @@ def test_what_a_killed_build_left_goes_unless_it_is_under_way(
     left = built.path.parent / f".{key}.abc"
     left.mkdir()
     (left / "plan").write_bytes(bytes(100))
-    lock: Path = store.folder / LOCKS / f"{key}.lock"
-    with exclusive(lock):
+    with store.lock(key):
         (removal,) = prune_store(store, wide_bundle)
         assert (removal.in_use, removal.reason) == (True, "it is being built")
         assert left.is_dir()

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 from compiler_fixtures import ADA
+from stored_plans import put_plan
 
 from kontext_trt.engine.builder.build import Built
-from kontext_trt.engine.errors import PlanError
+from kontext_trt.engine.errors import BundleError, PlanError, UntrustedPlanError
 from kontext_trt.engine.flavour import Flavour
 from kontext_trt.engine.plans.machine import Machine, mismatches
 from kontext_trt.engine.plans.manifest import PlanManifest
 from kontext_trt.engine.plans.options import Compatibility
-from kontext_trt.engine.plans.store import PlanStore, remove_unused, sidecar
+from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.engine.system.gpus import Gpu, find_gpus
 
 
@@ -29,9 +30,7 @@ def store(clip_plan: Built, tmp_path: Path) -> PlanStore:
         coverage = replace(clip_plan.manifest.ingredients.coverage, batch=batch)
         ingredients = replace(clip_plan.manifest.ingredients, coverage=coverage)
         manifest = replace(clip_plan.manifest, ingredients=ingredients, key=ingredients.key)
-        store.path("clip", manifest.key).parent.mkdir(parents=True, exist_ok=True)
-        copy = Path(shutil.copy(clip_plan.path, tmp_path / "copy"))
-        store.add(copy, manifest)
+        put_plan(store, clip_plan.path.read_bytes(), manifest)
     return store
 
 
@@ -51,20 +50,20 @@ def test_a_sound_plan_opens_with_its_own_bytes(store: PlanStore, clip_plan: Buil
 
 
 def truncated(plan: Path, other: Path, dice: random.Random) -> str:
-    file = dice.choice([plan, sidecar(plan)])
+    file = dice.choice([plan, plan.with_suffix(".json")])
     data = file.read_bytes()
     file.write_bytes(data[: dice.randrange(len(data))])
     return "cut short|is empty|damaged|altered"
 
 
 def extended(plan: Path, other: Path, dice: random.Random) -> str:
-    file = dice.choice([plan, sidecar(plan)])
+    file = dice.choice([plan, plan.with_suffix(".json")])
     file.write_bytes(file.read_bytes() + dice.randbytes(dice.randrange(1, 4096)))
     return "cut short or altered|damaged|altered"
 
 
 def flipped(plan: Path, other: Path, dice: random.Random) -> str:
-    file = dice.choice([plan, sidecar(plan)])
+    file = dice.choice([plan, plan.with_suffix(".json")])
     data = bytearray(file.read_bytes())
     data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
     file.write_bytes(data)
@@ -80,20 +79,20 @@ def overwritten(plan: Path, other: Path, dice: random.Random) -> str:
 
 
 def swapped(plan: Path, other: Path, dice: random.Random) -> str:
-    shutil.copy(sidecar(other), sidecar(plan))
+    shutil.copy(other.with_suffix(".json"), plan.with_suffix(".json"))
     return "files were exchanged"
 
 
 def removed(plan: Path, other: Path, dice: random.Random) -> str:
-    dice.choice([plan, sidecar(plan)]).unlink()
+    dice.choice([plan, plan.with_suffix(".json")]).unlink()
     return "cannot be read|has no manifest"
 
 
 def of_another_version(plan: Path, other: Path, dice: random.Random) -> str:
-    text = sidecar(plan).read_text()
+    text = plan.with_suffix(".json").read_text()
     old, new = dice.choice([('"schema": 2', '"schema": 9'), ("1.7.1.116", "1.8.0.1"), ("sm_89", "sm_120")])
     assert old in text
-    sidecar(plan).write_text(text.replace(old, new))
+    plan.with_suffix(".json").write_text(text.replace(old, new))
     return "has schema 9|altered: its checksum"
 
 
@@ -120,7 +119,7 @@ def test_500_corrupted_plans_and_manifests_are_refused_before_the_library(
 
 
 def _beside(store: PlanStore, key: str) -> Path:
-    return sidecar(store.path("clip", key))
+    return store.path("clip", key).with_suffix(".json")
 
 
 def _gpu(**fields: object) -> Gpu:
@@ -172,21 +171,25 @@ def test_who_may_run_a_plan(
     assert (not list(mismatches(manifest, replace(ada_machine, gpu=gpu)))) is fits
 
 
-def test_a_foreign_store_needs_trust(store: PlanStore, ada_machine: Machine, tmp_path: Path) -> None:
-    foreign = Path(shutil.copytree(store.folder, tmp_path / "download"))
+def test_a_store_elsewhere_opens_what_was_signed_here(store: PlanStore, ada_machine: Machine, tmp_path: Path) -> None:
+    elsewhere = Path(shutil.copytree(store.folder, tmp_path / "elsewhere"))
     key = keys(store)[0]
-    with pytest.raises(PlanError, match=r"not in the bundle's own store .* executable code.*--trust"):
-        opened(PlanStore(bundle=store.bundle, folder=foreign), key, ada_machine)
-    assert opened(PlanStore(bundle=store.bundle, folder=foreign, trust=True), key, ada_machine)
+    assert opened(PlanStore(bundle=store.bundle, folder=elsewhere), key, ada_machine)
+    (elsewhere / "clip" / f"{key}.sig").unlink()
+    with pytest.raises(UntrustedPlanError, match=r"is not signed by your key .* executable code.*--trust.*plans trust"):
+        opened(PlanStore(bundle=store.bundle, folder=elsewhere), key, ada_machine)
+    assert opened(PlanStore(bundle=store.bundle, folder=elsewhere, trust=True), key, ada_machine)
 
 
-def test_a_link_out_of_the_store_needs_trust(store: PlanStore, ada_machine: Machine, tmp_path: Path) -> None:
+def test_a_link_in_the_store_is_refused_even_with_trust(store: PlanStore, ada_machine: Machine, tmp_path: Path) -> None:
     key = keys(store)[0]
     path = store.path("clip", key)
     path.rename(tmp_path / "elsewhere.plan")
     path.symlink_to(tmp_path / "elsewhere.plan")
-    with pytest.raises(PlanError, match="not in the bundle's own store"):
-        opened(store, key, ada_machine)
+    with pytest.raises(BundleError, match="is a symbolic link"):
+        opened(replace(store, trust=True), key, ada_machine)
+    assert store.remove_unused("clip", key)
+    assert (tmp_path / "elsewhere.plan").is_file(), "the link goes, what it points to stays"
 
 
 def test_a_plan_that_everyone_can_write_needs_trust(store: PlanStore, ada_machine: Machine) -> None:
@@ -207,11 +210,11 @@ def test_a_plan_in_use_is_not_removed(store: PlanStore, ada_machine: Machine) ->
     key = keys(store)[0]
     path = store.path("clip", key)
     with store.open("clip", key, ada_machine):
-        assert not remove_unused(path)
+        assert not store.remove_unused("clip", key)
         assert path.is_file()
-    assert remove_unused(path)
+    assert store.remove_unused("clip", key)
     assert not path.exists()
-    assert not sidecar(path).exists()
+    assert sorted(file.name for file in path.parent.iterdir() if key in file.name) == []
 
 
 def test_the_library_is_asked_last_and_its_reason_is_told(store: PlanStore, ada_machine: Machine) -> None:

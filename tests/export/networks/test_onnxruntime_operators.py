@@ -98,7 +98,7 @@ def test_modules_compute_the_same_in_torch():
 
 def test_only_the_denoiser_differs(bundle: Bundle, own_bundle: Bundle):
     for name in COMPONENTS:
-        same = bundle.graph_path(name).read_bytes() == own_bundle.graph_path(name).read_bytes()
+        same = bundle.open_graph(name).path.read_bytes() == own_bundle.open_graph(name).path.read_bytes()
         assert same == (name != "denoiser")
         expected = Operators.SINGLE if same else Operators.ONNXRUNTIME
         assert own_bundle.graph(name).operators == expected.value
@@ -106,7 +106,7 @@ def test_only_the_denoiser_differs(bundle: Bundle, own_bundle: Bundle):
 
 def test_operators_of_the_denoiser(own_bundle: Bundle):
     """In the tiny model 2 double and 2 single blocks: 6 norms for a double block, 2 for a single one."""
-    nodes = onnx.load(own_bundle.graph_path("denoiser"), load_external_data=False).graph.node
+    nodes = onnx.load(own_bundle.open_graph("denoiser").path, load_external_data=False).graph.node
     own = Counter(node.op_type for node in nodes if node.domain == ort.DOMAIN)
     assert own == {"MultiHeadAttention": 4, "SkipSimplifiedLayerNormalization": 12, "FastGelu": 6}
     counts = Counter(node.op_type for node in nodes)

@@ -1,0 +1,80 @@
+"""Declares the part of ONNX's protobuf schema that this project reads, so that reading a graph does not need onnx.
+
+What is not declared is skipped by the parser. Source of the numbers: onnx/onnx.proto of ONNX 1.23, whose field numbers
+never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+_INT32, _INT64, _STRING = "TYPE_INT32", "TYPE_INT64", "TYPE_STRING"
+_PACKAGE = "kontext_trt.onnx"
+
+MESSAGES: Mapping[str, Mapping[str, tuple[int, str, bool]]] = {
+    "ModelProto": {
+        "graph": (7, "GraphProto", False),
+        "training_info": (20, "TrainingInfoProto", True),
+        "functions": (25, "FunctionProto", True),
+    },
+    "GraphProto": {
+        "node": (1, "NodeProto", True),
+        "initializer": (5, "TensorProto", True),
+        "sparse_initializer": (15, "SparseTensorProto", True),
+    },
+    "NodeProto": {
+        "input": (1, _STRING, True),
+        "output": (2, _STRING, True),
+        "name": (3, _STRING, False),
+        "op_type": (4, _STRING, False),
+        "domain": (7, _STRING, False),
+        "attribute": (5, "AttributeProto", True),
+    },
+    "AttributeProto": {
+        "name": (1, _STRING, False),
+        "t": (5, "TensorProto", False),
+        "g": (6, "GraphProto", False),
+        "tensors": (10, "TensorProto", True),
+        "graphs": (11, "GraphProto", True),
+        "sparse_tensor": (22, "SparseTensorProto", False),
+        "sparse_tensors": (23, "SparseTensorProto", True),
+    },
+    "TensorProto": {
+        "dims": (1, _INT64, True),
+        "data_type": (2, _INT32, False),
+        "name": (8, _STRING, False),
+        "external_data": (13, "StringStringEntryProto", True),
+        "data_location": (14, _INT32, False),
+    },
+    "SparseTensorProto": {"values": (1, "TensorProto", False), "indices": (2, "TensorProto", False)},
+    "StringStringEntryProto": {"key": (1, _STRING, False), "value": (2, _STRING, False)},
+    "FunctionProto": {"node": (7, "NodeProto", True)},
+    "TrainingInfoProto": {"initialization": (1, "GraphProto", False), "algorithm": (2, "GraphProto", False)},
+}
+"""The messages, and of each the fields: number, type (a message's name, or protobuf's for a plain one), repeated."""
+
+EXTERNAL = 1
+"""The `data_location` of a tensor whose bytes lie in another file."""
+
+
+@cache
+def model_class() -> type[Any]:
+    """Return the class of a model, which `FromString` makes one of."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="kontext_trt/onnx.proto", package=_PACKAGE, syntax="proto2")
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for message, fields in MESSAGES.items():
+        declared = file.message_type.add(name=message)
+        for name, (number, kind, repeated) in fields.items():
+            field = declared.field.add(name=name, number=number)
+            field.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            if kind in MESSAGES:
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
+            else:
+                field.type = kinds.Type.Value(kind)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.ModelProto"))
