@@ -49,6 +49,8 @@ def external_tensors(model: Any, graph: Path) -> dict[str, ExternalTensor]:
     found: dict[str, ExternalTensor] = {}
     for tensor in model.graph.initializer:
         if _is_external(tensor):
+            if not all(isinstance(text, str) for text in _texts(tensor)):  # protobuf gives bytes that are not UTF-8
+                raise BundleError(f"{graph}: {tensor.name!r} has a name or a place that is not UTF-8")
             if tensor.name in found:
                 raise BundleError(f"{graph}: there are two initializers {tensor.name}; do not use this bundle")
             found[tensor.name] = _place(tensor, graph)
@@ -56,6 +58,12 @@ def external_tensors(model: Any, graph: Path) -> dict[str, ExternalTensor]:
         if _is_external(tensor):
             raise BundleError(f"{graph}: {tensor.name or 'a constant'} lies outside the graph, and is no initializer")
     return found
+
+
+def _texts(tensor: Any) -> Iterator[Any]:
+    yield tensor.name
+    for entry in tensor.external_data:
+        yield from (entry.key, entry.value)
 
 
 def _is_external(tensor: Any) -> bool:
@@ -93,6 +101,7 @@ def _other_tensors(model: Any) -> Iterator[Any]:
     yield from _in_graph(model.graph, main=True)
     for function in model.functions:
         yield from _in_nodes(function.node)
+        yield from _in_attributes(function.attribute_proto)
     for training in model.training_info:
         yield from _in_graph(training.initialization)
         yield from _in_graph(training.algorithm)
@@ -108,14 +117,22 @@ def _in_graph(graph: Any, *, main: bool = False) -> Iterator[Any]:
 
 def _in_nodes(nodes: Any) -> Iterator[Any]:
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for sparse in (*attribute.sparse_tensors, attribute.sparse_tensor):
-                yield from _in_sparse(sparse)
-            for graph in (*attribute.graphs, attribute.g):
-                yield from _in_graph(graph)
+        yield from _in_attributes(node.attribute)
+
+
+def _in_attributes(attributes: Any) -> Iterator[Any]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        if attribute.HasField("g"):
+            yield from _in_graph(attribute.g)
+        if attribute.HasField("sparse_tensor"):
+            yield from _in_sparse(attribute.sparse_tensor)
+        yield from attribute.tensors
+        for sparse in attribute.sparse_tensors:
+            yield from _in_sparse(sparse)
+        for graph in attribute.graphs:
+            yield from _in_graph(graph)
 
 
 def _in_sparse(sparse: Any) -> Iterator[Any]:

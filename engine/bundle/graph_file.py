@@ -60,7 +60,7 @@ class GraphFile:
             data = folder.read(path.name, MAX_GRAPH_BYTES)
         try:
             return cls(path=path, data=data, proto=model_class().FromString(data))
-        except (DecodeError, ValueError) as error:
+        except DecodeError as error:
             raise BundleError(f"{path} is not an ONNX graph ({error}); export the bundle again") from error
 
     @cached_property
@@ -70,15 +70,11 @@ class GraphFile:
         Raises:
             BundleError: A place is malformed, or outside the graph's folder (`external_tensors`).
         """
-        try:
-            found = external_tensors(self.proto, self.path)
-        except ValueError as error:  # a name that is not UTF-8
-            raise BundleError(f"{self.path} is not an ONNX graph ({error}); export the bundle again") from error
         return {
             name: WeightPlace(
                 file=self.path.parent / tensor.location, offset=tensor.offset, size_bytes=tensor.size_bytes
             )
-            for name, tensor in found.items()
+            for name, tensor in external_tensors(self.proto, self.path).items()
         }
 
     @property

@@ -50,7 +50,7 @@ MESSAGES: Mapping[str, Mapping[str, tuple[int, str, bool]]] = {
     },
     "SparseTensorProto": {"values": (1, "TensorProto", False), "indices": (2, "TensorProto", False)},
     "StringStringEntryProto": {"key": (1, _STRING, False), "value": (2, _STRING, False)},
-    "FunctionProto": {"node": (7, "NodeProto", True)},
+    "FunctionProto": {"node": (7, "NodeProto", True), "attribute_proto": (11, "AttributeProto", True)},
     "TrainingInfoProto": {"initialization": (1, "GraphProto", False), "algorithm": (2, "GraphProto", False)},
 }
 """The messages, and of each the fields: number, type (a message's name, or protobuf's for a plain one), repeated."""
