@@ -1,4 +1,4 @@
-"""Reaches what lies in a folder that may come from elsewhere, and nothing outside it.
+"""Opens what lies in a folder that may come from elsewhere, and nothing outside it.
 
 Everything goes by directory descriptors, and no symbolic link is followed: what a link points to is not the folder's.
 """

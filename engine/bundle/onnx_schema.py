@@ -1,4 +1,4 @@
-"""Declares the part of ONNX's protobuf schema that this project reads, so that reading a graph does not need onnx.
+"""Defines the part of ONNX's protobuf schema that this project reads, so that reading a graph does not need onnx.
 
 What is not declared is skipped by the parser. Source of the numbers: onnx/onnx.proto of ONNX 1.23, whose field numbers
 never change.

@@ -1,4 +1,4 @@
-"""Recognises and removes what a build leaves when it is ended: a folder with an unfinished plan, or a temporary file.
+"""Finds and removes what a build leaves when it is ended: a folder with an unfinished plan, or a temporary file.
 
 Nothing else goes: a folder that holds anything but an unfinished plan was made by no build.
 """

@@ -45,12 +45,12 @@ _PARTS = (
     ("run TensorRT-RTX plans", ("tensorrt-rtx", "cuda-python"), False, True, "pip install 'kontext-trt[rtx]'"),
     (
         "build TensorRT plans",
-        ("tensorrt", "cuda-python", "onnx"),
+        ("tensorrt", "cuda-python"),
         False,
         True,
         "pip install 'kontext-trt[tensorrt]'",
     ),
-    ("build TensorRT-RTX plans", ("tensorrt-rtx", "onnx"), False, False, "pip install 'kontext-trt[rtx]'"),
+    ("build TensorRT-RTX plans", ("tensorrt-rtx",), False, False, "pip install 'kontext-trt[rtx]'"),
     (
         "export checkpoints",
         ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript", "safetensors"),

@@ -40,7 +40,7 @@ class Key:
 
     @property
     def name(self) -> str:
-        """Sixteen hex digits that tell keys apart and say nothing of the secret."""
+        """The name of the key in signatures: sixteen hex digits, which say nothing of the secret."""
         return self.mac("name", b"").hex()[:16]
 
     def mac(self, purpose: str, data: bytes) -> bytes:

@@ -55,7 +55,11 @@ def open_session(
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime
         # first writes a transposed copy of every weight. What is worth folding was folded at export.
         session = ort.InferenceSession(
-            path, options, providers=list(providers), disabled_optimizers=["ConstantFolding"]
+            path,
+            options,
+            providers=list(providers),
+            disabled_optimizers=["ConstantFolding"],
+            enable_fallback=0,  # else it prints an error on standard output, and tries again on the CPU
         )
     except Exception as error:  # ONNX Runtime has an exception type per status code
         raise ExecutorError(f"ONNX Runtime cannot load {component} ({path}): {error}") from error

@@ -73,10 +73,19 @@ def test_export_edit_inspect(checkpoint_path: Path, once_per_run: OncePerRun, tm
     assert json.loads(done.stdout)["added_bytes"] < 5_000_000
     table = run("inspect", tmp_path / "bundle", "--verify").stdout
     assert "denoiser" in table
-    assert "verified: nothing is missing or altered" in table
+    assert "checked, and as the manifest says: every byte of 9 graphs, tokenizers and configurations" in table
+    assert "not checked: the other bytes of the weights; --full reads those" in table
+    assert "not checked: who made the bundle" in table
+    refused = run("inspect", tmp_path / "bundle", "--full", code=1)
+    assert "not checked: the other bytes of graphs/weights/clip.model.safetensors" in refused.stdout
+    assert "error: " in refused.stderr
+    assert "not all was checked: the export recorded no hash of every byte of" in refused.stderr
     report = json.loads(run("inspect", tmp_path / "bundle", "--json").stdout)
     assert report["manifest"]["graphs"]["denoiser"]["precision"] == "fp32"
-    assert report["problems"] == []
+    assert (report["problems"], report["checked"]) == ([], []), "nothing was asked for"
+    sampled = json.loads(run("inspect", tmp_path / "bundle", "--verify", "--json").stdout)
+    assert len(sampled["checked"]) == 3
+    assert len(sampled["unchecked"]) == 3
     refused = run("export", checkpoint_path, tmp_path / "bundle", code=1)
     assert "exists; choose another name or export with --overwrite" in refused.stderr
 

@@ -23,7 +23,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
     ),
     f"{PACKAGE}.engine": (
         {"number_types"},
-        {"components", "errors", "model_dims", "sizes", "progress", "byte_sizes", "system"},
+        {"components", "documents", "errors", "model_dims", "printable", "sizes", "progress", "byte_sizes", "system"},
         {"bundle"},
         {"flavour"},
         {"plans"},

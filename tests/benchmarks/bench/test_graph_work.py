@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kontext_trt import Bundle, MissingDependencyError
-from kontext_trt.benchmarks.bench.graph_shapes import concrete_values, extent
+from kontext_trt.benchmarks.bench.graph_shapes import concrete_values, extent, whole_proto
 from kontext_trt.benchmarks.bench.graph_work import GraphWork, Heavy, count_work
 from kontext_trt.engine.bundle.graph_file import GraphFile
 from kontext_trt.engine.components import COMPONENTS, ElementType, Operators, Precision
@@ -246,9 +247,10 @@ def test_names_of_the_exporters_own_are_solved(graph: Make):
     node = helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0])
     more = helper.make_node("QuickGelu", ["t"], ["y"], domain="com.microsoft")
     made = graph([node, more], "y", x=["16*h", 3])
-    made.proto.graph.value_info.append(helper.make_tensor_value_info("t", TensorProto.FLOAT16, [3, "4*s39"]))
-    made.proto.graph.value_info.append(helper.make_tensor_value_info("z", TensorProto.FLOAT16, ["s39 + 1"]))
-    values = concrete_values(made, {"h": 2})
+    stated = whole_proto(made)
+    stated.graph.value_info.append(helper.make_tensor_value_info("t", TensorProto.FLOAT16, [3, "4*s39"]))
+    stated.graph.value_info.append(helper.make_tensor_value_info("z", TensorProto.FLOAT16, ["s39 + 1"]))
+    values = concrete_values(replace(made, data=stated.SerializeToString()), {"h": 2})
     assert values["t"].shape == (3, 32)
     assert values["y"].shape == (3, 32)
 

@@ -11,7 +11,7 @@ from kontext_trt import build_plans
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.errors import BuildError, OptionError, TargetError
 from kontext_trt.engine.plans.options import BuildOptions, Compatibility
-from kontext_trt.engine.plans.store import PlanStore
+from kontext_trt.engine.plans.store import LOGS, PlanStore
 
 
 def refused(bundle: Bundle, **arguments: object) -> None:
@@ -20,7 +20,7 @@ def refused(bundle: Bundle, **arguments: object) -> None:
         build_plans(bundle.path, coverage=COVERAGE, **arguments)  # pyright: ignore[reportArgumentType]
     finally:
         assert list(PlanStore.of(bundle.path).entries()) == []
-        assert not PlanStore.of(bundle.path).logs.exists()
+        assert not (PlanStore.of(bundle.path).folder / LOGS).exists()
 
 
 def test_room_for_all_targets_is_checked_before_the_first(wide_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

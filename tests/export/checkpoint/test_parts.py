@@ -12,6 +12,11 @@ from safetensors.torch import save_file
 from kontext_trt.engine.errors import CheckpointError
 
 
+def _header(**fields: object) -> bytes:
+    header = json.dumps({"a": fields}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(4)
+
+
 class TestRefusals:
     def test_truncated_file(self, checkpoint_copy: Path):
         file = checkpoint_copy / TRANSFORMER
@@ -33,11 +38,16 @@ class TestRefusals:
         [
             (b"", r"is empty \(0 bytes\)"),
             (b"<html>404 Not Found</html>", "first 8 bytes are not a header length"),
-            (struct.pack("<Q", 4) + b"oops", "its header is not JSON"),
-            (struct.pack("<Q", 2) + b"[]", "its header is not a JSON object"),
+            (struct.pack("<Q", 4) + b"oops", r"its header is malformed \(JSON is malformed"),
+            (struct.pack("<Q", 2) + b"[]", r"its header is malformed \(Expected `object`, got `array`\)"),
             (struct.pack("<Q", 2) + b"{}", "holds no tensors"),
-            (struct.pack("<Q", 11) + b'{"a": {"b"}', "its header is not JSON"),
+            (struct.pack("<Q", 11) + b'{"a": {"b"}', "its header is malformed"),
             (struct.pack("<Q", 8) + b'{"a": 3}', "entry of tensor a is malformed"),
+            (struct.pack("<Q", 9999) + b"[" * 9999, "its header is malformed"),
+            (_header(dtype="F32", shape=[-1, -1], data_offsets=[0, 4]), "entry of tensor a is malformed"),
+            (_header(dtype="F32", shape=[1.5], data_offsets=[0, 4]), "entry of tensor a is malformed"),
+            (_header(dtype="F32", shape=[1], data_offsets=[-4, 0]), "entry of tensor a is malformed"),
+            (_header(dtype="F32", shape=[1], data_offsets=[4, 0]), "does not fill its -4 bytes"),
         ],
     )
     def test_not_a_safetensors_file(self, checkpoint_copy: Path, content: bytes, message: str):

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 import torch
+from relisted import relist
 from traced_graphs import Trace
 
 from kontext_trt import Bundle, QuantizationError
@@ -212,9 +213,10 @@ class TestRefusals:
         for node in model.graph:
             if node.op_type == "Attention":
                 node.op_type = "NotAttention"
-        file = bundle.open_graph("denoiser").path
-        file.unlink()
-        ir.save(model, file)
+        renamed = bundle_copy / "graphs/renamed.onnx"
+        ir.save(model, renamed)
+        relist(bundle_copy, "graphs/denoiser.onnx", renamed.read_bytes())
+        bundle = Bundle.open(bundle_copy)
         with pytest.raises(QuantizationError, match="has its attention decomposed, and this recipe needs it as one"):
             quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8-attention"), calibration)
 

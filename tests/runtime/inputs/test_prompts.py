@@ -1,5 +1,7 @@
 """Token ids are those of the checkpoint's own tokenizers; a cut is reported."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from kontext_trt import Kontext, PromptCutWarning
@@ -53,6 +55,29 @@ def test_long_prompt_warns_with_what_was_cut(kontext: Kontext):
 def test_empty_prompt_is_refused(prompt: object):
     with pytest.raises(RequestError, match="a prompt must be a text that says what to do"):
         check_prompt(prompt)
+
+
+def test_a_panic_of_the_library_is_our_error(bundle: Bundle, monkeypatch):
+    """It is raised as a BaseException, so that `except Exception` misses it."""
+
+    class PanicException(BaseException):
+        pass
+
+    def panics(*_: object) -> None:
+        raise PanicException("index out of bounds")
+
+    tokenizer = PromptTokenizer(*bundle.tokenizer("t5"))
+    monkeypatch.setattr(tokenizer, "_tokenizer", SimpleNamespace(encode=panics))
+    with pytest.raises(BundleError, match=r"t5\.json is not a tokenizer of this bundle's: index out of bounds"):
+        tokenizer("x")
+
+
+@pytest.mark.parametrize("ids", [[1] * 511, [1] * 513, [1 << 31] * 512])
+def test_ids_that_the_graph_does_not_take_are_refused(bundle: Bundle, monkeypatch, ids: list[int]):
+    tokenizer = PromptTokenizer(*bundle.tokenizer("t5"))
+    monkeypatch.setattr(tokenizer, "_tokenizer", SimpleNamespace(encode=lambda _: SimpleNamespace(ids=ids)))
+    with pytest.raises(BundleError, match="is not a tokenizer of this bundle's"):
+        tokenizer("x")
 
 
 def test_damaged_tokenizer(bundle: Bundle, tmp_path):
