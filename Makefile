@@ -10,7 +10,7 @@ GPU_SETUP := $(GPU_VENV)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test suite check check-slow extras docs test-gpu lint types wheel clean
+.PHONY: setup demo test suite check check-slow fuzz extras docs test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -39,6 +39,11 @@ check: docs extras check-slow
 
 check-slow: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m check
+
+# hostile bundles beyond those of test and check
+CASES ?= 10000
+fuzz: $(SETUP)
+	KONTEXT_TRT_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -s -m check tests/whole/test_hostile_bundles.py
 
 # each extra by itself, as an installer would choose its packages; tensorrt's are built from NVIDIA's own index
 extras: $(SETUP)

@@ -94,6 +94,7 @@ def test_files_are_small_and_bfloat16():
             assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118
 
 
+@pytest.mark.check  # tracing it takes a minute
 @pytest.mark.parametrize("task", ["background", "recolour", "text to image"])
 def test_diffusers_makes_the_same_picture(small: Kontext, small_pipeline: FluxKontextPipeline, task: str):
     """In float32, to 1e-4 of full scale before our picture is rounded to 8 bits."""
@@ -142,6 +143,7 @@ def test_bfloat16_makes_the_same_picture_to_45_db(
         assert decibels(float(np.square(ours - theirs).mean())) >= 45
 
 
+@pytest.mark.check
 def test_demo_edits_what_it_was_asked_to(demo_path: Path):
     """The hexagon, bottom right, is black; everything else is what it was."""
     with Image.open(BEFORE) as before, Image.open(demo_path / "edited.png") as after:
@@ -182,6 +184,7 @@ def test_emulation_gives_the_same_answers(demo_path: Path, tmp_path: Path):
     assert "--emulate computes with torch; leave out --executor cpu" in refused.stderr
 
 
+@pytest.mark.check
 def test_backgrounds_are_changed(small: Kontext):
     """Most of the first eight; chance would give none."""
     chosen = [case.sample for case in cases() if case.sample.task == "background"][:8]

@@ -61,7 +61,7 @@ def test_a_part_without_its_own_file_cannot_be_linked(bundle_copy: Path, tmp_pat
         link_weights(tmp_path / "folder", bundle_copy)
 
 
-@pytest.mark.slow
+@pytest.mark.check  # a minute: everything is traced twice
 def test_prepared_folder_is_small_and_opens_when_filled(tmp_path: Path):
     output = invoke("prepare", str(tmp_path / "full"), "--tiny")
     assert [line.partition(":")[0] for line in output.splitlines()] == [

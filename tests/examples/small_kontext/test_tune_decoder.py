@@ -29,6 +29,7 @@ def test_details_count_more():
     assert detail_loss(detail, picture) > 2 * detail_loss(flat, picture)
 
 
+@pytest.mark.check  # it takes most of a minute
 def test_the_decoder_alone_learns(pipeline, monkeypatch: pytest.MonkeyPatch):
     """Two pictures by heart."""
     monkeypatch.setattr(tune_decoder, "LEARNING_RATE", 3e-3)
