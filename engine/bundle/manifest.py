@@ -30,6 +30,8 @@ Axis = Annotated[int, Meta(ge=2, le=1024, multiple_of=2)]
 """The features of a head that encode a position along one axis, in pairs."""
 Side = Annotated[int, Meta(ge=PIXELS_PER_TOKEN, le=MAX_OUTPUT_SIDE, multiple_of=PIXELS_PER_TOKEN)]
 """A side of a picture in pixels."""
+Sizes = Annotated[tuple[tuple[Side, Side], ...], Meta(min_length=1, max_length=1000)]
+"""The (width, height) of pictures in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ class ModelRecord:
     num_single_blocks: Layers
     rope_axes: tuple[Axis, Axis, Axis]
     rope_theta: Positive
-    sizes: Annotated[tuple[tuple[Side, Side], ...], Meta(min_length=1, max_length=1000)]
+    sizes: Sizes
     flow: FlowRecord
 
 

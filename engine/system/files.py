@@ -120,6 +120,11 @@ def is_taken(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches a pattern in a folder, sorted by name, without hidden files, which other systems leave."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def free_path(path: Path) -> Path:
     """Return `path`, or where something has that name the first free one of NAME-2.SUFFIX, NAME-3.SUFFIX and so on."""
     number, free = 1, path

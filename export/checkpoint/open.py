@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ...engine.bundle.manifest import FlowRecord
+from ...engine.bundle.manifest import FlowRecord, Sizes
 from ...engine.bundle.tensor_file import TensorFile
+from ...engine.documents import convert_json
 from ...engine.errors import CheckpointError, OptionError
+from ...engine.system.files import visible_files
 from ..configs import FOLDERS, ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
-from .parts import Part, open_clip, open_t5, open_transformer, open_vae
+from .parts import Part, open_clip, open_t5, open_transformer, open_vae, read_json_file
 from .views import Weights
 
 _SCHEDULER_FIELDS = {
@@ -145,10 +147,8 @@ def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | 
 
 
 def _diffusers_files(path: Path) -> CheckpointFiles:
-    try:
-        pipeline = json.loads((path / "model_index.json").read_text()).get("_class_name")
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path / 'model_index.json'} is not a diffusers index: {error}") from error
+    index = read_json_file(path / "model_index.json", dict[str, Any], "a diffusers index")
+    pipeline = index.get("_class_name")
     if not str(pipeline).startswith("Flux"):
         raise CheckpointError(f"{path} is a {pipeline}, not a FLUX pipeline")
     return CheckpointFiles(**{name: path / folder for name, folder in FOLDERS.items() if (path / folder).is_dir()})
@@ -174,7 +174,7 @@ def _single_files(path: Path) -> CheckpointFiles:
 def _only(root: Path, folders: Sequence[str], patterns: Sequence[str]) -> Path | None:
     """Return the one file that matches the first pattern any file matches; raise CheckpointError if several do."""
     for pattern in patterns:
-        found = sorted(file for folder in folders for file in (root / folder).glob(f"{pattern}.safetensors"))
+        found = [file for folder in folders for file in visible_files(root / folder, f"{pattern}.safetensors")]
         if len(found) > 1:
             raise CheckpointError(
                 f"{root} has several files for one part: {', '.join(file.name for file in found)}; "
@@ -200,27 +200,21 @@ def _flow(file: Path) -> FlowRecord:
     """Return the noise schedule of a diffusers folder's scheduler, FLUX.1 Kontext's own where there is none."""
     if not file.is_file():
         return FlowRecord()
-    try:
-        config = json.loads(file.read_text())
-        dynamic, shift_type = config.get("use_dynamic_shifting"), config.get("time_shift_type", "exponential")
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file} is not a scheduler's configuration: {error}") from error
+    what = "a scheduler's configuration"
+    config = read_json_file(file, dict[str, Any], what)
+    dynamic, shift_type = config.get("use_dynamic_shifting"), config.get("time_shift_type", "exponential")
     if not dynamic or shift_type != "exponential":
         raise CheckpointError(
             f"{file}: FLUX.1 Kontext's schedule is shifted dynamically and exponentially; this one has "
             f"use_dynamic_shifting {dynamic}, time_shift_type {shift_type}"
         )
-    return FlowRecord(**{ours: config[theirs] for ours, theirs in _SCHEDULER_FIELDS.items() if theirs in config})
+    constants = {ours: config[theirs] for ours, theirs in _SCHEDULER_FIELDS.items() if theirs in config}
+    return convert_json(constants, FlowRecord, lambda reason: CheckpointError(f"{file} is not {what}: {reason}"))
 
 
 def _sizes(folder: Path) -> tuple[tuple[int, int], ...] | None:
     file = folder / SIZES_FILE
     if not file.is_file():
         return None
-    try:
-        sizes = tuple((int(width), int(height)) for width, height in json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{file} should be a list of [width, height]: {error}") from error
-    if not sizes or any(extent <= 0 or extent % 16 for size in sizes for extent in size):
-        raise CheckpointError(f"{file}: sizes must be positive multiples of 16, found {sizes}")
-    return sizes
+    kind: Any = Sizes  # a type with ranges
+    return read_json_file(file, kind, "a list of [width, height] in multiples of 16")

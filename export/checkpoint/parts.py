@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from ...engine.bundle.tensor_file import TensorFile
+from ...engine.documents import convert_json, read_json
 from ...engine.errors import CheckpointError
+from ...engine.system.files import visible_files
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from . import inference
 from .names import SINGLE_FILE_PREFIXES, Source, count_blocks, transformer_sources, vae_sources
 from .views import View, Weights
 
 Config = TypeVar("Config", TransformerConfig, VaeConfig, ClipConfig, T5Config)
+Parsed = TypeVar("Parsed")
+
+MAX_JSON_BYTES = 16 << 20
+"""The largest JSON file of a checkpoint that is read: the index of all tensors' shards takes 120 KB."""
 
 # what no graph needs: ComfyUI's markers, activation scales and tokenizer, tied or constant copies, CLIP's projection
 IGNORED = (
@@ -40,6 +47,33 @@ class Part(Generic[Config]):
     weights: Weights
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Index:
+    """Holds the part of a shards' index that says where each tensor lies."""
+
+    weight_map: dict[str, str]
+
+
+def read_json_file(file: Path, kind: type[Parsed], what: str) -> Parsed:
+    """Return what a JSON file of a checkpoint says; `what` says in the error what it should be.
+
+    Raises:
+        CheckpointError: It cannot be read, or is not such a document.
+    """
+
+    def foreign(reason: str) -> CheckpointError:
+        return CheckpointError(f"{file} is not {what}: {reason}")
+
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise foreign(error.strerror or str(error)) from error
+    if len(data) > MAX_JSON_BYTES:
+        raise foreign(f"it has more than {MAX_JSON_BYTES:,} bytes")
+    return read_json(data, kind, foreign)
+
+
 def open_files(path: Path) -> tuple[TensorFile, ...]:
     """Return the safetensors files of `path`: itself, or the shards or single file in a folder.
 
@@ -48,14 +82,14 @@ def open_files(path: Path) -> tuple[TensorFile, ...]:
     """
     if path.is_file():
         return (TensorFile.open(path),)
-    indexes = sorted(path.glob("*.safetensors.index.json"))
+    indexes = visible_files(path, "*.safetensors.index.json")
     if indexes:
-        try:
-            shards = sorted(set(json.loads(indexes[0].read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{indexes[0]} is not an index of safetensors shards") from error
+        shards = sorted(set(read_json_file(indexes[0], _Index, "an index of safetensors shards").weight_map.values()))
+        for shard in shards:
+            if shard != Path(shard).name:
+                raise CheckpointError(f"{indexes[0]} names a shard {shard}, which is not beside it")
         return tuple(TensorFile.open(path / shard) for shard in shards)
-    files = sorted(path.glob("*.safetensors"))
+    files = visible_files(path, "*.safetensors")
     if len(files) != 1:
         found = f"{len(files)} of them and no index" if files else "none"
         raise CheckpointError(f"{path} should hold one .safetensors file, or shards with an index; it holds {found}")
@@ -134,12 +168,17 @@ def _config(path: Path, read: Callable[[Mapping[str, Any]], Config]) -> Config |
     file = path / "config.json"
     if not file.is_file():
         return None
+
+    def odd(reason: str) -> CheckpointError:
+        return CheckpointError(f"{file} has entries that no FLUX.1 checkpoint has: {reason}")
+
     try:
-        return read(json.loads(file.read_text()))
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
+        made = read(read_json_file(file, dict[str, Any], "a configuration"))
+        return convert_json(msgspec.to_builtins(made), type(made), odd)
     except KeyError as error:
         raise CheckpointError(f"{file} has no entry {error}; is it the right part of a FLUX.1 checkpoint?") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise odd(str(error)) from error
 
 
 def open_transformer(path: Path) -> Part[TransformerConfig]:

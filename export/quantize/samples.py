@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.errors import ImageError, QuantizationError
+from ...engine.system.files import visible_files
 from ...runtime.inputs.pictures import read_picture
 from .calibration import Skipped
 
@@ -44,7 +47,7 @@ def read_samples(folder: Path) -> tuple[list[Sample], list[Skipped]]:
     """
     if not folder.is_dir():
         raise QuantizationError(f"calibration folder {folder} does not exist; {FORMAT}")
-    tables, texts = sorted(folder.glob("*.csv")), sorted(folder.glob("*.txt"))
+    tables, texts = visible_files(folder, "*.csv"), visible_files(folder, "*.txt")
     if len(tables) + len(texts) != 1:
         found = ", ".join(file.name for file in (*tables, *texts)) or "neither"
         raise QuantizationError(
@@ -77,20 +80,31 @@ def _unusable(sample: Sample) -> str:
     return ""
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise QuantizationError(f"{file}, line {line}, is not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
 def _from_table(file: Path) -> Iterator[Sample]:
-    with file.open(newline="", encoding="utf-8-sig") as opened:
-        rows = csv.DictReader(opened)
+    rows = csv.DictReader(io.StringIO(_text(file), newline=""))
+    try:
         if not {"picture", "instruction"} <= set(rows.fieldnames or ()):
             raise QuantizationError(f"{file} has the columns {rows.fieldnames}, it needs picture and instruction")
         for row in rows:
             if (row["instruction"] or "").strip():
                 name = (row["picture"] or "").strip()
                 yield Sample(picture=file.parent / name if name else None, instruction=row["instruction"].strip())
+    except csv.Error as error:
+        raise QuantizationError(f"{file}, line {rows.line_num}, is no CSV: {error}") from error
 
 
 def _from_text(file: Path, folder: Path) -> Iterator[Sample]:
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    # `splitlines` would also end a line at characters that only separate words or pages
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", _text(file)) if line.strip()]
+    pictures = [path for path in visible_files(folder, "*") if path.suffix.lower() in SUFFIXES]
     if len(lines) < len(pictures):
         raise QuantizationError(f"{file} has {len(lines)} instructions for {len(pictures)} pictures; {FORMAT}")
     for index, line in enumerate(lines):

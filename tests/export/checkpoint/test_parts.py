@@ -90,8 +90,49 @@ class TestRefusals:
     def test_damaged_config(self, checkpoint_copy: Path):
         file = checkpoint_copy / "text_encoder_2/config.json"
         file.write_text("{")
-        with pytest.raises(CheckpointError, match=r"text_encoder_2/config\.json is not JSON"):
+        with pytest.raises(
+            CheckpointError, match=r"text_encoder_2/config\.json is not a configuration: Input data was"
+        ):
             check(checkpoint_copy)
         file.write_text("{}")
         with pytest.raises(CheckpointError, match=r"config\.json has no entry 'vocab_size'"):
+            check(checkpoint_copy)
+
+
+class TestFolders:
+    def test_hidden_files_are_not_weights(self, checkpoint_copy: Path):
+        for file in checkpoint_copy.glob("*/*.safetensors"):
+            (file.parent / f"._{file.name}").write_bytes(b"Mac OS X")
+        check(checkpoint_copy)
+
+    @pytest.mark.parametrize(
+        ("name", "text", "words"),
+        [
+            ("model_index.json", "[]", "is not a diffusers index"),
+            ("model_index.json", '{"_class_name": ' + "[" * 9999, "is not a diffusers index"),
+            ("scheduler/scheduler_config.json", "7", "is not a scheduler's configuration"),
+            ("kontext_sizes.json", "[[100, 100]]", "is not a list of .* in multiples of 16"),
+            ("kontext_sizes.json", '{"a": 1}', "is not a list of"),
+            ("kontext_sizes.json", "\ufffd", "is not a list of"),
+        ],
+    )
+    def test_odd_json_is_said_with_its_file(self, checkpoint_copy: Path, name: str, text: str, words: str):
+        (checkpoint_copy / name).write_text(text)
+        with pytest.raises(CheckpointError, match=f"{name} ({words})"):
+            check(checkpoint_copy)
+
+    @pytest.mark.parametrize("value", ["much", 1e300, None, [1]])
+    def test_an_odd_number_is_said_with_its_file(self, checkpoint_copy: Path, value: object):
+        file = checkpoint_copy / "vae/config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": value}))
+        with pytest.raises(CheckpointError, match=r"vae/config\.json has entries that no FLUX\.1 checkpoint has: "):
+            check(checkpoint_copy)
+
+    def test_shards_lie_beside_their_index(self, checkpoint_copy: Path):
+        index = checkpoint_copy / "transformer/diffusion_pytorch_model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": {"a": "../vae/diffusion_pytorch_model.safetensors"}}))
+        with pytest.raises(CheckpointError, match=r"names a shard \.\./vae/.*, which is not beside it"):
+            check(checkpoint_copy)
+        index.write_text('{"weight_map": []}')
+        with pytest.raises(CheckpointError, match="is not an index of safetensors shards"):
             check(checkpoint_copy)

@@ -220,3 +220,39 @@ def test_damaged_files(tmp_path: Path, content: bytes, message: str) -> None:
         Calibration.open(tmp_path / "c.json")
     with pytest.raises(QuantizationError, match="cannot be read: No such file"):
         Calibration.open(tmp_path / "gone.json")
+
+
+class TestFolders:
+    """What lies beside pictures and instructions must not shift one against the other."""
+
+    def _pairs(self, folder: Path) -> list[tuple[str, str]]:
+        samples, skipped = read_samples(folder)
+        assert skipped == []
+        return [(one.picture.name if one.picture else "", one.instruction) for one in samples]
+
+    def test_hidden_files_are_no_samples(self, tmp_path: Path, picture) -> None:
+        """macOS leaves a hidden file beside each on other file systems."""
+        for name in ("a.png", "b.png"):
+            picture(32, 32).save(tmp_path / name)
+            (tmp_path / f"._{name}").write_bytes(b"Mac OS X")
+        (tmp_path / "words.txt").write_text("first\nsecond\n")
+        (tmp_path / "._words.txt").write_bytes(b"Mac OS X")
+        assert self._pairs(tmp_path) == [("a.png", "first"), ("b.png", "second")]
+
+    @pytest.mark.parametrize("inside", ["\u2028", "\u0085", "\v", "\f", "\x1c"])
+    def test_only_line_breaks_end_a_line(self, tmp_path: Path, picture, inside: str) -> None:
+        picture(32, 32).save(tmp_path / "a.png")
+        picture(32, 32).save(tmp_path / "b.png")
+        (tmp_path / "words.txt").write_bytes(f"make it{inside} blue\r\n\nadd a hat\r".encode())
+        assert self._pairs(tmp_path) == [("a.png", f"make it{inside} blue"), ("b.png", "add a hat")]
+
+    @pytest.mark.parametrize("name", ["words.txt", "words.csv"])
+    def test_another_encoding_is_said_with_its_line(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes("picture,instruction\n,grün\n".encode("latin-1"))
+        with pytest.raises(QuantizationError, match=rf"{name}, line 2, is not UTF-8 .*; save it as UTF-8"):
+            read_samples(tmp_path)
+
+    def test_what_is_no_csv_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "words.csv").write_text("picture,instruction\n," + "x" * 200_000)
+        with pytest.raises(QuantizationError, match=r"words\.csv, line \d+, is no CSV: field larger than field limit"):
+            read_samples(tmp_path)
