@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ...engine.errors import ImageError
+
+logger = logging.getLogger(__name__)
 
 MAX_SIDE = 16384
 """The longest side in pixels: a larger picture is a mistake or an attack, and would take gigabytes to decode."""
@@ -36,11 +39,12 @@ def read_picture(picture: Picture) -> Image.Image:
         picture: A path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4) uint8.
 
     Returns:
-        A picture in mode RGB, turned as its EXIF orientation says.
+        A picture in mode RGB, turned as its EXIF orientation says, in sRGB as its colour profile says. Grey values of
+        more than 8 bits, or as fractions, are brought to 8 bits by their range.
 
     Raises:
-        ImageError: The picture is missing, empty, no picture, cut short, or has a side over 16384 px; the message names
-            the file. Or `picture` is no `Picture`.
+        ImageError: The picture is missing, empty, no picture, cut short, has a side over 16384 px, or grey values in a
+            range that says nothing; the message names the file. Or `picture` is no `Picture`.
     """
     check_picture(picture)
     name = f"picture {os.fspath(picture)}" if isinstance(picture, (str, os.PathLike)) else "the picture"
@@ -51,7 +55,7 @@ def read_picture(picture: Picture) -> Image.Image:
                 f"{name} is {image.width}x{image.height}; sides of 1 to {MAX_SIDE} px are possible, "
                 "make it smaller first"
             )
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(ImageOps.exif_transpose(image), name)
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"{name} cannot be decoded, it may be cut short: {error}") from error
 
@@ -84,10 +88,50 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits per pixel: Pillow's own conversion would clip
-        return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Return an upright picture in sRGB, by its colour profile if it has one; transparency is laid over white."""
+    if image.mode in _WIDE_MODES:
+        return Image.fromarray(_to_bytes(np.asarray(image), image.format, name)).convert("RGB")
+    if not image.has_transparency_data:
+        return _in_srgb(image, name)
+    alpha = image.convert("RGBA").getchannel("A")
+    colours = _in_srgb(image.convert("RGB") if image.mode != "LA" else image.convert("L"), name)
+    return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha)
+
+
+_WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+_PROFILE_MODES = {"1": "L", "P": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
+"""What modes are brought to before a profile applies; it is of the colours that the file holds."""
+
+
+def _to_bytes(values: NDArray[Any], file_format: str | None, name: str) -> NDArray[np.uint8]:
+    """Return grey values as bytes, by their range: Pillow's own conversion would cut off all beyond 255."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 65535):  # also what is no number
+        raise ImageError(
+            f"{name} has grey values from {low:g} to {high:g}; 0 to 1, 255 and 65535 are known, so bring it to 8 bits"
+        )
+    if values.dtype.kind == "f" and high <= 1:
+        return (values * 255 + 0.5).astype(np.uint8)
+    if values.dtype.itemsize == 2 or file_format == "PNG" or high > 255:  # PNG has 16 bits, or Pillow reads 8
+        return (values.astype(np.float64) * (255 / 65535) + 0.5).astype(np.uint8)
+    return (values + (0.5 if values.dtype.kind == "f" else 0)).astype(np.uint8)
+
+
+def _in_srgb(image: Image.Image, name: str) -> Image.Image:
+    """Return a picture without transparency in sRGB; one without a profile is taken for sRGB."""
+    image = image.convert(_PROFILE_MODES.get(image.mode, image.mode))
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image.convert("RGB")
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        made = ImageCms.profileToProfile(
+            image, opened, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )  # fmt: skip
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        logger.warning("%s has a colour profile that does not fit it (%s); its colours are taken for sRGB", name, error)
+        return image.convert("RGB")
+    assert made is not None
+    return made

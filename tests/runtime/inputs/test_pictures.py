@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from icc import ADOBE_GAMMA, ADOBE_RGB, in_srgb, profile
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from kontext_trt.engine.errors import ImageError
@@ -126,3 +127,69 @@ def test_decompression_bomb():
 def test_arrays_of_another_kind(array: np.ndarray):
     with pytest.raises(ImageError, match="an array must be uint8"):
         read_picture(array)
+
+
+class TestColours:
+    COLOURS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+    def test_a_profile_is_applied(self):
+        """A saturated green of Adobe RGB is far from the same numbers in sRGB."""
+        data = encoded(Image.fromarray(self.COLOURS), icc_profile=profile(ADOBE_RGB, ADOBE_GAMMA))
+        found = np.asarray(read_picture(data)).astype(float)
+        expected = in_srgb(self.COLOURS, ADOBE_RGB, ADOBE_GAMMA)
+        assert np.abs(found - expected).max() < 2
+        assert np.abs(found - self.COLOURS).max() > 50
+
+    def test_sRGB_stays_as_it_is(self):  # noqa: N802
+        own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        data = encoded(Image.fromarray(self.COLOURS), icc_profile=own)
+        assert np.array_equal(np.asarray(read_picture(data)), self.COLOURS)
+
+    def test_transparency_and_a_profile(self):
+        alpha = np.full((32, 32, 1), 255, np.uint8)
+        alpha[:16] = 0
+        rgba = Image.fromarray(np.concatenate([self.COLOURS, alpha], axis=2))
+        data = encoded(rgba, icc_profile=profile(ADOBE_RGB, ADOBE_GAMMA))
+        found = np.asarray(read_picture(data))
+        assert (found[:16] == 255).all()
+        expected = in_srgb(self.COLOURS, ADOBE_RGB, ADOBE_GAMMA)
+        assert np.abs(found[16:] - expected[16:]).max() < 2
+
+    def test_a_palette_and_a_profile(self):
+        palette = Image.fromarray(self.COLOURS).convert("P", palette=Image.Palette.ADAPTIVE)
+        before = np.asarray(palette.convert("RGB"))
+        found = np.asarray(read_picture(encoded(palette, icc_profile=profile(ADOBE_RGB, ADOBE_GAMMA))))
+        assert np.abs(found - in_srgb(before, ADOBE_RGB, ADOBE_GAMMA)).max() < 2
+
+    @pytest.mark.parametrize("data", [b"", b"not a profile", bytes(200)])
+    def test_a_damaged_profile_is_said_and_left_out(self, caplog: pytest.LogCaptureFixture, data: bytes):
+        found = np.asarray(read_picture(encoded(Image.fromarray(self.COLOURS), icc_profile=data)))
+        assert np.array_equal(found, self.COLOURS)
+        assert bool(data) == ("has a colour profile that does not fit it" in caplog.text)
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            (np.array([[0, 32768, 65535]], np.uint16), [0, 128, 255]),
+            (np.array([[0, 300, 65535]], np.int32), [0, 1, 255]),
+            (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),
+            (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+            (np.array([[0.0, 127.6, 255.0]], np.float32), [0, 128, 255]),
+            (np.array([[0.0, 32768.0, 65535.0]], np.float32), [0, 128, 255]),
+        ],
+    )
+    def test_grey_of_other_depths_is_read_by_its_range(self, values: np.ndarray, expected: list[int]):
+        image = Image.fromarray(values)
+        assert image.mode in ("I;16", "I", "F")
+        assert np.asarray(read_picture(image))[0].tolist() == [[value] * 3 for value in expected]
+
+    @pytest.mark.parametrize("values", [[[0, -1]], [[0, 65536]], [[0.0, float("nan")]], [[0.0, float("inf")]]])
+    def test_a_range_that_says_nothing_is_refused(self, values):
+        array = np.array(values, np.float32 if isinstance(values[0][0], float) else np.int32)
+        with pytest.raises(ImageError, match=r"has grey values from .*; 0 to 1, 255 and 65535 are known"):
+            read_picture(Image.fromarray(array))
+
+    def test_a_dark_picture_of_16_bits_stays_dark(self):
+        """Its range alone would be taken for 8 bits."""
+        data = encoded(Image.fromarray(np.full((4, 4), 255, np.uint16)))
+        assert np.asarray(read_picture(data)).max() <= 1
