@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from ..engine.errors import KontextError
 from ..version import __version__
-from .terminal import notes, screen
+from .terminal import SafeFormatter, notes, screen
 
 COMMANDS: Mapping[str, str] = {
     "export": "export:export",
@@ -91,7 +91,8 @@ def common(
         screen.print(__version__)
         raise typer.Exit
     handler = RichHandler(console=notes, show_path=False, show_time=False)
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
+    handler.setFormatter(SafeFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

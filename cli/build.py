@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,6 +49,7 @@ def build(
     preflight: Annotated[bool, typer.Option(help="Refuse if memory or disk will not suffice.")] = True,
     timing_cache: Annotated[bool, typer.Option(help="Use the bundle's timing cache (TensorRT).")] = True,
     timeout: Annotated[float | None, typer.Option(help="Seconds that one plan may take.")] = None,
+    store: Annotated[Path | None, typer.Option(help="A folder for the plans that is not the bundle's own.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Build a bundle's plans for one GPU or several. What is there already is kept."""
@@ -84,6 +86,7 @@ def build(
             coverage=coverage,
             options=options,
             policy=policy,
+            store=store,
             progress=bars,
             on_built=lambda plan: _say(plan, json),
         )

@@ -64,8 +64,9 @@ class RunOptions:
         str | None,
         typer.Option(help="GPU memory to use, as 8GiB: what does not fit is loaded for its turn.", show_default=False),
     ] = None
+    store: Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")] = None
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run the bundle's plans whoever may write them. Plans are executable code.")
+        bool, typer.Option("--trust", help="Run plans that you did not sign. They are executable code.")
     ] = False
 
 
@@ -110,7 +111,7 @@ def _make(bundle: Path, request: Request, run: RunOptions, out: Path, *, debug_n
     budget = None if run.vram is None else parse_bytes(run.vram)
     if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
         logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
-    executor = run.executor.options(budget, graphs=False, trust=run.trust)
+    executor = run.executor.options(budget, graphs=False, plans=run.store, trust=run.trust)
     with Kontext.open(bundle, executor=executor) as kontext:
         for line in kontext.residency:
             notes.print(line, highlight=False)

@@ -41,7 +41,7 @@ def inspect(
     if json:
         print_json({"fingerprint": opened.fingerprint, **asdict(found), "manifest": manifest, "plans": plans})
     else:
-        _show(opened)
+        show_bundle(opened)
         show_plans(plans)
         if verify or full:
             _show_verification(found)
@@ -62,7 +62,8 @@ def _show_verification(found: Verification) -> None:
         screen.print(f"not checked: {words}")
 
 
-def _show(bundle: Bundle) -> None:
+def show_bundle(bundle: Bundle) -> None:
+    """Print what a bundle holds."""
     manifest = bundle.manifest
     table = Table("component", "precision", "opset", "parameters", "weights", "graph", box=None)
     sizes = {record.path: record.size_bytes for record in manifest.files}

@@ -15,6 +15,7 @@ from ..engine.errors import PlanError, UntrustedPlanError
 from ..engine.plans.plan_files import Entry
 from ..engine.plans.prune import prune_store
 from ..engine.plans.store import PlanStore
+from ..engine.printable import printable_line
 from ..engine.system.signing import key_path
 from .options import BundleArgument, JsonOption
 from .terminal import print_json, progress_bars, screen
@@ -97,13 +98,14 @@ def trust(
 @plans.command()
 def prune(
     bundle: BundleArgument,
+    store: StoreOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Also plans that are sound.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be removed.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Remove unfinished, damaged and outdated plans. One that is in use is kept."""
-    opened = Bundle.open(bundle)
-    done = prune_store(PlanStore.of(opened.path), opened, everything=everything, dry_run=dry_run)
+    opened = _store(bundle, store)
+    done = prune_store(opened, Bundle.open(bundle), everything=everything, dry_run=dry_run)
     if json:
         print_json(done)
         return
@@ -122,14 +124,15 @@ def show_plans(
         screen.print(none)
     for entry in entries:
         if entry.manifest is None:
-            screen.print(f"{entry.component}: {entry.problem}")
+            screen.print(printable_line(f"{entry.component}: {entry.problem}"))
             continue
         plan, census = entry.manifest, entry.manifest.census
         memory = f"weights {human_bytes(census.weight_bytes)}, activations {human_bytes(census.activation_bytes)}"
         for line in (
             f"{entry.component} {plan.ingredients.precision.value} for {plan.ingredients.target}, "
             f"{human_bytes(plan.size_bytes)}, key {plan.key}",
-            f"    covers {plan.ingredients.coverage.describe()}; {plan.ingredients.options.describe()}",
+            f"    covers {plan.ingredients.coverage.describe()}; {plan.ingredients.options.describe()}; "
+            + ("recorded in CUDA graphs" if plan.build.options.recordable else "streams weights, in no CUDA graph"),
             f"    {census.describe()}; {memory}, inputs and outputs {human_bytes(census.io_bytes)}",
             f"    built in {plan.build.seconds:.1f} s with {human_bytes(plan.build.peak_bytes)}, {plan.created}"
             + ("" if plan.build.options == plan.ingredients.options else f"; with {plan.build.options.describe()}"),
@@ -143,4 +146,4 @@ def _store(bundle: Path, folder: Path | None, *, trust: bool = False) -> PlanSto
     path = Bundle.open(bundle).path
     if folder is not None and not folder.is_dir():
         raise PlanError(f"there is no store at {folder}")
-    return PlanStore.of(path, trust=trust) if folder is None else PlanStore(bundle=path, folder=folder, trust=trust)
+    return PlanStore.of(path, folder, trust=trust)

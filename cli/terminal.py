@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ..engine.printable import json_escape, printable
+from ..engine.printable import json_escape, printable, printable_line
 
 
 class SafeConsole(Console):
@@ -22,9 +23,16 @@ class SafeConsole(Console):
         return super().render_str(printable(text), **options)
 
 
-screen = SafeConsole(soft_wrap=True, markup=False, highlight=False)
+class SafeFormatter(logging.Formatter):
+    """Writes log messages without what controls a terminal: they name files, layers and tensors from elsewhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+screen = SafeConsole(soft_wrap=True, markup=False, highlight=False, emoji=False)
 """The console for results, on standard output."""
-notes = SafeConsole(stderr=True, soft_wrap=True, markup=False, highlight=False)
+notes = SafeConsole(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
 """The console for progress, warnings and errors, on standard error."""
 
 
@@ -43,7 +51,7 @@ class Bars:
 
     def start(self, task: str, total: float) -> None:
         self._finish()
-        self._task = self._progress.add_task(task, total=total)
+        self._task = self._progress.add_task(printable_line(task), total=total)
 
     def advance(self, amount: float) -> None:
         if self._task is not None:

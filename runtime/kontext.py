@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ class Kontext:
         self._flow = Flow(bundle, executor)
         self._lock = threading.Lock()
         self._owner: int | None = None  # the thread whose turn it is
+        self._process = os.getpid()
         self._closed = False
 
     @classmethod
@@ -98,9 +100,13 @@ class Kontext:
     def close(self) -> None:
         """Release what the executor holds, after the request that is running. Closing twice is allowed.
 
+        In a process that was forked off after opening it does nothing: what is held is the other's.
+
         Raises:
             KontextError: A request's own `on_step` calls it.
         """
+        if self._process != os.getpid():
+            return
         with self._turn(closing=True):
             self._closed = True
             self.executor.close()
@@ -110,8 +116,13 @@ class Kontext:
     def _turn(self, *, closing: bool = False, cancel: threading.Event | None = None) -> Iterator[None]:
         """Let one thread in at a time; `cancel` ends the waiting.
 
-        Raises KontextError if this is closed, or in a request's own callback.
+        Raises KontextError if this is closed, in a forked process, or in a request's own callback.
         """
+        if self._process != os.getpid():
+            raise KontextError(
+                f"this Kontext was opened by process {self._process}, and its libraries do not survive a fork; open "
+                f"the bundle after forking, in process {os.getpid()} itself"
+            )
         if self._owner == threading.get_ident():
             raise KontextError("a request's on_step must not call the Kontext that is serving it")
         if closing or self._when_busy is WhenBusy.WAIT:

@@ -76,7 +76,7 @@ def _trace(bundle: Bundle, file: Path) -> None:
     require_export()
     import onnx_ir as ir
 
-    from ...export.emulate.bundle_modules import read_config
+    from ...export.emulate.bundle_modules import read_config, read_model
     from ...export.graphs.trace import TraceOptions, trace
 
     record = bundle.graph(DENOISER)
@@ -84,7 +84,7 @@ def _trace(bundle: Bundle, file: Path) -> None:
         raise BundleError(f"the denoiser of {bundle.path} is quantized; pruning is measured on an unquantized bundle")
     options = TraceOptions(precision=record.precision, operators=Operators(record.operators), prune_last_block=False)
     model = trace(DENOISER, read_config(bundle), options)
-    own = ir.load(bundle.open_graph(DENOISER).path).graph.initializers
+    own = read_model(bundle, DENOISER.name).graph.initializers
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             value.const_value = own[name].const_value

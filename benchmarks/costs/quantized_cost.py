@@ -65,14 +65,13 @@ def make_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
 
 def quantize(folder: Path, recipe: RecipeName) -> None:
     """Quantize FOLDER/bundle, with made-up ranges, to FOLDER/quantized, in a child process."""
-    import onnx_ir as ir
-
+    from ...export.emulate.bundle_modules import read_model
     from ...export.graphs.linears import find_linears
     from ...export.quantize.calibration import Calibration, Observation
     from ...export.quantize.quantize_bundle import quantize_bundle
 
     bundle = Bundle.open(folder / "bundle")
-    linears = find_linears(ir.load(bundle.open_graph(DENOISER).path))
+    linears = find_linears(read_model(bundle, DENOISER.name))
     names = [*linears, *(f"{name.removesuffix('.to_v')}.attend.{part}" for name in linears for part in "qkv")]
     seen = Observation(amax=10.0, tensors=1, values=1, first_bin=0, counts=(1,))
     made_up = Calibration(model_sha256="", steps=1, observations=dict.fromkeys(names, seen))

@@ -69,6 +69,7 @@ def compare_bundles(
         raise QuantizationError("a comparison needs a request at least")
     if _shape(reference) != _shape(other):
         raise QuantizationError(f"{reference.path} and {other.path} are bundles of different models")
+    folder = other.own_folder(REPORTS) / f"against-{reference.fingerprint[:12]}"
     steps = options.steps or reference.manifest.model.flow.steps
     executors = [WitnessExecutor(bundle, options.device, steps) for bundle in (reference, other)]
     with Kontext(reference, executors[0]) as wanted, Kontext(other, executors[1]) as found:
@@ -85,7 +86,6 @@ def compare_bundles(
             results.append((pair[0], pair[1]))
             probes.append(executors[0].middle)
         made = _comparison(reference, other, executors, reports, probes, options, progress)
-    folder = other.own_folder(REPORTS) / f"against-{reference.fingerprint[:12]}"
     with atomic_folder(folder, replace=True) as temporary:
         made.save(temporary / "comparison.json")
         (temporary / "errors.png").write_bytes(png(draw(made)))

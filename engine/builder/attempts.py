@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..bundle.folder import Folder
 from ..plans.options import BuildOptions
 from ..progress import Progress
 from .compile import Compiled, CompileJob
@@ -69,7 +70,8 @@ def _compile_once(job: CompileJob, progress: Progress, timeout_s: float | None, 
             done = fraction
 
     progress.start(f"{job.component} for {job.target.capability}", 1.0)
-    job.log.write_bytes(b"")
+    with Folder.open(job.log.parent) as logs:
+        logs.fresh(job.log.name)
     start = time.perf_counter()
     result = compile_plan(job, on_fraction, timeout_s=timeout_s)
     return Attempt(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +15,14 @@ from ..bundle.bundle import Bundle
 from ..bundle.folder import Folder
 from ..bundle.graph_file import GraphFile
 from ..bundle.tensor_file import TensorFile
+from ..documents import TEXT_LENGTH
 from ..errors import BuildError, BundleError
 from ..plans.caches import TIMING, cache_file
 from ..plans.census import Census
 from ..plans.leftovers import PLAN, leftover_bytes, remove_leftover
 from ..plans.manifest import SCHEMA, BuildReport, PlanManifest
 from ..plans.store import LOGS
+from ..printable import printable_line
 from ..progress import Progress, Silent
 from ..system.signing import own_key
 from .attempts import Attempt, Compile, compile_with_retries
@@ -89,7 +90,7 @@ def _make(planned: PlannedBuild, graph: GraphFile, progress: Progress, compile_p
     with _workplace(planned) as (folder, log):
         attempt = _compile(planned, graph, folder.path / PLAN, log, progress, compile_plan)
         census = inspect_build(ingredients, graph, bundle.manifest.model, attempt)
-        warnings = not_as_asked(ingredients, census)
+        warnings = tuple(printable_line(words)[:TEXT_LENGTH] for words in not_as_asked(ingredients, census))
         _accept(planned, warnings, attempt.log)
         manifest = _manifest(planned, attempt, census, warnings)
         return Built(path=planned.store.add(folder, manifest), manifest=manifest, reused=False)
@@ -106,19 +107,17 @@ def _check_weights(bundle: Bundle, component: str) -> None:
 
 @contextmanager
 def _workplace(planned: PlannedBuild) -> Iterator[tuple[Folder, Path]]:
-    """Yield a folder in the store for the plan, gone when the block ends, and an empty log file that is kept."""
+    """Yield a folder in the store for the plan, gone when the block ends, and an empty log file, which is kept."""
     component, key, store = planned.ingredients.component, planned.ingredients.key, planned.store
     with store.opened(component, create=True) as plans, store.opened(LOGS, create=True) as logs:
         for left in store.unfinished():  # by a build that was ended; the key's lock is ours
             if (left.component, left.key) == (component, key) and leftover_bytes(plans, left.name) is not None:
                 remove_leftover(plans, left.name)
-        log = f"{component}.{key}.log"
-        logs.remove(log)
-        os.close(logs.descriptor(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        log = logs.fresh(f"{component}.{key}.log")
         name = f".{key}.{secrets.token_hex(4)}"
         with plans.new_folder(name) as folder:
             try:
-                yield folder, logs.path / log
+                yield folder, log
             finally:
                 remove_leftover(plans, name)
 

@@ -27,6 +27,7 @@ def build_plans(
     coverage: Coverage | None = None,
     options: BuildOptions | None = None,
     policy: BuildPolicy | None = None,
+    store: Path | str | None = None,
     progress: Progress | None = None,
     on_built: Callable[[Built], None] | None = None,
 ) -> list[Built]:
@@ -40,6 +41,8 @@ def build_plans(
         coverage: What the plans must be able to run; None takes the bundle's sizes and the defaults of `Coverage`.
         options: How plans are built.
         policy: How the build goes about it.
+        store: The folder that the plans go to, for a bundle that cannot be written, as `TensorRtOptions.plans` and
+            `AnyExecutor.plans` take it; None for the bundle's own.
         progress: Is told of every compilation.
         on_built: Is given every plan as soon as it is there.
 
@@ -54,6 +57,7 @@ def build_plans(
         MissingDependencyError: The library is not installed.
     """
     bundle, names = Bundle.of(bundle), list(components or COMPONENTS)
+    folder = None if store is None else Path(store)
     for name in names:
         if name not in COMPONENTS:
             raise OptionError(f"component must be one of {', '.join(COMPONENTS)}, not {name!r}")
@@ -63,7 +67,7 @@ def build_plans(
     for capability in dict.fromkeys(parse_gpu(text, here) for text in gpus):
         library = load_flavour(choose_flavour(flavour, capability, here))
         target = make_target(library, capability, here)
-        planned += plan_build(bundle, names, target, coverage, options, gpus=here, policy=policy)
+        planned += plan_build(bundle, names, target, coverage, options, gpus=here, policy=policy, store=folder)
     check_room(planned)  # plans for several targets lie on one disk
     built: list[Built] = []
     for one in planned:

@@ -13,6 +13,7 @@ from ..bundle.graph_file import GraphFile, map_weights
 from ..bundle.shared_file import SharedFile
 from ..errors import BuildError, KontextError
 from ..flavour import Flavour, FlavourName, load_flavour
+from ..flavour.start import start
 from ..plans.options import BuildOptions, Compatibility, Refit
 from ..plans.profiles import Profile, ShapeRange
 from ..plans.targets import Target
@@ -78,12 +79,12 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
     Raises:
         BuildError: The compiler refused, with its own last words as the message; the log has the rest.
     """
-    start = time.perf_counter()
+    begin = time.perf_counter()
     flavour = load_flavour(FlavourName(job.target.flavour))
     trt = flavour.trt
     with job.log.open("a", buffering=1) as log, job.plan.open("wb") as plan:
         words = make_logger(trt, log)
-        builder = trt.Builder(words)
+        builder = start(flavour.name, lambda: trt.Builder(words), lambda: words.errors, BuildError)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, words)
         graph = GraphFile.read(job.graph)
@@ -105,8 +106,8 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
         listed = words.lists_layers
         digest = writer.digest.hexdigest()
         size = writer.digest.size_bytes
-    layers, activations = ("", 0) if listed or flavour.ahead_of_time else _inspect(trt, job.plan)
-    seconds = time.perf_counter() - start
+    layers, activations = ("", 0) if listed or flavour.ahead_of_time else _inspect(flavour, job.plan)
+    seconds = time.perf_counter() - begin
     return Compiled(
         size_bytes=size, chunked_sha256=digest, seconds=seconds, layers=layers, activation_bytes=activations
     )
@@ -160,6 +161,8 @@ def _configure(flavour: Flavour, builder: Any, job: CompileJob, words: Any) -> A
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
     if options.weight_streaming:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+    else:
+        flavour.make_recordable(config)
     if options.compatibility is not Compatibility.NONE:
         config.hardware_compatibility_level = flavour.compatibility_flags()[options.compatibility.value]
     return config
@@ -176,12 +179,13 @@ def _add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> N
         raise BuildError(f"the compiler did not accept the shape range {ranges}")
 
 
-def _inspect(trt: Any, plan: Path) -> tuple[str, int]:
+def _inspect(flavour: Flavour, plan: Path) -> tuple[str, int]:
     """Return the finished engine's own account of its layers, and the bytes of its activations.
 
     It needs the GPU.
     """
-    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    trt = flavour.trt
+    runtime = start(flavour.name, lambda: trt.Runtime(trt.Logger(trt.Logger.ERROR)), tuple, BuildError)
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise BuildError("the finished plan could not be opened for inspection")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from ..flavour.start import CANNOT_START
 from ..plans.coverage import Coverage
 from ..plans.options import BuildOptions
 
@@ -69,6 +70,11 @@ _CAUSES = (
         r"Could not find any implementation for node",
         FailureKind.GPU_MEMORY,
         "no kernel fitted, which most often means that the workspace or the GPU's memory is too small for the shapes",
+    ),
+    (
+        CANNOT_START,
+        FailureKind.DRIVER,
+        "the library does not start here",
     ),
     (
         r"CUDA driver version is insufficient|cudaError 35|no CUDA-capable device|CHECK\(status == CUDA_SUCCESS\)",

@@ -57,6 +57,7 @@ class PlannedBuild:
             be sound.
         policy: How the build goes about it.
         gpu: This machine's GPU of the target's capability; None without one.
+        store: Where the plan goes.
     """
 
     bundle: Bundle
@@ -65,10 +66,7 @@ class PlannedBuild:
     graph: GraphFile | None
     policy: BuildPolicy
     gpu: Gpu | None
-
-    @property
-    def store(self) -> PlanStore:
-        return PlanStore.of(self.bundle.path)
+    store: PlanStore
 
     @property
     def plan(self) -> Path:
@@ -85,6 +83,7 @@ def plan_build(
     *,
     gpus: Sequence[Gpu] = (),
     policy: BuildPolicy | None = None,
+    store: Path | None = None,
 ) -> tuple[PlannedBuild, ...]:
     """Check all that can be checked before a compiler runs, and say what `build` is to do.
 
@@ -96,6 +95,7 @@ def plan_build(
         options: How plans are built.
         gpus: This machine's GPUs.
         policy: How the build goes about it.
+        store: The folder of the plans, which is made if there is none; None for the bundle's own.
 
     Returns:
         A build per component, in their order.
@@ -112,13 +112,21 @@ def plan_build(
     check_operators(bundle, names)
     check_options(options or BuildOptions(), flavour, has_driver=bool(gpus))
     gpu = next((gpu for gpu in gpus if capability_of(gpu) == target.capability), None)
-    store, planned = PlanStore.of(bundle.path), []
+    kept, planned = PlanStore.of(bundle.path, store), []
     for name in names:
         ingredients = plan_ingredients(bundle, name, target, coverage, options)
-        there = not policy.rebuild and _is_there(store, name, ingredients.key)
+        there = not policy.rebuild and _is_there(kept, name, ingredients.key)
         graph = None if there else read_graph(bundle, ingredients)
         planned.append(
-            PlannedBuild(bundle=bundle, flavour=flavour, ingredients=ingredients, graph=graph, policy=policy, gpu=gpu)
+            PlannedBuild(
+                bundle=bundle,
+                flavour=flavour,
+                ingredients=ingredients,
+                graph=graph,
+                policy=policy,
+                gpu=gpu,
+                store=kept,
+            )
         )
     check_room(planned)
     return tuple(planned)

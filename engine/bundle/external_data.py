@@ -17,6 +17,8 @@ from .folder import parts_of
 from .onnx_schema import EXTERNAL
 
 _BITS = {number.onnx_number: number.bits for number in NUMBER_TYPES.values()}
+MAX_DIMS = 16
+MAX_EXTENT = 1 << 40
 _KEYS = {"location", "offset", "length"}
 
 
@@ -82,8 +84,8 @@ def _place(tensor: Any, graph: Path) -> ExternalTensor:
     location = "/".join(parts_of(fields["location"], graph.parent))
     offset, length = _number(fields.get("offset", "0"), what), _number(fields["length"], what)
     bits = _BITS.get(tensor.data_type)
-    if bits is None or any(extent < 0 for extent in tensor.dims):
-        raise BundleError(f"{what} has the type {tensor.data_type} and the shape {list(tensor.dims)}")
+    if bits is None or len(tensor.dims) > MAX_DIMS or any(not 0 <= extent <= MAX_EXTENT for extent in tensor.dims):
+        raise BundleError(f"{what} has the type {tensor.data_type} and the shape {list(tensor.dims[:MAX_DIMS])}")
     wanted = (prod(tensor.dims) * bits + 7) // 8
     if length != wanted or tensor.data_location != EXTERNAL:
         raise BundleError(f"{what} {list(tensor.dims)} has {length:,} bytes outside the graph, and needs {wanted:,}")

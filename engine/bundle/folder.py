@@ -20,6 +20,8 @@ from ..system.locks import exclusive
 
 MAX_PLACE = 1024
 """The longest place in characters."""
+MAX_NAME_BYTES = 255
+"""The longest name that file systems have."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -32,7 +34,9 @@ def parts_of(place: str, where: Path | str) -> tuple[str, ...]:
         BundleError: It is absolute, empty or too long, or leads up; `where` names the folder in the message.
     """
     path = PurePosixPath(place)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in place or len(place) > MAX_PLACE:
+    leads_down = bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in place
+    short = len(place) <= MAX_PLACE and all(len(os.fsencode(name)) <= MAX_NAME_BYTES for name in path.parts)
+    if not (leads_down and short):
         raise BundleError(f"{place[:200]!r} is no place inside {where}; do not use this bundle")
     return path.parts
 
@@ -128,7 +132,7 @@ class Folder:
             try:
                 descriptor = os.open(name, flags | _FILE, 0o666, dir_fd=parent)
             except OSError as error:
-                if error.errno == errno.ELOOP:
+                if error.errno in (errno.ELOOP, errno.EISDIR):
                     raise _refusal(path, parent, "file") from None
                 raise _at(error, path) from None
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -173,10 +177,20 @@ class Folder:
         """Return the names of what lies in it, sorted; a name that is not UTF-8 has surrogates."""
         return sorted(os.listdir(self._descriptor))
 
+    def fresh(self, name: str) -> Path:
+        """Make an empty file in it in the place of what had the name, and return its path."""
+        self.remove(name)
+        os.close(self.descriptor(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        return self.path / name
+
     def remove(self, name: str) -> None:
         """Delete a file in it, or a link itself, not what it points to. There may be none."""
-        with suppress(FileNotFoundError):
+        try:
             os.unlink(*parts_of(name, self.path), dir_fd=self._descriptor)
+        except FileNotFoundError:
+            pass
+        except IsADirectoryError:
+            raise _refusal(self.path / name, self._descriptor, "file") from None
 
     def remove_folder(self, name: str) -> bool:
         """Delete a folder in it that is empty; return False for one that is not."""

@@ -20,8 +20,10 @@ from .folder import parts_of
 SCHEMA = 2
 """The schema of this version; since 2, vae_decoder has a second output."""
 MAX_MANIFEST_BYTES = 4 << 20
-MAX_FILE_BYTES = 256 << 20
+MAX_FILE_BYTES = 32 << 20
 """The largest file beside weights: a graph of a whole denoiser and a tokenizer take a few MB."""
+MAX_FILES = 200
+"""The most files beside weights, and the most of weights."""
 MAX_SHIFT_PER_TOKEN = 2e-3
 """The steepest noise schedule; that of FLUX.1 Kontext is 1.7e-4, and e to the shift must be a number at 2^18 tokens."""
 MAX_TOKENS = 1 << 12
@@ -84,7 +86,7 @@ class GraphRecord:
     operators: Text
     num_parameters: Count
     weight_bytes: Count
-    weights: tuple[Place, ...]
+    weights: Annotated[tuple[Place, ...], Meta(max_length=MAX_FILES)]
     quantization: QuantizationRecord | None = None
 
 
@@ -137,8 +139,8 @@ class Manifest:
     model: ModelRecord
     graphs: Mapping[Text, GraphRecord]
     tokenizers: Mapping[Text, TokenizerRecord]
-    files: Annotated[tuple[FileRecord, ...], Meta(max_length=1000)]
-    weights: Annotated[tuple[WeightsRecord, ...], Meta(max_length=1000)]
+    files: Annotated[tuple[FileRecord, ...], Meta(max_length=MAX_FILES)]
+    weights: Annotated[tuple[WeightsRecord, ...], Meta(max_length=MAX_FILES)]
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
@@ -181,6 +183,9 @@ def _check_places(manifest: Manifest, where: str, damaged: Callable[[str], Bundl
             raise damaged(f"{path} is not how a path is written")
     if len({*files, *weights}) != len(files) + len(weights):
         raise damaged("a file is listed twice")
+    for path in weights:
+        if not path.endswith(".safetensors") or "*" in path:  # a star is how ONNX Runtime marks memory
+            raise damaged(f"{path} is no name of a weights file")
     for name, component in COMPONENTS.items():
         if component.tokenizer and name not in manifest.tokenizers:
             raise damaged(f"it lists no tokenizer for {name}")

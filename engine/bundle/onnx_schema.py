@@ -55,6 +55,8 @@ MESSAGES: Mapping[str, Mapping[str, tuple[int, str, bool]]] = {
 }
 """The messages, and of each the fields: number, type (a message's name, or protobuf's for a plain one), repeated."""
 
+MAX_MESSAGES = 500_000
+"""The most messages in a graph that is read: one of two bytes takes a hundred and more in memory."""
 EXTERNAL = 1
 """The `data_location` of a tensor whose bytes lie in another file."""
 
@@ -78,3 +80,48 @@ def model_class() -> type[Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.ModelProto"))
+
+
+def too_many_messages(data: bytes) -> bool:
+    """Return whether a model has more than `MAX_MESSAGES` messages that a parser would make; none is made here.
+
+    Malformed bytes are the parser's to refuse.
+    """
+    children = {
+        message: {number: kind for number, kind, _ in fields.values() if kind in MESSAGES}
+        for message, fields in MESSAGES.items()
+    }
+    pending, count = [("ModelProto", 0, len(data))], 0
+    while pending:
+        message, position, end = pending.pop()
+        while position < end:
+            tag, position = _varint(data, position, end)
+            wire = tag & 7
+            if wire == 2:
+                length, position = _varint(data, position, end)
+                kind = children[message].get(tag >> 3)
+                if kind is not None:
+                    count += 1
+                    if count > MAX_MESSAGES:
+                        return True
+                    pending.append((kind, position, min(position + length, end)))
+                position += length
+            elif wire == 0:
+                _, position = _varint(data, position, end)
+            else:
+                position += {1: 8, 5: 4}.get(wire, end)
+    return False
+
+
+def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """Return the number at a position, and the position after it; what is cut off ends there."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+    return value, position

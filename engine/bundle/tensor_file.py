@@ -19,7 +19,7 @@ from ..documents import Count, convert_json, read_json
 from ..errors import CheckpointError
 from ..number_types import SAFETENSORS
 
-MAX_HEADER_BYTES = 16 << 20
+MAX_HEADER_BYTES = 8 << 20
 """The longest header that is read; FLUX.1's 780 tensors take 80 KB, and the format's own library reads 100 MB."""
 SAMPLE_BYTES = 1024
 

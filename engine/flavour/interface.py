@@ -65,6 +65,13 @@ class Flavour(Protocol):
         """Compile for "sm_89", or, for "portable", for the library's own default."""
         ...
 
+    def make_recordable(self, config: Any) -> None:
+        """Let the plan take all of its memory from the caller, without which no CUDA graph can record it.
+
+        It excludes weight streaming.
+        """
+        ...
+
     def allow_decomposed_attention(self, network: Any) -> int:
         """Let attention without a dedicated kernel become several; return how many attention layers there are.
 

@@ -61,6 +61,9 @@ class TensorRt:
     def set_capability(self, config: Any, capability: str) -> None:
         """Set nothing: it compiles for the GPU that it runs on."""
 
+    def make_recordable(self, config: Any) -> None:
+        """Do nothing: TensorRT's plans take their memory from the caller's context."""
+
     def allow_decomposed_attention(self, network: Any) -> int:
         return mark_decomposable(self.trt, network)
 

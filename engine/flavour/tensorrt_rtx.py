@@ -13,8 +13,9 @@ from typing import Any
 import tensorrt_rtx
 
 from ..bundle.shared_file import SharedFile
-from ..errors import BuildError, KontextError
+from ..errors import BuildError, ExecutorError, KontextError
 from .attention import mark_decomposable
+from .start import start
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +93,17 @@ class TensorRtRtx:
         if not config.set_compute_capability(member, 0):
             raise BuildError(f"TensorRT-RTX {self.version} did not accept {capability}, which it lists")
 
+    def make_recordable(self, config: Any) -> None:
+        config.set_flag(self.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
     def allow_decomposed_attention(self, network: Any) -> int:
         return mark_decomposable(self.trt, network)
 
     def refusal(self, plan: memoryview) -> str:
         trt = self.trt
-        validity, found = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR)).get_engine_validity(plan)
+        quiet = trt.Logger.INTERNAL_ERROR
+        runtime = start(self.name, lambda: trt.Runtime(trt.Logger(quiet)), tuple, ExecutorError)
+        validity, found = runtime.get_engine_validity(plan)
         if validity != trt.EngineValidity.INVALID:
             return ""
         reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if found & int(flag)]

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..documents import TEXT_LENGTH, Count, Text
+from ..printable import printable_line
 from .layers import FORMAT_BITS, Layer
 
 
@@ -27,17 +29,17 @@ class Census:
         strays: What is said of each such product that does not, and of each kernel that does unasked: what it is.
     """
 
-    layers: int
-    gemms: Mapping[str, int]
-    convolutions: Mapping[str, int]
-    attention: Mapping[str, int]
-    attention_asked: int
-    copies: int
-    weight_bytes: int
-    activation_bytes: int
-    io_bytes: int
-    products_asked: Mapping[str, int] = field(default_factory=dict)
-    strays: tuple[str, ...] = ()
+    layers: Count
+    gemms: Mapping[Text, Count]
+    convolutions: Mapping[Text, Count]
+    attention: Mapping[Text, Count]
+    attention_asked: Count
+    copies: Count
+    weight_bytes: Count
+    activation_bytes: Count
+    io_bytes: Count
+    products_asked: Mapping[Text, Count] = field(default_factory=dict)
+    strays: tuple[Text, ...] = ()
 
     def describe(self) -> str:
         """Say it in one line: "23 GEMMs bf16, 4 of 4 attention fused, 2 copies"."""
@@ -68,7 +70,7 @@ def take_census(
     asked = quantized_products or {}
 
     def count(chosen: Iterable[Layer]) -> dict[str, int]:
-        return dict(sorted(Counter(layer.number_format for layer in chosen).items()))
+        return dict(sorted(Counter(printable_line(layer.number_format) for layer in chosen).items()))
 
     return Census(
         layers=len(layers),
@@ -81,7 +83,7 @@ def take_census(
         activation_bytes=activation_bytes,
         io_bytes=io_bytes,
         products_asked=dict(sorted(Counter(asked.values()).items())),
-        strays=tuple(_strays(layers, asked)),
+        strays=tuple(printable_line(words)[:TEXT_LENGTH] for words in _strays(layers, asked)),
     )
 
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
+from msgspec import Meta
+
+from ..documents import Extent
 from ..errors import OptionError, RequestError
 from ..sizes import Size, check_size, squarest
 
@@ -36,10 +40,10 @@ class Coverage:
         OptionError: There is no size or no task, a size is not possible (`sizes.check_size`), or a number is below 1.
     """
 
-    sizes: tuple[Size, ...]
+    sizes: Annotated[tuple[Size, ...], Meta(max_length=1000)]
     tasks: tuple[Task, ...] = (Task.EDIT, Task.GENERATE)
-    batch: int = 1
-    max_steps: int = 50
+    batch: Extent = 1
+    max_steps: Extent = 50
 
     def __post_init__(self) -> None:
         if not self.sizes or not self.tasks:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from ..bundle.bundle import Bundle
 from ..components import COMPONENTS, Precision
+from ..documents import Count, Sha256, Text
 from .coverage import Coverage
 from .options import BuildOptions
 from .profiles import ShapeRange, profile_of
 from .targets import Target
 
-REVISION = 1
-"""The count of changes of our own that make a plan of the same ingredients another one."""
+REVISION = 2
+"""The count of changes of our own that make a plan of the same ingredients another one.
+
+Since 2, plans of TensorRT-RTX can be recorded in a CUDA graph.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +34,8 @@ class WeightsFingerprint:
         sample_sha256: The hash of its header and the first KiB of each tensor (`WeightsRecord.sample_sha256`).
     """
 
-    size_bytes: int
-    sample_sha256: str
+    size_bytes: Count
+    sample_sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +45,16 @@ class Ingredients:
     `recipe_sha256` is "" if the graph is not quantized.
     """
 
-    component: str
+    component: Text
     precision: Precision
-    graph_sha256: str
-    weights: tuple[WeightsFingerprint, ...]
-    recipe_sha256: str
+    graph_sha256: Sha256
+    weights: Annotated[tuple[WeightsFingerprint, ...], Meta(max_length=1000)]
+    recipe_sha256: Text
     target: Target
     coverage: Coverage
-    profile: Mapping[str, ShapeRange]
+    profile: Mapping[Text, ShapeRange]
     options: BuildOptions
-    revision: int = REVISION
+    revision: Count = REVISION
 
     @property
     def key(self) -> str:

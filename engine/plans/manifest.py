@@ -56,7 +56,7 @@ class PlanManifest:
     created: Text
     build: BuildReport
     census: Census
-    warnings: tuple[str, ...] = ()
+    warnings: Annotated[tuple[Text, ...], Meta(max_length=1000)] = ()
 
     def to_json(self) -> bytes:
         """Return it as formatted JSON, with a checksum over all of it."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import Enum
 
+from ..documents import Count
 from ..errors import BuildError, OptionError
 from ..flavour import Flavour
 
@@ -45,16 +46,17 @@ class BuildOptions:
         max_aux_streams: The streams that a plan may use beside the caller's; 0 gives one stream and the least memory.
         refit: Whether weights can be exchanged in the finished plan, as `Refit` says.
         strip: True to leave weights that refitting supplies out of the plan. It needs `refit`.
-        weight_streaming: True if weights may stay in host memory, and come as they are needed.
+        weight_streaming: True if weights may stay in host memory, and come as they are needed. Such a plan is not
+            recorded in a CUDA graph.
         compatibility: Which other GPUs may run the plan, as `Compatibility` says.
 
     Raises:
         OptionError: A number is out of range, or `strip` is without `refit`.
     """
 
-    workspace_bytes: int | None = None
-    optimization_level: int | None = None
-    max_aux_streams: int | None = None
+    workspace_bytes: Count | None = None
+    optimization_level: Count | None = None
+    max_aux_streams: Count | None = None
     refit: Refit = Refit.NONE
     strip: bool = False
     weight_streaming: bool = False
@@ -73,6 +75,11 @@ class BuildOptions:
     def describe(self) -> str:
         """Say what differs from the defaults: "optimization_level 5, strip"; "default options" if nothing does."""
         return ", ".join(self._changes()) or "default options"
+
+    @property
+    def recordable(self) -> bool:
+        """True if a CUDA graph can record the plan: with streamed weights an execution waits for the host."""
+        return not self.weight_streaming
 
     def _changes(self) -> Iterator[str]:
         for field in fields(self):

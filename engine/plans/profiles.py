@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Annotated
+
+from msgspec import Meta
 
 from ..bundle.manifest import ModelRecord
 from ..components import PIXELS_PER_TOKEN, Component, Precision
+from ..documents import Count
 from ..errors import RequestError
 from ..sizes import Grid, token_grid
 from .coverage import Coverage, Task
 
-Shape = tuple[int, ...]
+Shape = Annotated[tuple[Count, ...], Meta(max_length=8)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

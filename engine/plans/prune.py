@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle.bundle import Bundle
+from ..errors import BundleError
 from .choice import outdated
 from .leftovers import leftover_bytes, remove_leftover
 from .store import PlanStore
@@ -46,7 +47,10 @@ def prune_store(store: PlanStore, bundle: Bundle, *, everything: bool = False, d
                 continue
             reason = outdated(current, bundle) or ("asked for" if everything else "")
             if reason:
-                gone = free and store.remove_unused(entry.component, entry.key, dry_run=dry_run)
+                try:
+                    gone = free and store.remove_unused(entry.component, entry.key, dry_run=dry_run)
+                except BundleError as error:  # a folder in the place of one of its files: nothing that a build made
+                    reason, gone = f"{reason}, but {error}", False
                 removals.append(
                     Removal(path=current.path, reason=reason, size_bytes=current.size_bytes, in_use=not gone)
                 )

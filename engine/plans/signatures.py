@@ -5,8 +5,13 @@ The file beside a plan has a line per key that signed it: the key's name, and th
 
 from __future__ import annotations
 
+import logging
+
 from ..bundle.folder import Folder
+from ..errors import OptionError
 from ..system.signing import Key, find_key, own_key
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".sig"
 MAX_SIGNATURES = 64
@@ -17,10 +22,13 @@ _PURPOSE = "plan"
 def is_signed(folder: Folder, key: str, manifest: bytes) -> bool:
     """Return whether this user's key signed the plan with a key's manifest, whose bytes are given.
 
-    Raises:
-        OptionError: The user's key cannot be read.
+    A key that cannot be used has signed nothing; why not is logged.
     """
-    own = find_key()
+    try:
+        own = find_key()
+    except OptionError as error:
+        logger.warning("no plan is known as yours: %s", error)
+        return False
     if own is None:
         return False
     return any(name == own.name and own.verifies(_PURPOSE, manifest, mac) for name, mac in _read(folder, key))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..bundle.folder import Folder
 from ..components import COMPONENTS
-from ..errors import BundleError, PlanError, UntrustedPlanError
+from ..errors import BundleError, OptionError, PlanError, UntrustedPlanError
 from ..system.locks import exclusive_if_free
 from ..system.signing import key_path
 from .leftovers import PLAN
@@ -48,8 +48,9 @@ class PlanStore:
     trust: bool = False
 
     @classmethod
-    def of(cls, bundle: Path, *, trust: bool = False) -> PlanStore:
-        return cls(bundle=bundle, folder=bundle / PLANS, trust=trust)
+    def of(cls, bundle: Path, folder: Path | None = None, *, trust: bool = False) -> PlanStore:
+        """Return a bundle's own store, or the one in a folder elsewhere."""
+        return cls(bundle=bundle, folder=bundle / PLANS if folder is None else folder, trust=trust)
 
     def path(self, component: str, key: str) -> Path:
         return self.folder / component / f"{key}.plan"
@@ -63,6 +64,8 @@ class PlanStore:
             FileNotFoundError: There is none.
         """
         own = self.folder == self.bundle / PLANS
+        if create and not own:
+            self.folder.mkdir(parents=True, exist_ok=True)
         with (
             Folder.open(self.bundle if own else self.folder) as root,
             root.folder(f"{PLANS}/{place}" if own else place, create=create) as folder,
@@ -251,8 +254,8 @@ class PlanStore:
         advice = "plans are executable code; if you trust who made it, add --trust (in Python, trust=True)"
         if not signed:
             raise UntrustedPlanError(
-                f"{path} is not signed by your key {key_path()}: {advice}, or sign it with: "
-                f"kontext-trt plans trust {self.bundle}"
+                f"{path} is not signed by your key{_key_words()}: {advice}, or sign it with: "
+                f"kontext-trt plans trust {self.bundle}{self._option()}"
             )
         if mode & (stat.S_IWOTH | stat.S_IWGRP):
             raise UntrustedPlanError(f"{path} can be written by others than its owner: {advice}, or chmod go-w it")
@@ -288,7 +291,17 @@ class PlanStore:
         return free
 
     def _build_command(self) -> str:
-        return f"Build it with: kontext-trt build {self.bundle} --gpu current"
+        return f"Build it with: kontext-trt build {self.bundle} --gpu current{self._option()}"
+
+    def _option(self) -> str:
+        return "" if self.folder == self.bundle / PLANS else f" --store {self.folder}"
+
+
+def _key_words() -> str:
+    try:
+        return f" {key_path()}"
+    except OptionError:
+        return ""
 
 
 def _lock_name(key: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..documents import Text
 from ..errors import OptionError, TargetError
 from ..flavour import Flavour, FlavourName, installed_flavours
 from ..system.gpus import Gpu
@@ -41,10 +42,10 @@ class Target:
         gpu: The device's name where kernels were timed on it, "" where a plan serves every GPU of its capability.
     """
 
-    flavour: str
-    version: str
-    capability: str
-    gpu: str = ""
+    flavour: Text
+    version: Text
+    capability: Text
+    gpu: Text = ""
 
     def __str__(self) -> str:
         device = f" ({self.gpu})" if self.gpu else ""

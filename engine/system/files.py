@@ -90,7 +90,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if path.exists():
+        if os.path.lexists(path):
             if not replace:
                 raise FileExistsError(f"{path} was made by somebody else meanwhile")
             retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old.")) / path.name
@@ -99,7 +99,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         _sync_folder(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        if retired is not None and retired.exists() and not path.exists():
+        if retired is not None and os.path.lexists(retired) and not os.path.lexists(path):
             retired.rename(path)
         raise
     finally:

@@ -84,6 +84,8 @@ def find_key() -> Key | None:
         raise OptionError(f"the key {path} cannot be read: {error.strerror}; {VARIABLE} names another file") from error
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise OptionError(f"the key {path} can be written by others, so it proves nothing; chmod 600 it")
+    if status.st_uid not in (0, os.geteuid()):
+        raise OptionError(f"the key {path} belongs to another user (uid {status.st_uid}), so it proves nothing")
     try:
         secret = bytes.fromhex(text.decode("ascii"))
     except ValueError:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from ...engine.bundle.bundle import NETWORKS, Bundle
 from ...engine.components import ElementType
 from ...engine.documents import read_json
-from ...engine.errors import BundleError
+from ...engine.errors import BundleError, KontextError
 from ...engine.number_types import ONNX
 from ..configs import ModelConfig
-from ..graphs.trace import build_module, default_dtype, tensor_name
+from ..graphs.trace import build_module, default_dtype, expected_tensors, model_dims, tensor_name
 from ..torch_types import torch_dtype
 
 
@@ -40,7 +40,34 @@ def read_config(bundle: Bundle) -> ModelConfig:
     def damaged(reason: str) -> BundleError:
         return BundleError(f"{file} is damaged ({reason}); export the bundle again")
 
-    return read_json(file.read_bytes(), ModelConfig, damaged)
+    config = read_json(file.read_bytes(), ModelConfig, damaged)
+    model = bundle.manifest.model
+    blocks = (config.transformer.num_double_blocks, config.transformer.num_single_blocks)
+    if model_dims(config) != model.dims or blocks != (model.num_double_blocks, model.num_single_blocks):
+        raise damaged("it describes other networks than the manifest")
+    return config
+
+
+def read_model(bundle: Bundle, component: str) -> ir.Model:
+    """Read a component's graph, whose weights lie where they may, as `Bundle.open_graph` says.
+
+    Raises:
+        BundleError: An initializer lies elsewhere, or the graph is no ONNX graph.
+    """
+    path = bundle.open_graph(component).path
+    with reading(path):
+        return ir.load(path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a graph that we did not make has libraries and our own readers raise into BundleError."""
+    try:
+        yield
+    except KontextError:
+        raise
+    except Exception as error:
+        raise BundleError(f"{path} is not a graph of this project's ({type(error).__name__}: {error})") from error
 
 
 def read_tensor(value: ir.Value) -> Tensor:
@@ -71,6 +98,7 @@ class BundleGraph:
 
     component: str
     model: ir.Model
+    path: Path
     dtype: torch.dtype
 
     @classmethod
@@ -78,7 +106,8 @@ class BundleGraph:
         precision = bundle.graph(component).precision
         return cls(
             component=component,
-            model=ir.load(bundle.open_graph(component).path),
+            model=read_model(bundle, component),
+            path=bundle.path / bundle.graph(component).path,
             dtype=torch_dtype(ElementType.ACTIVATION.resolve(precision).number),
         )
 
@@ -96,22 +125,36 @@ def load_module(graph: BundleGraph, config: ModelConfig, replaced: Mapping[str, 
         replaced: Modules to put in the place of the component's own, by name.
 
     Raises:
-        BundleError: The graph lacks a parameter.
+        BundleError: The graph lacks a parameter, or has one of another shape.
     """
-    with default_dtype(graph.dtype), _without_memory():
-        module = build_module(graph.component, config)
-    for name, other in (replaced or {}).items():
-        module.set_submodule(name, other)
     values = {tensor_name(name): value for name, value in graph.initializers.items()}
-    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
-        if parameter.is_meta:
-            value = values.get(tensor_name(name))
-            if value is None:
-                raise BundleError(f"the {graph.component} graph has no {name}; export the bundle again")
-            owner, _, own_name = name.rpartition(".")
-            mapped = nn.Parameter(read_tensor(value), requires_grad=False)
-            setattr(module.get_submodule(owner), own_name, mapped)
+    with reading(graph.path):
+        _check_shapes(graph, config, values, replaced or {})
+        with default_dtype(graph.dtype), _without_memory():
+            module = build_module(graph.component, config)
+        for name, other in (replaced or {}).items():
+            module.set_submodule(name, other)
+        for name, parameter in list(module.named_parameters(remove_duplicate=False)):
+            if parameter.is_meta:
+                owner, _, own_name = name.rpartition(".")
+                mapped = nn.Parameter(read_tensor(values[tensor_name(name)]), requires_grad=False)
+                setattr(module.get_submodule(owner), own_name, mapped)
     return module
+
+
+def _check_shapes(
+    graph: BundleGraph, config: ModelConfig, values: Mapping[str, ir.Value], replaced: Mapping[str, nn.Module]
+) -> None:
+    """Raise BundleError for a parameter that a graph lacks, or has in another shape, before any memory is taken."""
+    for name, shape in expected_tensors(graph.component, config).items():
+        if any(name.startswith(f"{tensor_name(layer)}.") for layer in replaced):
+            continue
+        value = values.get(name)
+        if value is None:
+            raise BundleError(f"the {graph.component} graph has no {name}; export the bundle again")
+        found = () if value.shape is None else tuple(value.shape.numpy())
+        if found != shape:
+            raise BundleError(f"the {graph.component} graph has {name} as {list(found)}, not {list(shape)}")
 
 
 @contextmanager

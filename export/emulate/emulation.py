@@ -5,6 +5,8 @@ Weights stay quantized in their files and are dequantized when a layer runs, unl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4, unpack
 from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN
-from .bundle_modules import BundleGraph, read_tensor
+from .bundle_modules import BundleGraph, read_tensor, reading
 
 
 class QuantizedLinear(nn.Module):
@@ -92,8 +94,12 @@ def emulated_layers(graph: BundleGraph, *, hold: bool = False) -> dict[str, nn.M
         graph: A component's graph.
         hold: Dequantize each weight once, as `QuantizedLinear` does.
     """
+    with reading(graph.path):
+        return dict(_layers(graph, hold=hold))
+
+
+def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]]:
     values = graph.initializers
-    layers: dict[str, nn.Module] = {}
     for product in graph.model.graph:
         found = _quantized_weight(product)
         if found is None:
@@ -103,13 +109,11 @@ def emulated_layers(graph: BundleGraph, *, hold: bool = False) -> dict[str, nn.M
         input_format, parts[INPUT_SCALE] = _input_quantizer(product) or ("", None)
         rest = {part: read_tensor(value) for part, value in parts.items() if value is not None}
         bias = values.get(f"{name}.bias")
-        layers[name] = QuantizedLinear(
-            read_tensor(found), None if bias is None else read_tensor(bias), rest, input_format, hold=hold
-        )
+        read = None if bias is None else read_tensor(bias)
+        yield name, QuantizedLinear(read_tensor(found), read, rest, input_format, hold=hold)
     for name in [name for name in values if name.endswith(".attend.q_scale")]:
         stem = name.removesuffix(".q_scale")
-        layers[stem] = QuantizedAttend({part: read_tensor(values[f"{stem}.{part}_scale"]) for part in "qkv"})
-    return layers
+        yield stem, QuantizedAttend({part: read_tensor(values[f"{stem}.{part}_scale"]) for part in "qkv"})
 
 
 def _quantized_weight(product: ir.Node) -> ir.Value | None:

@@ -5,7 +5,8 @@ Quantized layers are emulated: their weights are dequantized as the graph says, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, ElementType
-from ...engine.errors import ExecutorError
+from ...engine.errors import ExecutorError, KontextError
 from ...runtime.flow.executor import LastWorkspace, Performed, run_in_turn
 from ...runtime.flow.stages import Stage
 from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors, transformer_precision
@@ -105,8 +106,10 @@ class TorchExecutor:
 
     def compute(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """Run a component, from tensors into tensors."""
-        for name, tensor in run_module(self.module(component), component, inputs).items():
-            outputs[name].copy_(tensor)
+        made = run_module(self.module(component), component, inputs)
+        with _failures(component):
+            for name, tensor in made.items():
+                outputs[name].copy_(tensor)
 
     def close(self) -> None:
         self._modules.clear()
@@ -121,12 +124,21 @@ def run_module(module: nn.Module, component: str, inputs: Mapping[str, Tensor]) 
         ExecutorError: Torch fails.
     """
     ports = COMPONENTS[component]
-    try:
+    with _failures(component):
         outputs = module(*(inputs[port.name] for port in ports.inputs))
-    except (RuntimeError, ValueError) as error:
+        listed = (outputs,) if isinstance(outputs, Tensor) else outputs
+        return {port.name: tensor for port, tensor in zip(ports.outputs, listed, strict=True)}
+
+
+@contextmanager
+def _failures(component: str) -> Iterator[None]:
+    """Turn whatever torch raises for a component into ExecutorError."""
+    try:
+        yield
+    except KontextError:
+        raise
+    except Exception as error:
         raise ExecutorError(f"{component} failed in torch: {error}") from error
-    listed = (outputs,) if isinstance(outputs, Tensor) else outputs
-    return {port.name: tensor for port, tensor in zip(ports.outputs, listed, strict=True)}
 
 
 def from_host(array: Array, dtype: torch.dtype) -> Tensor:

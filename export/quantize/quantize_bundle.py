@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx_ir as ir
-
 from ...engine.bundle.bundle import MANIFEST, Bundle
 from ...engine.components import Operators
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder, is_taken
+from ..emulate.bundle_modules import read_model
 from ..graphs.linears import find_linears
 from ..graphs.recipes import Recipe, matches
 from .calibration import Calibration, CalibrationOptions
@@ -118,9 +117,7 @@ def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
                 "export the checkpoint again with --operators single"
             )
     names = [
-        f"{component}.{name}"
-        for component in recipe.components
-        for name in find_linears(ir.load(bundle.open_graph(component).path))
+        f"{component}.{name}" for component in recipe.components for name in find_linears(read_model(bundle, component))
     ]
     for pattern in recipe.keep:
         if not any(matches(pattern, name) for name in names):

@@ -21,6 +21,7 @@ from ...engine.progress import Progress
 from ...engine.system.files import free_path, share_file
 from ...version import __version__
 from ..checkpoint.views import View
+from ..emulate.bundle_modules import read_model, reading
 from ..export import file_record, weights_record
 from ..graphs.linears import LinearNodes, find_attention, find_linears
 from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
@@ -88,8 +89,9 @@ class QuantizedBundleWriter:
                 f"{component} of {self.bundle.path} is quantized already ({record.quantization.recipe}); quantize the "
                 "bundle that it was made from"
             )
-        model = ir.load(self.bundle.open_graph(component).path)
-        layers = self._edit(component, record, model)
+        model = read_model(self.bundle, component)
+        with reading(self.bundle.path / record.path):
+            layers = self._edit(component, record, model)
         file = free_path(self.folder / WEIGHTS / f"{component}.{self.recipe.name}.safetensors")
         placed = self._write_weights(component, layers, file)
         graph = self.folder / record.path

@@ -28,6 +28,7 @@ class LoadedEngines:
         self._loaded: dict[str, Engine] = {}
         self._bound: dict[tuple[RequestShape, str], Bound] = {}
         self._unrecordable: set[str] = set()
+        self._said: set[str] = set()
 
     def ready(self, component: str) -> Engine:
         """Return a component's engine. One that is loaded for its turn ends the turn of the others.
@@ -40,7 +41,8 @@ class LoadedEngines:
             start = time.perf_counter()
             budget = self._plan.streaming_budget if self._plan.of(component) is Residency.STREAMED else None
             self._loaded[component] = self._engines.open(component, self._stream, budget)
-            logger.info("%s loaded in %.2f s", component, time.perf_counter() - start)
+            note = "" if self._loaded[component].capturable else "; no CUDA graph can record it"
+            logger.info("%s loaded in %.2f s%s", component, time.perf_counter() - start, note)
         return self._loaded[component]
 
     def bind(self, shape: RequestShape, component: str, shapes: Shapes) -> Bound:
@@ -83,8 +85,18 @@ class LoadedEngines:
         )
 
     def recordable_now(self, shape: RequestShape, components: Iterable[str]) -> bool:
-        """Return whether what is bound of these components may be recorded at this moment."""
-        return all(self._bound[shape, component].recordable(self._stream) for component in components)
+        """Return whether what is bound of these components may be recorded at this moment.
+
+        What the library keeps out is said once: it is asked when the same work has run before, kernels and all.
+        """
+        refused = [name for name in components if not self._bound[shape, name].recordable(self._stream)]
+        news = sorted(set(refused) - self._said)
+        self._said.update(news)
+        if news:
+            logger.warning(
+                "%s: the library lets no CUDA graph record it now; it is enqueued call by call", ", ".join(news)
+            )
+        return not refused
 
     def release(self, component: str) -> None:
         """Release a component's engine, if it is loaded, and all that refers to it."""

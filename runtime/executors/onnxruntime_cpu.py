@@ -42,7 +42,10 @@ class OnnxRuntimeCpu:
 
     def _workspace(self, shape: RequestShape) -> HostWorkspace:
         tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
-        return HostWorkspace(shape, tensors, self._compute)
+        try:
+            return HostWorkspace(shape, tensors, self._compute)
+        except MemoryError as error:
+            raise ExecutorError(f"a request of this size does not fit into this machine's memory: {error}") from error
 
     def load(self, component: str) -> None:
         if component in self._sessions:

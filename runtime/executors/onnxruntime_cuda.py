@@ -17,7 +17,7 @@ from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
 from ..device.residency import Cost
 from ..flow.tensors import RequestShape, request_tensors, transformer_precision
-from .onnxruntime_session import failed, import_onnxruntime, open_session
+from .onnxruntime_session import SILENT, failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -63,7 +63,10 @@ class OnnxRuntimeEngines:
         except ExecutorError as error:
             raise _as_memory_error(error) from error
         if "CUDAExecutionProvider" not in session.get_providers():
-            raise ExecutorError(f"ONNX Runtime could not use the CUDA device for {component}; see its log above")
+            raise ExecutorError(
+                f"ONNX Runtime could not use the CUDA device for {component}: its CUDA libraries or the driver do not "
+                "fit; kontext-trt doctor says what is there"
+            )
         return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device)
 
     def forget_failure(self) -> None:
@@ -86,6 +89,7 @@ class OnnxRuntimeEngine:
         self._component, self._session, self._ort, self._device = component, session, ort, device
         self.capturable = COMPONENTS[component].onnxruntime.recordable
         self._options = ort.RunOptions()
+        self._options.log_severity_level = SILENT
         # whoever reads an output waits for our stream
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 

@@ -13,6 +13,8 @@ from .ports import PortType, disagreements, fixed, wanted_ports
 if TYPE_CHECKING:
     import onnxruntime
 
+SILENT = 4
+"""The level of ONNX Runtime's log that prints nothing but what ends the process."""
 _TYPES = {f"tensor({number.onnx.lower()})": number.name for number in NUMBER_TYPES.values()}
 
 
@@ -44,7 +46,7 @@ def open_session(
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = SILENT  # what it would print, with names from the graph, is in what it raises
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = memory_patterns
     if bundle.graph(component).quantization is not None:

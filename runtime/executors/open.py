@@ -38,8 +38,10 @@ def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
         return _open_tensorrt(bundle, options)
     if isinstance(options, OnnxRuntimeOptions):
         return _open_onnxruntime(bundle, options)
-    if any(PlanStore.of(bundle.path).entries()) and find_gpus()[0]:
-        chosen = TensorRtOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, trust=options.trust)
+    if any(PlanStore.of(bundle.path, options.plans).entries()) and find_gpus()[0]:
+        chosen = TensorRtOptions(
+            vram_bytes=options.vram_bytes, graphs=options.graphs, plans=options.plans, trust=options.trust
+        )
         try:
             return _open_tensorrt(bundle, chosen)
         except UntrustedPlanError:
@@ -81,9 +83,7 @@ def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
     gpus, reason = find_gpus()
     if options.device_id >= len(gpus):
         raise ExecutorError(f"there is no GPU {options.device_id}: {reason or f'this machine has {len(gpus)}'}")
-    store = PlanStore.of(bundle.path, trust=options.trust)
-    if options.plans is not None:
-        store = PlanStore(bundle=bundle.path, folder=options.plans, trust=options.trust)
+    store = PlanStore.of(bundle.path, options.plans, trust=options.trust)
     flavour, machine, plans = _choose(bundle, store, options, gpus[options.device_id])
     cuda = CudaPython(options.device_id)
     plan = _residency(bundle, plan_costs(bundle, plans), options.vram_bytes, cuda.memory()[0])

@@ -60,8 +60,8 @@ class TensorRtOptions:
         vram_bytes: The GPU memory, in bytes, to plan weights, activations and buffers for, of one picture of the usual
             size at a time; larger requests take more. None for what is free.
         graphs: True to record CUDA graphs.
-        plans: Another folder of plans than the bundle's own; it must be trusted.
-        trust: True to open plans wherever they lie and whoever may write them. Plans are executable code.
+        plans: Another folder of plans than the bundle's own, as `build_plans` takes it.
+        trust: True to open plans that this user did not sign. Plans are executable code.
     """
 
     flavour: FlavourName | None = None
@@ -81,11 +81,13 @@ class AnyExecutor:
     Attributes:
         vram_bytes: The GPU memory, in bytes, as in `OnnxRuntimeOptions` and `TensorRtOptions`.
         graphs: True to record CUDA graphs.
+        plans: Another folder of plans, as in `TensorRtOptions`.
         trust: True to open plans as in `TensorRtOptions`.
     """
 
     vram_bytes: int | None = None
     graphs: bool = True
+    plans: Path | None = None
     trust: bool = False
 
 
@@ -101,10 +103,17 @@ class ExecutorName(str, Enum):
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
 
-    def options(self, vram_bytes: int | None = None, *, graphs: bool = True, trust: bool = False) -> ExecutorOptions:
+    def options(
+        self,
+        vram_bytes: int | None = None,
+        *,
+        graphs: bool = True,
+        plans: Path | None = None,
+        trust: bool = False,
+    ) -> ExecutorOptions:
         if self is ExecutorName.AUTO:
-            return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs, trust=trust)
+            return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust)
         if self in (ExecutorName.TENSORRT, ExecutorName.TENSORRT_RTX):
             flavour = FlavourName(self.value.replace("-", "_"))
-            return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs, trust=trust)
+            return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust)
         return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs)

@@ -10,6 +10,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, PlanError
 from ...engine.flavour import ContextMaker, Flavour
+from ...engine.flavour.start import start
 from ...engine.number_types import NUMBER_TYPES
 from ...engine.plans.caches import RUNTIME, cache_file
 from ...engine.plans.machine import Machine
@@ -21,7 +22,7 @@ from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
 from ..flow.tensors import RequestShape, output_specs
 from .ports import PortType, disagreements, fixed, wanted_ports
-from .tensorrt_log import LibraryLog, make_logger
+from .tensorrt_log import LibraryLog, as_memory_error, make_logger
 
 
 class TensorRtEngines:
@@ -45,7 +46,9 @@ class TensorRtEngines:
         self._flavour, self._machine, self._cuda = flavour, machine, cuda
         self._log = LibraryLog()
         self._logger = make_logger(flavour.trt, self._log)
-        self._runtime: Any = flavour.trt.Runtime(self._logger)  # must outlive its engines
+        self._runtime: Any = start(  # must outlive its engines
+            flavour.name, lambda: flavour.trt.Runtime(self._logger), self._log.errors, as_memory_error
+        )
         self._contexts = flavour.contexts(cache)
 
     @property

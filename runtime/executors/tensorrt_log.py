@@ -34,6 +34,10 @@ class LibraryLog:
             level = logging.DEBUG
         logger.log(level, "%s", message)
 
+    def errors(self) -> tuple[str, ...]:
+        """Return the errors since `clear`."""
+        return tuple(self._errors)
+
     @contextmanager
     def named(self, component: str) -> Iterator[None]:
         """Give what the bindings themselves raise a type and the component's name."""
@@ -50,6 +54,11 @@ class LibraryLog:
         if _NO_MEMORY.search(words):
             return GpuMemoryError(f"{what}, for want of GPU memory: {words}")
         return kind(f"{what}: {words}")
+
+
+def as_memory_error(words: str) -> ExecutorError:
+    """Return an error with these words: GpuMemoryError if the library's own speak of memory."""
+    return (GpuMemoryError if _NO_MEMORY.search(words) else ExecutorError)(words)
 
 
 def make_logger(trt: Any, log: LibraryLog) -> Any:

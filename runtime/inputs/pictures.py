@@ -101,7 +101,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 _WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _PROFILE_MODES = {"1": "L", "P": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
-"""What modes are brought to before a profile applies; it is of the colours that the file holds."""
+"""The modes that others are brought to before a profile applies, which is of the colours that the file holds."""
 
 
 def _to_bytes(values: NDArray[Any], file_format: str | None, name: str) -> NDArray[np.uint8]:

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 METADATA_KEY = "kontext-trt"
 EXIF_IMAGE_DESCRIPTION = 0x010E
+_WITH_EXIF = ("JPEG", "WEBP", "TIFF", "AVIF")
+_COMMENTED = ("GIF", "JPEG2000")
+"""The formats that hold a comment and no EXIF."""
 JPEG_EXIF_BYTES = 65533
 """The most bytes of EXIF that JPEG holds, in one marker."""
 
@@ -153,7 +156,8 @@ class Result:
         """Write the picture, or several as NAME-1.png, NAME-2.png, ...; each whole or not at all.
 
         The suffix chooses the format. The request goes along as JSON: in PNG as the text chunk "kontext-trt", in JPEG,
-        WebP and TIFF as EXIF's image description, unless it is too long for JPEG. Other formats do not hold it.
+        WebP, AVIF and TIFF as EXIF's image description, unless it is too long for JPEG, in GIF and JPEG 2000 as the
+        comment. Where a format does not hold it, that is logged as a warning.
 
         Args:
             path: The file to write. Missing folders are made.
@@ -182,7 +186,13 @@ class Result:
             info = PngInfo()
             info.add_itxt(METADATA_KEY, json.dumps(request, ensure_ascii=False))
             options["pnginfo"] = info
-        elif file_format in ("JPEG", "WEBP", "TIFF"):
+        elif file_format in _COMMENTED:
+            options["comment"] = json.dumps(request).encode()
+        elif file_format not in _WITH_EXIF:
+            logger.warning(
+                "%s: %s holds no text, so the request is left out; .png and .webp hold it", path, file_format
+            )
+        else:
             exif = Image.Exif()
             exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(request)  # in ASCII: Pillow writes nothing else there
             if file_format != "TIFF":

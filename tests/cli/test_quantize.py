@@ -32,6 +32,7 @@ def road(
     return folder, json.loads(run(*command, *keep, graphs=once_per_run).stdout)
 
 
+@pytest.mark.check  # everything is traced for it
 def test_export_goes_the_whole_road(road: tuple[Path, dict]) -> None:
     folder, report = road
     quantization = report["graphs"]["denoiser"]["quantization"]

@@ -1,5 +1,6 @@
 """The session: what it gives back, batches, caches, cancelling, refusals."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -239,3 +240,25 @@ def test_keywords_that_nobody_knows_are_refused(kontext: Kontext):
         kontext.generate("x", stepz=3)  # pyright: ignore[reportCallIssue]
     with pytest.raises(ImageError, match="a picture must be a path"):
         kontext.edit(None, "x")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_forked_process_is_told_to_open_its_own(kontext: Kontext):
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        said = ""
+        try:
+            kontext.close()  # does nothing: it is the parent's
+            kontext.generate("x", steps=1, seed=0, size=(32, 32))
+        except KontextError as error:
+            said = str(error)
+        finally:
+            os.write(writer, said.encode())
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        said = file.read()
+    os.waitpid(pid, 0)
+    assert f"was opened by process {os.getpid()}, and its libraries do not survive a fork" in said
+    assert f"in process {pid} itself" in said
+    assert kontext.generate("x", steps=1, seed=0, size=(32, 32)).size == (32, 32)

@@ -233,6 +233,7 @@ def linked(case: Case) -> None:
         "graphs/weights/clip.model.safetensors",
     ]
     files += [f"plans/clip/{'0' * 32}{suffix}" for suffix in (".plan", ".json", ".sig")]
+    files += [f"plans/logs/clip.{'0' * 32}.retry1.log", "plans/clip", f"plans/t5/{'1' * 32}.plan"]
     files += [f"plans/.locks/{'0' * 32}.lock", f"plans/logs/clip.{'0' * 32}.log", "caches/timing/some.cache"]
     for place in d.sample(folders, d.randrange(3)):
         _replace(case.bundle / place, lambda path: path.symlink_to(folder))
@@ -272,6 +273,37 @@ def plans(case: Case) -> None:
     (case.bundle / "plans/.locks" / f"{key}.lock").touch()
 
 
+def folders(case: Case) -> None:
+    """Folders in the place of files."""
+    names = [MANIFEST, "graphs/t5.onnx", "networks.json", "plans/logs", "caches/timing/some.cache"]
+    names += [f"plans/clip/{'0' * 32}{suffix}" for suffix in (".plan", ".json", ".sig")]
+    names += [f"plans/.locks/{'0' * 32}.lock"]
+    for place in case.dice.sample(names, case.dice.randrange(1, 4)):
+        _replace(case.bundle / place, lambda path: path.mkdir())
+
+
+def bombs(case: Case) -> None:
+    """Small files that would take much memory or time: messages without end, shapes without end, lists of one file."""
+    d, place = case.dice, f"graphs/{case.component()}.onnx"
+    data, how = (case.bundle / place).read_bytes(), case.dice.randrange(3)
+    if how == 0:
+        nodes = b"\x0a\x00" * d.randrange(100_000, 4_000_000)
+        size, length = len(nodes), b""
+        while size:
+            length += bytes([size & 0x7F | (0x80 if size > 0x7F else 0)])
+            size >>= 7
+        relist(case.bundle, place, data + b"\x3a" + length + nodes)
+    elif how == 1:
+        model = onnx.load_model_from_string(data)
+        model.graph.initializer[0].dims.extend([1 << 62] * d.randrange(1, 60_000))
+        relist(case.bundle, place, model.SerializeToString())
+    else:
+        manifest = json.loads((case.bundle / MANIFEST).read_text())
+        weights = manifest["graphs"][d.choice(sorted(COMPONENTS))]["weights"]
+        weights += weights * d.randrange(1, 90_000)
+        write_anew(case.bundle / MANIFEST, json.dumps(manifest, separators=(",", ":")).encode())
+
+
 def sparse(case: Case) -> None:
     """A file of many gigabytes that takes no room on disk."""
     place = case.dice.choice(["tokenizers/clip.json", "graphs/t5.onnx", "networks.json", MANIFEST])
@@ -288,5 +320,5 @@ def sparse(case: Case) -> None:
 KINDS: tuple[Callable[[Case], None], ...] = (
     manifest_bytes, manifest_values, manifest_values, manifest_values, manifest_too_long, precision, dims, graph_bytes,
     graph_places, graph_places, graph_constants, tokenizer, tokenizer, networks, weights_header, linked, linked, plans,
-    sparse,
+    sparse, folders, bombs,
 )  # fmt: skip

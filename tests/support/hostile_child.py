@@ -7,19 +7,25 @@ It writes a line when a case begins, and one with what came of it.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hostile_cases import KINDS, Case
 from simulated_tensorrt import MACHINE
 from watched import watched
 
+from kontext_trt.cli.inspect import show_bundle
+from kontext_trt.cli.plans import show_plans
+from kontext_trt.cli.terminal import screen
 from kontext_trt.engine.bundle.bundle import BUILT, NETWORKS, Bundle
 from kontext_trt.engine.bundle.share import files_below
 from kontext_trt.engine.bundle.shared_file import SharedFile
@@ -44,6 +50,7 @@ def uses(bundle: Bundle, components: set[str]) -> Iterator[Callable[[], object]]
     yield lambda: read_json(bundle.file(NETWORKS).read_bytes(), ModelConfig, BundleError)
     for component in sorted(components):
         yield lambda component=component: OnnxRuntimeCpu(bundle, threads=1).load(component)
+    yield lambda: _shown(bundle, store)
     yield lambda: [list(store.problems(entry)) for entry in store.entries()]
     yield lambda: choose_plans(store, bundle, MACHINE, ["clip"])
     yield lambda: prune_store(store, bundle, everything=True, dry_run=True)
@@ -52,6 +59,14 @@ def uses(bundle: Bundle, components: set[str]) -> Iterator[Callable[[], object]]
     yield lambda: SharedFile(bundle=bundle.path, place="caches/timing/some.cache").update(lambda data: data + b"1")
     yield lambda: (bundle.own_folder("reports") / "report").write_bytes(b"1")
     yield lambda: list(files_below(bundle.path, BUILT))
+
+
+def _shown(bundle: Bundle, store: PlanStore) -> None:
+    """Print what `inspect` and `plans list` print, and look that nothing in it controls a terminal."""
+    with screen.capture() as capture:
+        show_bundle(bundle)
+        show_plans(list(store.entries()))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", capture.get()), "a control character was printed"
 
 
 def _with(held) -> None:
@@ -63,7 +78,7 @@ def attempt(use: Callable[[], object]) -> str:
     """What came of it: "" or a refusal; what is not refused in our words is raised."""
     try:
         use()
-    except (KontextError, OSError) as error:
+    except KontextError as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -79,6 +94,15 @@ def kept(bundle: Path) -> dict[str, tuple[int, int, int]]:
     }
 
 
+def open_files() -> set[str]:
+    """Where this process's descriptors point to."""
+    found: set[str] = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing's own
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return found
+
+
 def run_case(base: Path, workplace: Path, forbidden: Path, seed: int) -> dict[str, object]:
     dice, bundle = random.Random(seed), workplace / f"case-{seed}"
     shutil.copytree(base, bundle, copy_function=os.link, ignore=shutil.ignore_patterns("plans"))
@@ -88,7 +112,7 @@ def run_case(base: Path, workplace: Path, forbidden: Path, seed: int) -> dict[st
     make(case)
     if not case.changed:
         case.component()
-    before, descriptors = kept(bundle), len(os.listdir("/proc/self/fd"))
+    before, descriptors = kept(bundle), open_files()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
     start, refusals = time.perf_counter(), []
     with watched(forbidden, forbidden / "folder") as watch:
@@ -100,10 +124,11 @@ def run_case(base: Path, workplace: Path, forbidden: Path, seed: int) -> dict[st
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+    gc.collect()  # an error's frames may hold what it was raised over
     problems = [f"touched {what}" for what in touched]
     problems += [f"{peak:,} bytes"] if peak > MAX_BYTES else []
     problems += ["the bundle was changed"] if kept(bundle) != before else []
-    problems += ["descriptors stay open"] if len(os.listdir("/proc/self/fd")) != descriptors else []
+    problems += [f"descriptors stay open: {sorted(open_files() - descriptors)}"] if open_files() - descriptors else []
     shutil.rmtree(bundle)
     said = [refusal for refusal in refusals if refusal]
     return {

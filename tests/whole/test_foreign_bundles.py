@@ -18,8 +18,13 @@ from kontext_trt import Bundle, BundleError, Kontext, OnnxRuntimeOptions, Untrus
 from kontext_trt.benchmarks.quality.compare import CompareOptions, compare_bundles
 from kontext_trt.benchmarks.quality.probe import CompareCase
 from kontext_trt.engine.builder.build import Built
+from kontext_trt.engine.builder.compile import CompileJob
+from kontext_trt.engine.builder.compile_process import ProcessResult
+from kontext_trt.engine.builder.failures import Failure, FailureKind
+from kontext_trt.engine.errors import BuildError
 from kontext_trt.engine.plans.prune import prune_store
 from kontext_trt.engine.plans.store import PlanStore
+from kontext_trt.engine.system.signing import VARIABLE
 from kontext_trt.export.checkpoint import open_checkpoint
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.export import ExportOptions, export_bundle
@@ -108,6 +113,24 @@ def test_a_log_that_is_a_link_is_replaced(
     building.build("clip", COVERAGE)
     assert not (building.bundle.path / log).is_symlink()
     assert (building.bundle.path / log).stat().st_size > 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_log_of_a_retry_that_is_a_link_is_replaced(
+    site: Callable[..., Site], clip_plan: Built, outside: Path, untouched: Watch, number: int
+) -> None:
+    def fails(job: CompileJob, *_: object, **__: object) -> ProcessResult:
+        with job.log.open("a") as log:
+            log.write("compiler output")
+        failure = Failure(kind=FailureKind.GPU_MEMORY, words="no memory")
+        return ProcessResult(compiled=None, failure=failure, peak_bytes=0)
+
+    building = site(compile_plan=fails)
+    log = f"plans/logs/clip.{clip_plan.manifest.key}.retry{number}.log"
+    linked(building.bundle.path, log, outside / "notes")
+    with pytest.raises(BuildError, match="could not be built"):
+        building.build("clip", COVERAGE)
+    assert (building.bundle.path / log).read_text() == "compiler output"
 
 
 @pytest.mark.parametrize("place", ["plans", "plans/clip", "caches/timing"])
@@ -214,3 +237,33 @@ def test_a_plan_that_its_author_says_is_sound_is_not_opened(planned_bundle: Bund
             store.check_trust(entry.component, entry.key)
         with pytest.raises(UntrustedPlanError):  # `build` neither takes it nor replaces it unasked
             store.find(entry.component, entry.key)
+
+
+def test_what_is_no_plan_stops_no_pruning(bundle_copy: Path) -> None:
+    for place in (f"plans/clip/{KEY}.plan", f"plans/t5/{KEY}.json"):
+        (bundle_copy / place).mkdir(parents=True)
+    for place in (f"plans/t5/{KEY}.plan", f"plans/vae_encoder/{KEY}.plan"):
+        (bundle_copy / place).parent.mkdir(parents=True, exist_ok=True)
+        (bundle_copy / place).write_bytes(b"x")
+    removals = prune_store(PlanStore.of(bundle_copy), Bundle.open(bundle_copy), everything=True)
+    assert [(removal.path.parent.name, removal.in_use) for removal in removals] == [
+        ("clip", True),
+        ("t5", True),
+        ("vae_encoder", False),
+    ]
+    assert "is no regular file" in removals[0].reason
+    assert not (bundle_copy / f"plans/vae_encoder/{KEY}.plan").exists()
+
+
+def test_without_a_place_for_a_key_plans_are_listed_and_opened_with_trust(
+    planned_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container's user may have no home."""
+    monkeypatch.setenv(VARIABLE, "/dev/null/none")
+    entries = list(PlanStore.of(planned_bundle.path).entries())
+    assert [entry.signed for entry in entries] == [False] * 6
+    assert "no plan is known as yours" in caplog.text
+    for entry in entries:
+        with pytest.raises(UntrustedPlanError):
+            PlanStore.of(planned_bundle.path).check_trust(entry.component, entry.key)
+        assert PlanStore.of(planned_bundle.path, trust=True).check_trust(entry.component, entry.key) == entry.manifest

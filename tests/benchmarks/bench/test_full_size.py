@@ -38,6 +38,7 @@ def prepared(bundle: Bundle, tmp_path: Path) -> Path:
     return tmp_path / "full"
 
 
+@pytest.mark.check  # a minute and a half
 def test_one_fill_serves_both_and_they_agree(prepared: Path, tmp_path: Path):
     report = tmp_path / "report"
     quick = ("--peer", "diffusers", "--steps", "2", "--repeat", "1")

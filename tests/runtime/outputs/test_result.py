@@ -24,12 +24,26 @@ def test_png_carries_request_and_fingerprint(kontext: Kontext, picture, tmp_path
     assert request["bundle"] == kontext.bundle.fingerprint
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".avif", ".tif"])
 def test_other_formats_carry_it_in_exif(kontext: Kontext, tmp_path: Path, suffix: str):
     (path,) = kontext.generate("größer, 猫", steps=1, seed=1, size=(32, 32)).save(tmp_path / f"out{suffix}")
     with Image.open(path) as image:
         request = json.loads(image.getexif()[0x010E])
     assert (request["prompt"], request["seed"]) == ("größer, 猫", 1)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".jp2"])
+def test_formats_without_exif_carry_it_as_a_comment(kontext: Kontext, tmp_path: Path, suffix: str):
+    result = kontext.generate("ein grüner Hund", steps=1, seed=0, size=(32, 32))
+    result.save(tmp_path / f"out{suffix}")
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        assert json.loads(image.info["comment"]) == result.request(result.outputs[0])
+
+
+def test_a_format_that_holds_no_text_is_said(kontext: Kontext, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    kontext.generate("x", steps=1, seed=0, size=(32, 32)).save(tmp_path / "out.bmp")
+    (message,) = caplog.messages
+    assert "out.bmp: BMP holds no text, so the request is left out; .png and .webp hold it" in message
 
 
 def test_several_pictures_are_numbered(kontext: Kontext, tmp_path: Path):

@@ -1,0 +1,64 @@
+"""What comes from elsewhere does not control the terminal, whichever way it is printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+from rich.logging import RichHandler
+from rich.table import Table
+
+from kontext_trt.cli.terminal import Bars, SafeConsole, SafeFormatter, print_json
+from kontext_trt.engine.printable import printable, printable_line
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2Jb\x9bc\u202ed :apple: [red]e[/red]\r"
+SHOWN = r"a\x1b]0;title\x07\x1b[2Jb\x9bc\u202ed :apple: [red]e[/red]\r"
+
+
+@pytest.fixture
+def console() -> SafeConsole:
+    return SafeConsole(file=io.StringIO(), markup=False, highlight=False, emoji=False, width=200, soft_wrap=True)
+
+
+def written(console: SafeConsole) -> str:
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_texts_and_tables(console: SafeConsole) -> None:
+    console.print(HOSTILE)
+    table = Table(HOSTILE, box=None)
+    table.add_row(HOSTILE)
+    console.print(table)
+    assert written(console).count(SHOWN) == 3
+
+
+def test_log_messages(console: SafeConsole) -> None:
+    handler = RichHandler(console=console, show_path=False, show_time=False)
+    handler.setFormatter(SafeFormatter("%(message)s"))
+    handler.handle(logging.LogRecord("x", logging.WARNING, "", 0, "node %s", (HOSTILE,), None))
+    assert f"node {SHOWN}" in written(console)
+
+
+def test_progress(console: SafeConsole) -> None:
+    from rich.progress import Progress, TextColumn
+
+    with Progress(TextColumn("{task.description}", markup=False), console=console, refresh_per_second=1000) as progress:
+        Bars(progress).start(f"{HOSTILE}\nforged", 1)
+    assert SHOWN + r"\nforged" in written(console)
+
+
+def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"name": HOSTILE})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"name": HOSTILE}
+    assert printed == printable(printed)
+
+
+def test_letters_of_every_script_stay() -> None:
+    text = "Grüße, 日本語, עברית, العربية 🎨\n\tlines"
+    assert printable(text) == text
+    assert printable_line(text).endswith(r"\n\tlines")
