@@ -102,7 +102,7 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
         _require(built, "building", words)
         if job.timing_cache:
             _keep_timings(config, job.timing_cache)
-        del held, timings
+        del parser, network, builder, held, timings  # weights go last: the others point to them
         listed = words.lists_layers
         digest = writer.digest.hexdigest()
         size = writer.digest.size_bytes

@@ -25,8 +25,12 @@ def merge_timings(config: Any, stored: SharedFile) -> None:
 
     def merge(present: bytes) -> bytes:
         measured = config.get_timing_cache()
-        if present and not measured.combine(config.create_timing_cache(present), False):
+        if present and measured is not None and not measured.combine(config.create_timing_cache(present), False):
             logger.warning("%s is of another device or version and is replaced", stored.path.name)
-        return bytes(memoryview(measured.serialize()))
+        serialized = measured.serialize() if measured is not None else None
+        if serialized is None:
+            logger.warning("the library gave no timings; %s stays as it is", stored.path.name)
+            return present
+        return bytes(memoryview(serialized))
 
     stored.update(merge)

@@ -51,8 +51,12 @@ class TensorRtRtxContexts:
 
     def close(self) -> None:
         if self._cache is not None:
-            kernels = bytes(self._cache.serialize())  # holds what was read, too
+            serialized = self._cache.serialize()  # holds what was read, too
             self._cache = None
+            if serialized is None:
+                logger.warning("the library gave no kernels to keep; %s stays as it is", self._kept.path)
+                return
+            kernels = bytes(serialized)
             try:
                 self._kept.update(lambda _: kernels)
             except (KontextError, OSError) as error:  # costs the next start time, not this one its result

@@ -68,7 +68,14 @@ class Layer:
 
     @property
     def is_convolution(self) -> bool:
-        return self.kind.lower() in ("correlation", "convolution", "conv", "caskconvolution", "cask_convolution")
+        return self.kind.lower() in (
+            "correlation",
+            "convolution",
+            "conv",
+            "caskconvolution",
+            "cask_convolution",
+            "caskgemmconvolution",
+        )
 
     @property
     def is_copy(self) -> bool:

@@ -68,6 +68,10 @@ _PARTS = (
 )
 
 
+_OF_ONE_CUDA = {"tensorrt": ("cu12", "cu13"), "tensorrt-rtx": ("cu12", "cu13")}
+"""The CUDA versions for which a package can be installed alone, under its name and the version's."""
+
+
 def diagnose() -> Diagnosis:
     """Look at the installed packages and the driver; nothing heavy is imported."""
     gpus, reason = find_gpus()
@@ -100,7 +104,9 @@ def _part(
 
 
 def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for name in (package, *(f"{package}-{cuda}" for cuda in _OF_ONE_CUDA.get(package, ()))):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

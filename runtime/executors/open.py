@@ -83,9 +83,10 @@ def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
     gpus, reason = find_gpus()
     if options.device_id >= len(gpus):
         raise ExecutorError(f"there is no GPU {options.device_id}: {reason or f'this machine has {len(gpus)}'}")
+    cuda = CudaPython(options.device_id)
+    cuda.use()  # libraries try plans on the device that is current
     store = PlanStore.of(bundle.path, options.plans, trust=options.trust)
     flavour, machine, plans = _choose(bundle, store, options, gpus[options.device_id])
-    cuda = CudaPython(options.device_id)
     plan = _residency(bundle, plan_costs(bundle, plans), options.vram_bytes, cuda.memory()[0])
     shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
     engines = TensorRtEngines(bundle, store, plans, flavour, machine, cuda)

@@ -169,6 +169,7 @@ class TensorRtBound:
                 found = tuple(self._context.get_tensor_shape(name))
                 self._require(found == spec.shape, f"would write {name} {list(found)}, not {list(spec.shape)}")
             self.activation_bytes = int(self._context.update_device_memory_size_for_shapes())
+            self._require(self.activation_bytes > 0 or not self._log.errors(), "did not say what memory it needs")
 
     def _require(self, ok: bool, what: str) -> None:
         """Raise ExecutorError if TensorRT says with False that something failed; its log says why."""

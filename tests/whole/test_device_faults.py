@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from simulated_tensorrt import Context, ILogger
 from simulation import Simulation
 
 from kontext_trt import Bundle, Cancelled, ExecutorError, GpuMemoryError, KontextError, PlanError
@@ -101,6 +102,39 @@ def test_context_that_is_not_made(simulate, picture, expected, component: str):
     simulation.library.faults["context"] = once(component)
     with pytest.raises(ExecutorError, match=f"{component}: TensorRT made no execution context: it did not say why"):
         serve(simulation, picture)
+    assert serve(simulation, picture) == expected
+
+
+def test_a_library_that_cannot_start_is_explained(simulate, monkeypatch):
+    """The bindings raise a bare TypeError, and the library's log says why, if anything does."""
+
+    def fails(library: object, logger: ILogger) -> None:
+        logger.log(ILogger.ERROR, words)
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr("simulated_tensorrt.Library.Runtime", fails)
+    words = "CUDA initialization failure with error: 35"
+    with pytest.raises(ExecutorError, match=r"tensorrt could not open the GPU .*error: 35.*: the driver is too old"):
+        simulate()
+    words = "CUDA initialization failure with error: 2, out of memory"
+    with pytest.raises(GpuMemoryError, match="tensorrt could not open the GPU"):
+        simulate()
+
+
+def test_no_memory_needed_and_an_error_said_is_an_error(simulate, expected, picture, monkeypatch):
+    simulation = simulate()
+    own = Context.update_device_memory_size_for_shapes
+
+    def fails(context: Context) -> int:
+        if context.engine.component != "t5":
+            return own(context)
+        context.engine.logger.log(ILogger.ERROR, "shapes are not consistent")
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "update_device_memory_size_for_shapes", fails)
+        with pytest.raises(ExecutorError, match="t5: TensorRT did not say what memory it needs: shapes are not"):
+            serve(simulation, picture)
     assert serve(simulation, picture) == expected
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -137,3 +138,28 @@ def test_runtime_cache_of_another_gpu_is_said(tmp_path: Path, caplog: pytest.Log
         assert path.read() == after
         assert words in caplog.text
         assert bool(words) == bool(caplog.messages)
+
+
+@pytest.mark.parametrize("cache", [None, SimpleNamespace(serialize=lambda: None, combine=lambda *_: True)])
+def test_a_library_that_gives_nothing_costs_no_timings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cache: object
+) -> None:
+    path = SharedFile(bundle=tmp_path, place="caches/h200.cache")
+    path.update(lambda _: b"h200 gemm=1")
+    build = Config()
+    build.get_timing_cache = lambda: cache  # type: ignore[method-assign]
+    merge_timings(build, path)
+    assert path.read() == b"h200 gemm=1"
+    assert "the library gave no timings; h200.cache stays as it is" in caplog.text
+
+
+def test_a_library_that_gives_no_kernels_costs_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine = MagicMock()
+    engine.create_runtime_config.return_value.create_runtime_cache.return_value.serialize.return_value = None
+    path = SharedFile(bundle=tmp_path, place="caches/runtime.cache")
+    path.update(lambda _: b"A old")
+    contexts = TensorRtRtxContexts(MagicMock(), path)
+    contexts.create(engine)
+    contexts.close()
+    assert path.read() == b"A old"
+    assert "the library gave no kernels to keep" in caplog.text

@@ -1,5 +1,7 @@
 """What a machine is said to be able to do."""
 
+import importlib.metadata
+
 import pytest
 
 from kontext_trt.engine.system import doctor
@@ -24,3 +26,20 @@ def test_without_a_gpu_nothing_runs_on_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "find_gpus", lambda: ((), "the driver shows no device"))
     usable = {part.name for part in doctor.diagnose().parts if part.usable}
     assert usable == {"run on the CPU", "build TensorRT-RTX plans", "export checkpoints", "calibrate and quantize"}
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-cu12", "tensorrt-cu13"])
+def test_a_package_of_one_cuda_version_is_seen(monkeypatch: pytest.MonkeyPatch, name: str):
+    """Such a package can be installed without the one that only depends on it."""
+
+    def version(package: str) -> str:
+        if package in (name, "cuda-python"):
+            return "1"
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    monkeypatch.setattr(doctor, "find_gpus", lambda: ((GPU,), ""))
+    assert {part.name for part in doctor.diagnose().parts if part.usable} == {
+        "run TensorRT plans",
+        "build TensorRT plans",
+    }
