@@ -9,7 +9,7 @@ import logging
 
 from ..bundle.folder import Folder
 from ..errors import OptionError
-from ..system.signing import Key, find_key, own_key
+from ..system.signing import Key, find_key, key_path, own_key
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,14 @@ def sign(folder: Folder, key: str, manifest: bytes) -> None:
     lines = [(own.name, own.mac(_PURPOSE, manifest)), *others[: MAX_SIGNATURES - 1]]
     with folder.atomic_file(f"{key}{SUFFIX}") as file:
         file.write("".join(f"{name} {mac.hex()}\n" for name, mac in lines).encode())
+
+
+def key_words() -> str:
+    """Return the key's file for a message, after a space; "" if there is no place for one."""
+    try:
+        return f" {key_path()}"
+    except OptionError:
+        return ""
 
 
 def _read(folder: Folder, key: str) -> list[tuple[str, bytes]]:

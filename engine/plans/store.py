@@ -12,14 +12,13 @@ from pathlib import Path
 
 from ..bundle.folder import Folder
 from ..components import COMPONENTS
-from ..errors import BundleError, OptionError, PlanError, UntrustedPlanError
+from ..errors import BundleError, PlanError, UntrustedPlanError
 from ..system.locks import exclusive_if_free
-from ..system.signing import key_path
 from .leftovers import PLAN
 from .machine import Machine, mismatches
 from .manifest import PlanManifest
 from .plan_files import Entry, OpenPlan, Unfinished, check_bytes, mapped, mode_of, read_manifest
-from .signatures import SUFFIX, sign
+from .signatures import SUFFIX, key_words, sign
 
 PLANS = "plans"
 LOCKS = ".locks"
@@ -254,7 +253,7 @@ class PlanStore:
         advice = "plans are executable code; if you trust who made it, add --trust (in Python, trust=True)"
         if not signed:
             raise UntrustedPlanError(
-                f"{path} is not signed by your key{_key_words()}: {advice}, or sign it with: "
+                f"{path} is not signed by your key{key_words()}: {advice}, or sign it with: "
                 f"kontext-trt plans trust {self.bundle}{self._option()}"
             )
         if mode & (stat.S_IWOTH | stat.S_IWGRP):
@@ -295,13 +294,6 @@ class PlanStore:
 
     def _option(self) -> str:
         return "" if self.folder == self.bundle / PLANS else f" --store {self.folder}"
-
-
-def _key_words() -> str:
-    try:
-        return f" {key_path()}"
-    except OptionError:
-        return ""
 
 
 def _lock_name(key: str) -> str:
