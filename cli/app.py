@@ -110,8 +110,16 @@ def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(lost)
 
 
+def _end(number: int, _: object) -> None:
+    """End as an interrupt does, so that what is half written is removed."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 128 and a signal's number by it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _end)
     warnings.showwarning = _show_warning
     sys.unraisablehook = _interrupt_again
     try:

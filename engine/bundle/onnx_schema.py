@@ -55,7 +55,7 @@ MESSAGES: Mapping[str, Mapping[str, tuple[int, str, bool]]] = {
 }
 """The messages, and of each the fields: number, type (a message's name, or protobuf's for a plain one), repeated."""
 
-MAX_MESSAGES = 500_000
+MAX_MESSAGES = 200_000
 """The most messages in a graph that is read: one of two bytes takes a hundred and more in memory."""
 EXTERNAL = 1
 """The `data_location` of a tensor whose bytes lie in another file."""

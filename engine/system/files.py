@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import logging
@@ -47,7 +46,12 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a binary file that appears at `path` whole, on a clean exit, or not at all."""
+    """Give a binary file that appears at `path` whole, on a clean exit, or not at all.
+
+    If there is a symbolic link it stays, and the file that it points to is replaced: the link is the user's own.
+    """
+    if path.is_symlink():
+        path = path.resolve()
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with atomic_file_at(folder, path.name) as file:
@@ -59,7 +63,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def atomic_file_at(folder: int, name: str) -> Iterator[BinaryIO]:
     """Give a binary file that appears under `name` in an open folder whole, on a clean exit, or not at all."""
-    temporary = f".{name}.{secrets.token_hex(4)}"
+    temporary = f".{_short(name)}.{secrets.token_hex(4)}"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
     try:
@@ -85,7 +89,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         FileExistsError: Something is at `path` by then, and `replace` is not set.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{_short(path.name)}."))
     retired: Path | None = None
     try:
         yield temporary
@@ -93,7 +97,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         if os.path.lexists(path):
             if not replace:
                 raise FileExistsError(f"{path} was made by somebody else meanwhile")
-            retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old.")) / path.name
+            retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{_short(path.name)}.old.")) / path.name
             path.rename(retired)
         temporary.rename(path)
         _sync_folder(path.parent)
@@ -105,6 +109,11 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     finally:
         if retired is not None:
             shutil.rmtree(retired.parent, ignore_errors=True)
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for what makes it temporary: file systems have names of up to 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:200])
 
 
 def _umask() -> int:
@@ -147,10 +156,9 @@ def share_file(source: Path, target: Path) -> str:
         return "reflink"
     try:
         os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise
-        # EPERM: a file of somebody else's, where the kernel protects hard links
+    except FileExistsError:
+        raise
+    except OSError as error:  # each file system that has no hard links says so in its own way; copying tells the rest
         logger.warning("%s is copied, %d MB: %s", source, source.stat().st_size // 1_000_000, error.strerror)
         shutil.copyfile(source, target)
         return "copy"

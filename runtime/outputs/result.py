@@ -52,9 +52,12 @@ def check_output(path: Path) -> str:
     if path.is_dir():
         raise RequestError(f"{path} cannot be written: it is a folder; choose another name")
     try:
-        made = [folder for folder in path.parents if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+        place = path.resolve() if path.is_symlink() else path
+        with suppress(FileNotFoundError):
+            place.lstat()  # raises for a name that no file can have
+        made = [folder for folder in place.parents if not folder.exists()]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.NamedTemporaryFile(dir=place.parent, prefix=".kontext-trt.").close()
         with suppress(OSError):  # somebody else put something there meanwhile
             for folder in made:
                 folder.rmdir()

@@ -213,6 +213,29 @@ def test_interrupt_exits_with_130_and_leaves_nothing(checkpoint_path: Path, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_ended_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom kontext_trt.cli import app as cli\n"
+        "from kontext_trt.engine.system.files import atomic_folder\n"
+        "def work():\n    with atomic_folder(Path(sys.argv[1])) as folder:\n"
+        "        (folder / 'half').touch()\n        print('writing', flush=True)\n        time.sleep(600)\n"
+        "cli.app = work\ncli.main()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "bundle")],
+        env={**os.environ, "PYTHONPATH": LINKS},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"writing\n"
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=300)
+    assert (child.returncode, errors) == (128 + number, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupt_that_a_destructor_swallows_comes_again():
     code = (
         "import signal, sys, time\nfrom kontext_trt.cli import app as cli\n"

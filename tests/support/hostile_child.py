@@ -7,6 +7,7 @@ It writes a line when a case begins, and one with what came of it.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -39,6 +40,7 @@ from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
 from kontext_trt.runtime.inputs.prompts import PromptTokenizer
 
 MAX_BYTES = 512 << 20
+LIBC = ctypes.CDLL(None)
 
 
 def uses(bundle: Bundle, components: set[str]) -> Iterator[Callable[[], object]]:
@@ -113,6 +115,8 @@ def run_case(base: Path, workplace: Path, forbidden: Path, seed: int) -> dict[st
     if not case.changed:
         case.component()
     before, descriptors = kept(bundle), open_files()
+    gc.collect()
+    LIBC.malloc_trim(0)  # what making the case took, is not what using it takes
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
     start, refusals = time.perf_counter(), []
     with watched(forbidden, forbidden / "folder") as watch:

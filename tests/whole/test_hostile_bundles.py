@@ -100,11 +100,12 @@ class Cases:
 
 
 def _check(cases: Cases, first: int, count: int) -> None:
-    bad, outcomes, start = [], collections.Counter[str](), time.monotonic()
+    bad: list[tuple[int, str, list[str]]] = []
+    outcomes, start = collections.Counter[str](), time.monotonic()
     for answer in cases.run(first, count):
         outcomes[f"{answer['kind']} {'opened' if answer['opened'] else 'refused'}"] += 1
         if answer["problems"]:
-            bad.append(answer)
+            bad.append((answer["seed"], answer["kind"], answer["problems"]))
     print(f"{count} cases in {time.monotonic() - start:.0f} s:", dict(sorted(outcomes.items())))
     assert bad == []
     kinds = {outcome.split()[0] for outcome in outcomes}

@@ -97,3 +97,38 @@ def test_sharing_links_or_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("kontext_trt.engine.system.files._reflink", lambda *_: False)
     assert share_file(tmp_path / "source", tmp_path / "copied") == "copy"
     assert sha256_file(tmp_path / "copied") == sha256_file(tmp_path / "linked")
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "ä" * 125])
+def test_the_longest_names_work(tmp_path: Path, name: str):
+    with atomic_file(tmp_path / name) as file:
+        file.write(b"whole")
+    assert (tmp_path / name).read_bytes() == b"whole"
+    with atomic_folder(tmp_path / f"{name[:-1]}y") as folder:
+        (folder / "file").touch()
+    with atomic_folder(tmp_path / f"{name[:-1]}y", replace=True) as folder:
+        (folder / "other").touch()
+    assert [file.name for file in (tmp_path / f"{name[:-1]}y").iterdir()] == ["other"]
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/picture").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("disk/picture")
+    with atomic_file(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk/picture").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.ENOSYS, errno.EACCES, errno.EIO, errno.EINVAL, errno.EPERM])
+def test_a_file_system_without_links_has_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, code: int):
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / "source").write_bytes(b"bytes")
+    monkeypatch.setattr("kontext_trt.engine.system.files.os.link", refuse)
+    monkeypatch.setattr("kontext_trt.engine.system.files._reflink", lambda *_: False)
+    assert share_file(tmp_path / "source", tmp_path / "copied") == "copy"
+    assert (tmp_path / "copied").read_bytes() == b"bytes"
+    assert os.strerror(code) in caplog.text
