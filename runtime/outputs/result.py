@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -49,15 +50,15 @@ def check_output(path: Path) -> str:
         raise RequestError(f"{path}: no picture format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
     if not _holds_colour(name):
         raise RequestError(f"{path}: Pillow writes no colour picture as {name}; use .png, .jpg or .webp")
-    if path.is_dir():
+    if os.path.isdir(path):  # which raises for no name
         raise RequestError(f"{path} cannot be written: it is a folder; choose another name")
     try:
-        place = path.resolve() if path.is_symlink() else path
-        with suppress(FileNotFoundError):
-            place.lstat()  # raises for a name that no file can have
+        place = path.resolve() if os.path.islink(path) else path
         made = [folder for folder in place.parents if not folder.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
         tempfile.NamedTemporaryFile(dir=place.parent, prefix=".kontext-trt.").close()
+        with suppress(FileNotFoundError):
+            place.lstat()  # raises for a name that no file can have
         with suppress(OSError):  # somebody else put something there meanwhile
             for folder in made:
                 folder.rmdir()
