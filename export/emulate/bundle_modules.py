@@ -64,7 +64,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what a graph that we did not make has libraries and our own readers raise into BundleError."""
     try:
         yield
-    except KontextError:
+    except (KontextError, OSError):  # a full disk is not the graph's fault
         raise
     except Exception as error:
         raise BundleError(f"{path} is not a graph of this project's ({type(error).__name__}: {error})") from error

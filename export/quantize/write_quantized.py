@@ -96,7 +96,8 @@ class QuantizedBundleWriter:
         placed = self._write_weights(component, layers, file)
         graph = self.folder / record.path
         attach_weights(model, placed, graph.parent)
-        ir.save(model, graph)
+        with reading(self.bundle.path / record.path):  # names that are no text come to light when they are written
+            ir.save(model, graph)
         return self._record(record, graph, layers), file
 
     def _edit(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
