@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ..components import COMPONENTS, Component
 from ..errors import BundleError, CheckpointError
@@ -247,18 +248,21 @@ def _size_problems(root: Folder, place: str, size_bytes: int) -> Iterator[str]:
 
 
 def _file_problems(root: Folder, record: FileRecord) -> Iterator[str]:
-    problems = list(_size_problems(root, record.path, record.size_bytes))
-    yield from problems
-    if not problems:
-        with root.reader(record.path) as file:
-            if sha256_of(file) != record.sha256:
-                yield f"{record.path} was altered (SHA-256 differs)"
+    return _problems(root, record, sha256_of, record.sha256, "was altered (SHA-256 differs)")
 
 
 def _weights_problems(root: Folder, record: WeightsRecord) -> Iterator[str]:
-    problems = list(_size_problems(root, record.path, record.size_bytes))
-    yield from problems
-    if not problems:
+    words = "is another safetensors file than was exported (its header differs)"
+    return _problems(root, record, read_header_sha256, record.header_sha256, words)
+
+
+def _problems(
+    root: Folder, record: FileRecord | WeightsRecord, read: Callable[[BinaryIO], str], wanted: str, words: str
+) -> Iterator[str]:
+    """Yield what is wrong with a file; `words` if it is there and what `read` makes of it is not as wanted."""
+    found = list(_size_problems(root, record.path, record.size_bytes))
+    yield from found
+    if not found:
         with root.reader(record.path) as file:
-            if read_header_sha256(file) != record.header_sha256:
-                yield f"{record.path} is another safetensors file than was exported (its header differs)"
+            if read(file) != wanted:
+                yield f"{record.path} {words}"

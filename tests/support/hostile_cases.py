@@ -244,7 +244,7 @@ def linked(case: Case) -> None:
 
 
 def _replace(path: Path, make: Callable[[Path], None]) -> None:
-    if path.parent.is_symlink() or any(parent.is_symlink() for parent in path.parents):
+    if any(parent.is_symlink() or (parent.exists() and not parent.is_dir()) for parent in path.parents):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink() or path.is_file() or path.is_fifo():
