@@ -22,6 +22,8 @@ SCHEMA = 2
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 32 << 20
 """The largest file beside weights: a graph of a whole denoiser and a tokenizer take a few MB."""
+MAX_FILES_BYTES = 256 << 20
+"""The most bytes of all files beside weights: every opening reads them."""
 MAX_FILES = 200
 """The most files beside weights, and the most of weights."""
 MAX_SHIFT_PER_TOKEN = 2e-3
@@ -183,6 +185,8 @@ def _check_places(manifest: Manifest, where: str, damaged: Callable[[str], Bundl
             raise damaged(f"{path} is not how a path is written")
     if len({*files, *weights}) != len(files) + len(weights):
         raise damaged("a file is listed twice")
+    if sum(record.size_bytes for record in manifest.files) > MAX_FILES_BYTES:
+        raise damaged(f"its files beside weights have more than {MAX_FILES_BYTES:,} bytes together")
     for path in weights:
         if not path.endswith(".safetensors") or "*" in path:  # a star is how ONNX Runtime marks memory
             raise damaged(f"{path} is no name of a weights file")

@@ -55,6 +55,7 @@ FLOW = ("model", "flow")
         (put("files", 0, "sha256", value="x"), "sha256"),
         (put("files", 0, "path", value="./networks.json"), "is not how a path is written"),
         (lambda document: document["files"].append(document["files"][0]), "a file is listed twice"),
+        (lambda document: [one.update(size_bytes=32 << 20) for one in document["files"]], "268,435,456 bytes together"),
         (put("graphs", "unet", value=None), "Expected `object`, got `null`"),
         (lambda document: document["graphs"].update(unet=document["graphs"]["t5"]), "there is no component unet"),
         (put("graphs", "clip", "path", value="tokenizers/t5.json"), "the graph of clip is tokenizers/t5.json, not an"),
