@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.bundle.graph_file import GraphFile
 from ...engine.bundle.manifest import ModelRecord
 from ...engine.components import COMPONENTS, DENOISER, Runs
 from ...engine.errors import BundleError
@@ -69,7 +68,7 @@ def work_of(bundle: Bundle, component: str, case: Case, *, steps: int | None = N
     `steps` is how many timesteps the conditioner is given; default: all.
     """
     dims = dynamic_extents(component, case, bundle.manifest.model) | ({} if steps is None else {"N": steps})
-    return count_work(GraphFile.read(bundle.open_graph(component).path), dims)
+    return count_work(bundle.open_graph(component), dims)
 
 
 def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str, int]:

@@ -161,17 +161,22 @@ class Folder:
             raise BundleError(f"{self.path / place} has more than {limit:,} bytes, which no such file needs")
         return data
 
+    def status(self, place: str) -> os.stat_result:
+        """Return what the system says of the regular file at a place: its size, mode and owner.
+
+        Raises:
+            BundleError, FileNotFoundError: As `descriptor` does.
+        """
+        with self.reader(place) as file:
+            return os.fstat(file.fileno())
+
     def size(self, place: str) -> int:
         """Return the size in bytes of the regular file at a place.
 
         Raises:
             BundleError, FileNotFoundError: As `descriptor` does.
         """
-        descriptor = self.descriptor(place)
-        try:
-            return os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
+        return self.status(place).st_size
 
     def names(self) -> list[str]:
         """Return the names of what lies in it, sorted; a name that is not UTF-8 has surrogates."""

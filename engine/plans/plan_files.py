@@ -61,20 +61,6 @@ class Unfinished:
     name: str
 
 
-def mode_of(folder: Folder, name: str) -> int:
-    """Return the mode of a regular file in an open folder."""
-    descriptor = folder.descriptor(name)
-    try:
-        return os.fstat(descriptor).st_mode
-    finally:
-        os.close(descriptor)
-
-
-def sidecar(plan: Path) -> Path:
-    """Return the file of a plan's manifest, which lies beside it."""
-    return plan.with_suffix(".json")
-
-
 def read_manifest(folder: Folder, component: str, key: str) -> tuple[PlanManifest, bool]:
     """Return the manifest beside a plan, and whether this user's key signed it.
 

@@ -17,7 +17,7 @@ from ..system.locks import exclusive_if_free
 from .leftovers import PLAN
 from .machine import Machine, mismatches
 from .manifest import PlanManifest
-from .plan_files import Entry, OpenPlan, Unfinished, check_bytes, mapped, mode_of, read_manifest
+from .plan_files import Entry, OpenPlan, Unfinished, check_bytes, mapped, read_manifest
 from .signatures import SUFFIX, key_words, sign
 
 PLANS = "plans"
@@ -245,7 +245,7 @@ class PlanStore:
         try:
             with self.opened(component) as folder:
                 manifest, signed = read_manifest(folder, component, key)
-                mode = mode_of(folder, path.name)
+                mode = folder.status(path.name).st_mode
         except FileNotFoundError as error:
             raise PlanError(f"{path} cannot be read ({error.strerror}). {self._build_command()}") from error
         if self.trust:
