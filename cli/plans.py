@@ -12,6 +12,7 @@ import typer
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
 from ..engine.errors import PlanError, UntrustedPlanError
+from ..engine.plans.census import remarks
 from ..engine.plans.plan_files import Entry
 from ..engine.plans.prune import prune_store
 from ..engine.plans.store import PlanStore
@@ -137,6 +138,7 @@ def show_plans(
             f"    built in {plan.build.seconds:.1f} s with {human_bytes(plan.build.peak_bytes)}, {plan.created}"
             + ("" if plan.build.options == plan.ingredients.options else f"; with {plan.build.options.describe()}"),
             *(f"    warning: {warning}" for warning in plan.warnings),
+            *(f"    note: {remark}" for remark in remarks(census)),
             *([] if entry.signed else ["    not signed by you: opened with --trust, or after kontext-trt plans trust"]),
         ):
             screen.print(line)

@@ -18,7 +18,7 @@ from ..bundle.tensor_file import TensorFile
 from ..documents import TEXT_LENGTH
 from ..errors import BuildError, BundleError
 from ..plans.caches import TIMING, cache_file
-from ..plans.census import Census
+from ..plans.census import Census, remarks
 from ..plans.leftovers import PLAN, leftover_bytes, remove_leftover
 from ..plans.manifest import SCHEMA, BuildReport, PlanManifest
 from ..plans.store import LOGS
@@ -89,7 +89,9 @@ def _make(planned: PlannedBuild, graph: GraphFile, progress: Progress, compile_p
     own_key()  # that the plan cannot be signed, must not be found after an hour
     with _workplace(planned) as (folder, log):
         attempt = _compile(planned, graph, folder.path / PLAN, log, progress, compile_plan)
-        census = inspect_build(ingredients, graph, bundle.manifest.model, attempt)
+        census = inspect_build(ingredients, graph, bundle.manifest.model, attempt, folder.path / PLAN)
+        for words in remarks(census):
+            logger.warning("%s for %s: %s", ingredients.component, ingredients.target, words)
         warnings = tuple(printable_line(words)[:TEXT_LENGTH] for words in not_as_asked(ingredients, census))
         _accept(planned, warnings, attempt.log)
         manifest = _manifest(planned, attempt, census, warnings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from ..plans.layers import UNTOLD
 from ..system.chunked_hash import ChunkedHash
 
 COMPILING_SHARE = 0.6
@@ -32,12 +33,14 @@ def make_logger(trt: Any, log: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
-            self.lists_layers = False
+            self.tells_layers = False
+            self.leaves_types_untold = False
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
-            self.lists_layers |= LISTING in message
+            self.tells_layers |= LISTING in message
+            self.leaves_types_untold |= UNTOLD in message
             log.write(f"{message}\n")
 
     return BuildLog()

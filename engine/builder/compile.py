@@ -103,10 +103,10 @@ def compile_plan(job: CompileJob, on_fraction: OnFraction) -> Compiled:
         if job.timing_cache:
             _keep_timings(config, job.timing_cache)
         del parser, network, builder, held, timings  # weights go last: the others point to them
-        listed = words.lists_layers
+        listed = words.tells_layers and not words.leaves_types_untold
         digest = writer.digest.hexdigest()
         size = writer.digest.size_bytes
-    layers, activations = ("", 0) if listed or flavour.ahead_of_time else _inspect(flavour, job.plan)
+    layers, activations = ("", 0) if listed or flavour.ahead_of_time else _inspect(flavour, job)
     seconds = time.perf_counter() - begin
     return Compiled(
         size_bytes=size, chunked_sha256=digest, seconds=seconds, layers=layers, activation_bytes=activations
@@ -179,15 +179,21 @@ def _add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> N
         raise BuildError(f"the compiler did not accept the shape range {ranges}")
 
 
-def _inspect(flavour: Flavour, plan: Path) -> tuple[str, int]:
+def _inspect(flavour: Flavour, job: CompileJob) -> tuple[str, int]:
     """Return the finished engine's own account of its layers, and the bytes of its activations.
 
-    It needs the GPU.
+    It needs the GPU. The account is of the shapes that the plan is best at: of dynamic ones it would not tell types.
     """
     trt = flavour.trt
     runtime = start(flavour.name, lambda: trt.Runtime(trt.Logger(trt.Logger.ERROR)), tuple, BuildError)
-    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    engine = runtime.deserialize_cuda_engine(job.plan.read_bytes())
     if engine is None:
         raise BuildError("the finished plan could not be opened for inspection")
-    layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    inspector = engine.create_engine_inspector()
+    context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    if context is not None:
+        for name, shapes in job.profile.items():
+            context.set_input_shape(name, shapes.opt)
+        inspector.execution_context = context
+    layers = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return layers, int(engine.device_memory_size_v2)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..bundle.graph_file import GraphFile
 from ..bundle.manifest import ModelRecord
 from ..components import COMPONENTS
 from ..errors import BuildError
 from ..plans.census import Census, shortfalls, take_census
 from ..plans.ingredients import Ingredients
+from ..plans.kernels import kernels_in_plan
 from ..plans.layers import layers_from_inspector, layers_from_log, memory_from_log
 from ..plans.profiles import io_bytes
 from .attempts import Attempt
 
 
-def inspect_build(ingredients: Ingredients, graph: GraphFile, model: ModelRecord, attempt: Attempt) -> Census:
-    """Count what the compiler made of a graph.
+def inspect_build(
+    ingredients: Ingredients, graph: GraphFile, model: ModelRecord, attempt: Attempt, plan: Path
+) -> Census:
+    """Count what the compiler made of a graph: `plan` is the file that it wrote.
 
     Raises:
         BuildError: The compiler told nothing about the engine's layers.
@@ -36,6 +41,7 @@ def inspect_build(ingredients: Ingredients, graph: GraphFile, model: ModelRecord
         activation_bytes=memory["activation"] or attempt.compiled.activation_bytes,
         io_bytes=io_bytes(component, ingredients.coverage, model, ingredients.precision),
         quantized_products=graph.quantized_products,
+        kernels=kernels_in_plan(plan),
     )
 
 

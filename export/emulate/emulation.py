@@ -72,7 +72,10 @@ class QuantizedLinear(nn.Module):
 
 
 class QuantizedAttend(nn.Module):
-    """Computes attention whose products have FP8 operands, as `GraphQuantizer.quantize_attention` writes it."""
+    """Computes attention whose products have FP8 operands, as `GraphQuantizer.quantize_attention` writes it.
+
+    Queries come scaled.
+    """
 
     def __init__(self, scales: dict[str, Tensor]) -> None:
         super().__init__()
@@ -80,7 +83,7 @@ class QuantizedAttend(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (fake_fp8(x, scale) for x, scale in ((q, self.q_scale), (k, self.k_scale), (v, self.v_scale)))
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        scores = q @ k.transpose(-2, -1)
         probabilities = fake_fp8(scores.softmax(-1), PROBABILITY_SCALE)
         return rearrange(probabilities @ v, "b h s d -> b s (h d)")
 
@@ -113,7 +116,10 @@ def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]
         yield name, QuantizedLinear(read_tensor(found), read, rest, input_format, hold=hold)
     for name in [name for name in values if name.endswith(".attend.q_scale")]:
         stem = name.removesuffix(".q_scale")
-        yield stem, QuantizedAttend({part: read_tensor(values[f"{stem}.{part}_scale"]) for part in "qkv"})
+        scales = {part: read_tensor(values[f"{stem}.{part}_scale"]) for part in "qkv"}
+        if f"{name}_scaled" in values:  # a graph of before queries came scaled: its scale is of queries that were not
+            scales["q"] = read_tensor(values[f"{name}_scaled"])
+        yield stem, QuantizedAttend(scales)
 
 
 def _quantized_weight(product: ir.Node) -> ir.Value | None:

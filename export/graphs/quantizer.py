@@ -1,8 +1,8 @@
 """Puts quantize and dequantize operators into a traced graph, from where TensorRT fuses them into its products.
 
 Weights: DequantizeLinear before the transpose of a linear layer. Activations: one pair per input, shared by the layers
-that read it. Attention: the scaling is in the queries' dequantization, keys are transposed before they are quantized,
-and probabilities have the fixed scale 1/448, so that nothing stands between a dequantization and its product.
+that read it, quantized in float32. Attention: queries come scaled, keys are transposed before they are quantized, and
+probabilities have the fixed scale 1/448, so that nothing stands between a dequantization and its product.
 """
 
 from __future__ import annotations
@@ -111,17 +111,19 @@ class GraphQuantizer:
         """Take an Attention operator apart and quantize the operands of both its products to FP8.
 
         Raises:
-            QuantizationError: There is no range for an operand, or it is 0.
+            QuantizationError: There is no range for an operand, it is 0, or the operator scales its queries itself.
         """
         node, name = attention.node, f"{attention.name}.attend"
         q, k, v = (value for value in node.inputs[:3] if value is not None)
-        width = _extent(q, -1)
+        scale = node.attributes.get_float("scale", 0.0)
+        if scale != 1.0:  # a product of its own would stand in the kernel's way, and the range is that of scaled queries
+            raise QuantizationError(
+                f"{attention.name} scales its queries itself, as exports by earlier versions do; export again"
+            )
         scales = {part: self._fp8_scale(self._range(f"{name}.{part}")) for part in "qkv"}
         consts = {part: self._constant(f"{name}.{part}_scale", scale) for part, scale in scales.items()}
-        # scores are scaled where queries are dequantized: a product of its own would stand in the kernel's way
-        scaled = self._constant(f"{name}.q_scale_scaled", scales["q"] * width**-0.5)
         probability = self._constant(f"{name}.p_scale", torch.tensor(PROBABILITY_SCALE))
-        queries = self._fp8_pair(node, q, consts["q"], f"{name}.q", back=scaled)
+        queries = self._fp8_pair(node, q, consts["q"], f"{name}.q")
         transposed = self._insert(node, "Transpose", [k], f"{name}.k_transpose", perm=[0, 1, 3, 2])
         keys = self._fp8_pair(node, transposed, consts["k"], f"{name}.k")
         scores = self._insert(node, "MatMul", [queries, keys], f"{name}.scores")
@@ -151,15 +153,21 @@ class GraphQuantizer:
         for user, index in users:
             user.replace_input_with(index, total.outputs[0])
 
-    def _fp8_pair(
-        self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str, *, back: ir.Value | None = None
-    ) -> ir.Value:
+    def _fp8_pair(self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str) -> ir.Value:
         zero_name = "fp8_zero"
         if zero_name not in self.graph.initializers:
             self._constant(zero_name, torch.tensor(0.0).to(torch.float8_e4m3fn), ir.DataType.FLOAT8E4M3FN)
         zero = self.graph.initializers[zero_name]
-        quantized = self._insert(before, "QuantizeLinear", [x, scale, zero], f"{name}_quantize")
-        return self._dequantize(before, quantized, back or scale, name)
+        wide_scale = scale
+        if self.scale_dtype != ir.DataType.FLOAT:
+            # here values and scale must be of one type, and TensorRT multiplies by the reciprocal, rounded to that type
+            x = self._insert(before, "Cast", [x], f"{name}_wide", to=int(ir.DataType.FLOAT))
+            assert scale.name is not None
+            assert scale.const_value is not None
+            value = torch.from_numpy(scale.const_value.numpy().astype("float32"))
+            wide_scale = self._constant(f"{scale.name}_wide", value, ir.DataType.FLOAT)
+        quantized = self._insert(before, "QuantizeLinear", [x, wide_scale, zero], f"{name}_quantize")
+        return self._dequantize(before, quantized, scale, name)
 
     def _nvfp4_pair(self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str) -> ir.Value:
         self.model.opset_imports[TRT_DOMAIN] = 1

@@ -6,9 +6,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import AttentionInterface, AttentionMaskInterface, CLIPTextConfig, CLIPTextModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.models.clip.modeling_clip import CLIPMLP
 
 from ..configs import ClipConfig
+from .layers import InFloat32, scaled_queries
+
+ATTENTION = "kontext_trt_clip"
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Compute attention as transformers does with torch's operator, but scale queries by themselves."""
+    assert options["scaling"] == query.shape[-1] ** -0.5
+    options["scaling"] = 1.0
+    scaled = scaled_queries(query.to(torch.float32)).to(query.dtype)
+    return sdpa_attention_forward(module, scaled, key, value, attention_mask, **options)
 
 
 def clip_text_model(config: ClipConfig) -> CLIPTextModel:
@@ -35,7 +51,13 @@ class Clip(nn.Module):
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
+        AttentionInterface.register(ATTENTION, _attention)
+        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
         self.model = clip_text_model(config)
+        self.model.set_attn_implementation(ATTENTION)
+        for module in self.model.modules():
+            if isinstance(module, CLIPMLP):
+                module.activation_fn = InFloat32(module.activation_fn)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]

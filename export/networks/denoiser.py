@@ -79,7 +79,7 @@ class JointAttention(Attention):
         q = form.join(form.normed_heads(self.add_q_proj, self.norm_added_q, text), self.query(image))
         k = form.join(form.normed_heads(self.add_k_proj, self.norm_added_k, text), k)
         v = form.join(form.heads(self.add_v_proj, text), v)
-        joint = self.attend(rope(q), rope(k), v)
+        joint = self.attend(rope.queries(q), rope.keys(k), v)
         length = text.shape[1]
         return self.to_add_out(joint[:, :length]), self.to_out[0](joint[:, length:])
 
@@ -126,11 +126,11 @@ class SingleBlock(nn.Module):
         shift, scale, gate = vectors
         normed = self.form.modulate(tokens, shift, scale)
         k, v = self.attn.key_value(normed)
-        k = rope(k)
+        k = rope.keys(k)
         if wanted is not None:
             tokens, normed = tokens[:, wanted], normed[:, wanted]
             rope = rope.rows(wanted.start, wanted.stop)
-        joint = self.attn.attend(rope(self.attn.query(normed)), k, v)
+        joint = self.attn.attend(rope.queries(self.attn.query(normed)), k, v)
         mlp = self.form.gelu(self.proj_mlp, normed)
         return within_fp16(tokens + gate * self.proj_out(torch.cat([joint, mlp], dim=2)))
 

@@ -65,14 +65,45 @@ def within_fp16(x: Tensor) -> Tensor:
     return x.clip(-65504, 65504) if x.dtype == torch.float16 else x
 
 
+def scaled_queries(wide: Tensor) -> Tensor:
+    """Scale float32 queries (..., d) by 1 / sqrt(d), for attention whose own scale is 1.
+
+    An exporter's or a compiler's own scaling multiplies q and k by the root of it in their type, which in bfloat16 is
+    0.29 % too little at width 128; here the factor is exact, and q is rounded once, as it would be anyway.
+    """
+    assert wide.dtype == torch.float32
+    return wide * wide.shape[-1] ** -0.5
+
+
+class InFloat32(nn.Module):
+    """Applies an elementwise function in float32, and rounds its result to the type that it was given.
+
+    Torch's own functions do so by themselves. A compiler takes them apart and rounds every step, constants too.
+    """
+
+    def __init__(self, function: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x.to(torch.float32)).to(x.dtype)
+
+
+class TanhGelu(InFloat32):
+    """Applies GELU in its tanh form."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.GELU(approximate="tanh"))
+
+
 class Attend(nn.Module):
-    """Computes attention itself: (b, h, s, d) each -> (b, s, h * d).
+    """Computes attention itself: (b, h, s, d) each -> (b, s, h * d). Queries come scaled (`scaled_queries`).
 
     It is a module, so that calibration can watch its operands.
     """
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h s d -> b s (h d)")
+        return rearrange(F.scaled_dot_product_attention(q, k, v, scale=1.0), "b h s d -> b s (h d)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +124,20 @@ class Rope:
         """Return the tables of tokens `start` to `stop`."""
         return Rope(cos=self.cos[start:stop], sin=self.sin[start:stop], single_operator=self.single_operator)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def queries(self, x: Tensor) -> Tensor:
+        """Rotate queries (b, h, s, d), and scale them as `scaled_queries` does; they are rounded once."""
+        return scaled_queries(self._rotated(x)).to(x.dtype)
+
+    def keys(self, x: Tensor) -> Tensor:
+        """Rotate keys (b, h, s, d)."""
+        return self._rotated(x).to(x.dtype)
+
+    def _rotated(self, x: Tensor) -> Tensor:
         """Rotate interleaved pairs of `x` (b, h, s, d), in float32 whatever its type."""
         wide = x.to(torch.float32)
         if self.single_operator:
             tables = (table.unsqueeze(0).expand(x.shape[0], -1, -1) for table in (self.cos, self.sin))
-            return torch.onnx.ops.rotary_embedding(wide, *tables, interleaved=True).to(x.dtype)
+            return torch.onnx.ops.rotary_embedding(wide, *tables, interleaved=True)
         even, odd = rearrange(wide, "b h s (d two) -> two b h s d", two=2).unbind(0)
         pairs = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=-1)
-        return pairs.flatten(-2).to(x.dtype)
+        return pairs.flatten(-2)

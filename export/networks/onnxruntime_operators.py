@@ -81,13 +81,19 @@ class MultiHeadAttention(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlatRope(Rope):
-    """Rotates x (b, s, hidden) head by head, in its own type: the tables are rounded to it, sums are not."""
+    """Rotates x (b, s, hidden) head by head, in its own type: the tables are rounded to it, sums are not.
+
+    Queries are not scaled: `MultiHeadAttention` does it, in float32.
+    """
 
     num_heads: int
 
     def rows(self, start: int | SymInt, stop: int | SymInt) -> FlatRope:
         return replace(self, cos=self.cos[start:stop], sin=self.sin[start:stop])
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def queries(self, x: Tensor) -> Tensor:
+        return self.keys(x)
+
+    def keys(self, x: Tensor) -> Tensor:
         tables = (table.to(x.dtype).unsqueeze(0).expand(x.shape[0], -1, -1) for table in (self.cos, self.sin))
         return torch.onnx.ops.rotary_embedding(x, *tables, interleaved=True, num_heads=self.num_heads)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...engine.components import Operators
 from ..configs import TransformerConfig
 from . import onnxruntime_operators as ort
-from .layers import Attend, Rope, modulate
+from .layers import Attend, Rope, TanhGelu, modulate
 
 
 class Operations(Protocol):
@@ -56,12 +56,13 @@ class StandardOperations:
 
     def __init__(self, config: TransformerConfig, *, single: bool) -> None:
         self._head_width, self._single = config.head_width, single
+        self._gelu = TanhGelu()
 
     def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return modulate(x, shift, scale)
 
     def gelu(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        return F.gelu(linear(x), approximate="tanh")
+        return self._gelu(linear(x))
 
     def heads(self, linear: nn.Linear, x: Tensor) -> Tensor:
         return rearrange(linear(x), "b s (h d) -> b h s d", d=self._head_width)

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, T5EncoderModel
 from transformers import T5Config as TransformersT5Config
-from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
+from transformers.models.t5.modeling_t5 import T5Attention, T5DenseGatedActDense, T5LayerNorm
 
 from ..configs import T5Config
+from .layers import TanhGelu
 
 ATTENTION = "kontext_trt"
 
@@ -37,6 +38,13 @@ def _use_rms_norm(model: nn.Module, config: T5Config) -> None:
         for name, child in module.named_children():
             if isinstance(child, T5LayerNorm):
                 setattr(module, name, nn.RMSNorm(config.width, eps=config.norm_eps))
+
+
+def _use_one_gelu(model: nn.Module) -> None:
+    """Put torch's GELU in the place of T5's handwritten one: the same formula, and its constants are not rounded."""
+    for module in model.modules():
+        if isinstance(module, T5DenseGatedActDense):
+            module.act = TanhGelu()
 
 
 def position_bucket(
@@ -98,6 +106,7 @@ class T5(nn.Module):
         self.model = t5_encoder(config)
         self.model.set_attn_implementation(ATTENTION)
         _use_rms_norm(self.model, config)
+        _use_one_gelu(self.model)
         _use_position_table(self.model)
 
     def forward(self, input_ids: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention
 from diffusers.models.upsampling import Upsample2D
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..configs import VaeConfig
+from .layers import scaled_queries
 
 
 def autoencoder(config: VaeConfig) -> AutoencoderKL:
@@ -50,13 +52,46 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x.to(torch.float32), scale_factor=2.0, mode="nearest").to(x.dtype))
 
 
+def _attend(
+    attention: Attention,
+    x: Tensor,
+    encoder_hidden_states: None = None,
+    attention_mask: None = None,
+    temb: None = None,
+) -> Tensor:
+    """Compute an attention block (b, c, h, w) -> the same, as diffusers does, but scale queries by themselves.
+
+    The other arguments are those that diffusers passes; the autoencoder has none of them.
+    """
+    assert attention.group_norm is not None
+    assert attention.to_out is not None
+    assert attention.residual_connection
+    assert attention.rescale_output_factor == 1
+    tokens = rearrange(attention.group_norm(x), "b c h w -> b (h w) c")
+    q, k, v = (
+        rearrange(linear(tokens), "b s (n d) -> b n s d", n=attention.heads)
+        for linear in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    scaled = scaled_queries(q.to(torch.float32)).to(q.dtype)
+    mixed = rearrange(F.scaled_dot_product_attention(scaled, k, v, scale=1.0), "b n s d -> b s (n d)")
+    return x + rearrange(attention.to_out[0](mixed), "b (h w) c -> b c h w", h=x.shape[2])
+
+
+def _half(network: nn.Module) -> nn.Module:
+    """Return an encoder or decoder of diffusers with our attention in it."""
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.set_processor(_attend)
+    return network
+
+
 class VaeEncoder(nn.Module):
     """Computes `image` (b, H, W, 3) uint8 -> `reference` (b, H/16 * W/16, 4 * latent channels) float32, packed."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = autoencoder(config).encoder
+        self.encoder = _half(autoencoder(config).encoder)
 
     def forward(self, image: Tensor) -> Tensor:
         # cast first: TensorRT takes uint8 at a network's border only, and there into a cast
@@ -80,7 +115,7 @@ class VaeDecoder(nn.Module):
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.config = config
-        self.decoder = autoencoder(config).decoder
+        self.decoder = _half(autoencoder(config).decoder)
         for name, module in list(self.decoder.named_modules()):
             if isinstance(module, Upsample2D):
                 self.decoder.set_submodule(name, Upsample(module))

@@ -21,7 +21,8 @@ from ...engine.system.files import atomic_file
 from ...version import __version__
 from ..emulate.torch_device import TorchDevice
 
-SCHEMA = 1
+SCHEMA = 2
+"""The schema of this version; since 2, the ranges of attention's queries are those of scaled ones."""
 MAX_BYTES = 64 << 20
 """The largest file that is read; that of the whole denoiser takes 1 MB."""
 BINS_PER_OCTAVE = 16

@@ -59,6 +59,8 @@ def test_every_product_of_the_blocks_and_no_other(
     if recipe != "nvfp4-svd":  # whose branches are in bf16
         assert census.gemms["bf16"] <= 3
     assert census.attention == {attention: 4}
+    assert census.rounded == ()
+    assert set(census.attention_scales) == (set() if attention == "fp8" else {"1"})
     assert census.weight_bytes < 1.02 * bundle.graph("denoiser").weight_bytes, "nothing was widened"
 
 

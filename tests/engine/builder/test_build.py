@@ -23,6 +23,7 @@ from kontext_trt.engine.bundle.graph_file import GraphFile
 from kontext_trt.engine.components import COMPONENTS, Precision
 from kontext_trt.engine.errors import BuildError, BundleError, OptionError, TargetError
 from kontext_trt.engine.flavour import Flavour
+from kontext_trt.engine.plans.census import remarks
 from kontext_trt.engine.plans.coverage import Task
 from kontext_trt.engine.plans.machine import Machine
 from kontext_trt.engine.plans.options import BuildOptions, Refit
@@ -59,6 +60,9 @@ def test_every_component_builds_for_every_target(
             assert sum(census.attention.values()) == FUSED[name]
         assert census.activation_bytes > 0
         assert census.io_bytes > 0
+        assert census.rounded == (), "tanh and its like are computed in float32"
+        assert sum(census.elementwise.values()) > 0, "so the kernels' text was read"
+        assert list(remarks(census)) == []
 
 
 @pytest.mark.parametrize("precision", [pytest.param(Precision.FP16, marks=pytest.mark.check), Precision.BF16])
@@ -70,6 +74,7 @@ def test_attention_of_the_real_head_size_has_a_dedicated_kernel(
     built = Site(bundle, make_target(rtx, capability, ())).build("denoiser", COVERAGE)
     assert built.manifest.census.attention == {precision.value: 4}, "2 double and 2 single blocks"
     assert built.manifest.census.attention_asked == 4
+    assert set(built.manifest.census.attention_scales) == {"1"}, "queries come scaled, in float32"
     (log,) = (PlanStore.of(bundle.path).folder / LOGS).glob(f"denoiser.{built.manifest.key}.log")
     listed = [line for line in log.read_text().splitlines() if line.startswith("Name: _gemm_mha_v2")]
     assert len(listed) == 4, "the compiler's own listing"
