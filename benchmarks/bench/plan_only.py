@@ -196,14 +196,9 @@ def _saved(counted: GraphWork, recipe: Recipe, scale_bytes: int) -> int:
 
 
 def _row(way: _Way, name: str, plan: ResidencyPlan) -> Predicted:
-    turns = [one for one, residency in plan.residencies.items() if residency is Residency.TURN]
-    largest = sorted(turns, key=lambda one: way.costs[one].weights)[-1:]
     weights = plan.streaming_budget
-    for one, residency in plan.residencies.items():
-        if residency is Residency.RESIDENT or one in largest:
-            weights += way.stored[one]
-        elif residency is Residency.STREAMED:
-            weights += way.stored[one] - way.costs[one].streamable
+    for one in plan.beside(plan.fullest):
+        weights += way.stored[one] - (way.costs[one].streamable if plan.of(one) is Residency.STREAMED else 0)
     return Predicted(
         executor=way.executor,
         precision=way.precision,

@@ -20,10 +20,14 @@ _END = b"\n}\n"
 _LONGEST = 1 << 20
 """The most bytes that the text of one kernel is looked for in."""
 _STEP = re.compile(rb"(__v\d+)(?:\.values\[\d+\])? = __myln_([a-z]+)___myln_([a-z0-9]+)___myln_")
+_QUANTIZED = re.compile(rb"(__v\d+)(?:\.values\[\d+\])? = __myln_cast<__myln_fp8_e4m3, __myln_([a-z0-9]+)>")
 _SCALE = re.compile(rb"\.initialize\(DATA_TYPE_(?:BF16|FP16|FP32)[^;]*?, (0x[0-9a-f.]+p[+-]\d+)f")
 _VARIANT = re.compile(r"(?:_com)?(?:_vec)?$")
 _FORMATS = {"float": "fp32", "half": "fp16", "bf16": "bf16"}
-_FUNCTIONS = {"tanh", "exp", "exp2", "log", "erf", "sigmoid", "pow", "sqrt", "rsqrt", "div", "sin", "cos", "gelu"}
+_QUANTIZE = "quantize"
+_FUNCTIONS = {"tanh", "exp", "exp2", "log", "erf", "sigmoid", "pow", "sqrt", "rsqrt", "div", "sin", "cos", "gelu"} | {
+    _QUANTIZE
+}
 """The functions that lose digits in 16 bits: what comes in is rounded, and what they are made of."""
 
 
@@ -75,6 +79,11 @@ def _kernel(name: str, text: bytes) -> Kernel:
         (function.decode(), _FORMATS[kind.decode()])
         for _, function, kind in results
         if kind.decode() in _FORMATS and function != b"move"
+    )
+    steps.update(
+        (_QUANTIZE, _FORMATS[kind])
+        for _, kind in {(cast[1], cast[2].decode()) for cast in _QUANTIZED.finditer(text)}
+        if kind in _FORMATS
     )
     scales = tuple(f"{float.fromhex(match[1].decode()):.7g}" for match in _SCALE.finditer(text))
     return Kernel(name=_VARIANT.sub("", name), steps=dict(steps), attention_scales=scales)

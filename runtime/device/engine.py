@@ -23,8 +23,12 @@ class Bound(Protocol):
         """The bytes that it needs of the arena."""
         ...
 
-    def enqueue(self, tensors: Mapping[str, DeviceTensor], arena: tuple[int, int], stream: Handle) -> None:
-        """Put one execution on the stream. `tensors` are inputs and outputs, `arena` an address and its size.
+    def place(self, arena: tuple[int, int]) -> None:
+        """Make activations lie in an arena, an address and its size, from now on. Never while a graph is recorded."""
+        ...
+
+    def enqueue(self, tensors: Mapping[str, DeviceTensor], stream: Handle) -> None:
+        """Put one execution on the stream. `tensors` are inputs and outputs.
 
         Raises ExecutorError, naming the component.
         """

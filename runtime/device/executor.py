@@ -21,7 +21,7 @@ from .engine import Engines
 from .graphs import Graphs
 from .loading import LoadedEngines
 from .memory import Arena, DeviceBlock, Staging
-from .residency import Residency, ResidencyPlan
+from .residency import ResidencyPlan
 from .workspace import DeviceWorkspace, SharedDevice
 
 logger = logging.getLogger(__name__)
@@ -57,13 +57,13 @@ class DeviceExecutor:
         self._bundle, self._engines, self._cuda, self._options = bundle, engines, cuda, options
         self._workspaces: OrderedDict[RequestShape, DeviceWorkspace] = OrderedDict()
         self._closed = False
-        moving = [name for name, residency in plan.residencies.items() if residency is not Residency.RESIDENT]
+        moving = [name for name, residency in plan.residencies.items() if not residency.stays]
         if moving and options.graphs:
             logger.warning("%s not in GPU memory all the time, so not in a CUDA graph", _are(moving))
         self._stream = cuda.stream()
         self._graphs = Graphs(enabled=options.graphs)
         self._arena = Arena(cuda, self._stream, self._graphs)
-        self._loaded = LoadedEngines(engines, plan, cuda, self._stream, self._graphs)
+        self._loaded = LoadedEngines(engines, plan, cuda, self._stream, self._graphs, self._arena)
         self._shared = SharedDevice(
             cuda=cuda, stream=self._stream, graphs=self._graphs, arena=self._arena, engines=self._loaded
         )
@@ -130,7 +130,8 @@ class DeviceExecutor:
                         staging.arrays[name][...] = array
                         self._copy(block.tensors[name].address, staging.addresses[name], ins[name])
                     self._arena.reserve(bound.activation_bytes)
-                    bound.enqueue(block.tensors, (self._arena.address, self._arena.size_bytes), self._stream)
+                    bound.place(self._arena.place)
+                    bound.enqueue(block.tensors, self._stream)
                     for name, spec in outs.items():
                         self._copy(staging.addresses[name], block.tensors[name].address, spec)
                 finally:

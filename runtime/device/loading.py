@@ -11,6 +11,7 @@ from ..flow.tensors import RequestShape
 from .cuda import Cuda, Handle
 from .engine import Bound, Engine, Engines, Shapes
 from .graphs import Graphs
+from .memory import Arena
 from .residency import Residency, ResidencyPlan
 
 logger = logging.getLogger(__name__)
@@ -22,22 +23,26 @@ class LoadedEngines:
     Before an engine goes, the graphs that recorded it are dropped, and what is bound of it is closed.
     """
 
-    def __init__(self, engines: Engines, plan: ResidencyPlan, cuda: Cuda, stream: Handle, graphs: Graphs) -> None:
+    def __init__(
+        self, engines: Engines, plan: ResidencyPlan, cuda: Cuda, stream: Handle, graphs: Graphs, arena: Arena
+    ) -> None:
         self._engines, self._plan = engines, plan
-        self._cuda, self._stream, self._graphs = cuda, stream, graphs
+        self._cuda, self._stream, self._graphs, self._arena = cuda, stream, graphs, arena
         self._loaded: dict[str, Engine] = {}
         self._bound: dict[tuple[RequestShape, str], Bound] = {}
         self._unrecordable: set[str] = set()
         self._said: set[str] = set()
 
     def ready(self, component: str) -> Engine:
-        """Return a component's engine. One that is loaded for its turn ends the turn of the others.
+        """Return a component's engine. What may not be loaded beside it goes first.
 
         Raises what `Engines.open` does.
         """
+        beside = self._plan.beside(component)
+        for other in [name for name in self._loaded if name not in beside]:
+            self.release(other)
         if component not in self._loaded:
-            if self._plan.of(component) is Residency.TURN:
-                self._end_turns()
+            self._arena.shrink(max(0, self._plan.room(component)))
             start = time.perf_counter()
             budget = self._plan.streaming_budget if self._plan.of(component) is Residency.STREAMED else None
             self._loaded[component] = self._engines.open(component, self._stream, budget)
@@ -72,8 +77,17 @@ class LoadedEngines:
         self._unrecordable.update(components)
 
     def stays(self, component: str) -> bool:
-        """Return whether an engine, once loaded, remains where it is."""
-        return self._plan.of(component) is Residency.RESIDENT
+        """Return whether an engine, once loaded, remains where it is from request to request."""
+        return self._plan.of(component).stays
+
+    def settle(self, shape: RequestShape, components: Iterable[str]) -> None:
+        """Release what may not lie beside these components, and make them use the arena as it is now.
+
+        They have run in this shape. A recording of them then changes neither.
+        """
+        for component in components:
+            self.ready(component)
+            self._bound[shape, component].place(self._arena.place)
 
     def may_record(self, components: Iterable[str]) -> bool:
         """Return whether a graph may hold these components at all."""
@@ -109,11 +123,6 @@ class LoadedEngines:
             self._bound.pop(key).close()
         del self._loaded[component]
         engine.close()
-
-    def _end_turns(self) -> None:
-        for component in list(self._loaded):
-            if self._plan.of(component) is Residency.TURN:
-                self.release(component)
 
     def close(self) -> None:
         for component in COMPONENTS:

@@ -115,6 +115,16 @@ class Arena:
         self.address = 0
         self.size_bytes = 0
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its address and size."""
+        return self.address, self.size_bytes
+
+    def shrink(self, size_bytes: int) -> None:
+        """Let go of the arena if it is larger than this."""
+        if self.size_bytes > size_bytes:
+            self.close()
+
     def reserve(self, size_bytes: int) -> None:
         """Make the arena at least this large. Raises CudaError if there is no memory; it is empty then."""
         if size_bytes <= self.size_bytes:

@@ -62,7 +62,8 @@ class DeviceWorkspace:
         shapes = {name: tensor.shape for name, tensor in inputs.items()}
         bound = device.engines.bind(self.shape, component, shapes)
         device.arena.reserve(bound.activation_bytes)
-        bound.enqueue({**inputs, **outputs}, (device.arena.address, device.arena.size_bytes), device.stream)
+        bound.place(device.arena.place)
+        bound.enqueue({**inputs, **outputs}, device.stream)
 
     def copy(self, source: DeviceTensor, to: DeviceTensor) -> None:
         assert source.size_bytes == to.size_bytes
@@ -150,6 +151,7 @@ class DeviceWorkspace:
         """Record a job; if that fails, say so with the stage that failed, if it is known, and never try again."""
         device = self._device
         self._stage = None
+        device.engines.settle(self.shape, job.components)
         try:
             graph = RecordedGraph.record(
                 device.cuda,

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, GrowsWith, Precision
+from ...engine.components import COMPONENTS, GrowsWith, Precision, Runs
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
@@ -127,7 +127,10 @@ class OnnxRuntimeBound:
     def recordable(self, stream: Handle) -> bool:
         return True
 
-    def enqueue(self, tensors: Mapping[str, DeviceTensor], arena: tuple[int, int], stream: Handle) -> None:
+    def place(self, arena: tuple[int, int]) -> None:
+        """Do nothing: a session has activations of its own."""
+
+    def enqueue(self, tensors: Mapping[str, DeviceTensor], stream: Handle) -> None:
         self._engine.enqueue(tensors)
 
     def close(self) -> None:
@@ -159,6 +162,7 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
             + use.held_per_value * values[use.values] * graph.precision.item_bytes,
             activations=0,
             runs=COMPONENTS[name].runs_in(shape.num_steps),
+            per_prompt=COMPONENTS[name].runs is Runs.PROMPT,
         )
         for name, graph in bundle.manifest.graphs.items()
         for use in (COMPONENTS[name].onnxruntime,)

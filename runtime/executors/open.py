@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
-from ...engine.components import COMPONENTS
+from ...engine.components import COMPONENTS, Runs
 from ...engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
 from ...engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
 from ...engine.plans.choice import choose_plans
@@ -149,6 +149,7 @@ def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, C
             if plan.ingredients.options.weight_streaming
             else 0,
             runs=COMPONENTS[name].runs_in(bundle.manifest.model.flow.steps),
+            per_prompt=COMPONENTS[name].runs is Runs.PROMPT,
         )
         for name, plan in plans.items()
     }

@@ -76,13 +76,7 @@ class TensorRtEngines:
             raise self._log.error(f"{component}: {self.name} could not open its plan {plan.key}", PlanError)
         self._check_ports(component, engine)
         if streaming_budget is not None:
-            with self._log.named(component):
-                engine.weight_streaming_budget_v2 = streaming_budget  # before any context exists
-            if engine.weight_streaming_budget_v2 > streaming_budget:  # the property's setter drops the answer
-                raise self._log.error(
-                    f"{component}: TensorRT did not accept {streaming_budget:,} bytes for streamed weights",
-                    ExecutorError,
-                )
+            self._stream_weights(component, engine, streaming_budget)
         profile = profile_of(COMPONENTS[component], plan.ingredients.coverage, self._bundle.manifest.model)
         parts = Parts(
             bundle=self._bundle,
@@ -93,6 +87,25 @@ class TensorRtEngines:
             cuda=self._cuda,
         )
         return TensorRtEngine(parts, profile, streams=streaming_budget is not None)
+
+    def _stream_weights(self, component: str, engine: Any, budget: int) -> None:
+        """Keep on the device what fits a budget together with the memory that streaming itself takes.
+
+        TensorRT adds that to the activations; it depends on what is kept, and is 0 if all is.
+        """
+        kept = budget
+        while kept + (scratch := self._set_budget(component, engine, kept)) > budget and kept:
+            kept = max(0, min(budget - scratch, kept - 1))
+
+    def _set_budget(self, component: str, engine: Any, kept: int) -> int:
+        """Set how many bytes of weights are kept, and return what streaming the rest takes."""
+        with self._log.named(component):
+            engine.weight_streaming_budget_v2 = kept  # before any context exists
+        if engine.weight_streaming_budget_v2 > kept:  # the property's setter drops the answer
+            raise self._log.error(
+                f"{component}: TensorRT did not accept {kept:,} bytes for streamed weights", ExecutorError
+            )
+        return int(engine.weight_streaming_scratch_memory_size)
 
     def _check_ports(self, component: str, engine: Any) -> None:
         """Raise PlanError unless the engine's inputs and outputs are those of the component table."""
@@ -179,11 +192,13 @@ class TensorRtBound:
     def recordable(self, stream: Handle) -> bool:
         return self._contexts.recordable(self._context, self._cuda.stream_address(stream))
 
-    def enqueue(self, tensors: Mapping[str, DeviceTensor], arena: tuple[int, int], stream: Handle) -> None:
-        self._log.clear()
+    def place(self, arena: tuple[int, int]) -> None:
         if self.activation_bytes and arena != self._arena:
             self._context.set_device_memory(*arena)
             self._arena = arena
+
+    def enqueue(self, tensors: Mapping[str, DeviceTensor], stream: Handle) -> None:
+        self._log.clear()
         for name, tensor in tensors.items():
             accepted = self._context.set_tensor_address(name, tensor.address)
             self._require(accepted, f"did not accept the address of {name}")

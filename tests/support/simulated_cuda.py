@@ -177,6 +177,10 @@ class SimulatedCuda:
         event.alive = False
         self.open_handles -= 1
 
+    @property
+    def recording(self) -> bool:
+        return any(stream.capture is not None for stream in self.streams)
+
     def begin_capture(self, stream: Stream, *, relaxed: bool) -> None:
         self._count("begin_capture")
         stream.capture, stream.broken = [], False

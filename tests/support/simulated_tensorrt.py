@@ -81,7 +81,9 @@ class Library:
         self.compute = _host(bundle.path)._compute
         self.faults: dict[str, Callable[[str], bool]] = {}
         self.loaded: list[str] = []
+        self.opened: list[str] = []
         self.executions: list[str] = []
+        self.scratch_bytes = 0
         self.on_budget: Callable[[int], None] = lambda size_bytes: None
 
     def faulty(self, place: str, component: str) -> bool:
@@ -113,8 +115,9 @@ class Engine:
         self.ports = COMPONENTS[component].ports
         self.weights = 0
         self.weights = library.cuda.malloc(weight_bytes)
-        self._budget = weight_bytes
+        self._budget = self._weight_bytes = weight_bytes
         library.loaded.append(component)
+        library.opened.append(component)
 
     def _set_budget(self, size_bytes: int) -> None:
         if not self.library.faulty("streaming budget", self.component):
@@ -123,6 +126,10 @@ class Engine:
 
     num_io_tensors = property(lambda self: len(self.ports))
     weight_streaming_budget_v2 = property(lambda self: self._budget, _set_budget)
+
+    @property
+    def weight_streaming_scratch_memory_size(self) -> int:
+        return self.library.scratch_bytes if self._budget < self._weight_bytes else 0
 
     def get_tensor_name(self, index: int) -> str:
         return self.ports[index].name
@@ -175,9 +182,10 @@ class Context:
 
     def update_device_memory_size_for_shapes(self) -> int:
         batch = next(iter(self.shapes.values()))[0]
-        return ACTIVATIONS[self.engine.component] * batch
+        return ACTIVATIONS[self.engine.component] * batch + self.engine.weight_streaming_scratch_memory_size
 
     def set_device_memory(self, address: int, size: int) -> None:
+        assert not self.library.cuda.recording, "memory is given before a graph is recorded, not while"
         self.memory = (address, size)
 
     def set_tensor_address(self, name: str, address: int) -> bool:

@@ -48,18 +48,17 @@ class Simulation:
         self.plans = {entry.component: entry.manifest for entry in store.entries() if entry.manifest is not None}
         # plans of the simulation are small files; what they take is what the graphs say
         costs = {
-            name: type(cost)(
-                weights=bundle.graph(name).weight_bytes,
-                activations=cost.activations,
-                streamable=cost.streamable,
-                runs=cost.runs,
-            )
+            name: replace(cost, weights=bundle.graph(name).weight_bytes)
             for name, cost in plan_costs(bundle, self.plans).items()
         }
         buffers = request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
         self.residency = plan_residency(costs, fixed=total_bytes(buffers), budget=budget or memory_bytes)
         if residencies is not None:
-            self.residency = replace(self.residency, residencies={**self.residency.residencies, **residencies})
+            self.residency = replace(
+                self.residency,
+                residencies={**self.residency.residencies, **residencies},
+                streaming_budget=options.pop("streaming_budget", 0),
+            )
         flavour = SimulatedFlavour(self.library)
         self.engines = TensorRtEngines(bundle, store, self.plans, flavour, MACHINE, self.cuda)
         self.executor = DeviceExecutor(bundle, self.engines, self.cuda, self.residency, DeviceOptions(**options))

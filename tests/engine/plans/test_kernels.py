@@ -47,6 +47,16 @@ def test_steps_are_counted_once_per_vector_and_kernel(tmp_path: Path) -> None:
     assert kernel.steps_by_format == {"fp32": 2}
 
 
+def test_quantizing_from_16_bits_is_a_step_that_is_rounded(tmp_path: Path) -> None:
+    cast = "    __v7.values[{at}] = __myln_cast<__myln_fp8_e4m3, __myln_{kind}>(__v6);\n"
+    for kind, wanted in (("bf16", "bf16"), ("float", "fp32")):
+        more = "".join(cast.format(at=at, kind=kind) for at in range(2))
+        kernels = kernels_in_plan(plan(tmp_path, gelu("float", more=more)))
+        assert kernels[0].steps["quantize", wanted] == 1
+        census = take_census([], attention_asked=0, weight_bytes=1, activation_bytes=1, io_bytes=1, kernels=kernels)
+        assert bool(census.rounded) is (kind == "bf16"), "values and the scale's reciprocal would be rounded before"
+
+
 def test_the_factor_of_attention_is_read(tmp_path: Path) -> None:
     (right,) = kernels_in_plan(plan(tmp_path, ATTENTION.format(scale="0x1p+0")))
     assert right.attention_scales == ("1",)

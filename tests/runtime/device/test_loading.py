@@ -35,6 +35,60 @@ def test_what_stays_is_recorded_beside_what_takes_turns(simulate, picture):
     assert simulation.cuda.calls["launch"] == launches + 1
 
 
+def test_what_yields_is_recorded_until_another_takes_its_place(simulate, caplog):
+    """As the whole model on a card of 32 GB: T5 in the conditioner's place, and the arena goes while it is there."""
+    everything = simulate()
+    plan = everything.residency
+    others = sum(cost.weights for name, cost in plan.costs.items() if name != "t5")
+    parts = dict.fromkeys(COMPONENTS, Residency.RESIDENT)
+    parts |= {"t5": Residency.TURN, "conditioner": Residency.YIELDING}
+    simulation = simulate(budget=plan.fixed + others + plan.arena, residencies=parts)
+    assert "conditioner" not in simulation.residency.beside("t5")
+    assert [record.message for record in caplog.records] == [
+        "t5 is not in GPU memory all the time, so not in a CUDA graph"
+    ]
+    for prompt in ("a", "b"):
+        expected = everything.latents(prompt=prompt)
+        for _ in range(3):
+            launches, loaded = simulation.cuda.calls["launch"], len(simulation.library.opened)
+            assert simulation.latents(prompt=prompt) == expected
+        assert simulation.cuda.calls["launch"] == launches + 1, "all of a request with a remembered prompt"
+        assert len(simulation.library.opened) == loaded, "and nothing moves"
+    assert simulation.library.opened.count("t5") == simulation.library.opened.count("conditioner") == 2
+    assert simulation.cuda.peak <= simulation.residency.peak == simulation.residency.budget
+
+
+def test_activations_that_have_grown_are_placed_before_anything_is_recorded(simulate, picture):
+    """Networks that ran before the arena grew still point to the old one; the library must not be told in a capture."""
+    simulation, image = simulate(), picture(128, 128)
+    for _ in range(3):
+        simulation.latents()
+    simulation.executor._make_room(None)
+    expected = [simulation.latents(image=image) for _ in range(3)]
+    assert expected[0] == expected[1] == expected[2]
+    arena = simulation.executor._arena.place
+    graphs = [job for shape in simulation.executor._workspaces for job in simulation.executor._graphs.of(shape)]
+    assert {name for job in graphs for name in job.components} == {"conditioner", "denoiser", "vae_decoder"}
+    for (_, component), bound in simulation.executor._loaded._bound.items():
+        if any(component in job.components for job in graphs):
+            assert bound._context.memory == arena
+
+
+def test_what_streaming_takes_is_in_the_budget_too(simulate):
+    """TensorRT adds it to the activations, depending on what stays on the device."""
+    plain = simulate(residencies={"denoiser": Residency.STREAMED})
+    weights = plain.residency.costs["denoiser"].weights
+    expected = plain.latents()
+    for scratch, room in ((10_000, weights // 2), (10_000, 10_000), (0, weights // 2)):
+        simulation = simulate(residencies={"denoiser": Residency.STREAMED}, streaming_budget=room)
+        simulation.library.scratch_bytes = scratch
+        budgets: list[int] = []
+        simulation.library.on_budget = budgets.append
+        assert simulation.latents() == expected
+        assert budgets[-1] == room - scratch
+        assert budgets[-1] + scratch <= room
+
+
 def test_budgets_are_kept(simulate):
     peak = simulate().residency.peak
     expected, classes = simulate().latents(steps=2), set()
