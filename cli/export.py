@@ -77,6 +77,10 @@ def export(
     ] = Operators.SINGLE,
     parts: PartOptions,
     hash_weights: Annotated[bool, typer.Option(help="Record the SHA-256 of all weights (reads every byte).")] = False,
+    copy: Annotated[
+        bool,
+        typer.Option(help="Copy the weights. Without, they are shared, and the checkpoint must not be written into."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace BUNDLE if it is a bundle.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -93,6 +97,7 @@ def export(
         fp8_as_stored=plain is None,
         operators=operators,
         hash_weights=hash_weights,
+        copy=copy,
         overwrite=overwrite,
     )
     files = CheckpointFiles(**{field.name: getattr(parts, field.name) for field in fields(parts)})

@@ -50,6 +50,7 @@ class ExportOptions:
             needs a GPU from sm_89; without, they are converted.
         operators: The operators that graphs may have.
         hash_weights: Reads every byte once.
+        copy: Gives the bundle weights of its own: a checkpoint that is written into then changes nothing.
         overwrite: Replaces a bundle that is there.
     """
 
@@ -57,6 +58,7 @@ class ExportOptions:
     fp8_as_stored: bool = True
     operators: Operators = Operators.SINGLE
     hash_weights: bool = False
+    copy: bool = False
     overwrite: bool = False
 
 
@@ -196,7 +198,7 @@ class _BundleWriter:
     def _share(self, part: str, source: Path) -> Path:
         if source not in self.shared:
             target = free_path(self.folder / WEIGHTS / f"{part}.{source.name}")
-            self.origins[target] = share_file(source, target)
+            self.origins[target] = share_file(source, target, copy=self.options.copy)
             self.shared[source] = target
         return self.shared[source]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...version import __version__
-from ..bundle.bundle import Bundle
+from ..bundle.bundle import OTHER_WEIGHTS, Bundle
 from ..bundle.folder import Folder
 from ..bundle.graph_file import GraphFile
 from ..bundle.tensor_file import TensorFile
@@ -104,7 +104,7 @@ def _check_weights(bundle: Bundle, component: str) -> None:
         if record.path in used:
             found = TensorFile.open(bundle.file(record.path)).sample_sha256()
             if found != record.sample_sha256:
-                raise BundleError(f"{record.path} holds other weights than were exported; export the bundle again")
+                raise BundleError(f"{record.path} {OTHER_WEIGHTS}; export the bundle again")
 
 
 @contextmanager

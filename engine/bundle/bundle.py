@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from ..components import COMPONENTS, Component
 from ..errors import BundleError, CheckpointError
 from ..system.files import sha256_of
 from .folder import Folder
 from .graph_file import GraphFile, misplaced_weights
+from .identity import FileIdentity, HeldFiles
 from .manifest import (
     MAX_MANIFEST_BYTES,
-    FileRecord,
     GraphRecord,
     Manifest,
     TokenizerRecord,
-    WeightsRecord,
     parse_manifest,
 )
-from .tensor_file import SAMPLE_BYTES, TensorFile, read_header_sha256
+from .problems import file_problems, size_problems, weights_problems
+from .tensor_file import SAMPLE_BYTES, TensorFile
 
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
@@ -31,6 +31,7 @@ WEIGHTS = "graphs/weights"
 TOKENIZERS = "tokenizers"
 NETWORKS = "networks.json"
 """The file of the checkpoint's configuration, for what makes the networks anew: calibration and comparison."""
+OTHER_WEIGHTS = "holds other weights than were exported"
 MAX_TENSORS = 200_000
 """The most tensors that verifying reads where they lie; FLUX.1 Kontext has 1,600."""
 BUILT = ("plans", "caches")
@@ -56,11 +57,14 @@ class Verification:
 class Bundle:
     """Holds an opened bundle.
 
-    Opening reads the manifest, graphs, tokenizers and the weights' headers, but no weights.
+    Opening reads the manifest, graphs, tokenizers and the weights' headers, but no weights. Networks are read later, so
+    what was opened is noted: a file that has changed since is refused when it is read.
     """
 
     path: Path
     manifest: Manifest
+    _opened: dict[str, FileIdentity] = field(default_factory=dict, compare=False, repr=False)
+    _sampled: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:
@@ -83,9 +87,19 @@ class Bundle:
             missing = [name for name in COMPONENTS if name not in bundle.manifest.graphs]
             if missing:
                 raise BundleError(f"{path / MANIFEST} lists no graph for {', '.join(missing)}; export the bundle again")
+            for place in bundle._sizes:
+                with suppress(FileNotFoundError):  # which is among the problems
+                    bundle._opened[place] = FileIdentity.of(root.status(place))
             for problem in bundle._quick_problems(root):
-                raise BundleError(f"{path}: {problem}; export it again from {bundle.manifest.source}")
+                raise bundle._refusal(problem)
         return bundle
+
+    def _refusal(self, problem: str) -> BundleError:
+        return BundleError(f"{self.path}: {problem}; export it again from {self.manifest.source}")
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {record.path: record.size_bytes for record in (*self.manifest.files, *self.manifest.weights)}
 
     @classmethod
     def of(cls, bundle: Bundle | Path | str) -> Bundle:
@@ -111,15 +125,19 @@ class Bundle:
         """Return the path of a file that the manifest lists, for whoever reads it now.
 
         Raises:
-            BundleError: The manifest does not list it, or it is no regular file of the bundle's own, of the listed
-                size, any more.
+            BundleError: The manifest does not list it, it is no regular file of the bundle's own, of the listed size,
+                any more, or it has changed since the bundle was opened.
         """
-        sizes = {record.path: record.size_bytes for record in (*self.manifest.files, *self.manifest.weights)}
+        sizes = self._sizes
         if place not in sizes:
             raise BundleError(f"{self.path} lists no {place}; export the bundle again")
         with Folder.open(self.path) as root:
-            for problem in _size_problems(root, place, sizes[place]):
-                raise BundleError(f"{self.path}: {problem}; export it again from {self.manifest.source}")
+            for problem in size_problems(root, place, sizes[place]):
+                raise self._refusal(problem)
+            opened = self._opened.get(place)
+            change = opened.change(FileIdentity.of(root.status(place))) if opened is not None else ""
+        if change:
+            raise BundleError(f"{self.path / place} {change}; open the bundle again")
         return self.path / place
 
     def open_graph(self, component: Component | str) -> GraphFile:
@@ -128,8 +146,29 @@ class Bundle:
         Whoever gives a graph's path to a library, which opens the weights itself, takes it from here.
 
         Raises:
-            BundleError: An initializer lies elsewhere, or the graph is no ONNX graph.
+            BundleError: An initializer lies elsewhere, the graph is no ONNX graph, its weights are not those exported,
+                or one of its files has changed since the bundle was opened.
         """
+        graph = self._located_graph(component)
+        for weights in self.manifest.weights:
+            if weights.path in self.graph(component).weights and weights.path not in self._sampled:
+                if TensorFile.open(self.file(weights.path)).sample_sha256() != weights.sample_sha256:
+                    raise BundleError(
+                        f"{self.path}: {weights.path} {OTHER_WEIGHTS}; a checkpoint whose files a bundle shares must "
+                        "not be written into: export again, with --copy for files of its own"
+                    )
+                self._sampled.add(weights.path)
+        return graph
+
+    def hold(self, component: Component | str) -> HeldFiles:
+        """Hold the weights of a component, whose graph a library has opened and mapped them for.
+
+        Raises:
+            BundleError: One of them has changed since the bundle was opened.
+        """
+        return HeldFiles(self.file(place) for place in self.graph(component).weights)
+
+    def _located_graph(self, component: Component | str) -> GraphFile:
         record = self.graph(component)
         graph = GraphFile.read(self.file(record.path))
         sizes = {self.file(one.path): one.size_bytes for one in self.manifest.weights if one.path in record.weights}
@@ -158,9 +197,9 @@ class Bundle:
 
     def _quick_problems(self, root: Folder) -> Iterator[str]:
         for record in self.manifest.files:
-            yield from _file_problems(root, record)
+            yield from file_problems(root, record)
         for weights in self.manifest.weights:
-            yield from _weights_problems(root, weights)
+            yield from weights_problems(root, weights)
 
     def verify(self, *, whole: bool = False, on_bytes: Callable[[int], None] | None = None) -> Verification:
         """Compare the bundle with its manifest.
@@ -191,12 +230,12 @@ class Bundle:
                 return
             try:
                 files[self.path / weights.path] = TensorFile.open(self.file(weights.path))
-            except CheckpointError as error:
+            except (BundleError, CheckpointError) as error:
                 yield str(error)
                 return
         for component in self.manifest.graphs:
             try:
-                graph = self.open_graph(component)
+                graph = self._located_graph(component)
             except BundleError as error:
                 yield str(error)
                 continue
@@ -207,7 +246,7 @@ class Bundle:
                 )
         for weights in self.manifest.weights:
             if files[self.path / weights.path].sample_sha256() != weights.sample_sha256:
-                yield f"{weights.path} holds other weights than were exported"
+                yield f"{weights.path} {OTHER_WEIGHTS}"
             elif whole and weights.sha256 is not None:
                 with root.reader(weights.path) as file:
                     if sha256_of(file, on_bytes) != weights.sha256:
@@ -235,34 +274,3 @@ class Bundle:
     def unhashed(self) -> tuple[str, ...]:
         """The weights files of which no hash of every byte was recorded."""
         return tuple(record.path for record in self.manifest.weights if record.sha256 is None)
-
-
-def _size_problems(root: Folder, place: str, size_bytes: int) -> Iterator[str]:
-    try:
-        size = root.size(place)
-    except FileNotFoundError:
-        yield f"{place} is missing"
-    else:
-        if size != size_bytes:
-            yield f"{place} is cut short or altered: {size:,} bytes of {size_bytes:,}"
-
-
-def _file_problems(root: Folder, record: FileRecord) -> Iterator[str]:
-    return _problems(root, record, sha256_of, record.sha256, "was altered (SHA-256 differs)")
-
-
-def _weights_problems(root: Folder, record: WeightsRecord) -> Iterator[str]:
-    words = "is another safetensors file than was exported (its header differs)"
-    return _problems(root, record, read_header_sha256, record.header_sha256, words)
-
-
-def _problems(
-    root: Folder, record: FileRecord | WeightsRecord, read: Callable[[BinaryIO], str], wanted: str, words: str
-) -> Iterator[str]:
-    """Yield what is wrong with a file; `words` if it is there and what `read` makes of it is not as wanted."""
-    found = list(_size_problems(root, record.path, record.size_bytes))
-    yield from found
-    if not found:
-        with root.reader(record.path) as file:
-            if read(file) != wanted:
-                yield f"{record.path} {words}"

@@ -106,7 +106,9 @@ def take_census(
         strays=_printable(_strays(layers, asked)),
         untold=_printable(_untold(layers, asked)),
         opaque=sum(layer.is_opaque for layer in layers),
-        attention_scales=dict(sorted(Counter(scale for kernel in kernels for scale in kernel.attention_scales).items())),
+        attention_scales=dict(
+            sorted(Counter(scale for kernel in kernels for scale in kernel.attention_scales).items())
+        ),
         elementwise=dict(sorted(steps.items())),
         rounded=_printable(rounded_functions(kernels, layers)),
     )

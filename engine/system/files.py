@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import logging
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,16 +85,18 @@ def atomic_file_at(folder: int, name: str) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a folder to fill under a temporary name, which appears at `path` on a clean exit.
 
-    With `replace` it takes the place of what is there.
+    With `replace` it takes the place of what is there. What a process that was killed has left of the same path goes.
 
     Raises:
         FileExistsError: Something is at `path` by then, and `replace` is not set.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{_short(path.name)}."))
     retired: Path | None = None
     try:
-        yield temporary
+        with _unfinished(temporary):
+            yield temporary
         temporary.chmod(0o777 & ~_umask())
         if os.path.lexists(path):
             if not replace:
@@ -109,6 +113,33 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     finally:
         if retired is not None:
             shutil.rmtree(retired.parent, ignore_errors=True)
+
+
+UNFINISHED = ".unfinished"
+"""The file in a folder that is being filled; its lock is held by who fills it, as long as that lives."""
+LEFT_SECONDS = 60.0
+"""The age from which on a folder that nobody holds counts as left: its maker has locked it long before."""
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[None]:
+    mark = folder / UNFINISHED
+    with mark.open("xb") as file:
+        with suppress(OSError):  # a file system without locks; what is left there stays
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+        mark.unlink()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove folders that `atomic_folder` has begun for a path, and whose process has ended without a word."""
+    for mark in path.parent.glob(f".{glob.escape(_short(path.name))}.*/{UNFINISHED}"):
+        with suppress(OSError), mark.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > LEFT_SECONDS:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(mark.parent)
+                logger.info("removed %s, which a process that was ended had left", mark.parent)
 
 
 def _short(name: str) -> str:
@@ -143,10 +174,11 @@ def free_path(path: Path) -> Path:
     return free
 
 
-def share_file(source: Path, target: Path) -> str:
+def share_file(source: Path, target: Path, *, copy: bool = False) -> str:
     """Make `target` hold the bytes of `source` without copying them where the file system allows; it must not exist.
 
-    Links in `source` itself are followed, so a file in a hub cache gives its blob.
+    With `copy` it gets blocks of its own, or shared ones that a write to either file parts. Links in `source` itself
+    are followed, so a file in a hub cache gives its blob.
 
     Returns:
         How: "reflink" (shared blocks: btrfs, XFS), "hardlink", or "copy" (another file system).
@@ -154,6 +186,9 @@ def share_file(source: Path, target: Path) -> str:
     source = source.resolve()
     if _reflink(source, target):
         return "reflink"
+    if copy:
+        shutil.copyfile(source, target)
+        return "copy"
     try:
         os.link(source, target)
     except FileExistsError:

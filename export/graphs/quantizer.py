@@ -116,7 +116,9 @@ class GraphQuantizer:
         node, name = attention.node, f"{attention.name}.attend"
         q, k, v = (value for value in node.inputs[:3] if value is not None)
         scale = node.attributes.get_float("scale", 0.0)
-        if scale != 1.0:  # a product of its own would stand in the kernel's way, and the range is that of scaled queries
+        if (
+            scale != 1.0
+        ):  # a product of its own would stand in the kernel's way, and the range is that of scaled queries
             raise QuantizationError(
                 f"{attention.name} scales its queries itself, as exports by earlier versions do; export again"
             )

@@ -71,18 +71,18 @@ def _attend(
     q, k, v = (
         rearrange(linear(tokens), "b s (n d) -> b n s d", n=attention.heads)
         for linear in (attention.to_q, attention.to_k, attention.to_v)
+        if linear is not None
     )
     scaled = scaled_queries(q.to(torch.float32)).to(q.dtype)
     mixed = rearrange(F.scaled_dot_product_attention(scaled, k, v, scale=1.0), "b n s d -> b s (n d)")
     return x + rearrange(attention.to_out[0](mixed), "b (h w) c -> b c h w", h=x.shape[2])
 
 
-def _half(network: nn.Module) -> nn.Module:
-    """Return an encoder or decoder of diffusers with our attention in it."""
+def _use_scaled_queries(network: nn.Module) -> None:
+    """Make the attention of diffusers' encoder or decoder ours."""
     for module in network.modules():
         if isinstance(module, Attention):
-            module.set_processor(_attend)
-    return network
+            module.set_processor(_attend)  # pyright: ignore[reportArgumentType] a function does
 
 
 class VaeEncoder(nn.Module):
@@ -91,7 +91,8 @@ class VaeEncoder(nn.Module):
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = _half(autoencoder(config).encoder)
+        self.encoder = autoencoder(config).encoder
+        _use_scaled_queries(self.encoder)
 
     def forward(self, image: Tensor) -> Tensor:
         # cast first: TensorRT takes uint8 at a network's border only, and there into a cast
@@ -115,7 +116,8 @@ class VaeDecoder(nn.Module):
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.config = config
-        self.decoder = _half(autoencoder(config).decoder)
+        self.decoder = autoencoder(config).decoder
+        _use_scaled_queries(self.decoder)
         for name, module in list(self.decoder.named_modules()):
             if isinstance(module, Upsample2D):
                 self.decoder.set_submodule(name, Upsample(module))

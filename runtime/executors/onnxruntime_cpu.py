@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.identity import HeldFiles
 from ...engine.components import COMPONENTS, Precision
 from ...engine.errors import ExecutorError
 from ..flow.executor import LastWorkspace, Performed, run_in_turn
@@ -29,6 +30,7 @@ class OnnxRuntimeCpu:
         self._threads = threads
         self._ort = import_onnxruntime()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._held: dict[str, HeldFiles] = {}
         self._workspaces = LastWorkspace(self._workspace)
 
     def perform(
@@ -56,7 +58,9 @@ class OnnxRuntimeCpu:
                 "--precision fp32 to run it on this machine"
             )
         providers = ["CPUExecutionProvider"]
-        self._sessions[component] = open_session(self._bundle, component, providers, threads=self._threads)
+        session = open_session(self._bundle, component, providers, threads=self._threads)
+        self._held[component] = self._bundle.hold(component)
+        self._sessions[component] = session
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         specs = output_specs(self._bundle, component, {name: array.shape for name, array in inputs.items()})
@@ -66,6 +70,7 @@ class OnnxRuntimeCpu:
 
     def _compute(self, component: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         self.load(component)
+        self._held[component].check()  # they are mapped: what is written to them is computed with
         session, precision = self._sessions[component], self._bundle.graph(component).precision
         binding = session.io_binding()
         for port in COMPONENTS[component].inputs:
@@ -87,4 +92,7 @@ class OnnxRuntimeCpu:
 
     def close(self) -> None:
         self._sessions.clear()
+        for held in self._held.values():
+            held.close()
+        self._held.clear()
         self._workspaces.clear()

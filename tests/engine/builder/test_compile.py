@@ -75,7 +75,9 @@ def test_tensorrts_road_leads_to_a_plan(job: CompileJob, monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("_tensorrt")
 def test_an_engine_is_inspected_where_the_log_lists_no_layers(job: CompileJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kontext_trt.engine.builder.compile._inspect", lambda trt, job: (f"{job.plan.name} inspected", 0))
+    monkeypatch.setattr(
+        "kontext_trt.engine.builder.compile._inspect", lambda trt, job: (f"{job.plan.name} inspected", 0)
+    )
     monkeypatch.setattr("kontext_trt.engine.builder.callbacks.LISTING", "no compiler writes this")
     assert compile_plan(job, lambda fraction: None).layers == "plan inspected"
 

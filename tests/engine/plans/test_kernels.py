@@ -41,7 +41,9 @@ def gelu(kind: str, variant: str = "", more: str = "") -> str:
 
 def test_steps_are_counted_once_per_vector_and_kernel(tmp_path: Path) -> None:
     unrolled = "    __v6 = __myln_mul___myln_float___myln_float(__v1.values[0] , __v1.values[0]);\n"
-    (kernel,) = kernels_in_plan(plan(tmp_path, gelu("float", "_com_vec", unrolled), gelu("float"), gelu("float", "_com")))
+    (kernel,) = kernels_in_plan(
+        plan(tmp_path, gelu("float", "_com_vec", unrolled), gelu("float"), gelu("float", "_com"))
+    )
     assert kernel.name == "__myl_MulTanh_0x12"
     assert kernel.steps == {("mul", "fp32"): 1, ("tanh", "fp32"): 1}
     assert kernel.steps_by_format == {"fp32": 2}

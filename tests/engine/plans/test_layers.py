@@ -16,9 +16,9 @@ def in_rtx(number_format: str) -> str:
         "Name: to_q_myl0_1, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [1,-1,64], Strides: [1], StrideOrder: "
         f"[0], Datatype: {number_format}, Format: (Linear) Row major linear format }}], Constants: [ {{ Name: w, "
         f"Dimensions: [1,64,256], Strides: [1], StrideOrder: [0], Datatype: {number_format}, Format: (Linear) }}, "
-        "{ Name: alpha, Dimensions: [1], Strides: [1], StrideOrder: [0], Datatype: Float, Format: (Linear) }], Outputs: "
-        "[ { Name: y, Dimensions: [1,-1,256], Strides: [1], StrideOrder: [0], Datatype: Float, Format: (Linear) }], "
-        "TacticName: __myelin_CASK_STUB, StreamId: 0, Metadata: [ONNX Layer: to_q]"
+        "{ Name: alpha, Dimensions: [1], Strides: [1], StrideOrder: [0], Datatype: Float, Format: (Linear) }], "
+        "Outputs: [ { Name: y, Dimensions: [1,-1,256], Strides: [1], StrideOrder: [0], Datatype: Float }], TacticName: "
+        "__myelin_CASK_STUB, StreamId: 0, Metadata: [ONNX Layer: to_q]"
     )
 
 

@@ -2,14 +2,24 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from kontext_trt.engine.system.files import atomic_file, atomic_folder, free_path, sha256_file, share_file
+from kontext_trt.engine.system.files import (
+    LEFT_SECONDS,
+    UNFINISHED,
+    atomic_file,
+    atomic_folder,
+    free_path,
+    sha256_file,
+    share_file,
+)
 
 
 def test_file_appears_on_a_clean_exit_only(tmp_path: Path):
@@ -132,3 +142,40 @@ def test_a_file_system_without_links_has_copies(tmp_path: Path, monkeypatch: pyt
     assert share_file(tmp_path / "source", tmp_path / "copied") == "copy"
     assert (tmp_path / "copied").read_bytes() == b"bytes"
     assert os.strerror(code) in caplog.text
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kontext_trt.engine.system.files import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").write_bytes(b"x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_has_left_goes_with_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "bundle [1]"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    left, young = sorted(tmp_path.glob(".bundle*"))
+    others = [tmp_path / name for name in (".bundle [1].notes", ".bundle 1.abcdefgh", ".bundle [1]")]
+    for other in others:
+        other.mkdir()
+    _age(left)
+    with atomic_folder(path) as folder:
+        assert not left.exists()
+        assert young.exists(), "its maker may not have locked it yet"
+        _age(folder)
+        with atomic_folder(path) as second:
+            assert folder.exists(), "it is being filled"
+            (second / "whole").touch()
+        assert sorted(os.listdir(path)) == ["whole"], "the mark is gone"
+        shutil.rmtree(path)
+    assert sorted(os.listdir(path)) == []
+    assert all(other.exists() for other in others)
+
+
+def _age(folder: Path) -> None:
+    before = time.time() - LEFT_SECONDS - 1
+    os.utime(folder / UNFINISHED, (before, before))
