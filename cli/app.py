@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from ..engine.errors import KontextError
 from ..version import __version__
-from .terminal import SafeFormatter, notes, screen
+from .terminal import SafeFormatter, escape_what_cannot_be_written, notes, screen
 
 COMMANDS: Mapping[str, str] = {
     "export": "export:export",
@@ -120,6 +120,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, _end)
+    escape_what_cannot_be_written()
     warnings.showwarning = _show_warning
     sys.unraisablehook = _interrupt_again
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -38,8 +40,18 @@ notes = SafeConsole(stderr=True, soft_wrap=True, markup=False, highlight=False, 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output. Dataclasses, enums and paths are allowed."""
-    text = msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
-    sys.stdout.write(printable(text, json_escape) + "\n")
+    text = printable(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode(), json_escape)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2)  # in ASCII
+    sys.stdout.write(text + "\n")
+
+
+def escape_what_cannot_be_written() -> None:
+    """Have standard output escape characters that its encoding lacks, as standard error does, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class Bars:

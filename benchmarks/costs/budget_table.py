@@ -36,12 +36,12 @@ from ...export.graphs.recipes import make_recipe
 from ...runtime.device.residency import Cost, Residency, ResidencyPlan, plan_residency
 from ...runtime.executors.open import GRAPH_BYTES, usual_shape
 from ...runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
-from ..fixtures.bare_bundle import fill, strip
 from ..fixtures.sparse_checkpoint import write_sparse_checkpoint
 from ..program import parse_blocks, run_main
-from .quantized_cost import quantize_at_made_up_ranges
+from .quantized_cost import quantize_at_made_up_ranges, with_random_weights
 
-PRECISIONS = ("bf16", "fp8", "nvfp4")
+QUANTIZED = ("fp8", "nvfp4")
+PRECISIONS = ("bf16", *QUANTIZED)
 BUDGETS = ("8GiB", "12GiB", "16GiB", "24GiB", "31GiB", "32GiB")
 """The memory of common cards; of one of 32 GB, 31 GiB are free."""
 
@@ -89,24 +89,24 @@ def compile_at(depth: Depth, gpu: str, work: Path | None) -> tuple[dict[tuple[st
         write_sparse_checkpoint(folder / "checkpoint", depth.config)
         options = ExportOptions(precision=Precision.BF16)
         bundle = export_bundle(open_checkpoint(folder / "checkpoint"), folder / "bf16", options)
-        for precision in PRECISIONS:
-            made = bundle
-            if precision != "bf16":
-                made = quantize_at_made_up_ranges(bundle, folder / precision, make_recipe(precision, t5=True))
-            strip(made, folder / f"{precision}-random")
-            fill(folder / f"{precision}-random")
-            for component, found in compile_all(Bundle.open(folder / f"{precision}-random"), gpu).items():
+        bundles = {"bf16": bundle} | {
+            precision: quantize_at_made_up_ranges(bundle, folder / precision, make_recipe(precision, t5=True))
+            for precision in QUANTIZED
+        }
+        for precision, made in bundles.items():
+            components = [name for name in COMPONENTS if made is bundle or made.graph(name).quantization is not None]
+            for component, found in compile_all(with_random_weights(made, whole=True), components, gpu).items():
                 counted[precision, component] = found
         model = replace(bundle.manifest.model, dims=model_dims(WHOLE.config))
         buffers = total_bytes(request_tensors(usual_shape(bundle), model, transformer_precision(bundle)))
     return counted, buffers
 
 
-def compile_all(bundle: Bundle, gpu: str) -> dict[str, Counted]:
-    """Build every plan of a bundle for the trained sizes, and return what the compiler counted."""
+def compile_all(bundle: Bundle, components: Sequence[str], gpu: str) -> dict[str, Counted]:
+    """Build plans of a bundle for the trained sizes, and return what the compiler counted."""
     target = make_target(load_flavour(FlavourName.TENSORRT_RTX), gpu, ())
     counted: dict[str, Counted] = {}
-    for planned in plan_build(bundle, list(COMPONENTS), target, Coverage(sizes=TRAINED_SIZES)):
+    for planned in plan_build(bundle, components, target, Coverage(sizes=TRAINED_SIZES)):
         manifest = build(planned).manifest
         assert not manifest.warnings, manifest.warnings
         counted[planned.ingredients.component] = Counted(manifest.size_bytes, manifest.census.activation_bytes)
@@ -120,7 +120,7 @@ def whole_costs(
     costs: dict[str, Cost] = {}
     terms = np.array([depth.terms for depth in compiled])
     for name, component in COMPONENTS.items():
-        counts = [counted[precision, name] for counted in compiled.values()]
+        counts = [counted.get((precision, name)) or counted["bf16", name] for counted in compiled.values()]
         factors = np.linalg.lstsq(terms, np.array([one.plan for one in counts]), rcond=None)[0]
         costs[name] = Cost(
             weights=round(float(factors @ np.array(WHOLE.terms))),

@@ -99,15 +99,19 @@ def fill_with_random_bytes(path: Path) -> None:
     data.flush()
 
 
-def with_random_weights(bundle: Bundle) -> Bundle:
-    """Replace a bundle's quantized weights by random ones, its manifest as well, and open it again."""
+def with_random_weights(bundle: Bundle, *, whole: bool = False) -> Bundle:
+    """Replace a bundle's quantized weights by random ones, its manifest as well, and open it again.
+
+    With `whole` all weights are replaced, also in the files that others share with it.
+    """
     from ...export.export import weights_record
 
-    file = next((bundle.path / WEIGHTS).glob("denoiser.*.safetensors"))
-    fill_with_random_bytes(file)
-    record = weights_record(file, "quantized")
-    weights = tuple(record if one.path == record.path else one for one in bundle.manifest.weights)
-    (bundle.path / MANIFEST).write_bytes(replace(bundle.manifest, weights=weights).to_json())
+    records = {record.path: record for record in bundle.manifest.weights}
+    for file in sorted((bundle.path / WEIGHTS).glob("*.safetensors" if whole else "denoiser.*.safetensors")):
+        fill_with_random_bytes(file)
+        record = weights_record(file, "quantized")
+        records[record.path] = record
+    (bundle.path / MANIFEST).write_bytes(replace(bundle.manifest, weights=tuple(records.values())).to_json())
     return Bundle.open(bundle.path)
 
 

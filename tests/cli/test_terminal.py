@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.logging import RichHandler
@@ -62,3 +66,24 @@ def test_letters_of_every_script_stay() -> None:
     text = "Grüße, 日本語, עברית, العربية 🎨\n\tlines"
     assert printable(text) == text
     assert printable_line(text).endswith(r"\n\tlines")
+
+
+def run_in(encoding: str, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "kontext_trt", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("ascii", "\u732b"), ("latin-1", "\U0001f431 caf\xe9")])
+def test_names_that_the_terminals_encoding_lacks_are_escaped(
+    bundle_path: Path, tmp_path: Path, encoding: str, name: str
+) -> None:
+    picture = tmp_path / f"{name}.png"
+    request = ("generate", str(bundle_path), "-p", "x", "--steps", "1", "--size", "96x192", "-o", str(picture))
+    said = run_in(encoding, *request)
+    assert picture.exists()
+    assert picture.name.encode(encoding, "backslashreplace").decode(encoding) in said
+    (document,) = json.loads(run_in(encoding, *request, "--json"))["pictures"]
+    assert document["path"] == str(picture), "JSON has escapes of its own"

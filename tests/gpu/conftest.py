@@ -47,11 +47,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def planned(bundles) -> Path:
     """The float32 bundle with plans of all six components, built here by the installed TensorRT."""
-    from kontext_trt import BuildPolicy, build_plans
+    from kontext_trt import build_plans
 
-    # of convolutions with dynamic shapes, TensorRT 8.6 does not list the type
-    policy = BuildPolicy(allow_fallback=True)
-    build_plans(bundles("fp32"), flavour="tensorrt", coverage=COVERAGE, policy=policy)
+    build_plans(bundles("fp32"), flavour="tensorrt", coverage=COVERAGE)
     return bundles("fp32")
 
 

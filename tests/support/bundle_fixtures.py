@@ -65,25 +65,31 @@ def kontext(bundle_path: Path) -> Iterator[Kontext]:
 
 
 @pytest.fixture(scope="session")
-def wide_bundles(once_per_run: OncePerRun, traced_once: None) -> Callable[[Precision], Bundle]:
-    """By precision: the tiny checkpoint with heads of 128, as in FLUX.1. Not to be altered."""
+def wide_checkpoint(once_per_run: OncePerRun) -> Path:
+    """The tiny checkpoint with heads of 128, as in FLUX.1. Not to be altered."""
 
-    def write_checkpoint(path: Path) -> None:
+    def write(path: Path) -> None:
         from kontext_trt.export.environment import quiet_libraries
         from kontext_trt.export.tiny import tiny_pipeline
 
         quiet_libraries()
         tiny_pipeline(head_width=128).save_pretrained(path)
 
+    return once_per_run.make("wide-checkpoint", write)
+
+
+@pytest.fixture(scope="session")
+def wide_bundles(wide_checkpoint: Path, once_per_run: OncePerRun, traced_once: None) -> Callable[[Precision], Bundle]:
+    """By precision: bundles of the checkpoint with heads of 128. Not to be altered."""
+
     def bundle(precision: Precision) -> Bundle:
         from kontext_trt.export.checkpoint import open_checkpoint
         from kontext_trt.export.export import ExportOptions, export_bundle
 
-        checkpoint = once_per_run.make("wide-checkpoint", write_checkpoint)
         options = ExportOptions(precision=precision)
         name = f"wide-{precision.value}"
         return Bundle.open(
-            once_per_run.make(name, lambda path: export_bundle(open_checkpoint(checkpoint), path, options))
+            once_per_run.make(name, lambda path: export_bundle(open_checkpoint(wide_checkpoint), path, options))
         )
 
     return bundle

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from building import Site
 
 from kontext_trt import Bundle, TargetError
-from kontext_trt.engine.components import Precision
+from kontext_trt.engine.components import Operators, Precision
 from kontext_trt.engine.flavour import Flavour, FlavourName, load_flavour
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.plans.ingredients import plan_ingredients
 from kontext_trt.engine.plans.targets import make_target
+
+if TYPE_CHECKING:
+    from kontext_trt.export.quantize.calibration import Calibration
 
 COVERAGE = Coverage(sizes=((96, 192), (128, 128), (192, 96)), max_steps=8)
 LINEARS = 2 * 12 + 2 * 5
@@ -62,6 +67,24 @@ def test_every_product_of_the_blocks_and_no_other(
     assert census.rounded == ()
     assert set(census.attention_scales) == (set() if attention == "fp8" else {"1"})
     assert census.weight_bytes < 1.02 * bundle.graph("denoiser").weight_bytes, "nothing was widened"
+
+
+@pytest.mark.check  # all six networks traced for this alone
+def test_decomposed_graphs_quantize_from_float32(
+    wide_checkpoint: Path, wide_calibration: Calibration, rtx: Flavour, tmp_path: Path
+) -> None:
+    """Below opset 23 values and scale have one type. In bfloat16 a compiler multiplies by a rounded reciprocal."""
+    from kontext_trt.export.checkpoint import open_checkpoint
+    from kontext_trt.export.export import ExportOptions, export_bundle
+    from kontext_trt.export.graphs.recipes import make_recipe
+    from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
+
+    options = ExportOptions(precision=Precision.BF16, operators=Operators.DECOMPOSED)
+    plain = export_bundle(open_checkpoint(wide_checkpoint), tmp_path / "plain", options)
+    bundle = quantize_bundle(plain, tmp_path / "fp8", make_recipe("fp8"), wide_calibration)
+    census = build(bundle, rtx, "sm_89").manifest.census
+    assert census.products_asked == {"fp8": LINEARS}
+    assert census.strays == census.rounded == ()
 
 
 def test_weights_of_t5_stay_fp8_in_the_plan(

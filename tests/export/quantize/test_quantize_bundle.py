@@ -168,6 +168,17 @@ class TestBundles:
         quantizer.quantize(find_linears(model)[name], Fp8())
         for scale in (f"{name}.weight_scale", f"{name}.input_scale"):
             assert model.graph.initializers[scale].dtype == ir.DataType.BFLOAT16
+        (quantize,) = (node for node in model.graph if node.op_type == "QuantizeLinear")
+        x, scale, _ = quantize.inputs
+        assert x is not None
+        assert scale is not None
+        assert scale.const_value is not None
+        cast, stored = x.producer(), model.graph.initializers[f"{name}.input_scale"].const_value
+        assert cast is not None
+        assert cast.op_type == "Cast", "a reciprocal in bfloat16 would be off by up to 0.2 %"
+        assert cast.attributes.get_int("to") == scale.dtype == ir.DataType.FLOAT
+        assert stored is not None
+        assert float(scale.const_value.numpy()) == float(stored.numpy()), "values return by the scale they left by"
 
     def test_a_percentile_narrows_the_range(self, bundle: Bundle, calibration: Calibration, tmp_path: Path) -> None:
         made = quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8", percentile=99), calibration)
@@ -219,6 +230,21 @@ class TestRefusals:
         bundle = Bundle.open(bundle_copy)
         with pytest.raises(QuantizationError, match="has its attention decomposed, and this recipe needs it as one"):
             quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8-attention"), calibration)
+
+    def test_fp8_attention_that_scales_its_queries_itself(
+        self, bundle_copy: Path, calibration: Calibration, tmp_path: Path
+    ) -> None:
+        """Graphs of earlier exports: the calibrated range is that of scaled queries."""
+        bundle = Bundle.open(bundle_copy)
+        model = ir.load(bundle.open_graph("denoiser").path)
+        for node in model.graph:
+            if node.op_type == "Attention":
+                del node.attributes["scale"]
+        older = bundle_copy / "graphs/older.onnx"
+        ir.save(model, older)
+        relist(bundle_copy, "graphs/denoiser.onnx", older.read_bytes())
+        with pytest.raises(QuantizationError, match="scales its queries itself, as exports by earlier versions do"):
+            quantize_bundle(Bundle.open(bundle_copy), tmp_path / "q", make_recipe("fp8-attention"), calibration)
 
     def test_twice_and_nothing_and_taken_names(
         self, tiny_quantized: Quantized, bundle: Bundle, calibration: Calibration, tmp_path: Path
