@@ -1,5 +1,7 @@
 """The same weights, noise and request give diffusers' picture."""
 
+import copy
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,6 +10,10 @@ import torch
 
 from kontext_trt import Kontext
 from kontext_trt.engine.bundle.bundle import Bundle
+from kontext_trt.export.graphs.trace import build_module
+from kontext_trt.export.networks import conditioner
+from kontext_trt.export.networks.layers import sinusoid
+from kontext_trt.export.tiny import tiny_config
 
 TOLERANCE = 2e-5  # of 0..1, for a float32 picture; measured: 4e-6
 STEPS = 4
@@ -108,3 +114,34 @@ def test_seed_gives_diffusers_picture(kontext: Kontext, pipeline, picture):
         _auto_resize=False,
     ).images[0]
     assert np.abs(np.asarray(result.image) - 255 * theirs).max() <= 0.5 + 255 * TOLERANCE
+
+
+def test_timesteps_and_guidance_are_embedded_as_they_are(pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16 diffusers, as BFL's code, rounds 1000 times both: 2500 to 2496. Ours stay in float32 up to the sines."""
+    transformer = copy.deepcopy(pipeline.transformer).to(torch.bfloat16)
+    config, theirs = transformer.config, []
+    transformer.time_text_embed.register_forward_pre_hook(lambda module, given: theirs.extend(given[:2]))
+    with torch.no_grad():
+        transformer(
+            hidden_states=torch.zeros(1, 4, config.in_channels, dtype=torch.bfloat16),
+            encoder_hidden_states=torch.zeros(1, 8, config.joint_attention_dim, dtype=torch.bfloat16),
+            pooled_projections=torch.zeros(1, config.pooled_projection_dim, dtype=torch.bfloat16),
+            timestep=torch.tensor([0.3123]),
+            guidance=torch.tensor([2.5]),
+            img_ids=torch.zeros(4, 3),
+            txt_ids=torch.zeros(8, 3),
+        )
+    assert [float(value) for value in theirs] == [312.0, 2496.0]
+
+    ours: list[float] = []
+
+    def embed(values: torch.Tensor, *rest: float) -> torch.Tensor:
+        ours.append(float(values))
+        return sinusoid(values, *rest)
+
+    monkeypatch.setattr(conditioner, "sinusoid", embed)
+    module = build_module("conditioner", tiny_config()).to(torch.bfloat16)
+    with torch.no_grad():
+        text, pooled, reference = torch.zeros(1, 8, 64), torch.zeros(1, 64), torch.zeros(1, 0, 64)
+        module(torch.tensor([0.3123]), torch.tensor([2.5]), pooled, text, reference)
+    assert sorted(ours) == pytest.approx([312.3, 2500.0], rel=1e-6)
