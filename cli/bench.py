@@ -40,7 +40,7 @@ def bench(
     repeat: Annotated[int, typer.Option(help="Warm requests.")] = 5,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the first picture's noise.")] = 0,
     executor: ExecutorOption = ExecutorName.AUTO,
-    vram: Annotated[str | None, typer.Option(help="GPU memory to use, as 8GiB.", show_default=False)] = None,
+    vram: Annotated[str | None, typer.Option(help="GPU memory to use, as 24GiB.", show_default=False)] = None,
     graphs: Annotated[bool, typer.Option("--graphs/--no-graphs", help="Record CUDA graphs.")] = True,
     checkpoint: Annotated[
         Path | None, typer.Option(help="The diffusers folder of the same weights, for peers.", show_default=False)

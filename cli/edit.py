@@ -62,7 +62,7 @@ class RunOptions:
     executor: ExecutorOption = ExecutorName.AUTO
     vram: Annotated[
         str | None,
-        typer.Option(help="GPU memory to use, as 8GiB: what does not fit is loaded for its turn.", show_default=False),
+        typer.Option(help="GPU memory to use, as 24GiB: what does not fit is loaded for its turn.", show_default=False),
     ] = None
     store: Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")] = None
     trust: Annotated[

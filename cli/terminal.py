@@ -49,7 +49,7 @@ def print_json(value: Any) -> None:
 
 
 def escape_what_cannot_be_written() -> None:
-    """Have standard output escape characters that its encoding lacks, as standard error does, instead of failing."""
+    """Make standard output escape characters that its encoding lacks, as standard error does, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 

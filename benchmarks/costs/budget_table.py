@@ -61,7 +61,7 @@ class Depth:
 
     @property
     def terms(self) -> tuple[int, int, int, int]:
-        """What the size of a plan is a sum of multiples of."""
+        """The numbers that the size of a plan is a sum of multiples of."""
         return (1, self.doubles, self.singles, self.layers)
 
 
@@ -169,7 +169,7 @@ def main(arguments_given: Sequence[str] | None = None) -> None:
     """Compile, and print the table."""
     parser = argparse.ArgumentParser(description="What stays on a GPU of a given size.")
     parser.add_argument("--gpu", default="sm_120", help="compute capability")
-    parser.add_argument("--budget", action="append", help="as 8GiB, several times; default: those of common cards")
+    parser.add_argument("--budget", action="append", help="as 24GiB, several times; default: those of common cards")
     parser.add_argument("--check", help="double+single blocks to compile beside, whose activations must be the same")
     parser.add_argument("--work", type=Path, help="where weights and plans go while it runs")
     arguments = parser.parse_args(arguments_given)

@@ -117,7 +117,7 @@ class Arena:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Its address and size."""
+        """The arena's address and size."""
         return self.address, self.size_bytes
 
     def shrink(self, size_bytes: int) -> None:
