@@ -211,9 +211,14 @@ class _Counter:
     def _forms(self, name: str) -> list[str]:
         """Return a product's operand, and what it is made of without arithmetic."""
         forms = [name]
-        while forms[-1] in self._producers and self._producers[forms[-1]].op_type in _STORED_AS:
-            forms.append(self._producers[forms[-1]].input[0])
+        while (producer := self._producers.get(forms[-1])) is not None and self._only_stores(producer):
+            forms.append(producer.input[0])
         return forms
+
+    def _only_stores(self, node: Any) -> bool:
+        """Return whether a node does no arithmetic that counts: a scalar is added to weights that wait for a turn."""
+        scalar = node.op_type == "Add" and self._values[node.input[1]].shape == ()
+        return scalar or node.op_type in _STORED_AS
 
     def _read_bytes(self, names: Iterable[str]) -> int:
         """Return the bytes of operands, each in the smallest of its forms: quantized, or before it is widened."""

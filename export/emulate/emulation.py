@@ -126,7 +126,8 @@ def _quantized_weight(product: ir.Node) -> ir.Value | None:
     """Return the FP8 or NVFP4 initializer that a product's second operand is dequantized from."""
     if product.op_type != "MatMul":
         return None
-    dequantize = _behind(product.inputs[1], "DequantizeLinear")
+    # behind an addition, too: a weight may hang on its layer's input
+    dequantize = _behind(product.inputs[1], "DequantizeLinear", ("Transpose", "Cast", "Add"))
     weight = dequantize.inputs[0] if dequantize else None
     return weight if weight is not None and weight.is_initializer() else None
 
@@ -143,9 +144,9 @@ def _input_quantizer(product: ir.Node) -> tuple[str, ir.Value] | None:
     return ("nvfp4" if quantize.domain == TRT_DOMAIN else "fp8"), scale
 
 
-def _behind(value: ir.Value | None, operator: str) -> ir.Node | None:
-    """Return the operator that a value comes from, behind transposes and casts."""
+def _behind(value: ir.Value | None, operator: str, across: tuple[str, ...] = ("Transpose", "Cast")) -> ir.Node | None:
+    """Return the operator that a value comes from, behind what only moves or widens it."""
     node = value.producer() if value is not None else None
-    while node is not None and node.op_type in ("Transpose", "Cast"):
+    while node is not None and node.op_type in across:
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
     return node if node is not None and node.op_type == operator else None

@@ -18,6 +18,7 @@ class LinearNodes:
         name: The layer's name.
         weight: The initializer, (outputs, inputs).
         stored_scale: The scalar that an FP8 weight is dequantized with before the transpose, None for other weights.
+        dequantized: What it is dequantized to, None for other weights.
         transpose: The Transpose of the weight.
         product: The MatMul.
     """
@@ -25,6 +26,7 @@ class LinearNodes:
     name: str
     weight: ir.Value
     stored_scale: ir.Value | None
+    dequantized: ir.Value | None
     transpose: ir.Node
     product: ir.Node
 
@@ -50,14 +52,21 @@ def find_linears(model: ir.Model) -> dict[str, LinearNodes]:
         transpose = product.inputs[1].producer() if product.op_type == "MatMul" and product.inputs[1] else None
         if transpose is None or transpose.op_type != "Transpose" or transpose.inputs[0] is None:
             continue
-        weight, scale = transpose.inputs[0], None
+        weight, scale, dequantized = transpose.inputs[0], None, None
         dequantize = weight.producer()
+        if dequantize is not None and dequantize.op_type == "Add" and dequantize.inputs[0] is not None:
+            dequantize = dequantize.inputs[0].producer()  # a weight that hangs on its layer's input
         if dequantize is not None and dequantize.op_type == "DequantizeLinear":
-            weight, scale = dequantize.inputs[0], dequantize.inputs[1]
+            weight, scale, dequantized = dequantize.inputs[0], dequantize.inputs[1], dequantize.outputs[0]
         if weight is not None and weight.is_initializer():
             name = tensor_name(weight.name or "").removesuffix(".weight")
             found[name] = LinearNodes(
-                name=name, weight=weight, stored_scale=scale, transpose=transpose, product=product
+                name=name,
+                weight=weight,
+                stored_scale=scale,
+                dequantized=dequantized,
+                transpose=transpose,
+                product=product,
             )
     return found
 

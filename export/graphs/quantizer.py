@@ -1,6 +1,7 @@
 """Puts quantize and dequantize operators into a traced graph, from where TensorRT fuses them into its products.
 
-Weights: DequantizeLinear before the transpose of a linear layer. Activations: one pair per input, shared by the layers
+Weights: DequantizeLinear before the transpose of a linear layer; where activations are not quantized, it hangs on them.
+Activations: one pair per input, shared by the layers
 that read it, quantized in float32. Attention: queries come scaled, keys are transposed before they are quantized, and
 probabilities have the fixed scale 1/448, so that nothing stands between a dequantization and its product.
 """
@@ -51,6 +52,7 @@ class GraphQuantizer:
         self.scale_precision = Precision.FP32 if opset >= MIXED_SCALES_OPSET else precision
         self.scale_dtype = ir.DataType(self.scale_precision.number.onnx_number)
         self._inputs: dict[tuple[int, type], ir.Value] = {}
+        self._nothings: dict[int, ir.Value] = {}
 
     def quantize(self, linear: LinearNodes, format: LinearFormat, *, stored_scale: float | None = None) -> None:
         """Make a layer read a quantized weight, and its input quantized if the format says so.
@@ -67,8 +69,11 @@ class GraphQuantizer:
             linear.transpose.replace_input_with(0, self._nvfp4_weight(linear))
             if format.rank:
                 self._add_branch(linear, x, format.rank)
-        elif linear.stored_scale is None:
-            linear.transpose.replace_input_with(0, self._fp8_weight(linear, stored_scale))
+        else:
+            weight = linear.dequantized or self._fp8_weight(linear, stored_scale)
+            if isinstance(format, Fp8Weights):
+                weight = self._in_its_turn(linear, weight)
+            linear.transpose.replace_input_with(0, weight)
         if not isinstance(format, Fp8Weights):
             linear.product.replace_input_with(0, self._quantized_input(linear, x, format))
 
@@ -79,6 +84,37 @@ class GraphQuantizer:
             return self._dequantize(linear.transpose, weight, scale, name)
         scale = self._weight_part(linear, SCALE, self.scale_dtype, [_extent(weight, 0)])
         return self._dequantize(linear.transpose, weight, scale, name, axis=0)
+
+    def _in_its_turn(self, linear: LinearNodes, weight: ir.Value) -> ir.Value:
+        """Make a dequantized weight hang on its layer's input, by adding 0 times a value of it; none if it is empty.
+
+        What hangs on constants alone TensorRT computes first: the weights of all layers, dequantized, would lie in
+        memory at once, which takes more than their FP8 saves.
+        """
+        x, before = linear.input, linear.transpose
+        if id(x) not in self._nothings:
+            assert x.shape is not None
+            rank, stem = len(x.shape), f"{linear.name}.turn"
+            begin, end, axes = (
+                self._whole_numbers(f"turn_{what}_{rank}", values)
+                for what, values in (("begin", [0] * rank), ("end", [1] * rank), ("axes", list(range(rank))))
+            )
+            value = self._insert(before, "Slice", [x, begin, end, axes], f"{stem}_slice")
+            value = self._insert(before, "Cast", [value], f"{stem}_wide", to=int(ir.DataType.FLOAT))
+            value = self._insert(before, "ReduceSum", [value], f"{stem}_sum", keepdims=0)
+            zero = self._constant("turn_zero", torch.tensor(0.0), ir.DataType.FLOAT)
+            value = self._insert(before, "Mul", [value, zero], f"{stem}_nothing")
+            self._nothings[id(x)] = self._insert(before, "Cast", [value], f"{stem}_cast", to=int(self.dtype))
+        return self._insert(before, "Add", [weight, self._nothings[id(x)]], f"{linear.name}.weight_in_turn")
+
+    def _whole_numbers(self, name: str, values: list[int]) -> ir.Value:
+        """Add a list of whole numbers to the graph itself, or return the one that is there."""
+        if name not in self.graph.initializers:
+            tensor = ir.tensor(values, dtype=ir.DataType.INT64, name=name)
+            self.graph.initializers[name] = ir.Value(
+                name=name, shape=ir.Shape([len(values)]), type=ir.TensorType(ir.DataType.INT64), const_value=tensor
+            )
+        return self.graph.initializers[name]
 
     def _nvfp4_weight(self, linear: LinearNodes) -> ir.Value:
         weight = _renewed(linear.weight, ir.DataType.FLOAT4E2M1)

@@ -34,13 +34,15 @@ class LoadedEngines:
         self._said: set[str] = set()
 
     def ready(self, component: str) -> Engine:
-        """Return a component's engine. What may not be loaded beside it goes first.
+        """Return a component's engine. What has no room beside it goes first, and one turn ends another.
 
         Raises what `Engines.open` does.
         """
-        beside = self._plan.beside(component)
-        for other in [name for name in self._loaded if name not in beside]:
-            self.release(other)
+        takes_turn = self._plan.of(component) is Residency.TURN and component not in self._loaded
+        if takes_turn or not self._plan.fits(component, self._loaded, self._arena.size_bytes):
+            beside = self._plan.beside(component)
+            for other in [name for name in self._loaded if name not in beside]:
+                self.release(other)
         if component not in self._loaded:
             self._arena.shrink(max(0, self._plan.room(component)))
             start = time.perf_counter()

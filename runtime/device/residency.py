@@ -23,7 +23,8 @@ class Residency(str, Enum):
     Attributes:
         RESIDENT: The weights are loaded once.
         YIELDING: The weights stay from request to request, but make room for components that are loaded for their turn.
-        TURN: The weights are loaded when a request needs them, and released for the next component that runs.
+        TURN: The weights are loaded when a request needs them, and released for the next such component, or for one
+            that needs their room.
         STREAMED: The weights lie on the host and come in parts at every run; TensorRT does that for plans built with
             --weight-streaming.
     """
@@ -86,6 +87,10 @@ class ResidencyPlan:
             if self._used({*together, name}) + self.costs[component].activations <= self.budget:
                 together.add(name)
         return frozenset(together)
+
+    def fits(self, component: str, loaded: Iterable[str], arena: int) -> bool:
+        """Return whether a component can run while these and itself are loaded and so many bytes of arena are there."""
+        return self._used({*loaded, component}) + max(arena, self.costs[component].activations) <= self.budget
 
     def room(self, component: str) -> int:
         """Return the bytes that activations may take while a component is loaded and runs; less than 0 if it cannot."""

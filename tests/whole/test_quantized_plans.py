@@ -121,3 +121,24 @@ def test_the_recipe_is_in_the_plans_key(wide_quantized: Callable[..., Bundle], r
     assert found.recipe_sha256 == quantization.recipe_sha256 != ""
     assert replace(found, recipe_sha256="another").key != found.key
     assert plan_ingredients(bundle, "clip", make_target(rtx, "sm_89", ()), COVERAGE).recipe_sha256 == ""
+
+
+def test_fp8_weights_hang_on_their_layers_input(wide_quantized: Callable[..., Bundle]) -> None:
+    """What hangs on constants alone a compiler computes first: T5's weights would all lie dequantized in memory.
+
+    How much that takes at full width, `python -m kontext_trt.benchmarks.costs.budget_table --check 4+4` shows.
+    """
+    from kontext_trt.export.emulate.bundle_modules import read_model
+    from kontext_trt.export.graphs.linears import find_linears
+
+    linears = find_linears(read_model(wide_quantized("fp8", t5=True), "t5"))
+    assert len(linears) == 14
+    for linear in linears.values():
+        node = linear.transpose.inputs[0].producer()
+        assert node.op_type == "Add"
+        assert node.inputs[0] is linear.dequantized
+        value = node.inputs[1]
+        for operator in ("Cast", "Mul", "ReduceSum", "Cast", "Slice"):
+            assert value.producer().op_type == operator
+            value = value.producer().inputs[0]
+        assert value is linear.input

@@ -211,7 +211,7 @@ class TestSamples:
         (b"{", "is not a calibration"),
         (b"\xff\xfe", "is not a calibration"),
         (b'{"steps": 3}', "is not a calibration .*missing required field"),
-        (json.dumps({"model_sha256": "", "steps": 1, "schema": 9}).encode(), "has schema 9, this version reads 1"),
+        (json.dumps({"model_sha256": "", "steps": 1, "schema": 9}).encode(), "has schema 9, this version reads 2"),
     ],
 )
 def test_damaged_files(tmp_path: Path, content: bytes, message: str) -> None:

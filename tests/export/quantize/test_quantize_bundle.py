@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 import torch
-from relisted import relist
+from relisted import relist, relist_weights
 from traced_graphs import Trace
 
 from kontext_trt import Bundle, QuantizationError
@@ -94,6 +94,8 @@ class TestWeights:
         data[start : start + size] = bytes(size)
         file.unlink()
         file.write_bytes(data)
+        relist_weights(bundle_copy, f"graphs/weights/{file.name}")
+        bundle = Bundle.open(bundle_copy)
         for recipe in ("fp8", "nvfp4-svd"):
             made = quantize_bundle(bundle, tmp_path / recipe, make_recipe(recipe), calibration)
             layer = layers(made)[name.removesuffix(".weight")]
@@ -110,6 +112,8 @@ class TestWeights:
         data[(value.const_value.offset or 0) + 2000 : (value.const_value.offset or 0) + 2004] = b"\xff\xff\xff\x7f"
         file.unlink()
         file.write_bytes(data)
+        relist_weights(bundle_copy, f"graphs/weights/{file.name}")
+        bundle = Bundle.open(bundle_copy)
         for recipe in ("fp8", "nvfp4", "nvfp4-svd"):
             with pytest.raises(QuantizationError, match=r"weight of single_transformer_blocks\.1\.proj_out holds NaN"):
                 quantize_bundle(bundle, tmp_path / "q", make_recipe(recipe), calibration)
@@ -193,6 +197,18 @@ class TestBundles:
         assert read_config(bundle).clip == tiny_config().clip
 
 
+def with_attention_edited(path: Path, edit: Callable[[ir.Node], None]) -> Bundle:
+    """The bundle at a path with every attention operator of its denoiser edited."""
+    model = ir.load(Bundle.open(path).open_graph("denoiser").path)
+    for node in model.graph:
+        if node.op_type == "Attention":
+            edit(node)
+    edited = path / "graphs/edited.onnx"
+    ir.save(model, edited)
+    relist(path, "graphs/denoiser.onnx", edited.read_bytes())
+    return Bundle.open(path)
+
+
 class TestRefusals:
     def test_without_ranges(self, bundle: Bundle, calibration: Calibration, tmp_path: Path) -> None:
         with pytest.raises(QuantizationError, match="the recipe fp8 needs the ranges of activations: --calibration"):
@@ -219,15 +235,11 @@ class TestRefusals:
         self, bundle_copy: Path, calibration: Calibration, tmp_path: Path
     ) -> None:
         """Its operators are renamed: what a decomposed graph has instead does not matter."""
-        bundle = Bundle.open(bundle_copy)
-        model = ir.load(bundle.open_graph("denoiser").path)
-        for node in model.graph:
-            if node.op_type == "Attention":
-                node.op_type = "NotAttention"
-        renamed = bundle_copy / "graphs/renamed.onnx"
-        ir.save(model, renamed)
-        relist(bundle_copy, "graphs/denoiser.onnx", renamed.read_bytes())
-        bundle = Bundle.open(bundle_copy)
+
+        def rename(node: ir.Node) -> None:
+            node.op_type = "NotAttention"
+
+        bundle = with_attention_edited(bundle_copy, rename)
         with pytest.raises(QuantizationError, match="has its attention decomposed, and this recipe needs it as one"):
             quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8-attention"), calibration)
 
@@ -235,16 +247,13 @@ class TestRefusals:
         self, bundle_copy: Path, calibration: Calibration, tmp_path: Path
     ) -> None:
         """Graphs of earlier exports: the calibrated range is that of scaled queries."""
-        bundle = Bundle.open(bundle_copy)
-        model = ir.load(bundle.open_graph("denoiser").path)
-        for node in model.graph:
-            if node.op_type == "Attention":
-                del node.attributes["scale"]
-        older = bundle_copy / "graphs/older.onnx"
-        ir.save(model, older)
-        relist(bundle_copy, "graphs/denoiser.onnx", older.read_bytes())
+
+        def forget_scale(node: ir.Node) -> None:
+            del node.attributes["scale"]
+
+        bundle = with_attention_edited(bundle_copy, forget_scale)
         with pytest.raises(QuantizationError, match="scales its queries itself, as exports by earlier versions do"):
-            quantize_bundle(Bundle.open(bundle_copy), tmp_path / "q", make_recipe("fp8-attention"), calibration)
+            quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8-attention"), calibration)
 
     def test_twice_and_nothing_and_taken_names(
         self, tiny_quantized: Quantized, bundle: Bundle, calibration: Calibration, tmp_path: Path

@@ -47,6 +47,7 @@ def test_what_yields_is_recorded_until_another_takes_its_place(simulate, caplog)
     assert [record.message for record in caplog.records] == [
         "t5 is not in GPU memory all the time, so not in a CUDA graph"
     ]
+    simulation.kontext.load()  # else T5 would find room where nothing is yet
     for prompt in ("a", "b"):
         expected = everything.latents(prompt=prompt)
         for _ in range(3):
@@ -54,8 +55,23 @@ def test_what_yields_is_recorded_until_another_takes_its_place(simulate, caplog)
             assert simulation.latents(prompt=prompt) == expected
         assert simulation.cuda.calls["launch"] == launches + 1, "all of a request with a remembered prompt"
         assert len(simulation.library.opened) == loaded, "and nothing moves"
-    assert simulation.library.opened.count("t5") == simulation.library.opened.count("conditioner") == 2
+    assert simulation.library.opened.count("t5") == 2
+    assert simulation.library.opened.count("conditioner") == 3, "once by load"
     assert simulation.cuda.peak <= simulation.residency.peak == simulation.residency.budget
+
+
+def test_a_turn_lasts_over_all_prompts_of_a_request(simulate):
+    """CLIP, which stays, runs between T5 and T5: it has room beside it."""
+    everything = simulate()
+    plan = everything.residency
+    others = sum(cost.weights for name, cost in plan.costs.items() if name != "t5")
+    parts = dict.fromkeys(COMPONENTS, Residency.RESIDENT)
+    parts |= {"t5": Residency.TURN, "conditioner": Residency.YIELDING}
+    simulation = simulate(budget=plan.fixed + others + plan.arena, residencies=parts)
+    prompts = ["a", "b", "c"]
+    assert simulation.latents(prompt=prompts, size=(32, 32)) == everything.latents(prompt=prompts, size=(32, 32))
+    assert simulation.library.opened.count("t5") == 1
+    assert simulation.cuda.peak <= simulation.residency.budget
 
 
 def test_activations_that_have_grown_are_placed_before_anything_is_recorded(simulate, picture):
