@@ -173,6 +173,10 @@ def main(arguments_given: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", help="double+single blocks to compile beside, whose activations must be the same")
     parser.add_argument("--work", type=Path, help="where weights and plans go while it runs")
     arguments = parser.parse_args(arguments_given)
+    budgets = arguments.budget or BUDGETS
+    for budget in budgets:
+        parse_bytes(budget)  # what is no size is said before anything is compiled
+    checked = Depth(*parse_blocks(arguments.check), 4) if arguments.check else None
     require_export()
     quiet_libraries()
     print(f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, for {arguments.gpu}")
@@ -187,11 +191,11 @@ def main(arguments_given: Sequence[str] | None = None) -> None:
             print(f"| {precision} | {name} | {cost.weights:,} | {cost.activations:,} |")
     print("\n| budget | precision | what moves | new prompt | remembered | remembered, new picture |")
     print("|---|---|---|---|---|---|")
-    for budget in arguments.budget or BUDGETS:
+    for budget in budgets:
         for precision in PRECISIONS:
             print(row(precision, budget, costs[precision], buffers + GRAPH_BYTES))
-    if arguments.check:
-        _check(Depth(*parse_blocks(arguments.check), 4), costs, arguments)
+    if checked is not None:
+        _check(checked, costs, arguments)
 
 
 def _check(depth: Depth, costs: Mapping[str, Mapping[str, Cost]], arguments: argparse.Namespace) -> None:

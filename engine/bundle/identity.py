@@ -8,6 +8,7 @@ that.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +47,11 @@ class HeldFiles:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._files: list[tuple[Path, int, FileIdentity]] = []
-        try:
-            for path in paths:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                self._files.append((path, descriptor, FileIdentity.of(os.fstat(descriptor))))
-        except OSError:
-            self.close()
-            raise
+        descriptors: list[int] = []
+        self._close = weakref.finalize(self, _close_all, descriptors)  # also for whoever forgets
+        for path in paths:
+            descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            self._files.append((path, descriptors[-1], FileIdentity.of(os.fstat(descriptors[-1]))))
 
     def check(self) -> None:
         """Raise BundleError if one of them was written to."""
@@ -63,6 +62,10 @@ class HeldFiles:
 
     def close(self) -> None:
         """Let go of the files. Closing twice is allowed."""
-        for _, descriptor, _ in self._files:
-            os.close(descriptor)
         self._files = []
+        self._close()
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

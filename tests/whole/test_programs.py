@@ -45,6 +45,10 @@ WRONG = {
         (["nope", "target"], "bundle nope does not exist"),
         (["{bundle}", "{bundle}"], "exists; choose another name for the bundle"),
     ],
+    f"{COSTS}.budget_table": [
+        (["--check", "x"], "blocks are DOUBLE+SINGLE, one of each at least, such as 19+38, not 'x'"),
+        (["--budget", "much"], "much"),
+    ],
     f"{COSTS}.build_cost": [
         (["--blocks", "x"], "blocks are DOUBLE+SINGLE, one of each at least, such as 19+38, not 'x'")
     ],
