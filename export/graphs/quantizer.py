@@ -88,8 +88,8 @@ class GraphQuantizer:
     def _in_its_turn(self, linear: LinearNodes, weight: ir.Value) -> ir.Value:
         """Make a dequantized weight hang on its layer's input, by adding 0 times a value of it; none if it is empty.
 
-        What hangs on constants alone TensorRT computes first: the weights of all layers, dequantized, would lie in
-        memory at once, which takes more than their FP8 saves.
+        TensorRT merges the products of one input and writes their dequantized weight out beforehand; on constants alone
+        that hangs for all layers at once, and takes more memory than FP8 saves.
         """
         x, before = linear.input, linear.transpose
         if id(x) not in self._nothings:

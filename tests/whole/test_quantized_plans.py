@@ -124,7 +124,7 @@ def test_the_recipe_is_in_the_plans_key(wide_quantized: Callable[..., Bundle], r
 
 
 def test_fp8_weights_hang_on_their_layers_input(wide_quantized: Callable[..., Bundle]) -> None:
-    """What hangs on constants alone a compiler computes first: T5's weights would all lie dequantized in memory.
+    """A compiler merges products and lays their dequantized weights out beforehand: those of all layers at once.
 
     How much that takes at full width, `python -m kontext_trt.benchmarks.costs.budget_table --check 4+4` shows.
     """
