@@ -137,10 +137,9 @@ def row(precision: str, budget: str, costs: Mapping[str, Cost], fixed: int) -> s
         plan = plan_residency(costs, fixed=fixed, budget=parse_bytes(budget))
     except BudgetError as error:
         return f"| {budget} | {precision} | refused: {str(error).rpartition(': ')[2]} | | | |"
-    launches = f"{_launches(plan)}"
     return (
         f"| {budget} | {precision} | {_said(plan)} | {human_bytes(plan.moved)} | {human_bytes(plan.moved_again)} | "
-        f"{launches} |"
+        f"{_launches(plan)} |"
     )
 
 
@@ -165,14 +164,14 @@ def _launches(plan: ResidencyPlan) -> str:
     return f"{' and '.join(name for name, kept in zip(order, stays, strict=True) if not kept)} by calls"
 
 
-def main(arguments_given: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Compile, and print the table."""
     parser = argparse.ArgumentParser(description="What stays on a GPU of a given size.")
     parser.add_argument("--gpu", default="sm_120", help="compute capability")
     parser.add_argument("--budget", action="append", help="as 24GiB, several times; default: those of common cards")
     parser.add_argument("--check", help="double+single blocks to compile beside, whose activations must be the same")
     parser.add_argument("--work", type=Path, help="where weights and plans go while it runs")
-    arguments = parser.parse_args(arguments_given)
+    arguments = parser.parse_args()
     budgets = arguments.budget or BUDGETS
     for budget in budgets:
         parse_bytes(budget)  # what is no size is said before anything is compiled

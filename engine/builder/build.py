@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...version import __version__
-from ..bundle.bundle import OTHER_WEIGHTS, Bundle
 from ..bundle.folder import Folder
 from ..bundle.graph_file import GraphFile
-from ..bundle.tensor_file import TensorFile
 from ..documents import TEXT_LENGTH
-from ..errors import BuildError, BundleError
+from ..errors import BuildError
 from ..plans.caches import TIMING, cache_file
 from ..plans.census import Census, remarks
 from ..plans.leftovers import PLAN, leftover_bytes, remove_leftover
@@ -85,7 +83,7 @@ def build(planned: PlannedBuild, *, progress: Progress | None = None, compile_pl
 
 def _make(planned: PlannedBuild, graph: GraphFile, progress: Progress, compile_plan: Compile) -> Built:
     ingredients, bundle = planned.ingredients, planned.bundle
-    _check_weights(bundle, ingredients.component)
+    bundle.check_weights(ingredients.component)
     own_key()  # that the plan cannot be signed, must not be found after an hour
     with _workplace(planned) as (folder, log):
         attempt = _compile(planned, graph, folder.path / PLAN, log, progress, compile_plan)
@@ -96,15 +94,6 @@ def _make(planned: PlannedBuild, graph: GraphFile, progress: Progress, compile_p
         _accept(planned, warnings, attempt.log)
         manifest = _manifest(planned, attempt, census, warnings)
         return Built(path=planned.store.add(folder, manifest), manifest=manifest, reused=False)
-
-
-def _check_weights(bundle: Bundle, component: str) -> None:
-    used = bundle.graph(component).weights
-    for record in bundle.manifest.weights:
-        if record.path in used:
-            found = TensorFile.open(bundle.file(record.path)).sample_sha256()
-            if found != record.sample_sha256:
-                raise BundleError(f"{record.path} {OTHER_WEIGHTS}; export the bundle again")
 
 
 @contextmanager

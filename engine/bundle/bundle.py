@@ -64,7 +64,6 @@ class Bundle:
     path: Path
     manifest: Manifest
     _opened: dict[str, FileIdentity] = field(default_factory=dict, compare=False, repr=False)
-    _sampled: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:
@@ -150,15 +149,23 @@ class Bundle:
                 or one of its files has changed since the bundle was opened.
         """
         graph = self._located_graph(component)
-        for weights in self.manifest.weights:
-            if weights.path in self.graph(component).weights and weights.path not in self._sampled:
-                if TensorFile.open(self.file(weights.path)).sample_sha256() != weights.sample_sha256:
-                    raise BundleError(
-                        f"{self.path}: {weights.path} {OTHER_WEIGHTS}; a checkpoint whose files a bundle shares must "
-                        "not be written into: export again, with --copy for files of its own"
-                    )
-                self._sampled.add(weights.path)
+        self.check_weights(component)
         return graph
+
+    def check_weights(self, component: Component | str) -> None:
+        """Sample the weights of a component.
+
+        Raises:
+            BundleError: They are not those exported, or a file has changed since the bundle was opened.
+        """
+        for weights in self.manifest.weights:
+            if weights.path not in self.graph(component).weights:
+                continue
+            if TensorFile.open(self.file(weights.path)).sample_sha256() != weights.sample_sha256:
+                raise BundleError(
+                    f"{self.path}: {weights.path} {OTHER_WEIGHTS}; a checkpoint whose files a bundle shares must "
+                    "not be written into: export again, with --copy for files of its own"
+                )
 
     def hold(self, component: Component | str) -> HeldFiles:
         """Hold the weights of a component, whose graph a library has opened and mapped them for.

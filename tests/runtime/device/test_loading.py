@@ -35,14 +35,18 @@ def test_what_stays_is_recorded_beside_what_takes_turns(simulate, picture):
     assert simulation.cuda.calls["launch"] == launches + 1
 
 
+def simulate_tight(simulate, everything):
+    """Room for all but T5, which comes in the conditioner's place."""
+    others = sum(cost.weights for name, cost in everything.costs.items() if name != "t5")
+    parts = dict.fromkeys(COMPONENTS, Residency.RESIDENT)
+    parts |= {"t5": Residency.TURN, "conditioner": Residency.YIELDING}
+    return simulate(budget=everything.fixed + others + everything.arena, residencies=parts)
+
+
 def test_what_yields_is_recorded_until_another_takes_its_place(simulate, caplog):
     """As the whole model on a card of 32 GB: T5 in the conditioner's place, and the arena goes while it is there."""
     everything = simulate()
-    plan = everything.residency
-    others = sum(cost.weights for name, cost in plan.costs.items() if name != "t5")
-    parts = dict.fromkeys(COMPONENTS, Residency.RESIDENT)
-    parts |= {"t5": Residency.TURN, "conditioner": Residency.YIELDING}
-    simulation = simulate(budget=plan.fixed + others + plan.arena, residencies=parts)
+    simulation = simulate_tight(simulate, everything.residency)
     assert "conditioner" not in simulation.residency.beside("t5")
     assert [record.message for record in caplog.records] == [
         "t5 is not in GPU memory all the time, so not in a CUDA graph"
@@ -63,11 +67,7 @@ def test_what_yields_is_recorded_until_another_takes_its_place(simulate, caplog)
 def test_a_turn_lasts_over_all_prompts_of_a_request(simulate):
     """CLIP, which stays, runs between T5 and T5: it has room beside it."""
     everything = simulate()
-    plan = everything.residency
-    others = sum(cost.weights for name, cost in plan.costs.items() if name != "t5")
-    parts = dict.fromkeys(COMPONENTS, Residency.RESIDENT)
-    parts |= {"t5": Residency.TURN, "conditioner": Residency.YIELDING}
-    simulation = simulate(budget=plan.fixed + others + plan.arena, residencies=parts)
+    simulation = simulate_tight(simulate, everything.residency)
     prompts = ["a", "b", "c"]
     assert simulation.latents(prompt=prompts, size=(32, 32)) == everything.latents(prompt=prompts, size=(32, 32))
     assert simulation.library.opened.count("t5") == 1
