@@ -64,22 +64,34 @@ EXTERNAL = 1
 @cache
 def model_class() -> type[Any]:
     """Return the class of a model, which `FromString` makes one of."""
+    return message_class("read", MESSAGES, "ModelProto")
+
+
+def message_class(schema: str, messages: Mapping[str, Mapping[str, tuple[int, str, bool]]], name: str) -> type[Any]:
+    """Return the class of a message, made from the description of it and of those within it.
+
+    Args:
+        schema: What the description is called; each has a name of its own.
+        messages: The description, in the form of `MESSAGES`.
+        name: The message's name.
+    """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-    file = descriptor_pb2.FileDescriptorProto(name="kontext_trt/onnx.proto", package=_PACKAGE, syntax="proto2")
+    package = f"{_PACKAGE}.{schema}"
+    file = descriptor_pb2.FileDescriptorProto(name=f"kontext_trt/{schema}.proto", package=package, syntax="proto2")
     kinds = descriptor_pb2.FieldDescriptorProto
-    for message, fields in MESSAGES.items():
+    for message, fields in messages.items():
         declared = file.message_type.add(name=message)
-        for name, (number, kind, repeated) in fields.items():
-            field = declared.field.add(name=name, number=number)
+        for field_name, (number, kind, repeated) in fields.items():
+            field = declared.field.add(name=field_name, number=number)
             field.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-            if kind in MESSAGES:
-                field.type, field.type_name = kinds.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
+            if kind in messages:
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".{package}.{kind}"
             else:
                 field.type = kinds.Type.Value(kind)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.ModelProto"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
 
 
 def too_many_messages(data: bytes) -> bool:

@@ -1,0 +1,1 @@
+"""Defines fused operators: ONNX functions that every runtime can run, and kernels for them on CUDA devices."""

@@ -1,0 +1,166 @@
+"""Builds the bodies of ONNX functions as data, without onnx: nodes of standard operators, and their attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...engine.components import Precision
+from ...engine.number_types import NUMBER_TYPES
+
+OPSET = 23
+FLOAT32 = NUMBER_TYPES["fp32"].onnx_number
+FP8 = NUMBER_TYPES["fp8"].onnx_number
+END = (1 << 63) - 1
+"""The end of a slice that goes to the last element."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Stands for an attribute of the function, whose value each call gives; `kind` is its type, float or int."""
+
+    name: str
+    kind: type
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8Zero:
+    """Stands for the scalar 0 in FP8: an operator that quantizes takes its output's type from it."""
+
+
+Attribute = int | float | str | tuple[int, ...] | Reference | Fp8Zero
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Describes a node of a standard operator."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: tuple[tuple[str, Attribute], ...]
+
+
+@dataclass(slots=True)
+class Body:
+    """Collects the nodes of a body that computes in `precision`, but for what it says to be float32.
+
+    The methods are named for what they compute; each returns the name of its result.
+    """
+
+    precision: Precision
+    nodes: list[Node] = field(default_factory=list)
+
+    def node(self, operator: str, *inputs: str, **attributes: Attribute) -> str:
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(Node(operator, inputs, name, tuple(sorted(attributes.items()))))
+        return name
+
+    def give(self, value: str, output: str) -> None:
+        """Make a value an output of the function."""
+        self.nodes.append(Node("Identity", (value,), output, ()))
+
+    def numbers(self, *values: int) -> str:
+        return self.node("Constant", value_ints=values)
+
+    def number(self, value: float | Reference) -> str:
+        return self.node("Constant", value_float=value)
+
+    def wide(self, x: str) -> str:
+        return self.node("Cast", x, to=FLOAT32)
+
+    def narrow(self, x: str) -> str:
+        return self.node("Cast", x, to=self.precision.number.onnx_number)
+
+    def result(self, x: str, scale: str | None) -> str:
+        """Round float32 `x` to the function's type, or to FP8 by the scale that an attribute names."""
+        return self.narrow(x) if scale is None else self.quantized(x, self.number(Reference(scale, float)))
+
+    def quantized(self, x: str, scale: str) -> str:
+        return self.node("QuantizeLinear", x, scale, self.node("Constant", value=Fp8Zero()))
+
+    def dequantized(self, x: str, scale: str) -> str:
+        return self.node("DequantizeLinear", x, scale, output_dtype=self.precision.number.onnx_number)
+
+    def linear(self, x: str, weight: str, bias: str, scale: str | None) -> str:
+        """Return x W^T + b; FP8 weights have a scale as an input, named after them. `x` comes dequantized."""
+        if scale is not None:
+            weight = self.dequantized(weight, scale)
+        product = self.node("MatMul", x, self.node("Transpose", weight, perm=(1, 0)))
+        return self.node("Add", product, bias)
+
+    def gelu(self, x: str) -> str:
+        """Return tanh-GELU in float32."""
+        return self.node("Gelu", self.wide(x), approximate="tanh")
+
+    def gated(self, x: str, change: str, gate: str) -> str:
+        """Return x + gate * change, rounded once."""
+        product = self.node("Mul", self.wide(gate), self.wide(change))
+        return self.narrow(self.node("Add", self.wide(x), product))
+
+    def modulated(self, x: str, shift: str, scale: str) -> str:
+        """Return layer norm, then `* (1 + scale) + shift`, in float32."""
+        x, axes = self.wide(x), self.numbers(-1)
+        centred = self.node("Sub", x, self.node("ReduceMean", x, axes, keepdims=1))
+        normed = self.node("Div", centred, self._root_mean_square(centred, axes))
+        factor = self.node("Add", self.wide(scale), self.number(1.0))
+        return self.node("Add", self.node("Mul", normed, factor), self.wide(shift))
+
+    def normed(self, x: str, weight: str) -> str:
+        """Return the RMS norm of each head of (b, s, h * d), as (b, s, h, d) float32."""
+        zeros = self.numbers(0, 0, -1)
+        heads = self.node("Reshape", x, self.node("Concat", zeros, self.node("Shape", weight), axis=0))
+        wide = self.wide(heads)
+        normed = self.node("Div", wide, self._root_mean_square(wide, self.numbers(-1)))
+        return self.node("Mul", normed, self.wide(weight))
+
+    def _root_mean_square(self, x: str, axes: str) -> str:
+        mean = self.node("ReduceMean", self.node("Mul", x, x), axes, keepdims=1)
+        return self.node("Sqrt", self.node("Add", mean, self.number(1e-6)))
+
+    def rotated(self, x: str, cos: str, sin: str) -> str:
+        """Rotate the interleaved pairs of heads (b, s, h, d) float32 by tables (s, d / 2); give (b, s, h * d)."""
+        pairs = self.node("Reshape", x, self.numbers(0, 0, 0, -1, 2))
+        axis = self.numbers(-1)
+        even = self.node("Gather", pairs, self.node("Constant", value_int=0), axis=-1)
+        odd = self.node("Gather", pairs, self.node("Constant", value_int=1), axis=-1)
+        cos, sin = (self.node("Unsqueeze", table, self.numbers(1)) for table in (cos, sin))
+        first = self.node("Sub", self.node("Mul", even, cos), self.node("Mul", odd, sin))
+        second = self.node("Add", self.node("Mul", even, sin), self.node("Mul", odd, cos))
+        turned = self.node("Concat", self.node("Unsqueeze", first, axis), self.node("Unsqueeze", second, axis), axis=-1)
+        return self.node("Reshape", turned, self.numbers(0, 0, -1))
+
+    def scaled(self, x: str, weight: str) -> str:
+        """Multiply float32 queries by 1 / sqrt(d), d the width of a norm's weight."""
+        width = self.node("Cast", self.node("Shape", weight), to=FLOAT32)
+        return self.node("Mul", x, self.node("Reciprocal", self.node("Sqrt", width)))
+
+    def attention(self, q: str, k: str, v: str) -> str:
+        """Return the attention of (b, s, h * d) each, whose queries come scaled."""
+        heads = Reference("num_heads", int)
+        return self.node("Attention", q, k, v, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+
+    def fp8_attention(self, q: str, k: str, v: str) -> str:
+        """Return the attention of FP8 operands by the scales of attributes; probabilities have the scale 1/448."""
+        count = self.node("Reshape", self.node("Constant", value_int=Reference("num_heads", int)), self.numbers(1))
+        shape = self.node("Concat", self.numbers(0, 0), count, self.numbers(-1), axis=0)
+
+        def heads(x: str, part: str, order: tuple[int, ...]) -> str:
+            wide = self.dequantized(x, self.number(Reference(f"{part}_scale", float)))
+            return self.node("Transpose", self.node("Reshape", wide, shape), perm=order)
+
+        scores = self.node("MatMul", heads(q, "q", (0, 2, 1, 3)), heads(k, "k", (0, 2, 3, 1)))
+        probabilities, step = self.node("Softmax", self.wide(scores), axis=-1), self.number(1 / 448)
+        probabilities = self.dequantized(self.quantized(probabilities, step), step)
+        mixed = self.node("MatMul", probabilities, heads(v, "v", (0, 2, 1, 3)))
+        return self.node("Reshape", self.node("Transpose", mixed, perm=(0, 2, 1, 3)), self.numbers(0, 0, -1))
+
+    def joined(self, first: str, second: str, axis: int) -> str:
+        return self.node("Concat", first, second, axis=axis)
+
+    def rows(self, x: str, begin: str, end: str) -> str:
+        """Return the tokens of (b, s, c) from `begin` to `end`, one-element lists."""
+        return self.node("Slice", x, begin, end, self.numbers(1))
+
+    def length(self, name: str) -> str:
+        """Return an attribute of whole numbers as a one-element list."""
+        return self.node("Reshape", self.node("Constant", value_int=Reference(name, int)), self.numbers(1))

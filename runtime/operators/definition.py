@@ -1,0 +1,154 @@
+"""Defines what a fused operator is: its inputs, outputs and attributes, in each format that it comes in.
+
+What is FP8 of an operator's operands and its result, by calibrated scales, is in its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import product
+
+from ...engine.components import Precision
+from .body import Body
+
+
+class Kind(str, Enum):
+    """Names the element types of a value: the graph's own, float32, or FP8."""
+
+    OWN = "own"
+    FLOAT32 = "float32"
+    FP8 = "fp8"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """Says what of an operator is FP8: its products' operands, attention's operands, its result."""
+
+    operands: bool = False
+    attention: bool = False
+    result: bool = False
+
+    @property
+    def suffix(self) -> str:
+        parts = (self.operands, "_fp8"), (self.attention, "_fp8_attention"), (self.result, "_to_fp8")
+        return "".join(words for there, words in parts if there)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Names the inputs of one linear layer of an operator; `weight` and `bias` are inputs of it, as is `x`."""
+
+    x: str
+    weight: str
+    bias: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """Describes a fused operator in all its formats.
+
+    Attributes:
+        name: What it is called where nothing is FP8.
+        values: The inputs that are no weights.
+        products: Its linear layers; their weights and biases are its last inputs.
+        outputs: Its outputs; those in `results` are FP8 where the format says so.
+        tables: The inputs that are float32.
+        attributes: The whole numbers that each call gives.
+        attention: The inputs that are attention's operands.
+        results: The outputs that a format may make FP8.
+        separate_results: True if each result has a scale of its own, named after it; else all have `result_scale`.
+        body: Adds the body's nodes.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    outputs: tuple[str, ...]
+    body: Callable[[Body, Definition], None]
+    products: tuple[Product, ...] = ()
+    tables: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    attention: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    separate_results: bool = False
+
+    def formats(self) -> Iterator[Format]:
+        """Yield the formats that there are; attention in FP8 gives FP8, as kernels of it do."""
+        choices = ((False, True) if there else (False,) for there in (self.products, self.attention, self.results))
+        for one in product(*choices):
+            form = Format(*one)
+            if form.result or not form.attention:
+                yield form
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Describes an operator in one format: what a node of it looks like."""
+
+    operator: Operator
+    format: Format
+
+    @property
+    def name(self) -> str:
+        return self.operator.name + self.format.suffix
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of its inputs; an FP8 weight is followed by its scale."""
+        weights = [
+            name
+            for one in self.operator.products
+            for name in (one.weight, *((scale_of(one.weight),) if self.format.operands else ()), one.bias)
+        ]
+        return (*self.operator.values, *weights)
+
+    @property
+    def input_kinds(self) -> tuple[Kind, ...]:
+        return tuple(self._kind(name) for name in self.inputs)
+
+    @property
+    def output_kinds(self) -> tuple[Kind, ...]:
+        fp8 = self.operator.results if self.format.result else ()
+        return tuple(Kind.FP8 if name in fp8 else Kind.OWN for name in self.operator.outputs)
+
+    def _kind(self, name: str) -> Kind:
+        operator, form = self.operator, self.format
+        if name in operator.tables or name.endswith("weight_scale"):
+            return Kind.FLOAT32
+        operands = {name for one in operator.products for name in (one.x, one.weight)}
+        if (form.operands and name in operands) or (form.attention and name in operator.attention):
+            return Kind.FP8
+        return Kind.OWN
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """The names of the attributes that are scales of activations."""
+        names: list[str] = []
+        if self.format.operands:
+            names += dict.fromkeys(scale_of(one.x) for one in self.operator.products)
+        if self.format.attention:
+            names += map(scale_of, self.operator.attention)
+        if self.format.result:
+            separate = self.operator.separate_results
+            names += map(scale_of, self.operator.results) if separate else ["result_scale"]
+        return tuple(names)
+
+    @property
+    def result_scale(self) -> str | None:
+        return "result_scale" if self.format.result else None
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return (*self.operator.attributes, *self.scales)
+
+    def body(self, precision: Precision) -> Body:
+        """Return its body in a graph of this precision."""
+        body = Body(precision)
+        self.operator.body(body, self)
+        return body
+
+
+def scale_of(name: str) -> str:
+    """Return the name of what an FP8 input or output is multiplied by: an input for weights, else an attribute."""
+    return f"{name}_scale"
