@@ -48,11 +48,14 @@ class Operators(str, Enum):
         DECOMPOSED: Matrix products and elementwise operators (opset 20; TensorRT from 10.12).
         ONNXRUNTIME: The denoiser's are ONNX Runtime's own, with what it can fuse (opset 23 and com.microsoft; nothing
             else runs them); elsewhere as SINGLE.
+        FUSED: The denoiser's are fused operators of this project: functions of standard operators, which every runtime
+            runs, and for which ONNX Runtime has kernels of ours on a CUDA device (opset 23); elsewhere as SINGLE.
     """
 
     SINGLE = "single"
     DECOMPOSED = "decomposed"
     ONNXRUNTIME = "onnxruntime"
+    FUSED = "fused"
 
     @property
     def opset(self) -> int:
@@ -60,7 +63,8 @@ class Operators(str, Enum):
 
     def of(self, component: Component) -> Operators:
         """Return the form that a component's graph has of this."""
-        return Operators.SINGLE if self is Operators.ONNXRUNTIME and not component.onnxruntime.operators else self
+        special = self in (Operators.ONNXRUNTIME, Operators.FUSED)
+        return Operators.SINGLE if special and not component.onnxruntime.operators else self
 
 
 _ELEMENTS = {one.torch: one for one in NUMBER_TYPES.values() if one.bits >= 8}
@@ -150,7 +154,7 @@ class OnnxRuntimeUse:
     """Says how a component fares with ONNX Runtime.
 
     Attributes:
-        operators: True if its graph can have ONNX Runtime's own operators (`Operators.ONNXRUNTIME`).
+        operators: True if its graph can have ONNX Runtime's own operators, or fused ones of ours.
         recordable: True if a CUDA graph can record it. ONNX Runtime waits for an event in the middle of those that it
             cannot.
         values: What its activations grow with.

@@ -177,7 +177,7 @@ class _BundleWriter:
         placed: dict[str, WeightPlace] = {}
         convert: dict[str, View] = {}
         for name, view in views.items():
-            as_fp8 = self.options.fp8_as_stored and usable_as_fp8(name, view)
+            as_fp8 = self._reads_fp8(part) and usable_as_fp8(name, view)
             if as_fp8 or usable_as_stored(view, precision):
                 file = self._share(part, view.path)
                 placed[name] = WeightPlace(file=file, offset=view.offset, size_bytes=view.size_bytes)
@@ -194,6 +194,11 @@ class _BundleWriter:
             placed |= write_converted(convert, precision, file, self.progress.advance)
             self.origins[file] = "converted"
         return placed
+
+    def _reads_fp8(self, part: str) -> bool:
+        """Return whether graphs of a part read FP8 weights as they lie; products within fused operators do not."""
+        forms = {self.options.operators.of(one) for one in COMPONENTS.values() if one.part == part}
+        return self.options.fp8_as_stored and Operators.FUSED not in forms
 
     def _share(self, part: str, source: Path) -> Path:
         if source not in self.shared:

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ...runtime.operators.definition import scale_of
 from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4, unpack
+from ..graphs.fused_nodes import fused_nodes
 from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN
 from .bundle_modules import BundleGraph, read_tensor, reading
@@ -103,6 +105,7 @@ def emulated_layers(graph: BundleGraph, *, hold: bool = False) -> dict[str, nn.M
 
 def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]]:
     values = graph.initializers
+    yield from _fused_layers(graph, hold=hold)
     for product in graph.model.graph:
         found = _quantized_weight(product)
         if found is None:
@@ -120,6 +123,21 @@ def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]
         if f"{name}_scaled" in values:  # a graph of before queries came scaled: its scale is of queries that were not
             scales["q"] = read_tensor(values[f"{name}_scaled"])
         yield stem, QuantizedAttend(scales)
+
+
+def _fused_layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]]:
+    for one in fused_nodes(graph.model):
+        form = one.definition.format
+        for layer in one.layers if form.operands else ():
+            scale = torch.tensor(one.number(scale_of(layer.product.x)))
+            rest = {SCALE: read_tensor(one.input(scale_of(layer.product.weight))), INPUT_SCALE: scale}
+            yield (
+                layer.name,
+                QuantizedLinear(read_tensor(layer.weight), read_tensor(layer.bias), rest, "fp8", hold=hold),
+            )
+        if form.attention:
+            scales = {part: torch.tensor(one.number(scale_of(part))) for part in "qkv"}
+            yield f"{one.attention_name}.attend", QuantizedAttend(scales)
 
 
 def _quantized_weight(product: ir.Node) -> ir.Value | None:

@@ -33,6 +33,7 @@ class QuantizedLayer:
         format: What it becomes.
         dtype: The type that the graph computes in: "F32", "F16" or "BF16".
         scale_dtype: The type of FP8's scales, of the same three.
+        one_scale: FP8 has one scale for the whole weight, instead of one per output channel.
     """
 
     name: str
@@ -40,6 +41,7 @@ class QuantizedLayer:
     format: LinearFormat
     dtype: str
     scale_dtype: str
+    one_scale: bool = False
 
     def specs(self) -> dict[str, FileTensor]:
         """Return the tensors that the layer needs, by the end of their names; none if its weight serves as it lies.
@@ -53,7 +55,7 @@ class QuantizedLayer:
                 return {}  # as they lie
             return {
                 "weight": FileTensor(dtype="F8_E4M3", shape=(outputs, inputs)),
-                SCALE: FileTensor(dtype=self.scale_dtype, shape=(outputs,)),
+                SCALE: FileTensor(dtype=self.scale_dtype, shape=() if self.one_scale else (outputs,)),
             }
         if inputs % BLOCK:
             raise QuantizationError(f"{self.name} has {inputs} inputs, NVFP4 needs a multiple of {BLOCK}: --keep it")
@@ -104,8 +106,16 @@ def _finite(rows: Tensor, layer: QuantizedLayer) -> Tensor:
 
 
 def _fp8(layer: QuantizedLayer) -> Iterator[tuple[str, Tensor]]:
+    scale_dtype = torch_dtype(SAFETENSORS[layer.scale_dtype])
+    if layer.one_scale:
+        amax = torch.stack([_finite(rows, layer).abs().amax() for rows in _rows(layer.view)]).amax()
+        scale = fp8_scale(amax, scale_dtype)
+        yield SCALE, scale
+        for rows in _rows(layer.view):
+            yield "weight", to_fp8(rows / scale.to(torch.float32))
+        return
     for rows in _rows(layer.view):
-        scale = fp8_scale(_finite(rows, layer).abs().amax(1), torch_dtype(SAFETENSORS[layer.scale_dtype]))
+        scale = fp8_scale(_finite(rows, layer).abs().amax(1), scale_dtype)
         yield "weight", to_fp8(rows / scale.to(torch.float32)[:, None])
         yield SCALE, scale
 

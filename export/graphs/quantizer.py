@@ -21,6 +21,7 @@ from ..torch_types import torch_dtype
 from .formats import BLOCK, FP8_MAX, fp8_scale, nvfp4_scale
 from .linears import AttentionNodes, LinearNodes
 from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
+from .ranges import range_of
 from .recipes import Fp8, Fp8Weights, LinearFormat, Nvfp4
 
 INPUT_SCALE = "input_scale"
@@ -132,7 +133,7 @@ class GraphQuantizer:
     def _quantized_input(self, linear: LinearNodes, x: ir.Value, format: Fp8 | Nvfp4) -> ir.Value:
         key = id(x), type(format)
         if key not in self._inputs:
-            amax = self._range(linear.name)
+            amax = range_of(self.ranges, linear.name)
             if isinstance(format, Fp8):
                 scale = self._constant(f"{linear.name}.{INPUT_SCALE}", self._fp8_scale(amax))
                 self._inputs[key] = self._fp8_pair(linear.product, x, scale, f"{linear.name}.input")
@@ -158,7 +159,7 @@ class GraphQuantizer:
             raise QuantizationError(
                 f"{attention.name} scales its queries itself, as exports by earlier versions do; export again"
             )
-        scales = {part: self._fp8_scale(self._range(f"{name}.{part}")) for part in "qkv"}
+        scales = {part: self._fp8_scale(range_of(self.ranges, f"{name}.{part}")) for part in "qkv"}
         consts = {part: self._constant(f"{name}.{part}_scale", scale) for part, scale in scales.items()}
         probability = self._constant(f"{name}.p_scale", torch.tensor(PROBABILITY_SCALE))
         queries = self._fp8_pair(node, q, consts["q"], f"{name}.q")
@@ -255,18 +256,6 @@ class GraphQuantizer:
         constant = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(dtype), const_value=tensor)
         self.graph.initializers[name] = constant
         return constant
-
-    def _range(self, name: str) -> float:
-        if name not in self.ranges:
-            raise QuantizationError(
-                f"the calibration has no range for {name}; calibrate this model with this recipe, or --keep {name}"
-            )
-        if not self.ranges[name] > 0:
-            raise QuantizationError(
-                f"the calibration saw nothing but zeros at {name}, so it has no scale; calibrate on other pictures, "
-                f"or --keep {name}"
-            )
-        return self.ranges[name]
 
 
 def _renewed(weight: ir.Value, dtype: ir.DataType) -> ir.Value:

@@ -25,6 +25,7 @@ from ...engine.errors import ExportError
 from ...engine.model_dims import ModelDims
 from ..networks import T5, Clip, Conditioner, Denoiser, ModelConfig, VaeDecoder, VaeEncoder, num_vectors
 from ..torch_types import torch_dtype
+from .functions import add_functions
 
 # sizes to trace with: different from each other and from every constant, and none of them 0 or 1, which would be frozen
 EXAMPLE_DIMS = {"b": 3, "n": 110, "m": 42, "N": 5, "h": 6, "w": 10}
@@ -131,6 +132,7 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
             value.const_value = None
     _name_ports(model, component, dims)
     _simplify(model)
+    add_functions(model, options.precision)
     return model
 
 

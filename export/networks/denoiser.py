@@ -6,26 +6,23 @@ The joint sequence is [text, target, reference]. The last single block and the f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ...engine.components import Operators
 from ..configs import TransformerConfig
-from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Rope, split_vectors, within_fp16
-from .operations import Operations, operations
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Rope, split_vectors
+from .operations import Operations, Projections, Stream, operations
 
 
 class Gelu(nn.Module):
-    """Applies a linear layer and tanh-GELU."""
+    """Holds a linear layer that tanh-GELU follows."""
 
-    def __init__(self, inputs: int, width: int, form: Operations) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(inputs, width)
-        self.form = form
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.form.gelu(self.proj, x)
 
 
 class FeedForward(nn.Module):
@@ -36,30 +33,27 @@ class FeedForward(nn.Module):
 
     def __init__(self, hidden: int, width: int, form: Operations) -> None:
         super().__init__()
-        self.net = nn.ModuleList([Gelu(hidden, width, form), nn.Identity(), nn.Linear(width, hidden)])
+        self.form = form
+        self.net = nn.ModuleList([Gelu(hidden, width), nn.Identity(), nn.Linear(width, hidden)])
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.net:
-            x = layer(x)
-        return x
+        gelu, _, linear = cast("tuple[Gelu, nn.Identity, nn.Linear]", tuple(self.net))
+        return self.form.linear(linear, self.form.gelu(gelu.proj, x))
 
 
 class Attention(nn.Module):
-    """Projects one stream, with per-head RMS norm on queries and keys."""
+    """Holds the projections of one stream, with per-head RMS norm on queries and keys."""
 
     def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__()
         hidden = config.hidden
-        self.form = form
         self.to_q, self.to_k, self.to_v = (nn.Linear(hidden, hidden) for _ in range(3))
         self.norm_q, self.norm_k = (nn.RMSNorm(config.head_width, eps=1e-6) for _ in range(2))
         self.attend = form.attend()
 
-    def query(self, x: Tensor) -> Tensor:
-        return self.form.normed_heads(self.to_q, self.norm_q, x)
-
-    def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.form.normed_heads(self.to_k, self.norm_k, x), self.form.heads(self.to_v, x)
+    @property
+    def projections(self) -> Projections:
+        return Projections(q=self.to_q, k=self.to_k, v=self.to_v, norm_q=self.norm_q, norm_k=self.norm_k)
 
 
 class JointAttention(Attention):
@@ -68,20 +62,27 @@ class JointAttention(Attention):
     def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__(config, form)
         hidden = config.hidden
+        self.form = form
         self.to_out = nn.ModuleList([nn.Linear(hidden, hidden)])
         self.add_q_proj, self.add_k_proj, self.add_v_proj = (nn.Linear(hidden, hidden) for _ in range(3))
         self.norm_added_q, self.norm_added_k = (nn.RMSNorm(config.head_width, eps=1e-6) for _ in range(2))
         self.to_add_out = nn.Linear(hidden, hidden)
 
+    @property
+    def text_projections(self) -> Projections:
+        return Projections(
+            q=self.add_q_proj,
+            k=self.add_k_proj,
+            v=self.add_v_proj,
+            norm_q=self.norm_added_q,
+            norm_k=self.norm_added_k,
+        )
+
     def forward(self, text: Tensor, image: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
-        form = self.form
-        k, v = self.key_value(image)
-        q = form.join(form.normed_heads(self.add_q_proj, self.norm_added_q, text), self.query(image))
-        k = form.join(form.normed_heads(self.add_k_proj, self.norm_added_k, text), k)
-        v = form.join(form.heads(self.add_v_proj, text), v)
-        joint = self.attend(rope.queries(q), rope.keys(k), v)
-        length = text.shape[1]
-        return self.to_add_out(joint[:, :length]), self.to_out[0](joint[:, length:])
+        out = cast("nn.Linear", self.to_out[0])
+        q, k, v = self.form.joint_heads(self.text_projections, text, self.projections, image, rope)
+        joint = self.form.mixed(self.attend, q, k, v)
+        return self.form.joint_linear(self.to_add_out, out, joint, text.shape[1])
 
 
 class DoubleBlock(nn.Module):
@@ -94,20 +95,19 @@ class DoubleBlock(nn.Module):
         self.ff = FeedForward(config.hidden, config.mlp_width, form)
         self.ff_context = FeedForward(config.hidden, config.mlp_width, form)
 
-    def forward(self, text: Tensor, image: Tensor, vectors: Sequence[Tensor], rope: Rope) -> tuple[Tensor, Tensor]:
+    def forward(self, text: Stream, image: Stream, vectors: Sequence[Tensor], rope: Rope) -> tuple[Stream, Stream]:
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors[: DOUBLE_VECTORS // 2]
         text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = vectors[
             DOUBLE_VECTORS // 2 :
         ]
         modulate = self.form.modulate
-        text_change, image_change = self.attn(
-            modulate(text, text_shift, text_scale), modulate(image, shift, scale), rope
-        )
-        image = image + gate * image_change
-        image = image + mlp_gate * self.ff(modulate(image, mlp_shift, mlp_scale))
-        text = text + text_gate * text_change
-        text = text + text_mlp_gate * self.ff_context(modulate(text, text_mlp_shift, text_mlp_scale))
-        return within_fp16(text), image
+        text_tokens, normed_text = modulate(text, text_shift, text_scale)
+        image_tokens, normed_image = modulate(image, shift, scale)
+        text_change, image_change = self.attn(normed_text, normed_image, rope)
+        image_tokens, normed = modulate(Stream(image_tokens, image_change, gate), mlp_shift, mlp_scale)
+        image = Stream(image_tokens, self.ff(normed), mlp_gate)
+        text_tokens, normed = modulate(Stream(text_tokens, text_change, text_gate), text_mlp_shift, text_mlp_scale)
+        return Stream(text_tokens, self.ff_context(normed), text_mlp_gate), image
 
 
 class SingleBlock(nn.Module):
@@ -121,18 +121,17 @@ class SingleBlock(nn.Module):
         self.proj_mlp = nn.Linear(hidden, config.mlp_width)
         self.proj_out = nn.Linear(hidden + config.mlp_width, hidden)
 
-    def forward(self, tokens: Tensor, vectors: Sequence[Tensor], rope: Rope, wanted: slice | None = None) -> Tensor:
-        """Return (b, s, hidden) from the same, or only the `wanted` tokens of it."""
-        shift, scale, gate = vectors
-        normed = self.form.modulate(tokens, shift, scale)
-        k, v = self.attn.key_value(normed)
-        k = rope.keys(k)
+    def forward(self, stream: Stream, vectors: Sequence[Tensor], rope: Rope, wanted: slice | None = None) -> Stream:
+        """Return a stream of (b, s, hidden) from the same, or of only the `wanted` tokens of it."""
+        form, (shift, scale, gate) = self.form, vectors
+        tokens, normed = form.modulate(stream, shift, scale)
+        queried, queried_rope = normed, rope
         if wanted is not None:
-            tokens, normed = tokens[:, wanted], normed[:, wanted]
-            rope = rope.rows(wanted.start, wanted.stop)
-        joint = self.attn.attend(rope.queries(self.attn.query(normed)), k, v)
-        mlp = self.form.gelu(self.proj_mlp, normed)
-        return within_fp16(tokens + gate * self.proj_out(torch.cat([joint, mlp], dim=2)))
+            tokens, queried = form.modulated_rows(tokens, normed, wanted, shift, scale)
+            queried_rope = rope.rows(wanted.start, wanted.stop)
+        q, k, v = form.heads(self.attn.projections, queried, queried_rope, normed, rope)
+        both = form.mixed_beside_gelu(self.attn.attend, q, k, v, self.proj_mlp, queried)
+        return Stream(tokens, form.linear(self.proj_out, both), gate)
 
 
 class Denoiser(nn.Module):
@@ -175,24 +174,22 @@ class Denoiser(nn.Module):
         sin: Tensor,
         step_size: Tensor,
     ) -> Tensor:
-        rope = self.form.rope(cos, sin)
-        vectors = split_vectors(modulation)
-        image = torch.cat([self.x_embedder(latents.to(self.x_embedder.bias.dtype)), reference_tokens], dim=1)
-        text = text_tokens
+        form, rope, vectors = self.form, self.form.rope(cos, sin), split_vectors(modulation)
+        embedded = self.x_embedder(latents.to(self.x_embedder.bias.dtype))
+        image, text = Stream(torch.cat([embedded, reference_tokens], dim=1)), Stream(text_tokens)
         for double in self.transformer_blocks:
             text, image = double(text, image, vectors[:DOUBLE_VECTORS], rope)
             vectors = vectors[DOUBLE_VECTORS:]
-        tokens = torch.cat([text, image], dim=1)
-        start = text.shape[1]
+        joint = Stream(torch.cat([form.settled(text), form.settled(image)], dim=1))
+        start = text_tokens.shape[1]
         target = slice(start, start + latents.shape[1])
         *others, last = self.single_transformer_blocks
         for single in others:
-            tokens = single(tokens, vectors[:SINGLE_VECTORS], rope)
+            joint = single(joint, vectors[:SINGLE_VECTORS], rope)
             vectors = vectors[SINGLE_VECTORS:]
-        if self.prune_last_block:
-            tokens = last(tokens, vectors[:SINGLE_VECTORS], rope, wanted=target)
-        else:
-            tokens = last(tokens, vectors[:SINGLE_VECTORS], rope)[:, target]
+        joint = last(joint, vectors[:SINGLE_VECTORS], rope, wanted=target if self.prune_last_block else None)
+        if not self.prune_last_block:
+            joint = Stream(form.settled(joint)[:, target])
         scale, shift = vectors[SINGLE_VECTORS:]
-        velocity = self.proj_out(self.form.modulate(tokens, shift, scale))
+        velocity = self.proj_out(form.modulate(joint, shift, scale)[1])
         return latents + step_size * velocity.to(torch.float32)

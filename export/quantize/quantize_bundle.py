@@ -10,7 +10,7 @@ from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder, is_taken
 from ..emulate.bundle_modules import read_model
-from ..graphs.linears import find_linears
+from ..graphs.fused_nodes import linear_names
 from ..graphs.recipes import Recipe, matches
 from .calibration import Calibration, CalibrationOptions
 from .write_quantized import QuantizedBundleWriter
@@ -117,7 +117,7 @@ def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
                 "export the checkpoint again with --operators single"
             )
     names = [
-        f"{component}.{name}" for component in recipe.components for name in find_linears(read_model(bundle, component))
+        f"{component}.{name}" for component in recipe.components for name in linear_names(read_model(bundle, component))
     ]
     for pattern in recipe.keep:
         if not any(matches(pattern, name) for name in names):

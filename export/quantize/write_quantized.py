@@ -15,6 +15,7 @@ from torch import Tensor
 from ...engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
 from ...engine.bundle.graph_file import GraphFile, WeightPlace
 from ...engine.bundle.manifest import GraphRecord, QuantizationRecord, WeightsRecord
+from ...engine.components import Operators, Precision
 from ...engine.errors import QuantizationError
 from ...engine.number_types import ONNX
 from ...engine.progress import Progress
@@ -23,10 +24,13 @@ from ...version import __version__
 from ..checkpoint.views import View
 from ..emulate.bundle_modules import read_model, reading
 from ..export import file_record, weights_record
-from ..graphs.linears import LinearNodes, find_attention, find_linears
+from ..graphs.functions import add_functions
+from ..graphs.fused_nodes import fused_nodes
+from ..graphs.fused_quantizer import FusedQuantizer
+from ..graphs.linears import find_attention, find_linears
 from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
 from ..graphs.quantizer import GraphQuantizer
-from ..graphs.recipes import CALIBRATED, Fp8Weights, Recipe
+from ..graphs.recipes import CALIBRATED, Fp8, Fp8Weights, Recipe
 from ..graphs.stored_fp8 import AS_STORED
 from ..graphs.weights import attach_weights, write_tensors
 from .calibration import Calibration
@@ -102,6 +106,8 @@ class QuantizedBundleWriter:
 
     def _edit(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
         """Put the recipe into the graph and return the layers whose weights are to be written."""
+        if record.operators == Operators.FUSED.value:
+            return self._edit_fused(component, record, model)
         quantizer = GraphQuantizer(model, record.precision, self.ranges)
         linears = find_linears(model)
         attentions = find_attention(model, linears)
@@ -117,7 +123,7 @@ class QuantizedBundleWriter:
                 layers.append(
                     QuantizedLayer(
                         name=name,
-                        view=_view(linear),
+                        view=_view(linear.weight, linear.stored_scale),
                         format=chosen,
                         dtype=record.precision.number.safetensors,
                         scale_dtype=quantizer.scale_precision.number.safetensors,
@@ -129,6 +135,22 @@ class QuantizedBundleWriter:
                 quantizer.quantize_attention(attention)
         RemoveUnusedNodesPass()(model)
         return layers
+
+    def _edit_fused(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
+        views = {layer.name: _view(layer.weight) for one in fused_nodes(model) for layer in one.layers}
+        layers = FusedQuantizer(model, component, self.recipe, self.ranges).quantize()
+        add_functions(model, record.precision)
+        return [
+            QuantizedLayer(
+                name=layer.name,
+                view=views[layer.name],
+                format=Fp8(),
+                dtype=record.precision.number.safetensors,
+                scale_dtype=Precision.FP32.number.safetensors,
+                one_scale=True,
+            )
+            for layer in layers
+        ]
 
     def _write_weights(self, component: str, layers: Sequence[QuantizedLayer], file: Path) -> dict[str, WeightPlace]:
         specs = {f"{layer.name}.{part}": spec for layer in layers for part, spec in layer.specs().items()}
@@ -144,6 +166,8 @@ class QuantizedBundleWriter:
     def _record(self, record: GraphRecord, graph: Path, layers: Sequence[QuantizedLayer]) -> GraphRecord:
         read = GraphFile.read(graph)
         products = Counter(read.quantized_products.values())
+        if record.operators == Operators.FUSED.value:
+            products["fp8"] = len(layers)
         products["fp8_weights"] = sum(isinstance(layer.format, Fp8Weights) for layer in layers)
         places = read.weights.values()
         return replace(
@@ -160,11 +184,11 @@ class QuantizedBundleWriter:
         )
 
 
-def _view(linear: LinearNodes) -> View:
+def _view(weight: ir.Value, stored_scale: ir.Value | None = None) -> View:
     """Return where a layer's weight lies."""
-    tensor = linear.weight.const_value
+    tensor = weight.const_value
     assert isinstance(tensor, ir.ExternalTensor)
-    scale = linear.stored_scale.const_value if linear.stored_scale is not None else None
+    scale = stored_scale.const_value if stored_scale is not None else None
     return View(
         path=Path(tensor.path),
         dtype=ONNX[tensor.dtype.name].safetensors,

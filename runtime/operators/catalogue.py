@@ -32,6 +32,10 @@ def _attend(body: Body, definition: Definition) -> str:
     return attend("q", "k", "v")
 
 
+def _quantize(body: Body, definition: Definition) -> None:
+    body.give(body.result(body.wide("x"), definition.result_scale), "y")
+
+
 def _modulate(body: Body, definition: Definition) -> None:
     body.give(body.result(body.modulated("x", "shift", "scale"), definition.result_scale), "normed")
 
@@ -125,6 +129,7 @@ def _qkv(x: str, queried: str, stem: str = "") -> tuple[Product, ...]:
 OPERATORS: Mapping[str, Operator] = {
     one.name: one
     for one in (
+        Operator(name="Quantize", values=("x",), outputs=("y",), results=("y",), body=_quantize),
         Operator(
             name="Modulate",
             values=("x", "shift", "scale"),
