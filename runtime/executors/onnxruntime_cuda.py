@@ -10,13 +10,14 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, GrowsWith, Precision, Runs
+from ...engine.components import COMPONENTS, GrowsWith, Operators, Precision, Runs
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
 from ..device.residency import Cost
 from ..flow.tensors import RequestShape, request_tensors, transformer_precision
+from ..operators.fused import FusedOperators
 from .onnxruntime_session import SILENT, failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
@@ -30,13 +31,20 @@ _NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of m
 
 
 class OnnxRuntimeEngines:
-    """Implements `Engines` by ONNX Runtime's CUDA provider."""
+    """Implements `Engines` by ONNX Runtime's CUDA provider.
+
+    Args:
+        bundle: The bundle whose graphs they run.
+        cuda: The device.
+        kernels_for: The architecture that kernels of fused operators are compiled for; None to run their bodies.
+    """
 
     allocates = True
 
-    def __init__(self, bundle: Bundle, cuda: Cuda) -> None:
-        self._bundle, self._cuda = bundle, cuda
+    def __init__(self, bundle: Bundle, cuda: Cuda, kernels_for: str | None = None) -> None:
+        self._bundle, self._cuda, self._kernels_for = bundle, cuda, kernels_for
         self._ort = import_onnxruntime()
+        self._fused: FusedOperators | None = None
 
     @property
     def name(self) -> str:
@@ -59,7 +67,8 @@ class OnnxRuntimeEngines:
             provider["use_tf32"] = "0"  # elsewhere it would also keep convolutions from the tensor cores
         try:
             providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
-            session = open_session(self._bundle, component, providers, memory_patterns=False)
+            fused = self._kernels(component, stream)
+            session = open_session(self._bundle, component, providers, memory_patterns=False, fused=fused)
         except ExecutorError as error:
             raise _as_memory_error(error) from error
         if "CUDAExecutionProvider" not in session.get_providers():
@@ -68,6 +77,14 @@ class OnnxRuntimeEngines:
                 "fit; kontext-trt doctor says what is there"
             )
         return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device)
+
+    def _kernels(self, component: str, stream: Handle) -> FusedOperators | None:
+        """Return the kernels of a component's fused operators, made for the first that has some."""
+        if self._kernels_for is None or self._bundle.graph(component).operators != Operators.FUSED.value:
+            return None
+        if self._fused is None:
+            self._fused = FusedOperators(self._cuda, stream, self._kernels_for)
+        return self._fused
 
     def forget_failure(self) -> None:
         """Forget the last error of the CUDA runtimes that ONNX Runtime is linked to.
@@ -79,7 +96,10 @@ class OnnxRuntimeEngines:
                 ctypes.CDLL(name, mode=os.RTLD_NOLOAD).cudaGetLastError()
 
     def close(self) -> None:
-        """Do nothing: engines are closed one by one."""
+        """Free what kernels hold; engines are closed one by one."""
+        if self._fused is not None:
+            self._fused.close()
+            self._fused = None
 
 
 class OnnxRuntimeEngine:

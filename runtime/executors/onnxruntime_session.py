@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
@@ -12,6 +13,8 @@ from .ports import PortType, disagreements, fixed, wanted_ports
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from ..operators.fused import FusedOperators
 
 SILENT = 4
 """The level of ONNX Runtime's log that prints nothing but what ends the process."""
@@ -36,11 +39,18 @@ def has_cuda() -> bool:
 
 
 def open_session(
-    bundle: Bundle, component: str, providers: Sequence[Any], *, threads: int = 0, memory_patterns: bool = True
+    bundle: Bundle,
+    component: str,
+    providers: Sequence[Any],
+    *,
+    threads: int = 0,
+    memory_patterns: bool = True,
+    fused: FusedOperators | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a session of a component's graph, whose inputs and outputs are what the bundle's manifest says.
 
-    `memory_patterns` has the second run of a shape take all its memory anew, in one block.
+    `memory_patterns` has the second run of a shape take all its memory anew, in one block. Fused operators run the
+    kernels of `fused`; without, their bodies.
 
     Raises ExecutorError, naming component and graph, or BundleError for a graph that is not as its manifest says.
     """
@@ -56,13 +66,14 @@ def open_session(
     try:
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime
         # first writes a transposed copy of every weight. What is worth folding was folded at export.
-        session = ort.InferenceSession(
-            path,
-            options,
-            providers=list(providers),
-            disabled_optimizers=["ConstantFolding"],
-            enable_fallback=0,  # else it prints an error on standard output, and tries again on the CPU
-        )
+        with nullcontext() if fused is None else fused.opening(options):
+            session = ort.InferenceSession(
+                path,
+                options,
+                providers=list(providers),
+                disabled_optimizers=["ConstantFolding"],
+                enable_fallback=0,  # else it prints an error on standard output, and tries again on the CPU
+            )
     except Exception as error:  # ONNX Runtime has an exception type per status code
         raise ExecutorError(f"ONNX Runtime cannot load {component} ({path}): {error}") from error
     problems = list(disagreements(wanted_ports(bundle, component), _ports(session)))

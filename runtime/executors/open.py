@@ -19,6 +19,7 @@ from ...engine.system.gpus import Gpu, find_gpus
 from ..device.residency import Cost, ResidencyPlan, plan_residency
 from ..flow.executor import Executor
 from ..flow.tensors import RequestShape, request_tensors, total_bytes, transformer_precision
+from .fused_kernels import fused_architecture
 from .onnxruntime_cpu import OnnxRuntimeCpu
 from .onnxruntime_session import has_cuda, import_onnxruntime
 from .options import Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
@@ -72,7 +73,8 @@ def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
     cuda = CudaPython(options.device_id)
     plan = _residency(bundle, costs(bundle, usual_shape(bundle)), options.vram_bytes, cuda.memory()[0])
     shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
-    return DeviceExecutor(bundle, OnnxRuntimeEngines(bundle, cuda), cuda, plan, shapes)
+    kernels_for = fused_architecture(bundle, find_gpus()[0][options.device_id])
+    return DeviceExecutor(bundle, OnnxRuntimeEngines(bundle, cuda, kernels_for), cuda, plan, shapes)
 
 
 def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:

@@ -129,7 +129,7 @@ def _qkv(x: str, queried: str, stem: str = "") -> tuple[Product, ...]:
 OPERATORS: Mapping[str, Operator] = {
     one.name: one
     for one in (
-        Operator(name="Quantize", values=("x",), outputs=("y",), results=("y",), body=_quantize),
+        Operator(name="Quantize", values=("x",), outputs=("y",), results=("y",), fp8_alone=True, body=_quantize),
         Operator(
             name="Modulate",
             values=("x", "shift", "scale"),

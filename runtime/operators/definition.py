@@ -59,6 +59,7 @@ class Operator:
         attention: The inputs that are attention's operands.
         results: The outputs that a format may make FP8.
         separate_results: True if each result has a scale of its own, named after it; else all have `result_scale`.
+        fp8_alone: True if its results are FP8 in every format.
         body: Adds the body's nodes.
     """
 
@@ -72,13 +73,14 @@ class Operator:
     attention: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     separate_results: bool = False
+    fp8_alone: bool = False
 
     def formats(self) -> Iterator[Format]:
         """Yield the formats that there are; attention in FP8 gives FP8, as kernels of it do."""
         choices = ((False, True) if there else (False,) for there in (self.products, self.attention, self.results))
         for one in product(*choices):
             form = Format(*one)
-            if form.result or not form.attention:
+            if form.result or not (form.attention or self.fp8_alone):
                 yield form
 
 

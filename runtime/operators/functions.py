@@ -10,7 +10,7 @@ from ...engine.bundle.onnx_schema import message_class
 from ...engine.components import Precision
 from .body import FP8, OPSET, Attribute, Fp8Zero, Node, Reference
 from .catalogue import DEFINITIONS, DOMAIN
-from .definition import Definition
+from .definition import Definition, Format
 
 _INT, _FLOAT, _STRING, _TENSOR, _INTS = 2, 1, 3, 4, 7
 """The numbers of attribute types (onnx.AttributeProto.AttributeType)."""
@@ -124,3 +124,9 @@ def used_definitions(names: Iterable[str]) -> dict[str, Definition]:
     """Return the definitions of operators by their names, in the order of the catalogue."""
     wanted = set(names)
     return {name: one for name, one in DEFINITIONS.items() if name in wanted}
+
+
+def formats_of(graph: bytes) -> set[Format]:
+    """Return the formats of the fused operators that a graph has functions of."""
+    functions = _model_class().FromString(graph).functions
+    return {DEFINITIONS[one.name].format for one in functions if one.domain == DOMAIN and one.name in DEFINITIONS}

@@ -1,0 +1,77 @@
+"""Says whether a bundle's fused operators can run their kernels on a GPU, and what is missing otherwise."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.components import COMPONENTS, Operators, Precision
+from ...engine.system.gpus import Gpu
+from ..operators.functions import foreign_functions, formats_of
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = {"cuda.core": "cuda-core", "nvmath": "nvmath-python", "cudnn": "nvidia-cudnn-frontend"}
+"""The modules that kernels need beside ONNX Runtime and cuda-python, and the packages that have them."""
+BF16, FP8, FP8_ATTENTION = (8, 0), (8, 9), (9, 0)
+"""The compute capabilities from which on there are kernels in bf16, for FP8 products, and for attention in FP8."""
+
+
+def fused_components(bundle: Bundle) -> list[str]:
+    """Return the components whose graphs have fused operators."""
+    return [name for name in COMPONENTS if bundle.graph(name).operators == Operators.FUSED.value]
+
+
+def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:
+    """Return what kernels are compiled for ("sm_90"); None if there are no fused operators, or their bodies must run.
+
+    The second is warned about, with the reason.
+    """
+    components = fused_components(bundle)
+    if not components:
+        return None
+    reasons = list(obstacles(bundle, components, gpu))
+    if reasons:
+        logger.warning(
+            "fused operators run without their kernels, which is slower and takes more memory: %s", "; ".join(reasons)
+        )
+        return None
+    return f"sm_{gpu.major}{gpu.minor}"
+
+
+def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
+    """Say in words each thing that keeps components from running kernels."""
+    missing = sorted(package for module, package in PACKAGES.items() if not _is_there(module))
+    if missing:
+        yield f"{', '.join(missing)} not installed (pip install 'kontext-trt[fused]')"
+    capability = (gpu.major, gpu.minor)
+    for name in components:
+        record = bundle.graph(name)
+        if record.precision is not Precision.BF16:
+            yield f"{name} is in {record.precision.value}, and there are kernels for bf16 and FP8 alone"
+            continue
+        data = bundle.open_graph(name).data
+        foreign = foreign_functions(data, record.precision)
+        if foreign:
+            yield f"{name} has functions of another version or another's: {', '.join(foreign[:3])}"
+        formats = formats_of(data)
+        needed = (
+            (BF16, True, "bf16"),
+            (FP8, any(form != type(form)() for form in formats), "FP8 products"),
+            (FP8_ATTENTION, any(form.attention for form in formats), "FP8 attention"),
+        )
+        for least, wanted, what in needed:
+            if wanted and capability < least:
+                yield (
+                    f"{gpu.name} has compute capability {gpu.major}.{gpu.minor}, and {what} of {name} needs "
+                    f"{least[0]}.{least[1]}"
+                )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

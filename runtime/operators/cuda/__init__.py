@@ -1,0 +1,1 @@
+"""Computes fused operators on CUDA devices: kernels of our own, cuBLASLt's products, cuDNN's attention."""

@@ -1,0 +1,298 @@
+"""Computes each fused operator from kernels and library calls."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ...device.launch import POINTER
+from ..definition import Definition, Format, Product, scale_of
+from .attention import Attention, AttentionCall, AttentionShape
+from .device import KernelDevice
+from .products import LinearCall, Matrix, Products
+from .tensors import Shape, Tensors
+
+BF16_BYTES = 2
+PACK = 8
+"""The values that a thread loads at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """Holds what operators are computed with on one device."""
+
+    device: KernelDevice
+    products: Products
+    attention: Attention
+
+    def close(self) -> None:
+        """Free what they hold."""
+        self.attention.close()
+        self.products.close()
+        self.device.close()
+
+
+class Computing:
+    """Computes one operator in one format; each method for an operator allocates its outputs.
+
+    Args:
+        kernels: What it is computed with.
+        definition: The operator and its format.
+        tensors: Its tensors in this call.
+    """
+
+    def __init__(self, kernels: Kernels, definition: Definition, tensors: Tensors) -> None:
+        self._kernels, self._device, self._t = kernels, kernels.device, tensors
+        self._definition, self._operator = definition, definition.operator
+        self._format: Format = definition.format
+
+    def run(self) -> None:
+        """Compute the operator."""
+        _COMPUTED[self._operator.name](self)
+
+    def _modulate(self) -> None:
+        t, shape = self._t, self._t.tokens("x")
+        gated, normed = "change" in self._operator.values, "shift" in self._operator.values
+        vector = (shape[0], 1, shape[2])
+        vectors = [t.address(name, vector) for name in ("shift", "scale")] if normed else [0, 0]
+        change = t.address("change", shape) if gated else 0
+        gate = t.address("gate", vector) if gated else 0
+        fp8 = self._format.result
+        function = self._device.function("modulate", HIDDEN=shape[2], GATED=gated, NORMED=normed, FP8=fp8)
+        packs = shape[2] // PACK
+        self._device.launch(
+            function,
+            shape[0] * shape[1],
+            1024 if packs >= 1024 else -(-packs // 32) * 32,
+            (
+                (t.address("x", shape), POINTER),
+                (change, POINTER),
+                (gate, POINTER),
+                *((vector, POINTER) for vector in vectors),
+                (t.output("tokens", shape) if gated else 0, POINTER),
+                (t.output("normed", shape) if normed else 0, POINTER),
+                (shape[1], ctypes.c_longlong),
+                (1 / t.scale("result_scale") if fp8 else 1.0, ctypes.c_float),
+            ),
+        )
+
+    def _quantize(self) -> None:
+        shape = self._t.tokens("x")
+        matrix = self._t.matrix("x", shape)
+        self._rounded(matrix, self._t.output("y", shape), shape[2], self._t.scale("result_scale"))
+
+    def _linear(self) -> None:
+        (product,) = self._operator.products
+        t, shape = self._t, self._t.tokens("x")
+        outputs = t.outputs_of(product)
+        y = t.output("y", (*shape[:2], outputs))
+        result = Matrix(address=y, rows=shape[0] * shape[1], columns=outputs, stride=outputs, fp8=self._format.result)
+        self._multiply(product, t.matrix("x", shape), result, gelu=self._operator.name == "LinearGelu")
+
+    def _multiply(self, product: Product, x: Matrix, y: Matrix, *, gelu: bool = False) -> None:
+        """Enqueue a linear layer from `x` to `y`."""
+        layer = self._t.layer(product, x.columns, y.columns)
+        constant = self._device.constant
+        self._kernels.products(
+            LinearCall(
+                x=x,
+                weight=layer.weight,
+                bias=layer.bias,
+                y=y,
+                gelu=gelu,
+                x_scale=constant(self._t.scale(scale_of(product.x))) if x.fp8 else 0,
+                weight_scale=layer.weight_scale,
+                y_inverse=constant(1 / self._t.scale("result_scale")) if y.fp8 else 0,
+            )
+        )
+
+    def _joint_linear(self) -> None:
+        t, shape = self._t, self._t.tokens("joint")
+        pictures, tokens, _ = shape
+        length = t.count("text_length", at_most=tokens - 1)
+        joint = t.matrix("joint", shape)
+        pieces = (("text_change", 0, length), ("image_change", length, tokens - length))
+        for product, (name, first, count) in zip(self._operator.products, pieces, strict=True):
+            outputs = t.outputs_of(product)
+            address = t.output(name, (pictures, count, outputs))
+            result = Matrix(address=address, rows=pictures * count, columns=outputs, stride=outputs)
+            for picture in range(pictures):
+                x = _rows(joint, picture * tokens + first, count)
+                self._multiply(product, x, _rows(result, picture * count, count))
+
+    def _heads(self) -> None:
+        t, shape = self._t, self._t.tokens("x")
+        queried = t.tokens("queried")
+        if (queried[0], queried[2]) != (shape[0], shape[2]):
+            raise t.refusal("queried must be of the pictures and the width of x")
+        sources = {"q": ("queried", queried), "k": ("x", shape), "v": ("x", shape)}
+        matrices, results = self._head_outputs({name: one for name, (_, one) in sources.items()})
+        for product, (name, (source, of)) in zip(self._operator.products, sources.items(), strict=True):
+            self._multiply(product, t.matrix(source, of), matrices[name])
+        norms = {"q": ("query_norm", "query_norm"), "k": ("key_norm", "key_norm")}
+        tables = {"q": ("queried_cos", "queried_sin"), "k": ("cos", "sin")}
+        for name in "qk":
+            self._normed(name, matrices[name], results[name], sources[name][1], norms[name], tables[name], 0)
+        self._values(matrices["v"], results["v"])
+
+    def _joint_heads(self) -> None:
+        t, text, image = self._t, self._t.tokens("text"), self._t.tokens("image")
+        if (text[0], text[2]) != (image[0], image[2]):
+            raise t.refusal("text must be of the pictures and the width of image")
+        shape = (image[0], text[1] + image[1], image[2])
+        matrices, results = self._head_outputs(dict.fromkeys("qkv", shape))
+        products = dict(zip(("text q", "text k", "text v", "q", "k", "v"), self._operator.products, strict=True))
+        for name, product in products.items():
+            of, first = (text, 0) if name.startswith("text") else (image, text[1])
+            x, y = t.matrix(product.x, of), matrices[name[-1]]
+            for picture in range(shape[0]):
+                part = _rows(x, picture * of[1], of[1])
+                self._multiply(product, part, _rows(y, picture * shape[1] + first, of[1]))
+        norms = {"q": ("text_query_norm", "query_norm"), "k": ("text_key_norm", "key_norm")}
+        for name in "qk":
+            self._normed(name, matrices[name], results[name], shape, norms[name], ("cos", "sin"), text[1])
+        self._values(matrices["v"], results["v"])
+
+    def _head_outputs(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, Matrix], dict[str, int]]:
+        """Return where products are written, and where results are: the same, or scratch if results are FP8."""
+        results = {name: self._t.output(name, shape) for name, shape in shapes.items()}
+        addresses = dict(results)
+        if self._format.result:
+            sizes = {name: BF16_BYTES * shape[0] * shape[1] * shape[2] for name, shape in shapes.items()}
+            start = self._device.scratch(sum(map(_aligned, sizes.values())))
+            for name, size in sizes.items():
+                addresses[name], start = start, start + _aligned(size)
+        matrices = {
+            name: Matrix(address=addresses[name], rows=shape[0] * shape[1], columns=shape[2], stride=shape[2])
+            for name, shape in shapes.items()
+        }
+        return matrices, results
+
+    def _normed(
+        self,
+        name: str,
+        matrix: Matrix,
+        result: int,
+        shape: Shape,
+        norms: tuple[str, str],
+        tables: tuple[str, str],
+        first_tokens: int,
+    ) -> None:
+        """Enqueue norm and rotation of queries or keys; the first tokens have a norm of their own."""
+        t, fp8 = self._t, self._format.result
+        width = t.width(norms[1], shape[2])
+        heads, lanes = shape[2] // width, width // PACK
+        first, weight = (t.address(norm, (width,)) for norm in norms)
+        cos, sin = (t.address(table, (shape[1], width // 2)) for table in tables)
+        function = self._device.function("heads", HEAD_WIDTH=width, HEADS=heads, FP8=fp8)
+        self._device.launch(
+            function,
+            shape[0] * shape[1],
+            min(512, -(-heads * lanes // 32) * 32),
+            (
+                (matrix.address, POINTER),
+                (result, POINTER),
+                (first, POINTER),
+                (weight, POINTER),
+                (cos, POINTER),
+                (sin, POINTER),
+                (shape[1], ctypes.c_longlong),
+                (first_tokens, ctypes.c_longlong),
+                (width**-0.5 if name == "q" else 1.0, ctypes.c_float),
+                (1 / t.scale(scale_of(name)) if fp8 else 1.0, ctypes.c_float),
+            ),
+        )
+
+    def _values(self, matrix: Matrix, result: int) -> None:
+        if self._format.result:
+            self._rounded(matrix, result, matrix.columns, self._t.scale("v_scale"))
+
+    def _rounded(self, matrix: Matrix, result: int, stride: int, scale: float) -> None:
+        """Enqueue the rounding of a matrix to FP8; rows of the result begin `stride` values apart."""
+        packs = matrix.rows * matrix.columns // PACK
+        self._device.launch(
+            self._device.function("quantize"),
+            -(-packs // 256),
+            256,
+            (
+                (matrix.address, POINTER),
+                (result, POINTER),
+                (packs, ctypes.c_longlong),
+                (matrix.columns // PACK, ctypes.c_int),
+                (matrix.stride, ctypes.c_longlong),
+                (stride, ctypes.c_longlong),
+                (1 / scale, ctypes.c_float),
+            ),
+        )
+
+    def _attend(self) -> None:
+        shape = self._t.tokens("q")
+        self._mixed(self._t.output("mixed", shape), shape, shape[2])
+
+    def _attend_beside_gelu(self) -> None:
+        (product,) = self._operator.products
+        t, queries, shape = self._t, self._t.tokens("q"), self._t.tokens("x")
+        if queries[:2] != shape[:2]:
+            raise t.refusal("x must be of the pictures and tokens of q")
+        outputs, hidden = t.outputs_of(product), queries[2]
+        width = hidden + outputs
+        both = t.output("both", (*shape[:2], width))
+        fp8 = self._format.result
+        self._mixed(both, queries, width)
+        beside = both + hidden * (1 if fp8 else BF16_BYTES)
+        result = Matrix(address=beside, rows=shape[0] * shape[1], columns=outputs, stride=width, fp8=fp8)
+        self._multiply(product, t.matrix("x", shape), result, gelu=True)
+
+    def _mixed(self, result: int, shape: Shape, stride: int) -> None:
+        """Enqueue attention; rows of the result begin `stride` values apart."""
+        t, keys = self._t, self._t.tokens("k")
+        if (keys[0], keys[2]) != (shape[0], shape[2]):
+            raise t.refusal("k must be of the pictures and the width of q")
+        heads = t.count("num_heads", at_most=shape[2])
+        width = shape[2] // heads
+        if width * heads != shape[2] or width % 8:
+            raise t.refusal(f"{heads} heads do not divide {shape[2]} into widths of multiples of 8")
+        call = AttentionCall(q=t.address("q", shape), k=t.address("k", keys), v=t.address("v", keys), result=result)
+        fp8_result, fp8 = self._format.result, self._format.attention
+        described = AttentionShape(
+            pictures=shape[0], queries=shape[1], keys=keys[1], heads=heads, width=width, stride=stride, fp8=fp8
+        )
+        if fp8:
+            scales = {f"{name}_scale": self._device.constant(t.scale(scale_of(name))) for name in "qkv"}
+            inverse = self._device.constant(1 / t.scale("result_scale"))
+            call = replace(call, result_inverse=inverse, **scales)
+        elif fp8_result:
+            rows = shape[0] * shape[1]
+            wide = self._device.scratch(BF16_BYTES * rows * shape[2])
+            call, described = replace(call, result=wide), replace(described, stride=shape[2])
+            self._kernels.attention(described, call)
+            matrix = Matrix(address=wide, rows=rows, columns=shape[2], stride=shape[2])
+            self._rounded(matrix, result, stride, t.scale("result_scale"))
+            return
+        self._kernels.attention(described, call)
+
+
+def _rows(matrix: Matrix, first: int, count: int) -> Matrix:
+    """Return some rows of a matrix."""
+    item = 1 if matrix.fp8 else BF16_BYTES
+    return replace(matrix, address=matrix.address + first * matrix.stride * item, rows=count)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 256) * 256
+
+
+_COMPUTED: Mapping[str, Callable[[Computing], None]] = {
+    "Quantize": Computing._quantize,
+    "Modulate": Computing._modulate,
+    "Gate": Computing._modulate,
+    "GateModulate": Computing._modulate,
+    "Linear": Computing._linear,
+    "LinearGelu": Computing._linear,
+    "Heads": Computing._heads,
+    "JointHeads": Computing._joint_heads,
+    "Attend": Computing._attend,
+    "AttendBesideGelu": Computing._attend_beside_gelu,
+    "JointLinear": Computing._joint_linear,
+}

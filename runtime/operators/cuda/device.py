@@ -1,0 +1,109 @@
+"""Gives kernels what they share on a device: memory that outlives recorded graphs, constants, compiled functions."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import resources
+from typing import Any
+
+from ....engine.errors import ExecutorError
+from ...device.cuda import Cuda, Handle
+from ...device.launch import Launcher
+from ..compile import compile_cubin
+
+CONSTANTS = 4096
+"""The most different float32 values that kernels read from the device: scales of activations."""
+
+
+class KernelDevice:
+    """Holds a device's memory and functions for kernels, all on one stream.
+
+    Args:
+        cuda: The device.
+        stream: The stream of the executor whose sessions call the kernels.
+        architecture: The one that kernels are compiled for: "sm_90".
+    """
+
+    def __init__(self, cuda: Cuda, stream: Handle, architecture: str) -> None:
+        self.cuda, self.stream, self.architecture = cuda, stream, architecture
+        self.stream_address = cuda.stream_address(stream)
+        self.launcher = Launcher()
+        self._functions: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
+        self._scratch: list[tuple[int, int]] = []
+        self._constants: dict[float, int] = {}
+        self._block = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of device memory that kernels share."""
+        return sum(size for _, size in self._scratch) + (4 * CONSTANTS if self._block else 0)
+
+    @property
+    def recording(self) -> bool:
+        """True while what is launched is recorded instead of run."""
+        return self.launcher.recording(self.stream)
+
+    def function(self, name: str, **numbers: int) -> Any:
+        """Return the function `name` of the source file of that name, compiled with these numbers as macros."""
+        key = name, tuple(sorted(numbers.items()))
+        if key not in self._functions:
+            macros = tuple(f"-D{macro}={value}" for macro, value in key[1])
+            cubin = compile_cubin(self._source(name), arch=self.architecture, options=macros)
+            self._functions[key] = self.launcher.function(cubin, name)
+        return self._functions[key]
+
+    @cached_property
+    def _common(self) -> str:
+        return source("common.cuh")
+
+    def _source(self, name: str) -> str:
+        return source(f"{name}.cu").replace('#include "common.cuh"\n', self._common)
+
+    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[tuple[Any, Any]]) -> None:
+        """Launch a function of a one-dimensional grid; arguments are values with their ctypes types."""
+        self.launcher.launch(function, grid, block, arguments, self.stream)
+
+    def scratch(self, size_bytes: int) -> int:
+        """Return the address of memory that is free until the next kernel that asks.
+
+        It never moves while it is large enough, and what was too small stays: recorded graphs may write there.
+
+        Raises:
+            GpuMemoryError: There is not enough memory.
+        """
+        if not self._scratch or self._scratch[-1][1] < size_bytes:
+            self._scratch.append((self.cuda.malloc(size_bytes), size_bytes))
+        return self._scratch[-1][0]
+
+    def constant(self, value: float) -> int:
+        """Return the address of a float32 value on the device.
+
+        Raises:
+            ExecutorError: There are too many of them, or this one is new while a graph is recorded.
+        """
+        if value not in self._constants:
+            if self.recording or len(self._constants) == CONSTANTS:
+                raise ExecutorError("a scale is new while a graph is recorded, or there are too many scales")
+            if not self._block:
+                self._block = self.cuda.malloc(4 * CONSTANTS)
+            address = self._block + 4 * len(self._constants)
+            self.launcher.write(address, struct.pack("<f", value))
+            self._constants[value] = address
+        return self._constants[value]
+
+    def close(self) -> None:
+        """Free the memory. No session that calls kernels with it may run any more."""
+        for address, _ in self._scratch:
+            self.cuda.free(address)
+        if self._block:
+            self.cuda.free(self._block)
+        self._scratch.clear()
+        self._constants.clear()
+        self._block = 0
+
+
+def source(name: str) -> str:
+    """Return the text of a CUDA source file."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,106 @@
+"""Gives a kernel the tensors of a call by name, each checked against the operator's definition before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ....engine.errors import ExecutorError
+from ..definition import Definition, Kind, Product, scale_of
+from ..kernels import Call
+from .products import Matrix
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """Holds the addresses of a linear layer: (outputs, inputs) weights, a bias, and the scale of FP8 weights or 0."""
+
+    weight: Matrix
+    bias: int
+    weight_scale: int
+
+
+class Tensors:
+    """Finds the tensors of a call by the names that the definition has for them.
+
+    Graphs can come from strangers: whatever a kernel computes addresses by is checked here.
+    """
+
+    def __init__(self, definition: Definition, call: Call, attributes: Mapping[str, float | int | str]) -> None:
+        self._definition, self._call, self._attributes = definition, call, attributes
+        self._inputs = dict(zip(definition.inputs, call.inputs, strict=True))
+
+    def refusal(self, words: str) -> ExecutorError:
+        """Return the error of a call that does not fit the definition."""
+        shapes = ", ".join(f"{name} {list(one.shape)}" for name, one in self._inputs.items())
+        return ExecutorError(f"{self._definition.name}: {words}; its inputs are {shapes}")
+
+    def tokens(self, name: str, like: Shape | None = None) -> Shape:
+        """Return the shape (b, s, c) of an input; with `like`, it must be that."""
+        shape = self._inputs[name].shape
+        if len(shape) != 3 or min(shape) < 1 or shape[2] % 16 or (like is not None and shape != like):
+            wanted = "(b, s, c), c a multiple of 16" if like is None else str(like)
+            raise self.refusal(f"{name} must be {wanted}")
+        return shape
+
+    def address(self, name: str, shape: Shape) -> int:
+        """Return the address of an input that must have this shape."""
+        if self._inputs[name].shape != shape:
+            raise self.refusal(f"{name} must be {shape}")
+        return self._inputs[name].address
+
+    def width(self, name: str, of: int) -> int:
+        """Return the extent of a vector, of which `of` is a multiple, and for which there are kernels."""
+        shape = self._inputs[name].shape
+        if len(shape) != 1 or shape[0] not in (16, 32, 64, 128, 256) or of % shape[0]:
+            raise self.refusal(f"{name} must be (d,), d a power of two from 16 to 256 that divides {of}")
+        return shape[0]
+
+    def matrix(self, name: str, shape: Shape) -> Matrix:
+        """Return (b, s, c) as a matrix of all tokens."""
+        rows, columns = shape[0] * shape[1], shape[2]
+        return Matrix(
+            address=self.address(name, shape), rows=rows, columns=columns, stride=columns, fp8=self._fp8(name)
+        )
+
+    def _fp8(self, name: str) -> bool:
+        return self._definition.input_kinds[self._definition.inputs.index(name)] is Kind.FP8
+
+    def outputs_of(self, product: Product) -> int:
+        """Return the number of outputs of a linear layer."""
+        shape = self._inputs[product.weight].shape
+        if len(shape) != 2 or not shape[0] or shape[0] % 16:
+            raise self.refusal(f"{product.weight} must be (n, c), n a multiple of 16")
+        return shape[0]
+
+    def layer(self, product: Product, inputs: int, outputs: int) -> Layer:
+        """Return a linear layer of these extents."""
+        name, fp8 = product.weight, self._fp8(product.weight)
+        weight = Matrix(
+            address=self.address(name, (outputs, inputs)), rows=outputs, columns=inputs, stride=inputs, fp8=fp8
+        )
+        return Layer(
+            weight=weight,
+            bias=self.address(product.bias, (outputs,)),
+            weight_scale=self.address(scale_of(name), ()) if fp8 else 0,
+        )
+
+    def scale(self, name: str) -> float:
+        """Return an attribute that is the scale of an activation."""
+        value = self._attributes[name]
+        if not (isinstance(value, float) and 0 < value < float("inf")):
+            raise self.refusal(f"{name} is {value}, and must be a positive number")
+        return value
+
+    def count(self, name: str, *, at_most: int) -> int:
+        """Return an attribute that is a whole number from 1."""
+        value = self._attributes[name]
+        if not (isinstance(value, int) and 1 <= value <= at_most):
+            raise self.refusal(f"{name} is {value}, and must be from 1 to {at_most}")
+        return value
+
+    def output(self, name: str, shape: Shape) -> int:
+        """Allocate an output, and return its address."""
+        return self._call.output(self._definition.operator.outputs.index(name), shape)
