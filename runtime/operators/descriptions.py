@@ -95,7 +95,7 @@ def _attribute(api: Api, info: int, name: str, default: Attribute) -> Attribute:
         if kind is type(default):
             return value
         raise ExecutorError(
-            f"the attribute {name} is {value!r}, a {kind.__name__}; a {type(default).__name__} is wanted"
+            f"the attribute {name} is {value!r}, of type {kind.__name__}; {type(default).__name__} is wanted"
         )
     return default
 

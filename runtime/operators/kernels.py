@@ -103,4 +103,6 @@ class Operator:
             raise ValueError(f"{self.name}: no operator can have {', '.join(unknown)}; {', '.join(ELEMENT_TYPES)} can")
         for name, default in self.attributes.items():
             if isinstance(default, bool) or not isinstance(default, float | int | str):
-                raise ValueError(f"{self.name}: the attribute {name} is a {type(default).__name__}, no float, int, str")
+                raise ValueError(
+                    f"{self.name}: the attribute {name} is a {type(default).__name__}, no float, int or str"
+                )
