@@ -34,6 +34,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"inputs"},
         {"outputs", "flow"},
         {"device"},
+        {"operators"},
         {"executors"},
         {"kontext"},
         {"__init__"},
