@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
 from kontext_trt.engine.components import Precision
 from kontext_trt.engine.system.gpus import find_gpus
 from kontext_trt.runtime.device.cuda import CudaPython

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
 from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.operators.body import OPSET
 from kontext_trt.runtime.operators.catalogue import DOMAIN, VERSION
 from kontext_trt.runtime.operators.definition import Definition, Kind, scale_of
 from kontext_trt.runtime.operators.functions import function_bytes
-from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 Arrays = dict[str, NDArray[np.float32]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ class Attention:
 
     def __init__(self, device: KernelDevice) -> None:
         try:
-            import cudnn
+            cudnn: Any = importlib.import_module("cudnn")
         except ImportError as error:
             raise MissingDependencyError(
                 f"fused operators need nvidia-cudnn-frontend ({error}); install it with: "

@@ -106,4 +106,4 @@ class KernelDevice:
 
 def source(name: str) -> str:
     """Return the text of a CUDA source file."""
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")

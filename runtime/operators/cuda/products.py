@@ -7,6 +7,7 @@ the fastest.
 from __future__ import annotations
 
 import ctypes
+import importlib
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -76,14 +77,14 @@ class Products:
 
     def __init__(self, device: KernelDevice) -> None:
         try:
-            from nvmath import CudaDataType
-            from nvmath.bindings import cublasLt
+            cublaslt: Any = importlib.import_module("nvmath.bindings.cublasLt")
+            types: Any = importlib.import_module("nvmath").CudaDataType
         except ImportError as error:
             raise MissingDependencyError(
                 f"fused operators need nvmath-python ({error}); install it with: pip install 'kontext-trt[fused]'"
             ) from error
-        self._device, self._lt, self._types = device, cublasLt, CudaDataType
-        self._handle: int = cublasLt.create()
+        self._device, self._lt, self._types = device, cublaslt, types
+        self._handle: int = cublaslt.create()
         self._plans: dict[tuple[int | bool, ...], _Plan] = {}
         self._workspace = device.cuda.malloc(WORKSPACE_BYTES)
         self._one, self._zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
