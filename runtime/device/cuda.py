@@ -1,4 +1,4 @@
-"""Makes the CUDA calls of this package, each checked. Nothing else talks to cuda-python."""
+"""Makes the CUDA calls of this package, each checked. Nothing else talks to the CUDA runtime."""
 
 from __future__ import annotations
 
