@@ -5,18 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, GrowsWith, Operators, Precision, Runs
-from ...engine.errors import ExecutorError, GpuMemoryError
+from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
 from ..device.residency import Cost
 from ..flow.tensors import RequestShape, request_tensors, transformer_precision
+from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .onnxruntime_session import SILENT, failed, import_onnxruntime, open_session
 
@@ -76,7 +77,7 @@ class OnnxRuntimeEngines:
                 f"ONNX Runtime could not use the CUDA device for {component}: its CUDA libraries or the driver do not "
                 "fit; kontext-trt doctor says what is there"
             )
-        return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device)
+        return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device, fused=fused is not None)
 
     def _kernels(self, component: str, stream: Handle) -> FusedOperators | None:
         """Return the kernels of a component's fused operators, made for the first that has some."""
@@ -103,9 +104,15 @@ class OnnxRuntimeEngines:
 
 
 class OnnxRuntimeEngine:
-    """Implements `Engine` by a session, which takes inputs of any shape: what is bound of it runs the same session."""
+    """Implements `Engine` by a session, which takes inputs of any shape: what is bound of it runs the same session.
 
-    def __init__(self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int) -> None:
+    `fused` says that it has kernels of fused operators.
+    """
+
+    def __init__(
+        self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int, *, fused: bool
+    ) -> None:
+        self._fused = fused
         self._component, self._session, self._ort, self._device = component, session, ort, device
         self.capturable = COMPONENTS[component].onnxruntime.recordable
         self._options = ort.RunOptions()
@@ -123,7 +130,10 @@ class OnnxRuntimeEngine:
         for port in table.outputs:
             self._bind(binding.bind_output, port.name, tensors[port.name])
         try:
-            self._session.run_with_iobinding(binding, self._options)
+            with raising_whole() if self._fused else nullcontext():
+                self._session.run_with_iobinding(binding, self._options)
+        except KontextError:  # a kernel's own
+            raise
         except Exception as error:
             shapes = {port.name: tensors[port.name].shape for port in table.inputs}
             raise _as_memory_error(failed(self._component, shapes, error)) from error

@@ -18,6 +18,7 @@ from .cuda.device import KernelDevice
 from .cuda.products import Products
 from .cuda.tensors import Tensors
 from .definition import Definition, Kind
+from .failures import raising_whole
 from .kernels import Attribute, Call, Operator
 from .library import Domain
 
@@ -65,7 +66,8 @@ class FusedOperators:
         domain().add_to(options)
         _opening.kernels = self._kernels
         try:
-            yield
+            with raising_whole():
+                yield
         finally:
             del _opening.kernels
 
