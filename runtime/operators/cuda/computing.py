@@ -91,7 +91,17 @@ class Computing:
         self._multiply(product, t.matrix("x", shape), result, gelu=self._operator.name == "LinearGelu")
 
     def _multiply(self, product: Product, x: Matrix, y: Matrix, *, gelu: bool = False) -> None:
-        """Enqueue a linear layer from `x` to `y`."""
+        """Enqueue a linear layer from `x` to `y`. cuBLASLt gives FP8 of FP8 alone, so else it is rounded afterwards."""
+        if y.fp8 and not x.fp8:
+            wide = Matrix(
+                address=self._device.scratch(BF16_BYTES * y.rows * y.columns),
+                rows=y.rows,
+                columns=y.columns,
+                stride=y.columns,
+            )
+            self._multiply(product, x, wide, gelu=gelu)
+            self._rounded(wide, y.address, y.stride, self._t.scale("result_scale"))
+            return
         layer = self._t.layer(product, x.columns, y.columns)
         constant = self._device.constant
         self._kernels.products(

@@ -49,7 +49,7 @@ class KernelDevice:
         """Return the function `name` of the source file of that name, compiled with these numbers as macros."""
         key = name, tuple(sorted(numbers.items()))
         if key not in self._functions:
-            macros = tuple(f"-D{macro}={value}" for macro, value in key[1])
+            macros = tuple(f"-D{macro}={int(value)}" for macro, value in key[1])
             cubin = compile_cubin(self._source(name), arch=self.architecture, options=macros)
             self._functions[key] = self.launcher.function(cubin, name)
         return self._functions[key]
