@@ -85,6 +85,9 @@ class OnnxRuntimeEngines:
             return None
         if self._fused is None:
             self._fused = FusedOperators(self._cuda, stream, self._kernels_for)
+        dims = self._bundle.manifest.model.dims
+        names = {node.op_type for node in self._bundle.open_graph(component).proto.graph.node}
+        self._fused.compile(names, dims.hidden, 2 * dims.rope_width)
         return self._fused
 
     def forget_failure(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -13,34 +13,67 @@ from ...engine.errors import ExecutorError
 from ..device.cuda import Cuda, Handle
 from .catalogue import DEFINITIONS, DOMAIN
 from .cuda.attention import Attention
-from .cuda.computing import Computing, Kernels
+from .cuda.computing import Computing, Kernels, compile_for
 from .cuda.device import KernelDevice
 from .cuda.products import Products
 from .cuda.tensors import Tensors
 from .definition import Definition, Kind
 from .failures import raising_whole
-from .kernels import Attribute, Call, Operator
+from .functions import used_definitions
+from .kernels import Attribute, Call, Input, Operator
 from .library import Domain
 
 CUDA = "CUDAExecutionProvider"
 _TYPES = {Kind.OWN: "bf16", Kind.FLOAT32: "fp32", Kind.FP8: "fp8"}
+SEEN = 64
+"""The inputs that a node remembers at most."""
 _opening = threading.local()
 """Holds the kernels of the session that this thread is making."""
 
 
-@dataclass(frozen=True, slots=True)
-class FusedKernel:
-    """Computes one node of a session."""
+@dataclass(slots=True)
+class _Seen:
+    """Holds what a node did for inputs that it has seen: its outputs, and what it enqueued, by their addresses."""
 
-    kernels: Kernels
-    definition: Definition
-    attributes: Mapping[str, Attribute]
+    outputs: tuple[tuple[int, tuple[int, ...]], ...]
+    launches: dict[tuple[int, ...], list[Callable[[], None]]]
+
+
+class FusedKernel:
+    """Computes one node of a session.
+
+    All is checked when inputs are new. A step of the flow finds those of the step before it, at the same addresses, and
+    enqueues the same again: a graph of many steps is recorded in a fraction of the time.
+    """
+
+    def __init__(self, kernels: Kernels, definition: Definition, attributes: Mapping[str, Attribute]) -> None:
+        self._kernels, self._definition, self._attributes = kernels, definition, attributes
+        self._seen: dict[tuple[Input, ...], _Seen] = {}
 
     def __call__(self, call: Call) -> None:
-        stream, own = call.stream, self.kernels.device.stream_address
+        stream, own = call.stream, self._kernels.device.stream_address
         if stream != own:
-            raise ExecutorError(f"{self.definition.name} runs on stream {stream:#x}, and its kernels on {own:#x}")
-        Computing(self.kernels, self.definition, Tensors(self.definition, call, self.attributes)).run()
+            raise ExecutorError(f"{self._definition.name} runs on stream {stream:#x}, and its kernels on {own:#x}")
+        seen = self._seen.get(call.inputs)
+        if seen is None:
+            self._compute(call)
+            return
+        addresses = tuple(call.output(index, shape) for index, shape in seen.outputs)
+        launches = seen.launches.get(addresses)
+        if launches is None:
+            self._compute(call)
+            return
+        for launch in launches:
+            launch()
+
+    def _compute(self, call: Call) -> None:
+        tensors = Tensors(self._definition, call, self._attributes)
+        computing = Computing(self._kernels, self._definition, tensors)
+        computing.run()
+        if len(self._seen) >= SEEN:
+            self._seen.clear()
+        seen = self._seen.setdefault(call.inputs, _Seen(tuple(tensors.outputs), {}))
+        seen.launches[tuple(tensors.outputs.values())] = computing.launches
 
 
 class FusedOperators:
@@ -59,6 +92,14 @@ class FusedOperators:
         device = KernelDevice(cuda, stream, architecture)
         products = Products(device)
         self._kernels = Kernels(device=device, products=products, attention=Attention(device))
+
+    def compile(self, names: Iterable[str], hidden: int, head_width: int) -> None:
+        """Compile the kernels of operators, by their names, for tokens and heads of these widths.
+
+        Raises:
+            ExecutorError: One cannot be compiled.
+        """
+        compile_for(self._kernels.device, used_definitions(names).values(), hidden, head_width)
 
     @contextmanager
     def opening(self, options: Any) -> Iterator[None]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Mapping
-from ctypes import c_int64, c_size_t
+from ctypes import c_int64
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...engine.number_types import NUMBER_TYPES
-from .ort_api import Api
+from .ort_api import MAX_RANK, Api
 
-MAX_RANK = 8
-"""The most dimensions that a tensor may have."""
 ELEMENT_TYPES = tuple(name for name in NUMBER_TYPES if name not in ("nvfp4", "fp8_e8m0"))
 """The names of the number types that inputs and outputs may have: those whose values ONNX Runtime stores one by one."""
 Attribute = float | int | str
 """The values that a node's attributes may have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
+class Input(NamedTuple):
     """Holds a tensor that a kernel was called with. Its memory is the kernel's to read while it is called."""
 
     address: int
@@ -34,20 +30,7 @@ class Call:
 
     def __init__(self, api: Api, context: int, num_inputs: int) -> None:
         self._api, self._context = api, context
-        self.inputs = tuple(self._input(index) for index in range(num_inputs))
-
-    def _input(self, index: int) -> Input:
-        api = self._api
-        value = api.address("KernelContext_GetInput", self._context, index)
-        info = api.address("GetTensorTypeAndShape", value)
-        try:
-            rank, extents = c_size_t(), (c_int64 * MAX_RANK)()
-            api.call("GetDimensionsCount", info, ctypes.byref(rank))
-            _check_rank(f"input {index}", rank.value)
-            api.call("GetDimensions", info, extents, rank)
-        finally:
-            api.release_info(info)
-        return Input(address=api.address("GetTensorMutableData", value), shape=tuple(extents[: rank.value]))
+        self.inputs = tuple(Input(*one) for one in api.inputs(context, num_inputs, _check_rank))
 
     def output(self, index: int, shape: tuple[int, ...]) -> int:
         """Allocate an output, and return its address; every output must be."""

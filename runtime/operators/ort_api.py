@@ -6,13 +6,16 @@ Releases append to the table OrtApi and never move what is in it (onnxruntime_c_
 from __future__ import annotations
 
 import ctypes
-from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from collections.abc import Callable, Iterator
+from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, byref, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from typing import Any
 
 from ...engine.errors import ExecutorError
 
 API_VERSION = 18
 """The version of the interface that is asked for; every newer ONNX Runtime has it."""
+MAX_RANK = 8
+"""The most dimensions that a tensor may have."""
 _FAIL = 1
 _SLOTS = {
     "CreateStatus": (0, c_void_p, (c_int, c_char_p)),
@@ -57,7 +60,9 @@ class Api:
         Raises:
             ExecutorError: It failed; in ONNX Runtime's words.
         """
-        status = self._functions[name](*arguments)
+        self._check(self._functions[name](*arguments))
+
+    def _check(self, status: int | None) -> None:
         if status:
             words = self._functions["GetErrorMessage"](status).decode(errors="replace")
             self._functions["ReleaseStatus"](status)
@@ -69,8 +74,33 @@ class Api:
         self.call(name, *arguments, byref(written))
         return written.value or 0
 
-    def release_info(self, info: int) -> None:
-        self._functions["ReleaseTensorTypeAndShapeInfo"](info)
+    def inputs(
+        self, context: int, count: int, check_rank: Callable[[str, int], None]
+    ) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Yield address and shape of each input of a kernel's call; `check_rank` is told what it is of, and its rank.
+
+        It is called for every input of every node, so it spares what it can.
+        """
+        named = self._functions
+        get, tensor, data = (
+            named[name] for name in ("KernelContext_GetInput", "GetTensorTypeAndShape", "GetTensorMutableData")
+        )
+        get_rank, get_extents, release = (
+            named[name] for name in ("GetDimensionsCount", "GetDimensions", "ReleaseTensorTypeAndShapeInfo")
+        )
+        value, info, address, rank, extents = c_void_p(), c_void_p(), c_void_p(), c_size_t(), (c_int64 * MAX_RANK)()
+        to_value, to_info, to_address, to_rank = byref(value), byref(info), byref(address), byref(rank)
+        for index in range(count):
+            self._check(get(context, index, to_value))
+            self._check(tensor(value, to_info))
+            try:
+                self._check(get_rank(info, to_rank))
+                check_rank(f"input {index}", rank.value)
+                self._check(get_extents(info, extents, rank))
+            finally:
+                release(info)
+            self._check(data(value, to_address))
+            yield address.value or 0, tuple(extents[: rank.value])
 
     def failure(self, words: str) -> int:
         """Return a status that says what failed; ONNX Runtime releases it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from ...device.launch import POINTER
 from ..definition import Definition, Format, Product, scale_of
@@ -36,6 +38,8 @@ class Kernels:
 class Computing:
     """Computes one operator in one format; each method for an operator allocates its outputs.
 
+    What it enqueued is in `launches`, to be enqueued again for the same tensors.
+
     Args:
         kernels: What it is computed with.
         definition: The operator and its format.
@@ -43,6 +47,7 @@ class Computing:
     """
 
     def __init__(self, kernels: Kernels, definition: Definition, tensors: Tensors) -> None:
+        self.launches: list[Callable[[], None]] = []
         self._kernels, self._device, self._t = kernels, kernels.device, tensors
         self._definition, self._operator = definition, definition.operator
         self._format: Format = definition.format
@@ -50,6 +55,13 @@ class Computing:
     def run(self) -> None:
         """Compute the operator."""
         _COMPUTED[self._operator.name](self)
+
+    def _enqueue(self, launch: Callable[[], None]) -> None:
+        launch()
+        self.launches.append(launch)
+
+    def _launch(self, function: object, grid: int, block: int, arguments: Sequence[tuple[Any, Any]]) -> None:
+        self._enqueue(partial(self._device.launch, function, grid, block, arguments))
 
     def _modulate(self) -> None:
         t, shape = self._t, self._t.tokens("x")
@@ -61,7 +73,7 @@ class Computing:
         fp8 = self._format.result
         function = self._device.function("modulate", HIDDEN=shape[2], GATED=gated, NORMED=normed, FP8=fp8)
         packs = shape[2] // PACK
-        self._device.launch(
+        self._launch(
             function,
             shape[0] * shape[1],
             1024 if packs >= 1024 else -(-packs // 32) * 32,
@@ -104,18 +116,17 @@ class Computing:
             return
         layer = self._t.layer(product, x.columns, y.columns)
         constant = self._device.constant
-        self._kernels.products(
-            LinearCall(
-                x=x,
-                weight=layer.weight,
-                bias=layer.bias,
-                y=y,
-                gelu=gelu,
-                x_scale=constant(self._t.scale(scale_of(product.x))) if x.fp8 else 0,
-                weight_scale=layer.weight_scale,
-                y_inverse=constant(1 / self._t.scale("result_scale")) if y.fp8 else 0,
-            )
+        call = LinearCall(
+            x=x,
+            weight=layer.weight,
+            bias=layer.bias,
+            y=y,
+            gelu=gelu,
+            x_scale=constant(self._t.scale(scale_of(product.x))) if x.fp8 else 0,
+            weight_scale=layer.weight_scale,
+            y_inverse=constant(1 / self._t.scale("result_scale")) if y.fp8 else 0,
         )
+        self._enqueue(partial(self._kernels.products, call))
 
     def _joint_linear(self) -> None:
         t, shape = self._t, self._t.tokens("joint")
@@ -196,7 +207,7 @@ class Computing:
         first, weight = (t.address(norm, (width,)) for norm in norms)
         cos, sin = (t.address(table, (shape[1], width // 2)) for table in tables)
         function = self._device.function("heads", HEAD_WIDTH=width, HEADS=heads, FP8=fp8)
-        self._device.launch(
+        self._launch(
             function,
             shape[0] * shape[1],
             min(512, -(-heads * lanes // 32) * 32),
@@ -221,7 +232,7 @@ class Computing:
     def _rounded(self, matrix: Matrix, result: int, stride: int, scale: float) -> None:
         """Enqueue the rounding of a matrix to FP8; rows of the result begin `stride` values apart."""
         packs = matrix.rows * matrix.columns // PACK
-        self._device.launch(
+        self._launch(
             self._device.function("quantize"),
             -(-packs // 256),
             256,
@@ -276,11 +287,24 @@ class Computing:
             rows = shape[0] * shape[1]
             wide = self._device.scratch(BF16_BYTES * rows * shape[2])
             call, described = replace(call, result=wide), replace(described, stride=shape[2])
-            self._kernels.attention(described, call)
+            self._enqueue(partial(self._kernels.attention, described, call))
             matrix = Matrix(address=wide, rows=rows, columns=shape[2], stride=shape[2])
             self._rounded(matrix, result, stride, t.scale("result_scale"))
             return
-        self._kernels.attention(described, call)
+        self._enqueue(partial(self._kernels.attention, described, call))
+
+
+def compile_for(device: KernelDevice, definitions: Iterable[Definition], hidden: int, head_width: int) -> None:
+    """Compile what operators launch for tokens and heads of these widths, before the first of them runs."""
+    for definition in definitions:
+        name, fp8 = definition.operator.name, definition.format.result
+        if name in ("Modulate", "Gate", "GateModulate"):
+            gated, normed = name != "Modulate", name != "Gate"
+            device.function("modulate", HIDDEN=hidden, GATED=gated, NORMED=normed, FP8=fp8)
+        elif name in ("Heads", "JointHeads"):
+            device.function("heads", HEAD_WIDTH=head_width, HEADS=hidden // head_width, FP8=fp8)
+        if fp8:
+            device.function("quantize")
 
 
 def _rows(matrix: Matrix, first: int, count: int) -> Matrix:

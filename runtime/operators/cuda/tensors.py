@@ -25,12 +25,14 @@ class Layer:
 class Tensors:
     """Finds the tensors of a call by the names that the definition has for them.
 
-    Graphs can come from strangers: whatever a kernel computes addresses by is checked here.
+    Graphs can come from strangers: whatever a kernel computes addresses by is checked here. `outputs` are the addresses
+    of those that were allocated, by number and shape.
     """
 
     def __init__(self, definition: Definition, call: Call, attributes: Mapping[str, float | int | str]) -> None:
         self._definition, self._call, self._attributes = definition, call, attributes
         self._inputs = dict(zip(definition.inputs, call.inputs, strict=True))
+        self.outputs: dict[tuple[int, Shape], int] = {}
 
     def refusal(self, words: str) -> ExecutorError:
         """Return the error of a call that does not fit the definition."""
@@ -102,5 +104,7 @@ class Tensors:
         return value
 
     def output(self, name: str, shape: Shape) -> int:
-        """Allocate an output, and return its address."""
-        return self._call.output(self._definition.operator.outputs.index(name), shape)
+        """Allocate an output, and return its address; `outputs` has it by its number and shape."""
+        index = self._definition.operator.outputs.index(name)
+        self.outputs[index, shape] = self._call.output(index, shape)
+        return self.outputs[index, shape]
