@@ -177,6 +177,7 @@ class DeviceExecutor:
         held = bool(others) or len(self._graphs) > 0 or self._arena.size_bytes > 0
         self._graphs.drop()
         self._arena.close()  # it may have grown for what is gone
+        self._engines.shrink()
         return held
 
     def _drop_oldest(self) -> None:

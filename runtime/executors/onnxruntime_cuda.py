@@ -19,6 +19,7 @@ from ..device.residency import Cost
 from ..flow.tensors import RequestShape, request_tensors, transformer_precision
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
+from .onnxruntime_arena import SESSION_OPTIONS, empty_arena, share_arena
 from .onnxruntime_session import SILENT, failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class OnnxRuntimeEngines:
         self._bundle, self._cuda, self._kernels_for = bundle, cuda, kernels_for
         self._ort = import_onnxruntime()
         self._fused: FusedOperators | None = None
+        self._opened = False
 
     @property
     def name(self) -> str:
@@ -69,7 +71,10 @@ class OnnxRuntimeEngines:
         try:
             providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
             fused = self._kernels(component, stream)
-            session = open_session(self._bundle, component, providers, memory_patterns=False, fused=fused)
+            share_arena(self._cuda.device)
+            session = open_session(
+                self._bundle, component, providers, memory_patterns=False, entries=SESSION_OPTIONS, fused=fused
+            )
         except ExecutorError as error:
             raise _as_memory_error(error) from error
         if "CUDAExecutionProvider" not in session.get_providers():
@@ -77,6 +82,7 @@ class OnnxRuntimeEngines:
                 f"ONNX Runtime could not use the CUDA device for {component}: its CUDA libraries or the driver do not "
                 "fit; kontext-trt doctor says what is there"
             )
+        self._opened = True
         return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device, fused=fused is not None)
 
     def _kernels(self, component: str, stream: Handle) -> FusedOperators | None:
@@ -99,8 +105,14 @@ class OnnxRuntimeEngines:
             with suppress(OSError):
                 ctypes.CDLL(name, mode=os.RTLD_NOLOAD).cudaGetLastError()
 
+    def shrink(self) -> None:
+        """Empty the arena that sessions share."""
+        if self._opened:
+            empty_arena(self._cuda.device)
+
     def close(self) -> None:
-        """Free what kernels hold; engines are closed one by one."""
+        """Free what the arena and the kernels hold; engines are closed one by one."""
+        self.shrink()
         if self._fused is not None:
             self._fused.close()
             self._fused = None
@@ -178,8 +190,7 @@ def _as_memory_error(error: ExecutorError) -> ExecutorError:
 def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
     """Return what the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
 
-    It does not say beforehand what it will need, and a session keeps what it once took as long as it is loaded: so all
-    counts as weights.
+    It does not say beforehand what it will need. Sessions share an arena, as large as the largest of them needs it.
     """
     tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
     values = {
@@ -190,10 +201,8 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
     }
     return {
         name: Cost(
-            weights=graph.weight_bytes
-            + SESSION_BYTES
-            + use.held_per_value * values[use.values] * graph.precision.item_bytes,
-            activations=0,
+            weights=graph.weight_bytes + SESSION_BYTES,
+            activations=use.held_per_value * values[use.values] * graph.precision.item_bytes,
             runs=COMPONENTS[name].runs_in(shape.num_steps),
             per_prompt=COMPONENTS[name].runs is Runs.PROMPT,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
@@ -45,12 +46,13 @@ def open_session(
     *,
     threads: int = 0,
     memory_patterns: bool = True,
+    entries: Mapping[str, str] = MappingProxyType({}),
     fused: FusedOperators | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a session of a component's graph, whose inputs and outputs are what the bundle's manifest says.
 
-    `memory_patterns` has the second run of a shape take all its memory anew, in one block. Fused operators run the
-    kernels of `fused`; without, their bodies.
+    `memory_patterns` has the second run of a shape take all its memory anew, in one block. `entries` are
+    further options of the session. Fused operators run the kernels of `fused`; without, their bodies.
 
     Raises ExecutorError, naming component and graph, or BundleError for a graph that is not as its manifest says.
     """
@@ -62,6 +64,8 @@ def open_session(
     if bundle.graph(component).quantization is not None:
         # its rewriting of quantized products knows no FP8: it leaves operators that no provider has
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    for name, value in entries.items():
+        options.add_session_config_entry(name, value)
     path = bundle.open_graph(component).path
     try:
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime

@@ -127,6 +127,9 @@ class TensorRtEngines:
         if problems:
             raise PlanError(f"{component}: the plan is not as the bundle says: {'; '.join(problems)}; build it again")
 
+    def shrink(self) -> None:
+        """Do nothing: activations lie in the executor's own arena."""
+
     def forget_failure(self) -> None:
         """Do nothing: the library remembers no failure; what failed, answered with False."""
 

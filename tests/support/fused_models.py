@@ -55,12 +55,15 @@ def model(definition: Definition, precision: Precision, attributes: dict[str, fl
     )  # fmt: skip
     for name, kind in zip(outputs, definition.output_kinds, strict=True):
         nodes.append(helper.make_node("Cast", [f"{name}_own"], [name], to=TensorProto.FLOAT))
-        infos.append(helper.make_tensor_value_info(f"{name}_own", types[kind], None))
+        infos.append(helper.make_tensor_value_info(f"{name}_own", types[kind], [None] * 3))
     graph = helper.make_graph(
         nodes,
         definition.name,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in definition.inputs],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * len(shape))
+            for name, shape in shapes(definition, Sizes()).items()
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 3) for name in outputs],
         value_info=infos,
     )
     made = helper.make_model(
@@ -93,7 +96,7 @@ def shapes(definition: Definition, sizes: Sizes) -> dict[str, tuple[int, ...]]:
         found |= {product.weight: (outputs, hidden), product.bias: (outputs,)}
         if definition.format.operands:
             found[scale_of(product.weight)] = ()
-    return found
+    return {name: found[name] for name in definition.inputs}
 
 
 def attributes(definition: Definition, sizes: Sizes) -> dict[str, float | int]:

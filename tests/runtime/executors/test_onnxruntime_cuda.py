@@ -24,7 +24,7 @@ class Opened:
         self._bundle = bundle
 
     def open(self, component: str, stream: object, streaming_budget: int | None) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(component, object(), onnxruntime, 0)
+        return OnnxRuntimeEngine(component, object(), onnxruntime, 0, fused=False)
 
 
 def test_clip_is_enqueued_and_all_else_recorded(bundle: Bundle):
@@ -53,6 +53,7 @@ def test_only_another_device_than_the_first_is_named(
         return SimpleNamespace(get_providers=lambda: [name, rest])
 
     monkeypatch.setattr(onnxruntime_cuda, "open_session", record)
+    monkeypatch.setattr(onnxruntime_cuda, "share_arena", lambda device: None)
     cuda = SimpleNamespace(device=device, stream_address=lambda stream: 4096)
     OnnxRuntimeEngines(bundle, cuda).open("clip", object(), None)  # type: ignore[arg-type]
     (provider,) = seen
