@@ -10,13 +10,13 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, GrowsWith, Precision, Runs
+from ...engine.components import COMPONENTS, Component, GrowsWith, Precision, Runs
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
 from ..device.residency import Cost
-from ..flow.tensors import RequestShape, request_tensors, transformer_precision
+from ..flow.tensors import RequestShape, request_tensors
 from .onnxruntime_session import SILENT, failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class OnnxRuntimeEngines:
                 f"ONNX Runtime could not use the CUDA device for {component}: its CUDA libraries or the driver do not "
                 "fit; kontext-trt doctor says what is there"
             )
-        return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device)
+        return OnnxRuntimeEngine(self._bundle.component(component), session, self._ort, self._cuda.device)
 
     def forget_failure(self) -> None:
         """Forget the last error of the CUDA runtimes that ONNX Runtime is linked to.
@@ -85,9 +85,9 @@ class OnnxRuntimeEngines:
 class OnnxRuntimeEngine:
     """Implements `Engine` by a session, which takes inputs of any shape: what is bound of it runs the same session."""
 
-    def __init__(self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int) -> None:
+    def __init__(self, component: Component, session: onnxruntime.InferenceSession, ort: Any, device: int) -> None:
         self._component, self._session, self._ort, self._device = component, session, ort, device
-        self.capturable = COMPONENTS[component].onnxruntime.recordable
+        self.capturable = component.onnxruntime.recordable
         self._options = ort.RunOptions()
         self._options.log_severity_level = SILENT
         # whoever reads an output waits for our stream
@@ -97,16 +97,16 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeBound(self)
 
     def enqueue(self, tensors: Mapping[str, DeviceTensor]) -> None:
-        binding, table = self._session.io_binding(), COMPONENTS[self._component]
-        for port in table.inputs:
+        binding = self._session.io_binding()
+        for port in self._component.inputs:
             self._bind(binding.bind_input, port.name, tensors[port.name])
-        for port in table.outputs:
+        for port in self._component.outputs:
             self._bind(binding.bind_output, port.name, tensors[port.name])
         try:
             self._session.run_with_iobinding(binding, self._options)
         except Exception as error:
-            shapes = {port.name: tensors[port.name].shape for port in table.inputs}
-            raise _as_memory_error(failed(self._component, shapes, error)) from error
+            shapes = {port.name: tensors[port.name].shape for port in self._component.inputs}
+            raise _as_memory_error(failed(self._component.name, shapes, error)) from error
 
     def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
         onnx_type = tensor.spec.element_type.number.onnx_number
@@ -148,7 +148,7 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
     It does not say beforehand what it will need, and a session keeps what it once took as long as it is loaded: so all
     counts as weights.
     """
-    tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
+    tensors = request_tensors(bundle, shape)
     values = {
         GrowsWith.NONE: 0,
         GrowsWith.TOKENS: prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape),
