@@ -26,7 +26,7 @@ manifest names features.
 OLDEST_SCHEMA = 2
 """The oldest schema that this version reads."""
 FEATURES = ("masks", "velocity")
-"""What a bundle that this version exports can do beyond editing and generating."""
+"""The features of bundles that this version exports: what they can do beyond editing and generating."""
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 32 << 20
 """The largest file beside weights: a graph of a whole denoiser and a tokenizer take a few MB."""
