@@ -72,9 +72,9 @@ class Condition:
 class Step:
     """Takes one step of the flow, Euler update included.
 
-    Without a mask `zeros` stands for what is kept, where, and its noise. What the denoiser multiplies by zero must be
-    finite, so this one tensor, which is an input of every request, is safe where a buffer with whatever was in it is
-    not; and it costs one tensor instead of four.
+    `zeros` stands for the velocity before the first step, and without a mask for where is kept, what, and its noise.
+    What the denoiser multiplies by zero must be finite: a tensor that is an input of every request is, and a buffer
+    with whatever was in it may not be. One for all four costs a copy of the latents' size per request.
     """
 
     index: int

@@ -144,6 +144,7 @@ def request_tensors(bundle: Bundle, shape: RequestShape) -> dict[str, TensorSpec
         "pictures": port(vae_decoder, "image", rows_apart=True),
         "picture_means": port(vae_decoder, "mean", rows_apart=True),
     }
+    assert blends(bundle) or not shape.masked, "the bundle was not asked for its masks"
     if blends(bundle):
         tensors["velocity_weights"] = TensorSpec(shape=(steps, 2), element_type=ElementType.FLOAT32, rows_apart=True)
         tensors["next_sigmas"] = tensors["step_sizes"]
