@@ -7,7 +7,7 @@ by it, recipes and the checks of a built engine ask it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from .number_types import NUMBER_TYPES, NumberType
@@ -106,11 +106,13 @@ class Port:
         name: What it is called in the graph.
         element_type: The type of its elements.
         dims: Its dimensions. Each is dynamic ("n"), a multiple of a dynamic one ("16*h"), or a constant of the model.
+        since: The first schema of bundles whose graphs have it; 0 if all have.
     """
 
     name: str
     element_type: ElementType
     dims: tuple[str, ...]
+    since: int = 0
 
 
 class Runs(str, Enum):
@@ -215,9 +217,16 @@ class Component:
     def ports(self) -> tuple[Port, ...]:
         return self.inputs + self.outputs
 
+    def of_schema(self, schema: int) -> Component:
+        """Return the component with those ports alone that it has in bundles of a schema."""
+        inputs, outputs = (
+            tuple(port for port in ports if port.since <= schema) for ports in (self.inputs, self.outputs)
+        )
+        return replace(self, inputs=inputs, outputs=outputs)
 
-def _ports(element_type: ElementType, **dims: str) -> tuple[Port, ...]:
-    return tuple(Port(name, element_type, tuple(text.split())) for name, text in dims.items())
+
+def _ports(element_type: ElementType, *, since: int = 0, **dims: str) -> tuple[Port, ...]:
+    return tuple(Port(name, element_type, tuple(text.split()), since) for name, text in dims.items())
 
 
 _FLOAT, _INT, _BYTE, _OWN = ElementType.FLOAT32, ElementType.INT32, ElementType.UINT8, ElementType.ACTIVATION
@@ -270,8 +279,11 @@ COMPONENTS: Mapping[str, Component] = {
             + _ports(
                 _OWN, text_tokens="b text_length hidden", reference_tokens="b m hidden", modulation="b vectors hidden"
             )
-            + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one"),
-            outputs=_ports(_FLOAT, next_latents="b n channels"),
+            + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one")
+            + _ports(_FLOAT, since=3, previous_velocity="b n channels", velocity_weights="two")
+            + _ports(_FLOAT, since=3, keep="b n channels", clean="b n channels", noise="b n channels")
+            + _ports(_FLOAT, since=3, next_sigma="one"),
+            outputs=_ports(_FLOAT, next_latents="b n channels") + _ports(_FLOAT, since=3, velocity="b n channels"),
             dedicated_attention=True,
             onnxruntime=OnnxRuntimeUse(operators=True, values=GrowsWith.TOKENS, held_per_value=40),
             quantized=Quantized.PRODUCTS,

@@ -24,6 +24,7 @@ class ModelDims:
         rope_width: The cosines, and as many sines, of a token's rotary embedding.
         rgb: The values of a pixel.
         one: The extent of an input that is one value.
+        two: The extent of an input that is two values.
     """
 
     clip_length: Extent
@@ -36,6 +37,7 @@ class ModelDims:
     rope_width: Extent
     rgb: Extent = 3
     one: Extent = 1
+    two: Extent = 2
 
     def resolve(self, dims: Iterable[str], **dynamic: int) -> tuple[int | str, ...]:
         """Return a port's shape: constants and given dimensions as numbers, other dynamic ones by their names.

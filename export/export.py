@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ..engine.bundle.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.bundle.graph_file import WeightPlace
 from ..engine.bundle.manifest import (
+    FEATURES,
     SCHEMA,
     FileRecord,
     GraphRecord,
@@ -254,6 +255,7 @@ class _BundleWriter:
             tokenizers=tokenizers,
             files=tuple(file_record(self.folder, path) for path in written),
             weights=tuple(self._weights_record(file) for file in self.origins),
+            features=FEATURES,
         )
 
     def _weights_record(self, file: Path) -> WeightsRecord:

@@ -31,7 +31,7 @@ from ...runtime.device.residency import (
 from ...runtime.executors.onnxruntime_cuda import costs as onnxruntime_costs
 from ...runtime.executors.open import GRAPH_BYTES, plan_costs, usual_shape
 from ...runtime.flow.stages import EncodeReference, EncodeText
-from ...runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
+from ...runtime.flow.tensors import request_tensors, total_bytes
 from .engine_process import precision_of
 from .graph_work import GraphWork
 from .records import Case, Checked, EngineRun, MemoryCheck, Predicted, Prediction
@@ -77,9 +77,7 @@ def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
     Raises:
         MissingDependencyError: There are plans, and the onnx package is not installed.
     """
-    buffers = GRAPH_BYTES + total_bytes(
-        request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
-    )
+    buffers = GRAPH_BYTES + total_bytes(request_tensors(bundle, usual_shape(bundle)))
     rows: list[Predicted] = []
     for way in _ways(bundle):
         plans = {

@@ -74,6 +74,9 @@ class _CopiesOnly:
     def __getitem__(self, name: str) -> Any:
         return self._inner[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._inner
+
     def run(self, component: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """Do nothing."""
 

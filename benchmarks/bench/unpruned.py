@@ -83,7 +83,7 @@ def _trace(bundle: Bundle, file: Path) -> None:
     if record.quantization is not None:
         raise BundleError(f"the denoiser of {bundle.path} is quantized; pruning is measured on an unquantized bundle")
     options = TraceOptions(precision=record.precision, operators=Operators(record.operators), prune_last_block=False)
-    model = trace(DENOISER, read_config(bundle), options)
+    model = trace(bundle.component(DENOISER.name), read_config(bundle), options)
     own = read_model(bundle, DENOISER.name).graph.initializers
     for name, value in model.graph.initializers.items():
         if value.const_value is None:

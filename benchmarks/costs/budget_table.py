@@ -35,7 +35,7 @@ from ...export.environment import quiet_libraries, require_export
 from ...export.graphs.recipes import make_recipe
 from ...runtime.device.residency import Cost, Residency, ResidencyPlan, plan_residency
 from ...runtime.executors.open import GRAPH_BYTES, usual_shape
-from ...runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
+from ...runtime.flow.tensors import request_tensors, total_bytes
 from ..fixtures.sparse_checkpoint import write_sparse_checkpoint
 from ..program import parse_blocks, run_main
 from .quantized_cost import quantize_at_made_up_ranges, with_random_weights
@@ -98,7 +98,8 @@ def compile_at(depth: Depth, gpu: str, work: Path | None) -> tuple[dict[tuple[st
             for component, found in compile_all(with_random_weights(made, whole=True), components, gpu).items():
                 counted[precision, component] = found
         model = replace(bundle.manifest.model, dims=model_dims(WHOLE.config))
-        buffers = total_bytes(request_tensors(usual_shape(bundle), model, transformer_precision(bundle)))
+        whole = replace(bundle, manifest=replace(bundle.manifest, model=model))
+        buffers = total_bytes(request_tensors(whole, usual_shape(whole)))
     return counted, buffers
 
 

@@ -28,7 +28,8 @@ def inputs(bundle: Bundle, component: str) -> dict[str, np.ndarray]:
     sizes = {"b": 1, "n": rows * columns, "m": m, "N": shape.num_steps, "h": rows, "w": columns}
     sizes["s"] = dims.text_length + sizes["n"] + m
     shapes = {
-        port.name: [int(extent) for extent in dims.resolve(port.dims, **sizes)] for port in COMPONENTS[component].inputs
+        port.name: [int(extent) for extent in dims.resolve(port.dims, **sizes)]
+        for port in bundle.component(component).inputs
     }
     arrays = {name: empty(spec) for name, spec in input_specs(bundle, component, shapes).items()}
     for array in arrays.values():

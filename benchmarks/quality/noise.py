@@ -54,6 +54,7 @@ class DenoiserPair:
 
     def __init__(self, reference: WitnessExecutor, quantized: WitnessExecutor, steps: Sequence[Inputs]) -> None:
         self._reference, self._quantized = reference.module(DENOISER.name), quantized.module(DENOISER.name)
+        self._component = reference.bundle.component(DENOISER.name)  # whose inputs the steps have
         self._steps = tuple(steps)
         self._wanted = [self._run(self._reference, inputs) for inputs in self._steps]
         changes = (wanted - inputs["latents"] for inputs, wanted in self._pairs())
@@ -106,7 +107,7 @@ class DenoiserPair:
         return outputs
 
     def _run(self, denoiser: nn.Module, inputs: Inputs) -> Tensor:
-        return run_module(denoiser, DENOISER.name, inputs)["next_latents"]
+        return run_module(denoiser, self._component, inputs)["next_latents"]
 
     def noise(self, quantized: Sequence[str]) -> float:
         """Return the energy of the error if these layers alone are quantized, over that of the steps' own change."""

@@ -87,7 +87,7 @@ def _make(planned: PlannedBuild, graph: GraphFile, progress: Progress, compile_p
     own_key()  # that the plan cannot be signed, must not be found after an hour
     with _workplace(planned) as (folder, log):
         attempt = _compile(planned, graph, folder.path / PLAN, log, progress, compile_plan)
-        census = inspect_build(ingredients, graph, bundle.manifest.model, attempt, folder.path / PLAN)
+        census = inspect_build(ingredients, graph, bundle, attempt, folder.path / PLAN)
         for words in remarks(census):
             logger.warning("%s for %s: %s", ingredients.component, ingredients.target, words)
         warnings = tuple(printable_line(words)[:TEXT_LENGTH] for words in not_as_asked(ingredients, census))

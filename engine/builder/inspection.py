@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..bundle.bundle import Bundle
 from ..bundle.graph_file import GraphFile
-from ..bundle.manifest import ModelRecord
 from ..components import COMPONENTS
 from ..errors import BuildError
 from ..plans.census import Census, shortfalls, take_census
@@ -16,9 +16,7 @@ from ..plans.profiles import io_bytes
 from .attempts import Attempt
 
 
-def inspect_build(
-    ingredients: Ingredients, graph: GraphFile, model: ModelRecord, attempt: Attempt, plan: Path
-) -> Census:
+def inspect_build(ingredients: Ingredients, graph: GraphFile, bundle: Bundle, attempt: Attempt, plan: Path) -> Census:
     """Count what the compiler made of a graph: `plan` is the file that it wrote.
 
     Raises:
@@ -33,7 +31,7 @@ def inspect_build(
             f"the compiler listed no layers, so {ingredients.component} cannot be checked. The log is {attempt.log}"
         )
     memory = memory_from_log(lines)
-    component = COMPONENTS[ingredients.component]
+    component, model = bundle.component(ingredients.component), bundle.manifest.model
     return take_census(
         layers,
         attention_asked=graph.num_attention,

@@ -116,6 +116,19 @@ class Bundle:
             digest.update(f"{weights.path}\0{weights.size_bytes}\0{weights.sample_sha256}\n".encode())
         return digest.hexdigest()
 
+    def component(self, name: str) -> Component:
+        """Return a component with the ports that this bundle's graph of it has: every reader of ports asks here."""
+        return COMPONENTS[name].of_schema(self.manifest.schema)
+
+    def require(self, feature: str) -> None:
+        """Raise BundleError unless the bundle has a feature, one of `manifest.FEATURES`."""
+        features = self.manifest.features
+        if feature not in features:
+            raise BundleError(
+                f"{self.path} does not have the feature {feature}, which a request needs (it has "
+                f"{', '.join(features) or 'none'}); export it again from {self.manifest.source}"
+            )
+
     def graph(self, component: Component | str) -> GraphRecord:
         name = component if isinstance(component, str) else component.name
         return self.manifest.graphs[name]

@@ -17,8 +17,16 @@ from ..model_dims import ModelDims
 from ..sizes import MAX_OUTPUT_SIDE
 from .folder import parts_of
 
-SCHEMA = 2
-"""The schema of this version; since 2, vae_decoder has a second output."""
+SCHEMA = 3
+"""The schema that this version writes.
+
+Since 2, vae_decoder has a second output; since 3, the denoiser weights velocities and keeps what a mask says, and a
+manifest names features.
+"""
+OLDEST_SCHEMA = 2
+"""The oldest schema that this version reads."""
+FEATURES = ("masks", "velocity")
+"""The features of bundles that this version exports: what they can do beyond editing and generating."""
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 32 << 20
 """The largest file beside weights: a graph of a whole denoiser and a tokenizer take a few MB."""
@@ -131,7 +139,11 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Lists everything a bundle holds; `source` is the checkpoint as the user named it."""
+    """Lists everything a bundle holds.
+
+    `source` is the checkpoint as the user named it; `features` names what the graphs can do beyond editing and
+    generating.
+    """
 
     schema: int
     producer: Text
@@ -143,6 +155,7 @@ class Manifest:
     tokenizers: Mapping[Text, TokenizerRecord]
     files: Annotated[tuple[FileRecord, ...], Meta(max_length=MAX_FILES)]
     weights: Annotated[tuple[WeightsRecord, ...], Meta(max_length=MAX_FILES)]
+    features: tuple[Text, ...] = ()
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
@@ -152,7 +165,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     """Read a manifest; `where` names it in errors.
 
     Raises:
-        BundleError: The manifest is malformed or of another schema than this version's.
+        BundleError: The manifest is malformed, or of a schema that this version does not read.
     """
 
     def foreign(reason: str) -> BundleError:
@@ -165,11 +178,12 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     schema = raw.get("schema")
     if not isinstance(schema, int):
         raise foreign("it has no schema")
-    if schema != SCHEMA:
+    if not OLDEST_SCHEMA <= schema <= SCHEMA:
         newer = schema > SCHEMA
         cure = "upgrade with pip install --upgrade kontext-trt" if newer else "export the bundle again"
         producer = str(raw.get("producer", f"{'a newer' if newer else 'an older'} version"))[:100]
-        raise BundleError(f"{where} has schema {schema}, written by {producer}; this version reads {SCHEMA}: {cure}")
+        reads = f"this version reads {OLDEST_SCHEMA} to {SCHEMA}"
+        raise BundleError(f"{where} has schema {schema}, written by {producer}; {reads}: {cure}")
     manifest = convert_json(raw, Manifest, damaged)
     _check_places(manifest, where, damaged)
     _check_model(manifest, damaged)
@@ -218,6 +232,8 @@ def _check_model(manifest: Manifest, damaged: Callable[[str], BundleError]) -> N
     slope = (flow.max_shift - flow.base_shift) / ((flow.max_tokens - flow.base_tokens) or 0.5)
     if flow.max_tokens <= flow.base_tokens or abs(slope) > MAX_SHIFT_PER_TOKEN:
         raise damaged("its noise schedule has no shift for every number of tokens")
+    if manifest.features and manifest.schema < 3:
+        raise damaged(f"bundles of schema {manifest.schema} have no features")
     for part, precisions in _precisions(manifest):
         if len(precisions) > 1:
             raise damaged(f"the graphs of the {part} hand values over in {' and '.join(sorted(precisions))}")

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ..bundle.bundle import Bundle
-from ..components import COMPONENTS, Precision
+from ..components import Precision
 from ..documents import Count, Sha256, Text
 from .coverage import Coverage
 from .options import BuildOptions
@@ -80,6 +80,6 @@ def plan_ingredients(
         recipe_sha256=graph.quantization.recipe_sha256 if graph.quantization else "",
         target=target,
         coverage=coverage,
-        profile=profile_of(COMPONENTS[component], coverage, manifest.model),
+        profile=profile_of(bundle.component(component), coverage, manifest.model),
         options=options or BuildOptions(),
     )

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, ElementType
+from ...engine.components import Component, ElementType
 from ...engine.errors import ExecutorError, KontextError
 from ...runtime.flow.executor import LastWorkspace, Performed, run_in_turn
 from ...runtime.flow.stages import Stage
-from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors, transformer_precision
+from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors
 from ...runtime.flow.workspace import Array
 from ..torch_types import torch_dtype
 from .bundle_modules import BundleGraph, load_module, read_config
@@ -44,6 +44,9 @@ class TorchWorkspace:
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
     def run(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         self._compute(component, inputs, outputs)
 
@@ -68,7 +71,7 @@ class TorchExecutor:
         if device is TorchDevice.CUDA and not has_cuda:
             raise ExecutorError("torch sees no CUDA device; use --device cpu, or install torch for CUDA")
         self._device = torch.device("cuda" if has_cuda and device is not TorchDevice.CPU else "cpu")
-        self._bundle, self._hold_weights = bundle, hold_weights
+        self.bundle, self._hold_weights = bundle, hold_weights
         self._modules: dict[str, nn.Module] = {}
         self._workspaces = LastWorkspace(self._workspace)
         self.name = f"torch ({self._device.type})"
@@ -76,14 +79,13 @@ class TorchExecutor:
     def module(self, component: str) -> nn.Module:
         """Return a component's module, loaded if it is not yet; what is done to it shows in what it computes."""
         if component not in self._modules:
-            graph = BundleGraph.read(self._bundle, component)
-            module = load_module(graph, read_config(self._bundle), emulated_layers(graph, hold=self._hold_weights))
+            graph = BundleGraph.read(self.bundle, component)
+            module = load_module(graph, read_config(self.bundle), emulated_layers(graph, hold=self._hold_weights))
             self._modules[component] = module.to(self._device)
         return self._modules[component]
 
     def _workspace(self, shape: RequestShape) -> TorchWorkspace:
-        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
-        return TorchWorkspace(shape, tensors, self._device, self.compute)
+        return TorchWorkspace(shape, request_tensors(self.bundle, shape), self._device, self.compute)
 
     def load(self, component: str) -> None:
         self.module(component)
@@ -98,15 +100,15 @@ class TorchExecutor:
         return Performed(outputs={name: to_host(workspace[name]) for name in outputs}, milliseconds=milliseconds)
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        precision = self._bundle.graph(component).precision
-        types = {port.name: port.element_type.resolve(precision).number for port in COMPONENTS[component].inputs}
+        ports, precision = self.bundle.component(component), self.bundle.graph(component).precision
+        types = {port.name: port.element_type.resolve(precision).number for port in ports.inputs}
         given = {name: from_host(inputs[name], torch_dtype(number)).to(self._device) for name, number in types.items()}
-        outputs = run_module(self.module(component), component, given)
+        outputs = run_module(self.module(component), ports, given)
         return {name: to_host(tensor) for name, tensor in outputs.items()}
 
     def compute(self, component: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """Run a component, from tensors into tensors."""
-        made = run_module(self.module(component), component, inputs)
+        made = run_module(self.module(component), self.bundle.component(component), inputs)
         with _failures(component):
             for name, tensor in made.items():
                 outputs[name].copy_(tensor)
@@ -117,17 +119,21 @@ class TorchExecutor:
 
 
 @torch.no_grad()
-def run_module(module: nn.Module, component: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def run_module(module: nn.Module, component: Component, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a component's outputs by name, computed by its module or one that stands in for it.
+
+    Args:
+        module: What computes.
+        component: The component, with the ports of the bundle that the module is of.
+        inputs: The inputs by name.
 
     Raises:
         ExecutorError: Torch fails.
     """
-    ports = COMPONENTS[component]
-    with _failures(component):
-        outputs = module(*(inputs[port.name] for port in ports.inputs))
+    with _failures(component.name):
+        outputs = module(*(inputs[port.name] for port in component.inputs))
         listed = (outputs,) if isinstance(outputs, Tensor) else outputs
-        return {port.name: tensor for port, tensor in zip(ports.outputs, listed, strict=True)}
+        return {port.name: tensor for port, tensor in zip(component.outputs, listed, strict=True)}
 
 
 @contextmanager

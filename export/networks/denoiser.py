@@ -139,9 +139,15 @@ class Denoiser(nn.Module):
 
     Inputs: `latents` (b, n, channels) float32; `text_tokens` (b, 512, hidden), `reference_tokens` (b, m, hidden) and
     `modulation` (b, k, hidden) as `Conditioner` gives them; `cos` and `sin` (512 + n + m, head / 2) float32;
-    `step_size` (1,) float32, the next sigma minus this one.
+    `step_size` (1,) float32, the next sigma minus this one; `previous_velocity` (b, n, channels) float32;
+    `velocity_weights` (2,) float32, what this step's velocity and the previous one count in the update; `keep` in 0..1,
+    `clean` and `noise`, each (b, n, channels) float32, and `next_sigma` (1,) float32: where `keep` is 1, the next
+    latents are the clean ones with that much of the noise. Weights of 1 and 0 with a `keep` of zeros give the plain
+    Euler update, bit for bit, if what they leave out is finite.
 
-    Output: `next_latents` (b, n, channels) float32.
+    Outputs: `next_latents` (b, n, channels) float32; `velocity` (b, n, channels) float32, the network's own.
+
+    For bundles of schema 2 it takes nothing after `step_size`, and gives `next_latents` alone.
 
     Without `prune_last_block` the last block computes every token: the same result for more work, for measuring what
     that saves.
@@ -173,7 +179,13 @@ class Denoiser(nn.Module):
         cos: Tensor,
         sin: Tensor,
         step_size: Tensor,
-    ) -> Tensor:
+        previous_velocity: Tensor | None = None,
+        velocity_weights: Tensor | None = None,
+        keep: Tensor | None = None,
+        clean: Tensor | None = None,
+        noise: Tensor | None = None,
+        next_sigma: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         form, rope, vectors = self.form, self.form.rope(cos, sin), split_vectors(modulation)
         embedded = self.x_embedder(latents.to(self.x_embedder.bias.dtype))
         image, text = Stream(torch.cat([embedded, reference_tokens], dim=1)), Stream(text_tokens)
@@ -191,5 +203,14 @@ class Denoiser(nn.Module):
         if not self.prune_last_block:
             joint = Stream(form.settled(joint)[:, target])
         scale, shift = vectors[SINGLE_VECTORS:]
-        velocity = self.proj_out(form.modulate(joint, shift, scale)[1])
-        return latents + step_size * velocity.to(torch.float32)
+        velocity = self.proj_out(form.modulate(joint, shift, scale)[1]).to(torch.float32)
+        if velocity_weights is None:
+            return latents + step_size * velocity
+        assert previous_velocity is not None
+        assert keep is not None
+        assert clean is not None
+        assert noise is not None
+        assert next_sigma is not None
+        weighted = velocity_weights[0] * velocity + velocity_weights[1] * previous_velocity
+        kept = (1 - next_sigma) * clean + next_sigma * noise  # FluxKontextInpaintPipeline, at the end of a step
+        return keep * kept + (1 - keep) * (latents + step_size * weighted), velocity

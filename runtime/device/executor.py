@@ -14,7 +14,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..flow.executor import Performed
 from ..flow.stages import Stage
-from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors, transformer_precision
+from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors
 from ..flow.workspace import Array
 from .cuda import Cuda
 from .engine import Engines
@@ -87,7 +87,7 @@ class DeviceExecutor:
         self._engines.check(shape)
         while len(self._workspaces) >= self._options.workspaces:
             self._drop_oldest()
-        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
+        tensors = request_tensors(self._bundle, shape)
         self._workspaces[shape] = self._with_room(lambda: DeviceWorkspace(shape, tensors, self._shared))
         return self._workspaces[shape]
 

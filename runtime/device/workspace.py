@@ -57,6 +57,9 @@ class DeviceWorkspace:
     def __getitem__(self, name: str) -> DeviceTensor:
         return self._block.tensors[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._block.tensors
+
     def run(self, component: str, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
         device = self._device
         shapes = {name: tensor.shape for name, tensor in inputs.items()}

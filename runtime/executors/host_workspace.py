@@ -22,6 +22,9 @@ class HostWorkspace:
     def __getitem__(self, name: str) -> Array:
         return self._tensors[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
     def run(self, component: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         self._compute(component, inputs, outputs)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.identity import HeldFiles
-from ...engine.components import COMPONENTS, Precision
+from ...engine.components import Precision
 from ...engine.errors import ExecutorError
 from ..flow.executor import LastWorkspace, Performed, run_in_turn
 from ..flow.stages import Stage
-from ..flow.tensors import RequestShape, empty, output_specs, request_tensors, transformer_precision
+from ..flow.tensors import RequestShape, empty, output_specs, request_tensors
 from ..flow.workspace import Array
 from .host_workspace import HostWorkspace
 from .onnxruntime_session import failed, import_onnxruntime, open_session
@@ -43,9 +43,8 @@ class OnnxRuntimeCpu:
         return Performed(outputs={name: workspace[name].copy() for name in outputs}, milliseconds=milliseconds)
 
     def _workspace(self, shape: RequestShape) -> HostWorkspace:
-        tensors = request_tensors(shape, self._bundle.manifest.model, transformer_precision(self._bundle))
         try:
-            return HostWorkspace(shape, tensors, self._compute)
+            return HostWorkspace(shape, request_tensors(self._bundle, shape), self._compute)
         except MemoryError as error:
             raise ExecutorError(f"a request of this size does not fit into this machine's memory: {error}") from error
 
@@ -72,14 +71,14 @@ class OnnxRuntimeCpu:
         self.load(component)
         self._held[component].check()  # they are mapped: what is written to them is computed with
         session, precision = self._sessions[component], self._bundle.graph(component).precision
-        binding = session.io_binding()
-        for port in COMPONENTS[component].inputs:
+        binding, ports = session.io_binding(), self._bundle.component(component)
+        for port in ports.inputs:
             array, onnx_type = inputs[port.name], port.element_type.resolve(precision).number.onnx_number
             if array.size:
                 binding.bind_input(port.name, "cpu", 0, onnx_type, list(array.shape), array.ctypes.data)
             else:  # no memory, so no address
                 binding.bind_ortvalue_input(port.name, self._ort.OrtValue.ortvalue_from_numpy(array))
-        for port in COMPONENTS[component].outputs:
+        for port in ports.outputs:
             array, onnx_type = outputs[port.name], port.element_type.resolve(precision).number.onnx_number
             if array.size:
                 binding.bind_output(port.name, "cpu", 0, onnx_type, list(array.shape), array.ctypes.data)

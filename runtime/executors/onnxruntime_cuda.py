@@ -10,13 +10,13 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, GrowsWith, Operators, Precision, Runs
+from ...engine.components import COMPONENTS, Component, GrowsWith, Operators, Precision, Runs
 from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceTensor
 from ..device.residency import Cost
-from ..flow.tensors import RequestShape, request_tensors, transformer_precision
+from ..flow.tensors import RequestShape, request_tensors
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .onnxruntime_arena import SESSION_OPTIONS, empty_arena, share_arena
@@ -83,7 +83,9 @@ class OnnxRuntimeEngines:
                 "fit; kontext-trt doctor says what is there"
             )
         self._opened = True
-        return OnnxRuntimeEngine(component, session, self._ort, self._cuda.device, fused=fused is not None)
+        return OnnxRuntimeEngine(
+            self._bundle.component(component), session, self._ort, self._cuda.device, fused=fused is not None
+        )
 
     def _kernels(self, component: str, stream: Handle) -> FusedOperators | None:
         """Return the kernels of a component's fused operators, made for the first that has some."""
@@ -125,11 +127,11 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(
-        self, component: str, session: onnxruntime.InferenceSession, ort: Any, device: int, *, fused: bool
+        self, component: Component, session: onnxruntime.InferenceSession, ort: Any, device: int, *, fused: bool
     ) -> None:
         self._fused = fused
         self._component, self._session, self._ort, self._device = component, session, ort, device
-        self.capturable = COMPONENTS[component].onnxruntime.recordable
+        self.capturable = component.onnxruntime.recordable
         self._options = ort.RunOptions()
         self._options.log_severity_level = SILENT
         # whoever reads an output waits for our stream
@@ -139,10 +141,10 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeBound(self)
 
     def enqueue(self, tensors: Mapping[str, DeviceTensor]) -> None:
-        binding, table = self._session.io_binding(), COMPONENTS[self._component]
-        for port in table.inputs:
+        binding = self._session.io_binding()
+        for port in self._component.inputs:
             self._bind(binding.bind_input, port.name, tensors[port.name])
-        for port in table.outputs:
+        for port in self._component.outputs:
             self._bind(binding.bind_output, port.name, tensors[port.name])
         try:
             with raising_whole() if self._fused else nullcontext():
@@ -150,8 +152,8 @@ class OnnxRuntimeEngine:
         except KontextError:  # a kernel's own
             raise
         except Exception as error:
-            shapes = {port.name: tensors[port.name].shape for port in table.inputs}
-            raise _as_memory_error(failed(self._component, shapes, error)) from error
+            shapes = {port.name: tensors[port.name].shape for port in self._component.inputs}
+            raise _as_memory_error(failed(self._component.name, shapes, error)) from error
 
     def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
         onnx_type = tensor.spec.element_type.number.onnx_number
@@ -192,7 +194,7 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
 
     It does not say beforehand what it will need. Sessions share an arena, as large as the largest of them needs it.
     """
-    tensors = request_tensors(shape, bundle.manifest.model, transformer_precision(bundle))
+    tensors = request_tensors(bundle, shape)
     values = {
         GrowsWith.NONE: 0,
         GrowsWith.TOKENS: prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape),

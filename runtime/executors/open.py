@@ -18,7 +18,7 @@ from ...engine.sizes import squarest, token_grid
 from ...engine.system.gpus import Gpu, find_gpus
 from ..device.residency import Cost, ResidencyPlan, plan_residency
 from ..flow.executor import Executor
-from ..flow.tensors import RequestShape, request_tensors, total_bytes, transformer_precision
+from ..flow.tensors import RequestShape, request_tensors, total_bytes
 from .fused_kernels import fused_architecture
 from .onnxruntime_cpu import OnnxRuntimeCpu
 from .onnxruntime_session import has_cuda, import_onnxruntime
@@ -167,7 +167,7 @@ def _workspaces(budget: int | None) -> int:
 def _residency(bundle: Bundle, costs: Mapping[str, Cost], budget: int | None, free: int) -> ResidencyPlan:
     if budget is not None and budget > free:
         logger.warning("the budget is %s, but %s are free", human_bytes(budget), human_bytes(free))
-    tensors = request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
+    tensors = request_tensors(bundle, usual_shape(bundle))
     plan = plan_residency(costs, fixed=total_bytes(tensors) + GRAPH_BYTES, budget=free if budget is None else budget)
     for line in plan.describe():
         logger.info("%s", line)

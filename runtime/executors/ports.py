@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS
 
 DYNAMIC = -1
 """The extent of a dimension that is not fixed."""
@@ -45,15 +44,15 @@ class PortType:
 
 def wanted_ports(bundle: Bundle, component: str) -> dict[str, PortType]:
     """Return the inputs and outputs by which buffers for a component are made."""
-    precision, dims = bundle.graph(component).precision, bundle.manifest.model.dims
+    ports, precision, dims = bundle.component(component), bundle.graph(component).precision, bundle.manifest.model.dims
     return {
         port.name: PortType(
             output=output,
             element_type=port.element_type.resolve(precision).number.name,
             shape=fixed(dims.resolve(port.dims)),
         )
-        for output, ports in ((False, COMPONENTS[component].inputs), (True, COMPONENTS[component].outputs))
-        for port in ports
+        for output, listed in ((False, ports.inputs), (True, ports.outputs))
+        for port in listed
     }
 
 

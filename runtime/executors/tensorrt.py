@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError, PlanError
 from ...engine.flavour import ContextMaker, Flavour
 from ...engine.flavour.start import start
@@ -77,7 +76,7 @@ class TensorRtEngines:
         self._check_ports(component, engine)
         if streaming_budget is not None:
             self._stream_weights(component, engine, streaming_budget)
-        profile = profile_of(COMPONENTS[component], plan.ingredients.coverage, self._bundle.manifest.model)
+        profile = profile_of(self._bundle.component(component), plan.ingredients.coverage, self._bundle.manifest.model)
         parts = Parts(
             bundle=self._bundle,
             component=component,

@@ -10,13 +10,12 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.bundle.manifest import ModelRecord
 from ...engine.components import COMPONENTS
 from ..inputs.prepared import PreparedRequest, Reference
 from ..inputs.prompts import PromptTokenizer, warn_if_cut
 from .rope import rope_tables
 from .schedule import noise_levels
-from .tensors import RequestShape
+from .tensors import RequestShape, blends
 from .workspace import Array
 
 PROMPTS_CACHED = 32
@@ -40,7 +39,7 @@ class Encodings:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._model = bundle.manifest.model
+        self._bundle = bundle
         self._tokenizers = {
             name: PromptTokenizer(*bundle.tokenizer(name))
             for name, component in COMPONENTS.items()
@@ -76,7 +75,7 @@ class Encodings:
         )
         known = [self._prompts.get(prompt) for prompt in request.prompts]
         new = tuple(index for index, encoding in enumerate(known) if encoding is None)
-        inputs = schedule_inputs(shape, self._model, request.guidance) | token_ids
+        inputs = schedule_inputs(self._bundle, shape, request.guidance) | token_ids
         if len(new) < len(known):
             inputs |= self._cached_text(known)
         encoded = None if request.reference is None else self._references.get(_key(request.reference))
@@ -94,7 +93,7 @@ class Encodings:
 
         Rows of what is to be encoded are zero; the encoders write over them.
         """
-        dims = self._model.dims
+        dims = self._bundle.manifest.model.dims
         pooled = np.zeros((len(known), dims.pooled_width), np.float32)
         text = np.zeros((len(known), dims.text_length, dims.text_width), np.float32)
         for row, encoding in enumerate(known):
@@ -129,17 +128,26 @@ class Encodings:
         self._references.clear()
 
 
-def schedule_inputs(shape: RequestShape, model: ModelRecord, guidance: float) -> dict[str, Array]:
-    """Return the inputs that depend on sizes, steps and guidance alone."""
+def schedule_inputs(bundle: Bundle, shape: RequestShape, guidance: float) -> dict[str, Array]:
+    """Return the inputs that depend on sizes, steps and guidance alone; velocities count as plain Euler steps do."""
+    model = bundle.manifest.model
     sigmas = noise_levels(shape.num_steps, shape.grid[0] * shape.grid[1], model.flow)
     cos, sin = rope_tables(model.dims.text_length, shape.grid, shape.reference, model.rope_axes, model.rope_theta)
-    return {
+    inputs = {
         "timesteps": sigmas[:-1],
         "step_sizes": np.diff(sigmas)[:, None],
         "guidance": np.full(shape.batch, guidance, np.float32),
         "cos": cos,
         "sin": sin,
     }
+    if blends(bundle):
+        tokens = (shape.batch, shape.grid[0] * shape.grid[1], model.dims.channels)
+        inputs |= {
+            "velocity_weights": np.tile(np.array([1, 0], np.float32), (shape.num_steps, 1)),
+            "next_sigmas": sigmas[1:, None],
+            "zeros": np.zeros(tokens, np.float32),
+        }
+    return inputs
 
 
 def _key(reference: Reference) -> bytes:

@@ -115,19 +115,19 @@ class Flow:
             ) from error
 
     def _run(self, request: PreparedRequest, watch: Watch, clock: Clock) -> Generated:
-        model, precision = self._bundle.manifest.model, transformer_precision(self._bundle)
         watch.check(0, request.steps)
         with clock.stage("tokenize"):
             token_ids = self.encodings.tokenize(request)
         with clock.stage("prepare"):
             conditions = self.encodings.conditions(request, token_ids)
-            noise = request_noise(request, model.dims.channels, precision)
+            channels = self._bundle.manifest.model.dims.channels
+            noise = request_noise(request, channels, transformer_precision(self._bundle))
         shape = conditions.shape
         under_way = _UnderWay(
             request=request,
             executor=self._executor,
             shape=shape,
-            specs=request_tensors(shape, model, precision),
+            specs=request_tensors(self._bundle, shape),
             precisions=self._precisions,
             watch=watch,
             clock=clock,

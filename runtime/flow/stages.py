@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from .tensors import RequestShape, latents_before
+from .tensors import RequestShape, latents_before, velocity_before
 from .workspace import Workspace
 
 
@@ -70,7 +70,12 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Takes one step of the flow, Euler update included."""
+    """Takes one step of the flow, Euler update included.
+
+    `zeros` stands for the velocity before the first step, and without a mask for where is kept, what, and its noise.
+    What the denoiser multiplies by zero must be finite: a tensor that is an input of every request is, and a buffer
+    with whatever was in it may not be. One for all four costs a copy of the latents' size per request.
+    """
 
     index: int
     name: ClassVar[str] = "denoise"
@@ -78,21 +83,32 @@ class Step:
 
     def run(self, w: Workspace) -> None:
         after = w[latents_before(self.index + 1)]
-        w.run(
-            "denoiser",
-            {
-                "latents": w[latents_before(self.index)],
-                "text_tokens": w["text_tokens"],
-                "reference_tokens": w["reference_tokens"],
-                "modulation": w["modulation"][self.index],
-                "cos": w["cos"],
-                "sin": w["sin"],
-                "step_size": w["step_sizes"][self.index],
-            },
-            {"next_latents": after},
-        )
+        inputs = {
+            "latents": w[latents_before(self.index)],
+            "text_tokens": w["text_tokens"],
+            "reference_tokens": w["reference_tokens"],
+            "modulation": w["modulation"][self.index],
+            "cos": w["cos"],
+            "sin": w["sin"],
+            "step_size": w["step_sizes"][self.index],
+        }
+        outputs = {"next_latents": after}
+        if "velocity_weights" in w:  # a bundle of schema 2 has none
+            inputs |= self._blending(w)
+            outputs["velocity"] = w[velocity_before(self.index + 1)]
+        w.run("denoiser", inputs, outputs)
         if self.index == 0:
             w.copy(after, to=w["first_latents"])
+
+    def _blending(self, w: Workspace) -> dict[str, Any]:
+        """Return what the update weights the velocity by, and what it keeps."""
+        kept = ("keep", "clean", "noise")
+        return {
+            "previous_velocity": w[velocity_before(self.index) if self.index else "zeros"],
+            "velocity_weights": w["velocity_weights"][self.index],
+            **{name: w[name if w.shape.masked else "zeros"] for name in kept},
+            "next_sigma": w["next_sigmas"][self.index],
+        }
 
 
 @dataclass(frozen=True, slots=True)

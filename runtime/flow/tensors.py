@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.bundle.manifest import ModelRecord
-from ...engine.components import COMPONENTS, DENOISER, Component, ElementType, Precision
+from ...engine.components import COMPONENTS, DENOISER, ElementType, Precision
 from ...engine.errors import ExecutorError
 from ...engine.sizes import Grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestShape:
-    """Holds what the sizes of a request's tensors depend on.
+    """Holds what a request's tensors, and which of them stages take, depend on.
 
     Every one of `num_prompts` prompts is combined with every one of `num_seeds` seeds. `grid` and `reference` are rows
-    and columns of target and reference tokens; `reference` is None without one.
+    and columns of target and reference tokens; `reference` is None without one. `masked` says that a mask keeps a part
+    of a picture.
     """
 
     num_prompts: int
@@ -29,6 +29,7 @@ class RequestShape:
     grid: Grid
     reference: Grid | None
     num_steps: int
+    masked: bool = False
 
     @property
     def batch(self) -> int:
@@ -81,24 +82,38 @@ def latents_before(step: int) -> str:
     return ("latents_even", "latents_odd")[step % 2]
 
 
-def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precision) -> dict[str, TensorSpec]:
+def velocity_before(step: int) -> str:
+    """Return the name of the tensor of the velocity of the step before; a step writes the other one.
+
+    The first step has none before it: it takes `zeros`.
+    """
+    return ("velocity_even", "velocity_odd")[step % 2]
+
+
+def blends(bundle: Bundle) -> bool:
+    """Return whether a bundle's denoiser weights velocities and keeps what a mask says: those of schema 2 do not."""
+    return any(port.name == "velocity_weights" for port in bundle.component(DENOISER.name).inputs)
+
+
+def request_tensors(bundle: Bundle, shape: RequestShape) -> dict[str, TensorSpec]:
     """Return every tensor of a request, by name.
 
     `clip_ids`, `t5_ids`, `prompt_pooled` and `prompt_text` have one row per prompt; `image` and `reference` are the one
-    reference's; `timesteps` and `step_sizes` have one row per step. The others have one row per picture, or are tables.
-    `precision` is that of the transformer.
+    reference's; `timesteps`, `step_sizes`, `velocity_weights` and `next_sigmas` have one row per step. The others have
+    one row per picture, or are tables.
     """
+    model, precision = bundle.manifest.model, transformer_precision(bundle)
     p, b, m = shape.num_prompts, shape.batch, shape.num_reference_tokens
     rows, columns = shape.grid
     n, steps = rows * columns, shape.num_steps
     dims, sizes = model.dims, {"b": b, "n": n, "m": m, "N": steps, "h": rows, "w": columns}
     sizes["s"] = dims.text_length + n + m
 
-    clip, t5, vae_encoder, conditioner, denoiser, vae_decoder = COMPONENTS.values()
+    clip, t5, vae_encoder, conditioner, denoiser, vae_decoder = COMPONENTS
 
-    def port(component: Component, name: str, *, rows_apart: bool = False, **other: int) -> TensorSpec:
+    def port(component: str, name: str, *, rows_apart: bool = False, **other: int) -> TensorSpec:
         """Return the shape and type that the component table gives."""
-        found = next(port for port in component.ports if port.name == name)
+        found = next(port for port in bundle.component(component).ports if port.name == name)
         extents = dims.resolve(found.dims, **(sizes | other))
         return TensorSpec(
             shape=tuple(int(extent) for extent in extents),
@@ -129,6 +144,13 @@ def request_tensors(shape: RequestShape, model: ModelRecord, precision: Precisio
         "pictures": port(vae_decoder, "image", rows_apart=True),
         "picture_means": port(vae_decoder, "mean", rows_apart=True),
     }
+    assert blends(bundle) or not shape.masked, "the bundle was not asked for its masks"
+    if blends(bundle):
+        tensors["velocity_weights"] = TensorSpec(shape=(steps, 2), element_type=ElementType.FLOAT32, rows_apart=True)
+        tensors["next_sigmas"] = tensors["step_sizes"]
+        tensors |= dict.fromkeys(("velocity_even", "velocity_odd", "zeros"), latents)
+        if shape.masked:
+            tensors |= dict.fromkeys(("keep", "clean", "noise"), latents)
     if shape.reference is not None:
         height, width = shape.reference
         tensors["image"] = port(vae_encoder, "image", b=1, h=height, w=width)
@@ -155,7 +177,7 @@ def input_specs(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[in
     precision = bundle.graph(component).precision
     return {
         port.name: TensorSpec(shape=tuple(shapes[port.name]), element_type=port.element_type.resolve(precision))
-        for port in COMPONENTS[component].inputs
+        for port in bundle.component(component).inputs
     }
 
 
@@ -171,14 +193,14 @@ def output_specs(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[i
             shape=tuple(int(extent) for extent in dims.resolve(port.dims, **extents)),
             element_type=port.element_type.resolve(precision),
         )
-        for port in COMPONENTS[component].outputs
+        for port in bundle.component(component).outputs
     }
 
 
 def _dynamic_extents(bundle: Bundle, component: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """Return the dynamic dimensions that input shapes stand for. Raises ExecutorError for shapes that are not taken."""
     found: dict[str, int] = {}
-    for port in COMPONENTS[component].inputs:
+    for port in bundle.component(component).inputs:
         shape, wanted = shapes.get(port.name), bundle.manifest.model.dims.resolve(port.dims)
         if shape is None or len(shape) != len(wanted) or not all(map(_fits(found), shape, wanted)):
             given = "nothing" if shape is None else list(shape)

@@ -40,6 +40,10 @@ class Workspace(Protocol):
         """Return a `Tensor` of the workspace."""
         ...
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is a tensor of this name."""
+        ...
+
     def run(self, component: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """Compute a component's outputs into tensors. Raises ExecutorError, naming the component."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kontext_trt.engine.bundle.manifest import OLDEST_SCHEMA, SCHEMA
 from kontext_trt.engine.components import COMPONENTS, Operators, Quantized, Runs
 from kontext_trt.export.graphs.recipes import CALIBRATED, KEPT, RECIPES, make_recipe, matches
 
@@ -9,6 +10,18 @@ from kontext_trt.export.graphs.recipes import CALIBRATED, KEPT, RECIPES, make_re
 def test_pictures_go_together_where_the_batch_is_a_dimension_of_a_request():
     assert [name for name, one in COMPONENTS.items() if one.batched] == ["conditioner", "denoiser"]
     assert [one.runs for one in COMPONENTS.values()].count(Runs.STEP) == 1
+
+
+def test_a_schemas_ports_are_those_since_it_or_before():
+    since = {port.name: port.since for one in COMPONENTS.values() for port in one.ports if port.since}
+    assert list(since) == [
+        "previous_velocity", "velocity_weights", "keep", "clean", "noise", "next_sigma", "velocity",
+    ]  # fmt: skip
+    assert set(since.values()) == {SCHEMA}
+    older = COMPONENTS["denoiser"].of_schema(OLDEST_SCHEMA)
+    assert [port.name for port in older.inputs][-1] == "step_size"
+    assert [port.name for port in older.outputs] == ["next_latents"]
+    assert all(one.of_schema(SCHEMA) == one for one in COMPONENTS.values())
 
 
 def test_what_no_recipe_quantizes_has_a_reason():

@@ -112,7 +112,8 @@ class Runtime:
 class Engine:
     def __init__(self, library: Library, component: str, logger, weight_bytes: int) -> None:
         self.library, self.component, self.logger = library, component, logger
-        self.ports = COMPONENTS[component].ports
+        self.table = library.bundle.component(component)
+        self.ports = self.table.ports
         self.weights = 0
         self.weights = library.cuda.malloc(weight_bytes)
         self._budget = self._weight_bytes = weight_bytes
@@ -138,7 +139,7 @@ class Engine:
         return next(port for port in self.ports if port.name == name)
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
-        inputs = [port.name for port in COMPONENTS[self.component].inputs]
+        inputs = [port.name for port in self.table.inputs]
         return TensorIOMode.INPUT if name in inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> DataType:
@@ -173,7 +174,7 @@ class Context:
         return True
 
     def infer_shapes(self) -> list[str]:
-        return [port.name for port in COMPONENTS[self.engine.component].inputs if port.name not in self.shapes]
+        return [port.name for port in self.engine.table.inputs if port.name not in self.shapes]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         component = self.engine.component
@@ -227,7 +228,7 @@ class Context:
             library.cuda.check(addresses[name], spec.size_bytes)
             raw = (np.ctypeslib.ctypes.c_uint8 * spec.size_bytes).from_address(addresses[name])
             arrays[name] = np.ctypeslib.as_array(raw).view(spec.element_type.number.numpy).reshape(spec.shape)
-        outputs = {port.name for port in COMPONENTS[component].outputs}
+        outputs = {port.name for port in self.engine.table.outputs}
         library.compute(
             component,
             {name: array for name, array in arrays.items() if name not in outputs},

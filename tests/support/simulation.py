@@ -20,7 +20,7 @@ from kontext_trt.runtime.device.executor import DeviceExecutor, DeviceOptions
 from kontext_trt.runtime.device.residency import plan_residency
 from kontext_trt.runtime.executors.open import plan_costs, usual_shape
 from kontext_trt.runtime.executors.tensorrt import TensorRtEngines
-from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
+from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes
 
 COVERAGE = Coverage(sizes=((32, 32), (48, 80), (96, 192), (128, 128), (192, 96)), batch=4, max_steps=50)
 
@@ -51,7 +51,7 @@ class Simulation:
             name: replace(cost, weights=bundle.graph(name).weight_bytes)
             for name, cost in plan_costs(bundle, self.plans).items()
         }
-        buffers = request_tensors(usual_shape(bundle), bundle.manifest.model, transformer_precision(bundle))
+        buffers = request_tensors(bundle, usual_shape(bundle))
         self.residency = plan_residency(costs, fixed=total_bytes(buffers), budget=budget or memory_bytes)
         if residencies is not None:
             self.residency = replace(

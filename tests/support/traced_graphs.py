@@ -56,7 +56,8 @@ def what_is_traced(component: Component, config: ModelConfig, options: TraceOpti
 
     dims = model_dims(config)
     borders = [dims.resolve(port.dims) for port in (*component.inputs, *component.outputs)]
-    return repr((component.name, getattr(config, component.part), borders, dims.text_length, options))
+    names = [port.name for port in component.ports]
+    return repr((component.name, getattr(config, component.part), names, borders, dims.text_length, options))
 
 
 def tracing_once(once_per_run: OncePerRun) -> Trace:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxKontextPipeline
+from plain_steps import plain_step
 
 from kontext_trt import Bundle
 from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
@@ -104,6 +105,7 @@ def test_conditioner_and_denoiser_make_a_step(
         "cos": cos,
         "sin": sin,
         "step_size": np.array([-0.31], np.float32),
+        **plain_step(latents),
     }
     ours = executor.run("denoiser", step)["next_latents"]
     ids = torch.from_numpy(position_ids(512, target, reference)).float()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from plain_steps import plain_step
 from probes import Outputs, ort_block_outputs, torch_block_outputs
 from torch import Tensor
 
@@ -46,6 +47,7 @@ def step(bundle_path) -> dict[str, Tensor]:
         "cos": cos,
         "sin": sin,
         "step_size": np.array([-0.1], np.float32),
+        **plain_step(latents),
     }
     return {port.name: torch.tensor(np.asarray(values[port.name])) for port in COMPONENTS["denoiser"].inputs}
 

@@ -43,7 +43,7 @@ from kontext_trt.export.quantize.calibration import Calibration, Observation
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.runtime.executors.onnxruntime_cuda import SESSION_BYTES, costs
 from kontext_trt.runtime.executors.open import GRAPH_BYTES, usual_shape
-from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes, transformer_precision
+from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes
 
 COVERAGE = Coverage(sizes=((128, 128),), max_steps=28)
 
@@ -55,8 +55,7 @@ def row(prediction: Prediction, executor: str, precision: str, residency: str) -
 
 
 def buffer_bytes(bundle: Bundle) -> int:
-    model, precision = bundle.manifest.model, transformer_precision(bundle)
-    return GRAPH_BYTES + total_bytes(request_tensors(usual_shape(bundle), model, precision))
+    return GRAPH_BYTES + total_bytes(request_tensors(bundle, usual_shape(bundle)))
 
 
 def made_up(bundle: Bundle) -> Calibration:

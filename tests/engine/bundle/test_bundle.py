@@ -145,7 +145,7 @@ def test_verifying_says_what_was_compared_and_what_was_not(bundle: Bundle):
 
 def test_newer_manifest(bundle_copy: Path):
     edit_manifest(bundle_copy, schema=SCHEMA + 1, producer="kontext-trt 9.0", invention=True)
-    with pytest.raises(BundleError, match=r"has schema 3, written by kontext-trt 9\.0; this version reads 2: upgr"):
+    with pytest.raises(BundleError, match=r"has schema 4, written by kontext-trt 9\.0; this version reads 2 to 3: up"):
         Bundle.open(bundle_copy)
 
 
@@ -160,7 +160,7 @@ def test_newer_manifest(bundle_copy: Path):
         ('{"schema": 2}', r"is damaged: Object missing required field"),
         (
             '{"schema": 1, "producer": "kontext-trt 0.1"}',
-            r"has schema 1, written by kontext-trt 0.1; this version reads 2: exp",
+            r"has schema 1, written by kontext-trt 0.1; this version reads 2 to 3: exp",
         ),
     ],
 )
@@ -194,6 +194,15 @@ def test_manifest_that_uses_what_it_does_not_list(bundle_copy: Path):
     edit_manifest(bundle_copy, files=manifest["files"], tokenizers={})
     with pytest.raises(BundleError, match="lists no tokenizer for clip"):
         Bundle.open(bundle_copy)
+
+
+def test_what_a_bundle_cannot_do_is_said_by_name(bundle: Bundle, older_bundle: Bundle):
+    bundle.require("masks")
+    bundle.require("velocity")
+    with pytest.raises(BundleError, match=r"does not have the feature lora, .* \(it has masks, velocity\); export it"):
+        bundle.require("lora")
+    with pytest.raises(BundleError, match=r"the feature masks, which a request needs \(it has none\); export it again"):
+        older_bundle.require("masks")
 
 
 def test_fingerprint_is_of_the_content(bundle_path: Path, bundle_copy: Path):

@@ -64,6 +64,8 @@ FLOW = ("model", "flow")
         (put("producer", value="x\u202ey"), r"\$\.producer"),
         (put("layout", value="x" * 5000), "length <= 4096"),
         (put("schema", value="two"), "it has no schema"),
+        (put("schema", value=2), "bundles of schema 2 have no features"),
+        (put("features", value=["x\n"]), r"\$\.features"),
     ],
 )
 def test_odd_values_are_refused_with_their_place(bundle: Bundle, change: Callable, words: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from plain_steps import plain_step
 
 from kontext_trt import Bundle, Kontext
 from kontext_trt.engine.builder.preflight import check_operators
@@ -59,7 +60,8 @@ def step(model, target: tuple[int, int], reference: tuple[int, int] | None, batc
             "modulation": (batch, dims.vectors, dims.hidden),
         }.items()
     }
-    return {**random, "cos": cos, "sin": sin, "step_size": np.array([-0.4], np.float32)}
+    plain = plain_step(random["latents"])
+    return {**random, "cos": cos, "sin": sin, "step_size": np.array([-0.4], np.float32), **plain}
 
 
 @pytest.mark.parametrize("batch", [1, 2])

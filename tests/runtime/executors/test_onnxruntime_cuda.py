@@ -24,7 +24,7 @@ class Opened:
         self._bundle = bundle
 
     def open(self, component: str, stream: object, streaming_budget: int | None) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(component, object(), onnxruntime, 0, fused=False)
+        return OnnxRuntimeEngine(self._bundle.component(component), object(), onnxruntime, 0, fused=False)
 
 
 def test_clip_is_enqueued_and_all_else_recorded(bundle: Bundle):

@@ -1,0 +1,57 @@
+"""Bundles of schema 2 open and run as they did: their denoiser has fewer ports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulated_tensorrt import add_plans
+from simulation import COVERAGE
+
+from kontext_trt import Bundle, Kontext
+from kontext_trt.engine.bundle.bundle import MANIFEST
+from kontext_trt.engine.plans.profiles import profile_of
+from kontext_trt.export.emulate.torch_device import TorchDevice
+from kontext_trt.export.emulate.torch_executor import TorchExecutor
+from kontext_trt.export.graphs.recipes import make_recipe
+from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
+from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
+
+NEWER = {"previous_velocity", "velocity_weights", "keep", "clean", "noise", "next_sigma"}
+
+
+def test_its_manifest_is_of_then(older_bundle: Bundle, bundle: Bundle):
+    assert json.loads((older_bundle.path / MANIFEST).read_text())["schema"] == 2
+    assert older_bundle.verify().problems == ()
+    older, newer = (
+        profile_of(one.component("denoiser"), COVERAGE, one.manifest.model) for one in (older_bundle, bundle)
+    )
+    assert newer.keys() - older.keys() == NEWER
+    assert {name: newer[name] for name in older} == older
+
+
+@pytest.mark.parametrize("run", [OnnxRuntimeCpu, lambda bundle: TorchExecutor(bundle, TorchDevice.CPU)])
+def test_the_picture_is_that_of_the_newer_one(older_bundle: Bundle, bundle: Bundle, picture: Callable, run: Callable):
+    found = []
+    for one in (older_bundle, bundle):
+        with Kontext(one, run(one)) as kontext:
+            found.append(kontext.edit(picture(96, 80), "x", steps=3, seed=1))
+    np.testing.assert_array_equal(found[0].outputs[0].latents, found[1].outputs[0].latents)
+    assert found[0].image.tobytes() == found[1].image.tobytes()
+
+
+def test_plans_of_it_run(older_bundle: Bundle, simulate: Callable, tmp_path: Path):
+    planned = Bundle.open(shutil.copytree(older_bundle.path, tmp_path / "planned"))
+    add_plans(planned, COVERAGE)
+    older, newer = simulate(bundle=planned), simulate()
+    assert [older.latents() for _ in range(3)] == [newer.latents() for _ in range(3)]
+    assert older.graphs == 1
+
+
+def test_quantizing_it_keeps_its_schema(older_bundle: Bundle, tmp_path: Path):
+    made = quantize_bundle(older_bundle, tmp_path / "quantized", make_recipe("bf16", t5=True))
+    assert (made.manifest.schema, made.manifest.features) == (2, ())
