@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ...engine.components import Operators
 from ..configs import TransformerConfig
+from .forms import operations
 from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Rope, split_vectors
-from .operations import Operations, Projections, Stream, operations
+from .operations import Operations, Projections, Stream
 
 
 class Gelu(nn.Module):

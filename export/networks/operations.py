@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import SymInt, Tensor, nn
 
-from ...engine.components import Operators
 from ..configs import TransformerConfig
 from . import onnxruntime_operators as ort
 from .layers import Attend, Rope, TanhGelu, modulate, within_fp16
@@ -236,14 +235,3 @@ class OnnxRuntimeOperations(Composed):
 
     def rope(self, cos: Tensor, sin: Tensor) -> Rope:
         return ort.FlatRope(cos=cos, sin=sin, single_operator=True, num_heads=self._num_heads)
-
-
-def operations(config: TransformerConfig, operators: Operators) -> Operations:
-    """Return the form that was asked for."""
-    if operators is Operators.FUSED:
-        from .fused_operations import FusedOperations
-
-        return FusedOperations(config)
-    if operators is Operators.ONNXRUNTIME:
-        return OnnxRuntimeOperations(config)
-    return StandardOperations(config, single=operators is Operators.SINGLE)

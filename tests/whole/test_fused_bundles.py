@@ -1,0 +1,135 @@
+"""Bundles in fused operators, run through their bodies: today's pictures, in every precision that they come in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from building import Site
+from PIL import Image
+
+from kontext_trt import Bundle, Kontext, QuantizationError
+from kontext_trt.benchmarks.quality.metrics import sqnr_db
+from kontext_trt.engine.components import Operators, Precision
+from kontext_trt.engine.flavour import FlavourName, load_flavour
+from kontext_trt.engine.plans.coverage import Coverage
+from kontext_trt.engine.plans.targets import make_target
+from kontext_trt.export.emulate.torch_device import TorchDevice
+from kontext_trt.export.emulate.torch_executor import TorchExecutor
+from kontext_trt.export.graphs.recipes import make_recipe
+from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
+from kontext_trt.runtime.operators.catalogue import DOMAIN
+from kontext_trt.runtime.operators.functions import foreign_functions
+
+Quantized = Callable[..., Bundle]
+MakePicture = Callable[..., Image.Image]
+LINEARS = 2 * 12 + 2 * 5
+"""In two blocks of each kind."""
+
+
+def edited(bundle: Bundle | Path, picture: MakePicture) -> np.ndarray:
+    with Kontext.open(bundle) as kontext:
+        return kontext.edit(picture(128, 128), "make it blue", steps=3, seed=1, size=(144, 112)).outputs[0].latents
+
+
+def operators(bundle: Bundle) -> Counter[str]:
+    graph = onnx.load(bundle.file(bundle.graph("denoiser").path), load_external_data=False).graph
+    return Counter(node.op_type for node in graph.node if node.domain == DOMAIN)
+
+
+def test_the_picture_is_that_of_single_operators(fused_path: Path, bundle_path: Path, picture: MakePicture):
+    assert sqnr_db(*map(torch_of, (edited(bundle_path, picture), edited(fused_path, picture)))) > 90
+
+
+def torch_of(values: np.ndarray):
+    import torch
+
+    return torch.from_numpy(np.asarray(values, np.float32))
+
+
+def test_the_graph_is_valid_and_its_functions_are_ours(fused_path: Path):
+    bundle = Bundle.open(fused_path)
+    file = bundle.file(bundle.graph("denoiser").path)
+    onnx.checker.check_model(str(file), full_check=True)
+    assert foreign_functions(file.read_bytes(), Precision.FP32) == []
+    assert bundle.graph("denoiser").operators == "fused"
+    assert bundle.graph("t5").operators == "single"
+    assert operators(bundle) == {
+        "Modulate": 4,  # of the first double block, the first single block, and the pruned rows of the last
+        "GateModulate": 8,
+        "Gate": 2,
+        "JointHeads": 2,
+        "Attend": 2,
+        "JointLinear": 2,
+        "LinearGelu": 4,
+        "Linear": 6,
+        "Heads": 2,
+        "AttendBesideGelu": 2,
+    }
+
+
+@pytest.mark.parametrize("recipe", ["fp8", "fp8-attention"])
+def test_quantized_it_computes_what_is_emulated(fused_quantized: Quantized, picture: MakePicture, recipe: str):
+    """The rest is rounding: a value between two falls the other way."""
+    bundle = fused_quantized(recipe)
+    record = bundle.graph("denoiser").quantization
+    assert record is not None
+    assert record.products == {"fp8": LINEARS}
+    executor = TorchExecutor(bundle, TorchDevice.CPU)
+    kontext = Kontext(bundle, executor)
+    emulated = kontext.edit(picture(128, 128), "make it blue", steps=3, seed=1, size=(144, 112)).outputs[0].latents
+    assert sqnr_db(*map(torch_of, (emulated, edited(bundle, picture)))) > 30
+
+
+def test_quantized_it_is_as_near_to_the_plain_one_as_single_operators_are(
+    fused_quantized: Quantized, tiny_quantized: Quantized, bundle_path: Path, picture: MakePicture
+):
+    plain = torch_of(edited(bundle_path, picture))
+    fused = sqnr_db(plain, torch_of(edited(fused_quantized("fp8"), picture)))
+    single = sqnr_db(plain, torch_of(edited(tiny_quantized("fp8"), picture)))
+    assert fused > single - 2, "one scale per weight, where single operators have one per output"
+
+
+def test_what_is_read_in_fp8_is_written_in_fp8(fused_quantized: Quantized):
+    found = operators(fused_quantized("fp8-attention"))
+    assert found["Quantize_to_fp8"] == 0
+    assert found["JointHeads_fp8_to_fp8"] == found["Heads_fp8_to_fp8"] == 2
+    assert found["Attend_fp8_attention_to_fp8"] == 2
+    assert found["AttendBesideGelu_fp8_fp8_attention_to_fp8"] == 2
+    assert found["LinearGelu_fp8_to_fp8"] == 4
+    assert found["GateModulate"] == 1, "the final layer reads it as it is"
+
+
+def test_an_operator_is_kept_whole(fused_quantized: Quantized, picture: MakePicture):
+    """Its layers read one value, and others read that in FP8: it is rounded by an operator of its own."""
+    kept = fused_quantized("fp8-attention", "single_transformer_blocks.0.attn.to_k", "transformer_blocks.1.attn.to_out")
+    found = operators(kept)
+    assert found["Heads"] == 0
+    assert found["Heads_to_fp8"] == 1
+    assert found["JointLinear"] == 1
+    assert found["Attend"] == 1, "kernels give FP8 of FP8 attention alone"
+    assert found["Quantize_to_fp8"] == 1
+    assert edited(kept, picture).shape == edited(fused_quantized("fp8"), picture).shape
+
+
+def test_formats_that_the_operators_lack_are_refused(fused_path: Path, calibration, tmp_path: Path):
+    with pytest.raises(QuantizationError, match="fused operators compute in FP8, and the recipe nvfp4 has another"):
+        quantize_bundle(fused_path, tmp_path / "no", make_recipe("nvfp4"), calibration)
+
+
+@pytest.mark.parametrize("recipe", [None, pytest.param("fp8", marks=pytest.mark.check)])
+def test_a_compiler_takes_the_bodies(wide_checkpoint: Path, wide_calibration, tmp_path: Path, recipe: str | None):
+    from kontext_trt.export.checkpoint import open_checkpoint
+    from kontext_trt.export.export import ExportOptions, export_bundle
+
+    options = ExportOptions(precision=Precision.BF16, operators=Operators.FUSED)
+    bundle = export_bundle(open_checkpoint(wide_checkpoint), tmp_path / "fused", options)
+    if recipe is not None:
+        bundle = quantize_bundle(bundle, tmp_path / "quantized", make_recipe(recipe), wide_calibration)
+    rtx = load_flavour(FlavourName.TENSORRT_RTX)
+    built = Site(bundle, make_target(rtx, "sm_120", ())).build("denoiser", Coverage(sizes=((128, 128),), max_steps=8))
+    assert built.manifest.census.attention["bf16"] == 4
