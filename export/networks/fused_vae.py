@@ -80,8 +80,8 @@ def _attend(block: Attention, x: Tensor) -> Tensor:
     if torch.compiler.is_exporting():
         mixed = node("Attend", (q, k, v), (q.shape,), num_heads=block.heads)[0]
     else:
-        heads = (rearrange(one, "b s (n d) -> b n s d", n=block.heads) for one in (q, k, v))
-        mixed = rearrange(F.scaled_dot_product_attention(*heads, scale=1.0), "b n s d -> b s (n d)")
+        q, k, v = (rearrange(one, "b s (n d) -> b n s d", n=block.heads) for one in (q, k, v))
+        mixed = rearrange(F.scaled_dot_product_attention(q, k, v, scale=1.0), "b n s d -> b s (n d)")
     return x + linear(block.to_out[0], mixed).reshape(x.shape)  # pyright: ignore[reportArgumentType]
 
 

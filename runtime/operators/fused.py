@@ -5,18 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 from ...engine.errors import ExecutorError
 from ..device.cuda import Cuda, Handle
 from .catalogue import DEFINITIONS, DOMAIN
-from .cuda.attention import Attention
-from .cuda.computing import Computing, Kernels
 from .cuda.device import KernelDevice
-from .cuda.products import Products
+from .cuda.kernels import Kernels
+from .cuda.registry import computing
 from .cuda.tensors import Tensors
+from .cuda.weights import NodeWeights
 from .definition import Definition, Kind
 from .failures import raising_whole
 from .kernels import Attribute, Call, Operator
@@ -28,19 +27,23 @@ _opening = threading.local()
 """Holds the kernels of the session that this thread is making."""
 
 
-@dataclass(frozen=True, slots=True)
 class FusedKernel:
     """Computes one node of a session."""
 
-    kernels: Kernels
-    definition: Definition
-    attributes: Mapping[str, Attribute]
+    def __init__(self, kernels: Kernels, definition: Definition, attributes: Mapping[str, Attribute]) -> None:
+        self._kernels, self._definition, self._attributes = kernels, definition, attributes
+        self._weights = NodeWeights(kernels.device)
 
     def __call__(self, call: Call) -> None:
-        stream, own = call.stream, self.kernels.device.stream_address
+        stream, own = call.stream, self._kernels.device.stream_address
         if stream != own:
-            raise ExecutorError(f"{self.definition.name} runs on stream {stream:#x}, and its kernels on {own:#x}")
-        Computing(self.kernels, self.definition, Tensors(self.definition, call, self.attributes)).run()
+            raise ExecutorError(f"{self._definition.name} runs on stream {stream:#x}, and its kernels on {own:#x}")
+        tensors = Tensors(self._definition, call, self._attributes)
+        computing(self._kernels, self._definition, tensors, self._weights).run()
+
+    def close(self) -> None:
+        """Free what the node keeps."""
+        self._weights.close()
 
 
 class FusedOperators:
@@ -56,9 +59,7 @@ class FusedOperators:
     """
 
     def __init__(self, cuda: Cuda, stream: Handle, architecture: str) -> None:
-        device = KernelDevice(cuda, stream, architecture)
-        products = Products(device)
-        self._kernels = Kernels(device=device, products=products, attention=Attention(device))
+        self._kernels = Kernels(KernelDevice(cuda, stream, architecture))
 
     @contextmanager
     def opening(self, options: Any) -> Iterator[None]:

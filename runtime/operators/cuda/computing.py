@@ -1,36 +1,21 @@
-"""Computes each fused operator from kernels and library calls."""
+"""Computes each fused operator of tokens from kernels and library calls."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ...device.launch import POINTER
 from ..definition import Definition, Format, Product, scale_of
-from .attention import Attention, AttentionCall, AttentionShape
-from .device import KernelDevice
-from .products import LinearCall, Matrix, Products
+from .attention import AttentionCall, AttentionShape
+from .kernels import Kernels
+from .products import LinearCall, Matrix
 from .tensors import Shape, Tensors
 
 BF16_BYTES = 2
 PACK = 8
 """The values that a thread loads at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernels:
-    """Holds what operators are computed with on one device."""
-
-    device: KernelDevice
-    products: Products
-    attention: Attention
-
-    def close(self) -> None:
-        """Free what they hold."""
-        self.attention.close()
-        self.products.close()
-        self.device.close()
 
 
 class Computing:
