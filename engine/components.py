@@ -41,15 +41,16 @@ class Precision(str, Enum):
 
 
 class Operators(str, Enum):
-    """Says in which form attention, norms and rotary embedding are in a graph.
+    """Says in which form attention, norms, rotary embedding and convolutions are in a graph.
 
     Attributes:
         SINGLE: One operator each (opset 23; ONNX Runtime, TensorRT from 10.15, TensorRT-RTX).
         DECOMPOSED: Matrix products and elementwise operators (opset 20; TensorRT from 10.12).
         ONNXRUNTIME: The denoiser's are ONNX Runtime's own, with what it can fuse (opset 23 and com.microsoft; nothing
             else runs them); elsewhere as SINGLE.
-        FUSED: The denoiser's are fused operators of this project: functions of standard operators, which every runtime
-            runs, and for which ONNX Runtime has kernels of ours on a CUDA device (opset 23); elsewhere as SINGLE.
+        FUSED: The denoiser's and the autoencoder's are fused operators of this project: functions of standard
+            operators, which every runtime runs, and for which ONNX Runtime has kernels of ours on a CUDA device (opset
+            23); elsewhere as SINGLE.
     """
 
     SINGLE = "single"
@@ -64,7 +65,7 @@ class Operators(str, Enum):
     def of(self, component: Component) -> Operators:
         """Return the form that a component's graph has of this."""
         special = self in (Operators.ONNXRUNTIME, Operators.FUSED)
-        return Operators.SINGLE if special and not component.onnxruntime.operators else self
+        return Operators.SINGLE if special and self not in component.onnxruntime.operators else self
 
 
 _ELEMENTS = {one.torch: one for one in NUMBER_TYPES.values() if one.bits >= 8}
@@ -156,7 +157,7 @@ class OnnxRuntimeUse:
     """Says how a component fares with ONNX Runtime.
 
     Attributes:
-        operators: True if its graph can have ONNX Runtime's own operators, or fused ones of ours.
+        operators: The forms that its graph can have beside those of standard operators.
         recordable: True if a CUDA graph can record it. ONNX Runtime waits for an event in the middle of those that it
             cannot.
         values: What its activations grow with.
@@ -164,7 +165,7 @@ class OnnxRuntimeUse:
             size on an H200 (docs/measurements/2026-11-21-h200-bench.md).
     """
 
-    operators: bool = False
+    operators: frozenset[Operators] = frozenset()
     recordable: bool = True
     values: GrowsWith = GrowsWith.NONE
     held_per_value: int = 0
@@ -229,6 +230,7 @@ def _ports(element_type: ElementType, *, since: int = 0, **dims: str) -> tuple[P
     return tuple(Port(name, element_type, tuple(text.split()), since) for name, text in dims.items())
 
 
+_FUSED = frozenset({Operators.FUSED})
 _FLOAT, _INT, _BYTE, _OWN = ElementType.FLOAT32, ElementType.INT32, ElementType.UINT8, ElementType.ACTIVATION
 
 COMPONENTS: Mapping[str, Component] = {
@@ -259,7 +261,7 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.REFERENCE,
             inputs=_ports(_BYTE, image="b 16*h 16*w rgb"),
             outputs=_ports(_FLOAT, reference="b m channels"),
-            onnxruntime=OnnxRuntimeUse(values=GrowsWith.REFERENCE, held_per_value=480),
+            onnxruntime=OnnxRuntimeUse(operators=_FUSED, values=GrowsWith.REFERENCE, held_per_value=480),
         ),
         Component(
             name="conditioner",
@@ -285,7 +287,9 @@ COMPONENTS: Mapping[str, Component] = {
             + _ports(_FLOAT, since=3, next_sigma="one"),
             outputs=_ports(_FLOAT, next_latents="b n channels") + _ports(_FLOAT, since=3, velocity="b n channels"),
             dedicated_attention=True,
-            onnxruntime=OnnxRuntimeUse(operators=True, values=GrowsWith.TOKENS, held_per_value=40),
+            onnxruntime=OnnxRuntimeUse(
+                operators=_FUSED | {Operators.ONNXRUNTIME}, values=GrowsWith.TOKENS, held_per_value=40
+            ),
             quantized=Quantized.PRODUCTS,
             trace_cost=2.0,
         ),
@@ -295,7 +299,7 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.PICTURE,
             inputs=_ports(_FLOAT, latents="b h w channels"),
             outputs=_ports(_BYTE, image="b 16*h 16*w rgb") + _ports(_FLOAT, mean="b"),
-            onnxruntime=OnnxRuntimeUse(values=GrowsWith.PICTURE, held_per_value=1024),
+            onnxruntime=OnnxRuntimeUse(operators=_FUSED, values=GrowsWith.PICTURE, held_per_value=1024),
         ),
     )
 }

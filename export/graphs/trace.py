@@ -58,16 +58,16 @@ def build_module(
     Args:
         component: The component's name.
         config: The configuration of the networks.
-        operators: The form of the denoiser's graph.
+        operators: The form of its graph.
         prune_last_block: Whether the denoiser's last block computes target tokens only.
     """
     builders: dict[str, Callable[[], nn.Module]] = {
         "clip": lambda: Clip(config.clip),
         "t5": lambda: T5(config.t5),
-        "vae_encoder": lambda: VaeEncoder(config.vae),
+        "vae_encoder": lambda: VaeEncoder(config.vae, operators=operators),
         "conditioner": lambda: Conditioner(config.transformer),
         "denoiser": lambda: Denoiser(config.transformer, operators=operators, prune_last_block=prune_last_block),
-        "vae_decoder": lambda: VaeDecoder(config.vae),
+        "vae_decoder": lambda: VaeDecoder(config.vae, operators=operators),
     }
     return builders[component]().eval()
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from einops import rearrange
 from torch import SymInt, Tensor, nn
 
-from ...runtime.operators.catalogue import DOMAIN, OPERATORS, VERSION
 from ..configs import TransformerConfig
+from .fused_nodes import linear, node, weights
 from .layers import Rope, modulate, scaled_queries
 from .operations import Heads, Projections, StandardOperations, Stream
 
@@ -29,7 +27,7 @@ class FusedOperations(StandardOperations):
         if change is None or gate is None:
             return x
         if torch.compiler.is_exporting():
-            return _node("Gate", (x, change, gate), (x.shape,))[0]
+            return node("Gate", (x, change, gate), (x.shape,))[0]
         return (x.float() + gate.float() * change.float()).to(x.dtype)
 
     def modulate(self, stream: Stream, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,8 +36,8 @@ class FusedOperations(StandardOperations):
             x = self.settled(stream)
             return x, modulate(x.float(), shift.float(), scale.float()).to(x.dtype)
         if change is None or gate is None:
-            return x, _node("Modulate", (x, shift, scale), (x.shape,))[0]
-        tokens, normed = _node("GateModulate", (x, change, gate, shift, scale), (x.shape, x.shape))
+            return x, node("Modulate", (x, shift, scale), (x.shape,))[0]
+        tokens, normed = node("GateModulate", (x, change, gate, shift, scale), (x.shape, x.shape))
         return tokens, normed
 
     def modulated_rows(
@@ -49,14 +47,12 @@ class FusedOperations(StandardOperations):
         return self.modulate(Stream(tokens[:, rows]), shift, scale)
 
     def linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        if not torch.compiler.is_exporting():
-            return layer(x)
-        return _node("Linear", (x, *_weights(layer)), ((*x.shape[:2], layer.out_features),))[0]
+        return linear(layer, x)
 
     def gelu(self, layer: nn.Linear, x: Tensor) -> Tensor:
         if not torch.compiler.is_exporting():
             return super().gelu(layer, x)
-        return _node("LinearGelu", (x, *_weights(layer)), ((*x.shape[:2], layer.out_features),))[0]
+        return node("LinearGelu", (x, *weights(layer)), ((*x.shape[:2], layer.out_features),))[0]
 
     def joint_heads(
         self, text_layers: Projections, text: Tensor, layers: Projections, image: Tensor, rope: Rope
@@ -66,7 +62,7 @@ class FusedOperations(StandardOperations):
             inputs = (text, image, *_norms(text_layers), *_norms(layers), rope.cos, rope.sin)
             length = text.shape[1] + image.shape[1]
             shape = (image.shape[0], length, image.shape[2])
-            q, k, v = _node("JointHeads", (*inputs, *_qkv(text_layers), *_qkv(layers)), (shape,) * 3)
+            q, k, v = node("JointHeads", (*inputs, *_qkv(text_layers), *_qkv(layers)), (shape,) * 3)
             return q, k, v
         q = torch.cat([self._wide(one.q, one.norm_q, x) for one, x in both], dim=1)
         k = torch.cat([self._wide(one.k, one.norm_k, x) for one, x in both], dim=1)
@@ -77,7 +73,7 @@ class FusedOperations(StandardOperations):
         if torch.compiler.is_exporting():
             tables = (queried_rope.cos, queried_rope.sin, rope.cos, rope.sin)
             inputs = (queried, x, *_norms(layers), *tables, *_qkv(layers))
-            q, k, v = _node("Heads", inputs, (queried.shape, x.shape, x.shape))
+            q, k, v = node("Heads", inputs, (queried.shape, x.shape, x.shape))
             return q, k, v
         q, k = self._wide(layers.q, layers.norm_q, queried), self._wide(layers.k, layers.norm_k, x)
         return _rotated(q, queried_rope, scale=True).to(x.dtype), _rotated(k, rope).to(x.dtype), layers.v(x)
@@ -89,7 +85,7 @@ class FusedOperations(StandardOperations):
 
     def mixed(self, attend: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if torch.compiler.is_exporting():
-            return _node("Attend", (q, k, v), (q.shape,), num_heads=self._num_heads)[0]
+            return node("Attend", (q, k, v), (q.shape,), num_heads=self._num_heads)[0]
         return attend(*(rearrange(x, "b s (h d) -> b h s d", h=self._num_heads) for x in (q, k, v)))
 
     def joint_linear(
@@ -98,9 +94,9 @@ class FusedOperations(StandardOperations):
         if not torch.compiler.is_exporting():
             return super().joint_linear(text_layer, layer, joint, length)
         batch, tokens, hidden = joint.shape
-        inputs = (joint, *_weights(text_layer), *_weights(layer))
+        inputs = (joint, *weights(text_layer), *weights(layer))
         shapes = ((batch, length, hidden), (batch, tokens - length, hidden))
-        text, image = _node("JointLinear", inputs, shapes, text_length=int(length))
+        text, image = node("JointLinear", inputs, shapes, text_length=int(length))
         return text, image
 
     def mixed_beside_gelu(
@@ -109,8 +105,8 @@ class FusedOperations(StandardOperations):
         if not torch.compiler.is_exporting():
             return torch.cat([self.mixed(attend, q, k, v), self.gelu(layer, x)], dim=2)
         shape = (*q.shape[:2], q.shape[2] + layer.out_features)
-        inputs = (q, k, v, x, *_weights(layer))
-        return _node("AttendBesideGelu", inputs, (shape,), num_heads=self._num_heads)[0]
+        inputs = (q, k, v, x, *weights(layer))
+        return node("AttendBesideGelu", inputs, (shape,), num_heads=self._num_heads)[0]
 
 
 def _rotated(x: Tensor, rope: Rope, *, scale: bool = False) -> Tensor:
@@ -121,28 +117,9 @@ def _rotated(x: Tensor, rope: Rope, *, scale: bool = False) -> Tensor:
     return (scaled_queries(turned) if scale else turned).flatten(-2)
 
 
-def _weights(layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    return layer.weight, layer.bias
-
-
 def _qkv(layers: Projections) -> tuple[Tensor, ...]:
-    return tuple(tensor for layer in (layers.q, layers.k, layers.v) for tensor in _weights(layer))
+    return tuple(tensor for layer in (layers.q, layers.k, layers.v) for tensor in weights(layer))
 
 
 def _norms(layers: Projections) -> tuple[Tensor, Tensor]:
     return layers.norm_q.weight, layers.norm_k.weight
-
-
-def _node(
-    name: str, inputs: tuple[Tensor, ...], shapes: Sequence[Sequence[int | SymInt]], **attributes: int
-) -> Sequence[Tensor]:
-    """Return the outputs of a node of a fused operator, of the type of its first input."""
-    assert len(shapes) == len(OPERATORS[name].outputs)
-    return torch.onnx.ops.symbolic_multi_out(
-        f"{DOMAIN}::{name}",
-        inputs,
-        attrs={**attributes},
-        dtypes=[inputs[0].dtype] * len(shapes),
-        shapes=[tuple(shape) for shape in shapes],
-        version=VERSION,
-    )

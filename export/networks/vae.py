@@ -5,6 +5,7 @@ Pixels go in and out as uint8; scaling, normalisation of latents, packing and ro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from diffusers.models.upsampling import Upsample2D
 from einops import rearrange
 from torch import Tensor, nn
 
+from ...engine.components import Operators
 from ..configs import VaeConfig
+from . import fused_vae
 from .layers import scaled_queries
 
 
@@ -85,22 +88,39 @@ def _use_scaled_queries(network: nn.Module) -> None:
             module.set_processor(_attend)  # pyright: ignore[reportArgumentType] a function does
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """Says where channels are: in patterns of a picture, of one by patches of 2x2, and as an axis."""
+
+    picture: str
+    patches: str
+    channels: int
+
+
+_FIRST = _Layout(picture="b c h w", patches="b c (h p) (w q)", channels=1)
+_LAST = _Layout(picture="b h w c", patches="b (h p) (w q) c", channels=3)
+
+
 class VaeEncoder(nn.Module):
     """Computes `image` (b, H, W, 3) uint8 -> `reference` (b, H/16 * W/16, 4 * latent channels) float32, packed."""
 
-    def __init__(self, config: VaeConfig) -> None:
+    def __init__(self, config: VaeConfig, *, operators: Operators = Operators.SINGLE) -> None:
         super().__init__()
         self.config = config
         self.encoder = autoencoder(config).encoder
-        _use_scaled_queries(self.encoder)
+        self._fused = operators is Operators.FUSED
+        self._layout = _LAST if self._fused else _FIRST
+        if not self._fused:
+            _use_scaled_queries(self.encoder)
 
     def forward(self, image: Tensor) -> Tensor:
         # cast first: TensorRT takes uint8 at a network's border only, and there into a cast
-        pixels = rearrange(image.to(torch.float32), "b h w c -> b c h w") / 255
-        moments = self.encoder((2 * pixels - 1).to(self.encoder.conv_in.weight.dtype))
-        mean = moments[:, : self.config.latent_channels]
+        pixels = rearrange(image.to(torch.float32), f"b h w c -> {self._layout.picture}") / 255
+        scaled = (2 * pixels - 1).to(self.encoder.conv_in.weight.dtype)
+        moments = fused_vae.encode(self.encoder, scaled) if self._fused else self.encoder(scaled)
+        mean = moments.narrow(self._layout.channels, 0, self.config.latent_channels)
         latents = (mean - self.config.shift) * self.config.scaling
-        return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2).to(torch.float32)
+        return rearrange(latents, f"{self._layout.patches} -> b (h w) (c p q)", p=2, q=2).to(torch.float32)
 
 
 class VaeDecoder(nn.Module):
@@ -113,18 +133,23 @@ class VaeDecoder(nn.Module):
     more: it is finite only if every one of them was.
     """
 
-    def __init__(self, config: VaeConfig) -> None:
+    def __init__(self, config: VaeConfig, *, operators: Operators = Operators.SINGLE) -> None:
         super().__init__()
         self.config = config
         self.decoder = autoencoder(config).decoder
+        self._fused = operators is Operators.FUSED
+        self._layout = _LAST if self._fused else _FIRST
+        if self._fused:
+            return
         _use_scaled_queries(self.decoder)
         for name, module in list(self.decoder.named_modules()):
             if isinstance(module, Upsample2D):
                 self.decoder.set_submodule(name, Upsample(module))
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        unpacked = rearrange(latents, "b h w (c p q) -> b c (h p) (w q)", p=2, q=2)
+        unpacked = rearrange(latents, f"b h w (c p q) -> {self._layout.patches}", p=2, q=2)
         scaled = unpacked.to(self.decoder.conv_in.weight.dtype) / self.config.scaling + self.config.shift
-        pixels = self.decoder(scaled).to(torch.float32) / 2 + 0.5
-        image = rearrange((pixels.clamp(0, 1) * 255).round(), "b c h w -> b h w c").to(torch.uint8)
+        decoded = fused_vae.decode(self.decoder, scaled) if self._fused else self.decoder(scaled)
+        pixels = decoded.to(torch.float32) / 2 + 0.5
+        image = rearrange((pixels.clamp(0, 1) * 255).round(), f"{self._layout.picture} -> b h w c").to(torch.uint8)
         return image, pixels.mean(dim=(1, 2, 3))

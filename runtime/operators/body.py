@@ -113,6 +113,34 @@ class Body:
         normed = self.node("Div", wide, self._root_mean_square(wide, self.numbers(-1)))
         return self.node("Mul", normed, self.wide(weight))
 
+    def group_normed(self, x: str, weight: str, bias: str) -> str:
+        """Return the group norm of pixels (b, h, w, c) in float32, of as many groups as `num_groups` says."""
+        groups = self.length("num_groups")
+        width = self.node("Div", self.node("Shape", weight), groups)
+        shape = self.node("Concat", self.numbers(0, -1), groups, width, axis=0)
+        grouped, axes = self.node("Reshape", self.wide(x), shape), self.numbers(1, 3)
+        centred = self.node("Sub", grouped, self.node("ReduceMean", grouped, axes, keepdims=1))
+        normed = self.node("Div", centred, self._root_mean_square(centred, axes))
+        normed = self.node("Reshape", normed, self.node("Shape", x))
+        return self.node("Add", self.node("Mul", normed, self.wide(weight)), self.wide(bias))
+
+    def silu(self, x: str) -> str:
+        return self.node("Mul", x, self.node("Sigmoid", x))
+
+    def convolved(self, x: str, weight: str, bias: str, *, pads: tuple[int, ...], stride: int) -> str:
+        """Return the convolution of pixels (b, h, w, c); `pads` are those above, left, below and right."""
+        planes = self.node("Transpose", x, perm=(0, 3, 1, 2))
+        result = self.node("Conv", planes, weight, bias, pads=pads, strides=(stride, stride))
+        return self.node("Transpose", result, perm=(0, 2, 3, 1))
+
+    def doubled(self, x: str) -> str:
+        """Return pixels (b, h, w, c) twice in height and width."""
+        repeated = x
+        for axis in (3, 2):
+            single = self.node("Unsqueeze", repeated, self.numbers(axis))
+            repeated = self.joined(single, single, axis)
+        return self.node("Reshape", repeated, self.node("Mul", self.node("Shape", x), self.numbers(1, 2, 2, 1)))
+
     def _root_mean_square(self, x: str, axes: str) -> str:
         mean = self.node("ReduceMean", self.node("Mul", x, x), axes, keepdims=1)
         return self.node("Sqrt", self.node("Add", mean, self.number(1e-6)))

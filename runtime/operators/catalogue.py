@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from .body import END, Body, Reference
 from .definition import Definition, Operator, Product, scale_of
+from .picture_operators import PICTURE_OPERATORS
 
 DOMAIN = "kontext"
 VERSION = 1
@@ -201,6 +202,7 @@ OPERATORS: Mapping[str, Operator] = {
             attributes=("text_length",),
             body=_joint_linear,
         ),
+        *PICTURE_OPERATORS,
     )
 }
 

@@ -51,7 +51,7 @@ class Operator:
 
     Attributes:
         name: What it is called where nothing is FP8.
-        values: The inputs that are no weights.
+        values: The inputs that are not its linear layers' weights and biases.
         products: Its linear layers; their weights and biases are its last inputs.
         outputs: Its outputs; those in `results` are FP8 where the format says so.
         tables: The inputs that are float32.

@@ -12,11 +12,11 @@ from typing import Any
 from ...engine.errors import ExecutorError
 from ..device.cuda import Cuda, Handle
 from .catalogue import DEFINITIONS, DOMAIN
-from .cuda.attention import Attention
-from .cuda.computing import Computing, Kernels, compile_for
 from .cuda.device import KernelDevice
-from .cuda.products import Products
+from .cuda.kernels import Kernels
+from .cuda.registry import compile_for, computing
 from .cuda.tensors import Tensors
+from .cuda.weights import NodeWeights
 from .definition import Definition, Kind
 from .failures import raising_whole
 from .functions import used_definitions
@@ -48,6 +48,7 @@ class FusedKernel:
 
     def __init__(self, kernels: Kernels, definition: Definition, attributes: Mapping[str, Attribute]) -> None:
         self._kernels, self._definition, self._attributes = kernels, definition, attributes
+        self._weights = NodeWeights(kernels.device)
         self._seen: dict[tuple[Input, ...], _Seen] = {}
 
     def __call__(self, call: Call) -> None:
@@ -68,12 +69,17 @@ class FusedKernel:
 
     def _compute(self, call: Call) -> None:
         tensors = Tensors(self._definition, call, self._attributes)
-        computing = Computing(self._kernels, self._definition, tensors)
-        computing.run()
+        made = computing(self._kernels, self._definition, tensors, self._weights)
+        made.run()
         if len(self._seen) >= SEEN:
             self._seen.clear()
         seen = self._seen.setdefault(call.inputs, _Seen(tuple(tensors.outputs), {}))
-        seen.launches[tuple(tensors.outputs.values())] = computing.launches
+        seen.launches[tuple(tensors.outputs.values())] = made.launches
+
+    def close(self) -> None:
+        """Free what the node keeps."""
+        self._seen.clear()
+        self._weights.close()
 
 
 class FusedOperators:
@@ -89,9 +95,7 @@ class FusedOperators:
     """
 
     def __init__(self, cuda: Cuda, stream: Handle, architecture: str) -> None:
-        device = KernelDevice(cuda, stream, architecture)
-        products = Products(device)
-        self._kernels = Kernels(device=device, products=products, attention=Attention(device))
+        self._kernels = Kernels(KernelDevice(cuda, stream, architecture))
 
     def compile(self, names: Iterable[str], hidden: int, head_width: int) -> None:
         """Compile the kernels of operators, by their names, for tokens and heads of these widths.

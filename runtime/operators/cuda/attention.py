@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from ....engine.errors import ExecutorError, MissingDependencyError
+from ....engine.errors import ExecutorError
+from .cudnn import Cudnn
 from .device import KernelDevice
 
 
@@ -45,22 +45,10 @@ class AttentionCall:
 
 
 class Attention:
-    """Computes attention on a device.
+    """Computes attention on a device."""
 
-    Raises:
-        MissingDependencyError: cuDNN's frontend is not installed, or finds no cuDNN.
-    """
-
-    def __init__(self, device: KernelDevice) -> None:
-        try:
-            cudnn: Any = importlib.import_module("cudnn")
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"fused operators need nvidia-cudnn-frontend ({error}); install it with: "
-                "pip install 'kontext-trt[fused]'"
-            ) from error
+    def __init__(self, device: KernelDevice, cudnn: Cudnn) -> None:
         self._device, self._cudnn = device, cudnn
-        self._handle = cudnn.create_handle()
         self._graphs: dict[AttentionShape, _Graph] = {}
         self._amax = device.cuda.malloc(256)
 
@@ -79,18 +67,15 @@ class Attention:
                 "amax_s": self._amax,
                 "amax_o": self._amax + 128,
             }
-        self._cudnn.set_stream(handle=self._handle, stream=self._device.stream_address)
         pack = {graph.tensors[name]: address for name, address in addresses.items()}
-        graph.graph.execute(pack, graph.workspace, handle=self._handle)
+        graph.graph.execute(pack, graph.workspace, handle=self._cudnn.handle)
 
     def _made(self, shape: AttentionShape) -> _Graph:
         if self._device.recording:
             raise ExecutorError("attention of this shape runs for the first time while a graph is recorded")
-        cudnn, types = self._cudnn, self._cudnn.data_type
+        cudnn, types = self._cudnn.library, self._cudnn.library.data_type
         kind = types.FP8_E4M3 if shape.fp8 else types.BFLOAT16
-        graph = cudnn.pygraph(
-            io_data_type=kind, intermediate_data_type=types.FLOAT, compute_data_type=types.FLOAT, handle=self._handle
-        )
+        graph = self._cudnn.graph(kind)
         tensors: dict[str, Any] = {}
         for name, tokens in (("q", shape.queries), ("k", shape.keys), ("v", shape.keys)):
             dims, strides = self._layout(shape, tokens, shape.heads * shape.width)
@@ -139,7 +124,6 @@ class Attention:
                 self._device.cuda.free(graph.workspace)
         self._graphs.clear()
         self._device.cuda.free(self._amax)
-        self._cudnn.destroy_handle(self._handle)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,38 +1,23 @@
-"""Computes each fused operator from kernels and library calls."""
+"""Computes each fused operator of tokens from kernels and library calls."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ...device.launch import POINTER
 from ..definition import Definition, Format, Product, scale_of
-from .attention import Attention, AttentionCall, AttentionShape
-from .device import KernelDevice
-from .products import LinearCall, Matrix, Products
+from .attention import AttentionCall, AttentionShape
+from .kernels import Kernels
+from .products import LinearCall, Matrix
 from .tensors import Shape, Tensors
 
 BF16_BYTES = 2
 PACK = 8
 """The values that a thread loads at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernels:
-    """Holds what operators are computed with on one device."""
-
-    device: KernelDevice
-    products: Products
-    attention: Attention
-
-    def close(self) -> None:
-        """Free what they hold."""
-        self.attention.close()
-        self.products.close()
-        self.device.close()
 
 
 class Computing:
@@ -292,19 +277,6 @@ class Computing:
             self._rounded(matrix, result, stride, t.scale("result_scale"))
             return
         self._enqueue(partial(self._kernels.attention, described, call))
-
-
-def compile_for(device: KernelDevice, definitions: Iterable[Definition], hidden: int, head_width: int) -> None:
-    """Compile what operators launch for tokens and heads of these widths, before the first of them runs."""
-    for definition in definitions:
-        name, fp8 = definition.operator.name, definition.format.result
-        if name in ("Modulate", "Gate", "GateModulate"):
-            gated, normed = name != "Modulate", name != "Gate"
-            device.function("modulate", HIDDEN=hidden, GATED=gated, NORMED=normed, FP8=fp8)
-        elif name in ("Heads", "JointHeads"):
-            device.function("heads", HEAD_WIDTH=head_width, HEADS=hidden // head_width, FP8=fp8)
-        if fp8:
-            device.function("quantize")
 
 
 def _rows(matrix: Matrix, first: int, count: int) -> Matrix:

@@ -32,13 +32,15 @@ class KernelDevice:
         self.launcher = Launcher()
         self._functions: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
         self._scratch: list[tuple[int, int]] = []
+        self._kept: dict[int, int] = {}
         self._constants: dict[float, int] = {}
         self._block = 0
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of device memory that kernels share."""
-        return sum(size for _, size in self._scratch) + (4 * CONSTANTS if self._block else 0)
+        """The bytes of device memory that kernels share or keep."""
+        scratch = sum(size for _, size in self._scratch)
+        return scratch + sum(self._kept.values()) + (4 * CONSTANTS if self._block else 0)
 
     @property
     def recording(self) -> bool:
@@ -77,6 +79,21 @@ class KernelDevice:
             self._scratch.append((self.cuda.malloc(size_bytes), size_bytes))
         return self._scratch[-1][0]
 
+    def keep(self, size_bytes: int) -> int:
+        """Return the address of memory that is the caller's until it is given back.
+
+        Raises:
+            GpuMemoryError: There is not enough memory.
+        """
+        address = self.cuda.malloc(size_bytes)
+        self._kept[address] = size_bytes
+        return address
+
+    def give_back(self, address: int) -> None:
+        """Free memory that was kept, unless `close` did."""
+        if self._kept.pop(address, 0):
+            self.cuda.free(address)
+
     def constant(self, value: float) -> int:
         """Return the address of a float32 value on the device.
 
@@ -95,11 +112,12 @@ class KernelDevice:
 
     def close(self) -> None:
         """Free the memory. No session that calls kernels with it may run any more."""
-        for address, _ in self._scratch:
+        for address in [*self._kept, *(address for address, _ in self._scratch)]:
             self.cuda.free(address)
         if self._block:
             self.cuda.free(self._block)
         self._scratch.clear()
+        self._kept.clear()
         self._constants.clear()
         self._block = 0
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import importlib
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,24 +16,25 @@ from numpy.typing import NDArray
 
 from ....engine.errors import ExecutorError, MissingDependencyError
 from .device import KernelDevice
+from .timing import milliseconds
 
 WORKSPACE_BYTES = 64 << 20
 ALGORITHMS = 8
 """The number of the heuristics' answers that are measured."""
-_REPEATS = 5
 _COMPUTE_32F = 68
 """CUBLAS_COMPUTE_32F (cublas_api.h); nvmath.ComputeType counts another library's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
-    """Describes a matrix of bfloat16 or E4M3 on the device: rows begin `stride` values apart."""
+    """Describes a matrix of bfloat16, E4M3 or float32 on the device: rows begin `stride` values apart."""
 
     address: int
     rows: int
     columns: int
     stride: int
     fp8: bool = False
+    float32: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,10 @@ class LinearCall:
     Attributes:
         x: (m, k).
         weight: (n, k), FP8 if `x` is.
-        bias: The address of (n,) bfloat16.
-        y: (m, n).
+        bias: The address of (n,) bfloat16; 0 for none.
+        y: (m, n), float32 without a bias alone.
         gelu: Tanh-GELU of it.
+        turned: True if the weight is (k, n).
         x_scale: The address of what FP8 values of `x` are multiplied by.
         weight_scale: The address of what those of the weight are multiplied by.
         y_inverse: The address of what an FP8 result is multiplied by before it is rounded.
@@ -57,6 +58,7 @@ class LinearCall:
     bias: int
     y: Matrix
     gelu: bool = False
+    turned: bool = False
     x_scale: int = 0
     weight_scale: int = 0
     y_inverse: int = 0
@@ -64,8 +66,9 @@ class LinearCall:
     @property
     def kind(self) -> tuple[int | bool, ...]:
         """What products are measured and planned by."""
-        x, y = self.x, self.y
-        return x.rows, y.columns, x.columns, x.stride, y.stride, x.fp8, y.fp8, self.gelu
+        x, weight, y = self.x, self.weight, self.y
+        extents = x.rows, y.columns, x.columns, x.stride, weight.stride, y.stride
+        return *extents, x.fp8, y.fp8, y.float32, self.gelu, self.turned, bool(self.bias)
 
 
 class Products:
@@ -102,13 +105,14 @@ class Products:
     def _make(self, call: LinearCall) -> _Plan:
         lt, types = self._lt, self._types
         descriptor = lt.matmul_desc_create(_COMPUTE_32F, int(types.CUDA_R_32F))
-        epilogue = lt.Epilogue.GELU_BIAS if call.gelu else lt.Epilogue.BIAS
-        self._set(descriptor, "TRANSA", ctypes.c_int32(1))
-        self._set(descriptor, "EPILOGUE", ctypes.c_int32(int(epilogue)))
-        self._set(descriptor, "BIAS_DATA_TYPE", ctypes.c_int32(int(types.CUDA_R_16BF)))
+        self._set(descriptor, "TRANSA", ctypes.c_int32(not call.turned))
+        if call.bias:
+            epilogue = lt.Epilogue.GELU_BIAS if call.gelu else lt.Epilogue.BIAS
+            self._set(descriptor, "EPILOGUE", ctypes.c_int32(int(epilogue)))
+            self._set(descriptor, "BIAS_DATA_TYPE", ctypes.c_int32(int(types.CUDA_R_16BF)))
         if call.x.fp8:
             self._set(descriptor, "FAST_ACCUM", ctypes.c_int8(1))
-        # cuBLASLt counts columns first: the weight is (k, n), x (k, m) and y (n, m) to it
+        # cuBLASLt counts columns first: the weight is (k, n), or (n, k) if turned, x (k, m) and y (n, m) to it
         c_type = call.y if not call.y.fp8 else Matrix(address=0, rows=0, columns=0, stride=0)
         layouts = (
             self._layout(call.weight, call.weight.columns, call.weight.rows),
@@ -139,6 +143,8 @@ class Products:
         return np.zeros(ALGORITHMS, dtype=self._lt.matmul_heuristic_result_dtype)
 
     def _type(self, matrix: Matrix) -> int:
+        if matrix.float32:
+            return int(self._types.CUDA_R_32F)
         return int(self._types.CUDA_R_8F_E4M3 if matrix.fp8 else self._types.CUDA_R_16BF)
 
     def _layout(self, matrix: Matrix, rows: int, columns: int) -> int:
@@ -149,7 +155,8 @@ class Products:
         self._lt.matmul_desc_set_attribute(descriptor, attribute, ctypes.addressof(value), ctypes.sizeof(value))
 
     def _set_addresses(self, plan: _Plan, call: LinearCall) -> None:
-        self._set(plan.descriptor, "BIAS_POINTER", ctypes.c_void_p(call.bias))
+        if call.bias:
+            self._set(plan.descriptor, "BIAS_POINTER", ctypes.c_void_p(call.bias))
         if call.x.fp8:
             self._set(plan.descriptor, "A_SCALE_POINTER", ctypes.c_void_p(call.weight_scale))
             self._set(plan.descriptor, "B_SCALE_POINTER", ctypes.c_void_p(call.x_scale))
@@ -186,22 +193,10 @@ class Products:
 
     def _milliseconds(self, plan: _Plan, call: LinearCall, index: int) -> float:
         """Return the median time of an algorithm; infinity for one that the library does not take after all."""
-        cuda, stream = self._device.cuda, self._device.stream
-        times: list[float] = []
-        start, end = cuda.event(), cuda.event()
         try:
-            for _ in range(_REPEATS):
-                cuda.record(start, stream)
-                self._run(plan, call, index)
-                cuda.record(end, stream)
-                cuda.synchronize(stream)
-                times.append(cuda.milliseconds(start, end))
+            return milliseconds(self._device, lambda: self._run(plan, call, index))
         except self._lt.cuBLASLtError:
             return float("inf")
-        finally:
-            cuda.destroy_event(start)
-            cuda.destroy_event(end)
-        return median(times[1:])
 
     def close(self) -> None:
         """Free what the library and the products hold."""

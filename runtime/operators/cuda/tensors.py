@@ -47,6 +47,20 @@ class Tensors:
             raise self.refusal(f"{name} must be {wanted}")
         return shape
 
+    def pixels(self, name: str) -> tuple[int, int, int, int]:
+        """Return the shape (b, h, w, c) of an input."""
+        shape = self._inputs[name].shape
+        if len(shape) != 4 or min(shape) < 1:
+            raise self.refusal(f"{name} must be (b, h, w, c)")
+        return shape[0], shape[1], shape[2], shape[3]
+
+    def num_filters(self, channels: int, side: int) -> int:
+        """Return the number of filters of a convolution of `channels`."""
+        shape = self._inputs["weight"].shape
+        if len(shape) != 4 or not shape[0] or shape[1:] != (channels, side, side):
+            raise self.refusal(f"weight must be (n, {channels}, {side}, {side})")
+        return shape[0]
+
     def address(self, name: str, shape: Shape) -> int:
         """Return the address of an input that must have this shape."""
         if self._inputs[name].shape != shape:

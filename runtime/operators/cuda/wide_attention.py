@@ -1,0 +1,77 @@
+"""Computes attention of heads that are too wide for cuDNN: by products and softmax, some queries at a time."""
+
+from __future__ import annotations
+
+import ctypes
+
+from ....engine.errors import ExecutorError
+from ...device.launch import POINTER
+from .attention import Attention, AttentionCall, AttentionShape
+from .cudnn import Cudnn
+from .device import KernelDevice
+from .products import LinearCall, Matrix, Products
+
+WIDEST = 128
+"""The width of the widest heads that cuDNN has kernels for on every GPU."""
+SCORES_BYTES = 128 << 20
+"""The bytes that scores and probabilities may take at a time."""
+_FLOAT32_BYTES, _BF16_BYTES = 4, 2
+_ROWS = 128
+"""The number that the queries of a time are a multiple of, as products like them."""
+
+
+class AnyAttention:
+    """Computes attention of heads of any width."""
+
+    def __init__(self, device: KernelDevice, cudnn: Cudnn, products: Products) -> None:
+        self._device, self._products = device, products
+        self._narrow = Attention(device, cudnn)
+
+    def __call__(self, shape: AttentionShape, call: AttentionCall) -> None:
+        """Enqueue attention."""
+        if shape.width <= WIDEST or shape.fp8:
+            self._narrow(shape, call)
+        elif shape.keys % 8:
+            raise ExecutorError(
+                f"attention of {shape.keys} keys, no multiple of 8, has no kernel at width {shape.width}"
+            )
+        else:
+            self._wide(shape, call)
+
+    def _wide(self, shape: AttentionShape, call: AttentionCall) -> None:
+        """Enqueue attention in bfloat16, with scores in float32."""
+        rows = SCORES_BYTES // (shape.keys * (_FLOAT32_BYTES + _BF16_BYTES))
+        rows = min(shape.queries, max(_ROWS, rows // _ROWS * _ROWS))
+        scores = self._device.scratch(rows * shape.keys * (_FLOAT32_BYTES + _BF16_BYTES))
+        hidden = shape.heads * shape.width
+        for picture in range(shape.pictures):
+            for head in range(shape.heads):
+                column = head * shape.width
+
+                def matrix(address: int, first: int, count: int, stride: int, column: int = column) -> Matrix:
+                    start = address + (first * stride + column) * _BF16_BYTES
+                    return Matrix(address=start, rows=count, columns=shape.width, stride=stride)
+
+                k, v = (matrix(one, picture * shape.keys, shape.keys, hidden) for one in (call.k, call.v))
+                for first in range(0, shape.queries, rows):
+                    count, at = min(rows, shape.queries - first), picture * shape.queries + first
+                    result = matrix(call.result, at, count, shape.stride)
+                    self._attend(matrix(call.q, at, count, hidden), k, v, scores, result)
+
+    def _attend(self, q: Matrix, k: Matrix, v: Matrix, scores: int, result: Matrix) -> None:
+        keys = k.rows
+        wide = Matrix(address=scores, rows=q.rows, columns=keys, stride=keys, float32=True)
+        after = scores + q.rows * keys * _FLOAT32_BYTES
+        probabilities = Matrix(address=after, rows=q.rows, columns=keys, stride=keys)
+        self._products(LinearCall(x=q, weight=k, bias=0, y=wide))
+        self._device.launch(
+            self._device.function("softmax"),
+            q.rows,
+            256,
+            ((wide.address, POINTER), (probabilities.address, POINTER), (keys // 4, ctypes.c_int)),
+        )
+        self._products(LinearCall(x=probabilities, weight=v, bias=0, y=result, turned=True))
+
+    def close(self) -> None:
+        """Free what attention holds."""
+        self._narrow.close()
