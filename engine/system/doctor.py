@@ -41,6 +41,13 @@ _PARTS = (
         True,
         "pip install 'kontext-trt[gpu]'",
     ),
+    (
+        "run fused operators and FP8 on CUDA",
+        ("onnxruntime-gpu", "cuda-python", "nvmath-python", "nvidia-cudnn-frontend"),
+        False,
+        True,
+        "pip install 'kontext-trt[fused]'",
+    ),
     ("run TensorRT plans", ("tensorrt", "cuda-python"), False, True, "pip install 'kontext-trt[tensorrt]'"),
     ("run TensorRT-RTX plans", ("tensorrt-rtx", "cuda-python"), False, True, "pip install 'kontext-trt[rtx]'"),
     (

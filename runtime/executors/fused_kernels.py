@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, Operators, Precision
 from ...engine.system.gpus import Gpu
+from ..operators.definition import Format
 from ..operators.functions import foreign_functions, formats_of
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = {"cuda.core": "cuda-core", "nvmath": "nvmath-python", "cudnn": "nvidia-cudnn-frontend"}
+PACKAGES = {"nvmath": "nvmath-python", "cudnn": "nvidia-cudnn-frontend"}
 """The modules that kernels need beside ONNX Runtime and cuda-python, and the packages that have them."""
 BF16, FP8, FP8_ATTENTION = (8, 0), (8, 9), (9, 0)
 """The compute capabilities from which on there are kernels in bf16, for FP8 products, and for attention in FP8."""
@@ -59,7 +60,7 @@ def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
         formats = formats_of(data)
         needed = (
             (BF16, True, "bf16"),
-            (FP8, any(form != type(form)() for form in formats), "FP8 products"),
+            (FP8, any(form != Format() for form in formats), "FP8 products"),
             (FP8_ATTENTION, any(form.attention for form in formats), "FP8 attention"),
         )
         for least, wanted, what in needed:
