@@ -130,7 +130,7 @@ def _applied(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _upsample(x: Tensor) -> Tensor:
-    """Repeat pixels twice in height and width."""
+    """Double height and width by repeating pixels."""
     if torch.compiler.is_exporting():
         batch, height, width, channels = x.shape
         return node("Upsample", (x,), ((batch, 2 * height, 2 * width, channels),))[0]

@@ -20,17 +20,27 @@ BF16, FP8, FP8_ATTENTION = (8, 0), (8, 9), (9, 0)
 """The compute capabilities from which on there are kernels in bf16, for FP8 products, and for attention in FP8."""
 
 
-def fused_components(bundle: Bundle) -> list[str]:
-    """Return the components whose graphs have fused operators."""
-    return [name for name in COMPONENTS if bundle.graph(name).operators == Operators.FUSED.value]
+def has_kernels(bundle: Bundle, component: str) -> bool:
+    """Return whether a component's graph has fused operators, of the type that there are kernels for."""
+    record = bundle.graph(component)
+    return record.operators == Operators.FUSED.value and record.precision is Precision.BF16
 
 
 def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:
     """Return what kernels are compiled for ("sm_90"); None if there are no fused operators, or their bodies must run.
 
-    The second is warned about, with the reason.
+    What runs without kernels is warned about, with the reason.
     """
-    components = fused_components(bundle)
+    components = [name for name in COMPONENTS if has_kernels(bundle, name)]
+    for name in COMPONENTS:
+        record = bundle.graph(name)
+        if record.operators == Operators.FUSED.value and name not in components:
+            logger.warning(
+                "fused operators of %s run without kernels, which is slower and takes more memory: it is in %s, and "
+                "there are kernels for bf16 and FP8 alone",
+                name,
+                record.precision.value,
+            )
     if not components:
         return None
     reasons = list(obstacles(bundle, components, gpu))
@@ -43,18 +53,14 @@ def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:
 
 
 def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
-    """Say in words each thing that keeps components from running kernels."""
+    """Say in words each thing that keeps components, all of which have some, from running kernels."""
     missing = sorted(package for module, package in PACKAGES.items() if not _is_there(module))
     if missing:
         yield f"{', '.join(missing)} not installed (pip install 'kontext-trt[fused]')"
     capability = (gpu.major, gpu.minor)
     for name in components:
-        record = bundle.graph(name)
-        if record.precision is not Precision.BF16:
-            yield f"{name} is in {record.precision.value}, and there are kernels for bf16 and FP8 alone"
-            continue
         data = bundle.open_graph(name).data
-        foreign = foreign_functions(data, record.precision)
+        foreign = foreign_functions(data, Precision.BF16)
         if foreign:
             yield f"{name} has functions of another version or another's: {', '.join(foreign[:3])}"
         formats = formats_of(data)

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, Component, GrowsWith, Operators, Precision, Runs
+from ...engine.components import COMPONENTS, Component, GrowsWith, Precision, Runs
 from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
@@ -19,6 +19,7 @@ from ..device.residency import Cost
 from ..flow.tensors import RequestShape, request_tensors
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
+from .fused_kernels import has_kernels
 from .onnxruntime_arena import SESSION_OPTIONS, empty_arena, share_arena
 from .onnxruntime_session import SILENT, failed, import_onnxruntime, open_session
 
@@ -89,7 +90,7 @@ class OnnxRuntimeEngines:
 
     def _kernels(self, component: str, stream: Handle) -> FusedOperators | None:
         """Return the kernels of a component's fused operators, made for the first that has some."""
-        if self._kernels_for is None or self._bundle.graph(component).operators != Operators.FUSED.value:
+        if self._kernels_for is None or not has_kernels(self._bundle, component):
             return None
         if self._fused is None:
             self._fused = FusedOperators(self._cuda, stream, self._kernels_for)

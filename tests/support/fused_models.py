@@ -15,6 +15,7 @@ from kontext_trt.runtime.operators.body import OPSET
 from kontext_trt.runtime.operators.catalogue import DOMAIN, VERSION
 from kontext_trt.runtime.operators.definition import Definition, Kind, scale_of
 from kontext_trt.runtime.operators.functions import function_bytes
+from kontext_trt.runtime.operators.picture_operators import PICTURE_OPERATORS
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -29,6 +30,10 @@ class Sizes:
     heads: int = 2
     width: int = 64
     wide: int = 256
+    rows: int = 6
+    columns: int = 10
+    channels: int = 64
+    filters: int = 40
 
     @property
     def hidden(self) -> int:
@@ -77,6 +82,8 @@ def model(definition: Definition, precision: Precision, attributes: dict[str, fl
 
 def shapes(definition: Definition, sizes: Sizes) -> dict[str, tuple[int, ...]]:
     """Return the shapes of an operator's inputs."""
+    if definition.operator in PICTURE_OPERATORS:
+        return picture_shapes(definition.operator.name, sizes)
     b, hidden, joint = sizes.pictures, sizes.hidden, sizes.text + sizes.image
     lengths = {"text": sizes.text, "image": sizes.image, "joint": joint, "k": joint, "v": joint, "queried": sizes.text}
     operator = definition.operator
@@ -99,13 +106,26 @@ def shapes(definition: Definition, sizes: Sizes) -> dict[str, tuple[int, ...]]:
     return {name: found[name] for name in definition.inputs}
 
 
+def picture_shapes(name: str, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the inputs of an operator of pictures."""
+    pixels = (sizes.pictures, sizes.rows, sizes.columns)
+    found: dict[str, tuple[int, ...]] = {"x": (*pixels, sizes.channels)}
+    if "Convolution" in name:
+        side = 1 if name.startswith("Point") else 3
+        found |= {"weight": (sizes.filters, sizes.channels, side, side), "bias": (sizes.filters,)}
+    elif name != "Upsample":
+        found |= {"weight": (sizes.channels,), "bias": (sizes.channels,)}
+    return {**found, "residual": (*pixels, sizes.filters)} if name == "ConvolutionAdd" else found
+
+
 def attributes(definition: Definition, sizes: Sizes) -> dict[str, float | int]:
     """Return attributes that fit `arrays`."""
     found: dict[str, float | int] = dict.fromkeys(definition.scales, 0.02)
     if definition.format.attention:
         found["q_scale"] = 0.02 * sizes.width**-0.5  # queries come scaled
     found |= {
-        name: {"num_heads": sizes.heads, "text_length": sizes.text}[name] for name in definition.operator.attributes
+        name: {"num_heads": sizes.heads, "text_length": sizes.text, "num_groups": 32}[name]
+        for name in definition.operator.attributes
     }
     return found
 
@@ -120,7 +140,7 @@ def arrays(definition: Definition, sizes: Sizes, seed: int = 0) -> Arrays:
         if name.endswith("_norm"):
             values = 1 + 0.1 * values
         elif name.endswith("weight"):
-            values *= 50 if kinds[name] is Kind.FP8 else shape[1] ** -0.5
+            values *= 50 if kinds[name] is Kind.FP8 else float(np.prod(shape[1:])) ** -0.5
         elif kinds[name] is Kind.FP8:
             values *= 50
         elif name.endswith("weight_scale"):

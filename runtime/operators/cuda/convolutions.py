@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -95,8 +96,9 @@ class Convolutions:
             plans.graph.execute_plan_at_index(addresses, workspace, index, handle=self._cudnn.handle)
 
         if not plans.measured and not self._device.recording:
-            times = {index: milliseconds(self._device, lambda index=index: run(index)) for index in plans.indices}
-            plans.best, plans.measured = min(times, key=times.__getitem__), True
+            if len(plans.indices) > 1:
+                plans.best = min(plans.indices, key=lambda index: milliseconds(self._device, partial(run, index)))
+            plans.measured = True
         run(plans.best)
 
     def _made(self, shape: ConvolutionShape) -> _Plans:

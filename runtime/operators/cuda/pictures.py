@@ -60,6 +60,7 @@ class Pictures:
         size = channels // groups
         if channels % PACK or channels > PACK * THREADS or channels % groups or (size % PACK and PACK % size):
             raise t.refusal(f"{channels} channels have no kernel for a norm of {groups} groups")
+        vectors = [(t.address(name, (channels,)), POINTER) for name in ("weight", "bias")]
         pixels, packs = height * width, channels // PACK
         rows = THREADS // packs
         chunks = max(1, min(CHUNKS, pixels // (4 * rows)))
@@ -71,7 +72,6 @@ class Pictures:
         to_sums, to_means = (sums, POINTER), (means, POINTER)
         self._launch(function("group_statistics"), pictures * chunks, rows * packs, (x, to_sums, *extents))
         self._launch(function("group_means"), pictures * groups, 32, (x, to_sums, to_means, *extents))
-        vectors = ((t.address(name, (channels,)), POINTER) for name in ("weight", "bias"))
         silu = int(self._operator.name == "GroupNormSilu")
         arguments = (x, *vectors, to_means, (t.output("y", shape), POINTER), *extents)
         self._launch(function("group_norm", SILU=silu), pictures * chunks, rows * packs, arguments)
@@ -92,13 +92,14 @@ class Pictures:
         )
         if shape.residual and shape.filters % PACK:
             raise t.refusal(f"a residual of {shape.filters} channels, no multiple of {PACK}, has no kernel")
-        weight = t.address("weight", (shape.filters, channels, SIDE, SIDE))
-        filters, bias = self._weights.filters(weight, t.address("bias", (shape.filters,)), shape.filters, channels)
+        residual = t.address("residual", shape.result) if shape.residual else 0
+        weight, bias = t.address("weight", (shape.filters, channels, SIDE, SIDE)), t.address("bias", (shape.filters,))
+        filters, bias = self._weights.filters(weight, bias, shape.filters, channels)
         call = ConvolutionCall(
             x=t.address("x", (pictures, height, width, channels)),
             filters=filters,
             bias=bias,
-            residual=t.address("residual", shape.result) if shape.residual else 0,
+            residual=residual,
             y=t.output("y", shape.result),
         )
         self._enqueue(partial(self._kernels.convolutions, shape, call))
