@@ -225,8 +225,25 @@ def _roofline(rooflines: Sequence[Roofline]) -> Section | None:
             for name, stage in one.stages.items()
         )
         columns = ("", "FLOP", "weights", "I/O", "limit ms", "bound by", "measured", "of limit")
-        return Section(title="roofline", columns=columns, rows=rows, note="elementwise operators taken as fused")
+        notes = ["elementwise operators taken as fused", *_formats(one), *_lacking(one)]
+        return Section(title="roofline", columns=columns, rows=rows, note="; ".join(notes))
     return None
+
+
+def _formats(roofline: Roofline) -> Iterator[str]:
+    """Say what is computed in which number format, of stages that have several."""
+    for name, stage in roofline.stages.items():
+        kinds = (("products", stage.work.products), ("attention", stage.work.attention))
+        formats = {number_format for _, found in kinds for number_format in found}
+        if len(formats) > 1:
+            counts = (f"{count_text(n)} of {kind} in {one}" for kind, found in kinds for one, n in found.items())
+            yield f"{name}: {', '.join(counts)}"
+
+
+def _lacking(roofline: Roofline) -> Iterator[str]:
+    for name, stage in roofline.stages.items():
+        if stage.lacks:
+            yield f"{name} has no limit without a rate of {', '.join(stage.lacks)}"
 
 
 def _hoisting(found: Sequence[Hoisting]) -> Section | None:
@@ -258,13 +275,15 @@ def _ablation(ablations: Sequence[Ablation]) -> Section | None:
                 row.about,
                 number_text(row.with_ms),
                 number_text(row.without_ms),
-                f"{row.without_ms - row.with_ms:+.2f}",
+                "does not run" if row.without_ms is None else f"{row.without_ms - row.with_ms:+.2f}",
+                "" if row.predicted_ms is None else f"{row.predicted_ms:+.2f}",
             )
             for row in one.rows
         )
-        columns = ("switched off", "what is timed", "with, ms", "without, ms", "costs")
-        tried = any(row.gain == PRUNING for row in one.rows) or any(PRUNING in note for note in one.notes)
-        notes = one.notes if tried else (*one.notes, f"no row for {PRUNING}: it needs a second bundle, --unpruned")
+        columns = ("switched off", "what is timed", "with, ms", "without, ms", "costs", "predicted")
+        notes = [f"without {row.gain}: {row.failure}" for row in one.rows if row.failure] + list(one.notes)
+        if all(row.gain != PRUNING for row in one.rows):
+            notes.append(f"no row for {PRUNING}: it needs a second bundle, --unpruned")
         return Section(title="ablation", columns=columns, rows=rows, note="; ".join(notes))
     return None
 
