@@ -49,8 +49,9 @@ NUM_RUNS = 20
 def measure_ceilings(*, timeout_s: float = 120) -> Ceilings | Unmeasured:
     """Measure in a child process, about 15 s.
 
-    FP8 is among them where the GPU has it; attention in FP8 is the runtime's own, and needs the extra `fused`. In `products` and `attention` "bf16" is the best for that format, and "bf16 8704x3072x12288" or "bf16 cudnn" one of
-    those that it was the best of. fp32 is measured without TF32.
+    In `products` and `attention` "bf16" is the best for that format, and "bf16 8704x3072x12288" or "bf16 cudnn" one of
+    those that it was the best of. fp32 is measured without TF32. FP8 is there where the GPU has it, attention in FP8 by
+    the runtime's own call, with the extra `fused`; else `how` says what kept it away.
     """
     if importlib.util.find_spec("torch") is None:
         return Unmeasured(engine="ceilings", reason="torch is not installed")

@@ -1,4 +1,4 @@
-"""Calls the runtime's attention in FP8 on torch's tensors, so that the GPU's ceilings can be measured: torch has none."""
+"""Calls the runtime's attention in FP8 on torch's tensors, for the GPU's ceilings: torch has none."""
 
 from __future__ import annotations
 

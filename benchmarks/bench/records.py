@@ -229,14 +229,14 @@ class Hoisting(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 class Ablated(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the medians of one gain switched off: `with_ms` and `without_ms` of what it is about.
 
-    `predicted_ms` is what was predicted for their difference. Where it cannot be run without the gain, `without_ms` is
-    None, and `failure` says why.
+    `predicted_ms` is what was predicted for their difference. Where nothing runs without the gain, both are None, and
+    `failure` says why.
     """
 
     gain: str
     about: str
-    with_ms: float
-    without_ms: float | None
+    with_ms: float | None = None
+    without_ms: float | None = None
     predicted_ms: float | None = None
     failure: str = ""
 

@@ -92,7 +92,9 @@ def stage_limit(
 ) -> StageLimit:
     """Return the limit of components that run one after another, all of them `runs` times."""
     work = _sum([one.work() for one in counted], runs)
-    lacks = () if ceilings is None else tuple(dict.fromkeys(name for one in counted for name in _lacking(one, ceilings)))
+    lacks = (
+        () if ceilings is None else tuple(dict.fromkeys(name for one in counted for name in _lacking(one, ceilings)))
+    )
     if ceilings is None or lacks:
         return StageLimit(work=work, limit_ms=None, bound=None, measured_ms=measured_ms, share=None, lacks=lacks)
     times = [_times(one, ceilings) for one in counted]

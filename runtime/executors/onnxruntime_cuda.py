@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext, suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,21 @@ class OnnxRuntimeEngines:
         bundle: The bundle whose graphs they run.
         cuda: The device.
         kernels_for: The architecture that kernels of fused operators are compiled for; None to run their bodies.
+        without_kernels: The fused operators whose bodies run all the same.
     """
 
     allocates = True
 
-    def __init__(self, bundle: Bundle, cuda: Cuda, kernels_for: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        cuda: Cuda,
+        kernels_for: str | None = None,
+        *,
+        without_kernels: AbstractSet[str] = frozenset(),
+    ) -> None:
         self._bundle, self._cuda, self._kernels_for = bundle, cuda, kernels_for
+        self._without_kernels = without_kernels
         self._ort = import_onnxruntime()
         self._fused: FusedOperators | None = None
 
@@ -84,7 +94,7 @@ class OnnxRuntimeEngines:
         if self._kernels_for is None or self._bundle.graph(component).operators != Operators.FUSED.value:
             return None
         if self._fused is None:
-            self._fused = FusedOperators(self._cuda, stream, self._kernels_for)
+            self._fused = FusedOperators(self._cuda, stream, self._kernels_for, without=self._without_kernels)
         return self._fused
 
     def forget_failure(self) -> None:
