@@ -20,6 +20,7 @@ pytest_plugins = [
     "traced_graphs",
     "bundle_fixtures",
     "quantizing_fixtures",
+    "fused_fixtures",
     "compiler_fixtures",
     "simulation",
 ]
