@@ -71,8 +71,8 @@ def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
     """Predict for one picture of the squarest trained size with a reference.
 
     There is a row for each executor, precision and residency. What quantizing would make of the bundle is predicted for
-    its plans: ONNX Runtime has no kernels on CUDA that round activations to fp8 or nvfp4. With a `budget` in bytes
-    there is also the plan that would be run within it, where one fits.
+    its plans: ONNX Runtime has no kernels of its own on CUDA that round activations to fp8 or nvfp4. With a `budget` in
+    bytes there is also the plan that would be run within it, where one fits.
 
     Raises:
         MissingDependencyError: There are plans, and the onnx package is not installed.
