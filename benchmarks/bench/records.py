@@ -183,8 +183,7 @@ class StageLimit(msgspec.Struct, frozen=True, kw_only=True):
     """Holds a stage beside its limit.
 
     `limit_ms` is the larger of arithmetic and traffic at the measured ceilings, `bound` what takes most of it
-    ("products", "attention" or "traffic"). Both are None without ceilings, or without a rate that the stage needs:
-    `lacks` names them ("fp8 attention").
+    ("products", "attention" or "traffic"); None without ceilings, or without the rates that `lacks` names.
     """
 
     work: Work
@@ -204,8 +203,7 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 class LoopWork(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what a step has to do.
 
-    There are parameters that it reads, operations of any format, and bytes of weights and of all that products and
-    attention read and write.
+    There are parameters that it reads, operations, and bytes of weights and of all that products and attention move.
     """
 
     parameters: int
@@ -229,8 +227,7 @@ class Hoisting(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 class Ablated(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the medians of one gain switched off: `with_ms` and `without_ms` of what it is about.
 
-    `predicted_ms` is what was predicted for their difference. Where nothing runs without the gain, both are None, and
-    `failure` says why.
+    `predicted_ms` is what was predicted for their difference. Where it failed, both are None, and `failure` says why.
     """
 
     gain: str
