@@ -13,6 +13,7 @@ from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
 from ..engine.sizes import parse_size
 from ..export.environment import quiet_libraries, require_export
+from ..runtime.executors.options import Device, ExecutorName
 from .options import JsonOption, spread
 from .quantize import TorchOptions
 from .terminal import print_json, progress_bars, screen
@@ -29,6 +30,10 @@ def compare(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output.")] = None,
     layers: Annotated[bool, typer.Option(help="Look at each layer alone: a run of the denoiser per layer.")] = True,
     budget: Annotated[float | None, typer.Option(help="Find what to keep for this SQNR of the prediction, dB.")] = None,
+    executor: Annotated[
+        ExecutorName | None,
+        typer.Option(help="Also run OTHER for real, on cuda or cpu, if its operators are fused.", show_default=False),
+    ] = None,
     worst: Annotated[int, typer.Option(help="How many layers to show.")] = 10,
     torch: TorchOptions,
     json: JsonOption = False,
@@ -40,13 +45,16 @@ def compare(
     from ..benchmarks.quality.probe import CompareCase
     from ..benchmarks.quality.report import tables
 
+    if executor is not None and executor not in (ExecutorName.CPU, ExecutorName.CUDA):
+        raise OptionError(f"--executor is cpu or cuda, not {executor.value}: ONNX Runtime runs fused operators")
+    real = None if executor is None else Device(executor.value)
     chosen = None if size is None else parse_size(size)
     images: list[Path | None] = list(image) if image else [None]
     cases = [
         CompareCase(prompt=words, seed=number, image=picture, size=chosen)
         for number, (picture, words) in enumerate(_pairs(images, prompt or ["make it a watercolour"]), seed)
     ]
-    options = CompareOptions(steps=torch.steps, device=torch.device, layers=layers, budget_db=budget)
+    options = CompareOptions(steps=torch.steps, device=torch.device, layers=layers, budget_db=budget, real=real)
     with progress_bars() as bars:
         made, folder = compare_bundles(Bundle.open(reference), Bundle.open(other), cases, options, bars)
     if json:

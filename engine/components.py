@@ -163,12 +163,14 @@ class OnnxRuntimeUse:
         values: What its activations grow with.
         held_per_value: How many activations the CUDA provider holds at most for each of those values, measured at full
             size on an H200 (docs/measurements/2026-11-21-h200-bench.md).
+        held_fused: The same with kernels of fused operators, in the arena that all share (docs/decisions/010).
     """
 
     operators: frozenset[Operators] = frozenset()
     recordable: bool = True
     values: GrowsWith = GrowsWith.NONE
     held_per_value: int = 0
+    held_fused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +263,9 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.REFERENCE,
             inputs=_ports(_BYTE, image="b 16*h 16*w rgb"),
             outputs=_ports(_FLOAT, reference="b m channels"),
-            onnxruntime=OnnxRuntimeUse(operators=_FUSED, values=GrowsWith.REFERENCE, held_per_value=480),
+            onnxruntime=OnnxRuntimeUse(
+                operators=_FUSED, values=GrowsWith.REFERENCE, held_per_value=480, held_fused=140
+            ),
         ),
         Component(
             name="conditioner",
@@ -299,7 +303,7 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.PICTURE,
             inputs=_ports(_FLOAT, latents="b h w channels"),
             outputs=_ports(_BYTE, image="b 16*h 16*w rgb") + _ports(_FLOAT, mean="b"),
-            onnxruntime=OnnxRuntimeUse(operators=_FUSED, values=GrowsWith.PICTURE, held_per_value=1024),
+            onnxruntime=OnnxRuntimeUse(operators=_FUSED, values=GrowsWith.PICTURE, held_per_value=1024, held_fused=352),
         ),
     )
 }

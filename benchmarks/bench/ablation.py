@@ -6,15 +6,17 @@ request graph   calls enqueued one by one; on a CUDA device only
 caches          prompt and reference encoded anew for every request
 uint8 pictures  one picture brought to the networks and back as float32, converted on the host, four times the bytes;
                 graphs keep their borders, so this counts conversions and copies and no kernel of a network
+kernels         fused operators of a family run their bodies (`fused_ablation`); where kernels of ours run only
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -22,6 +24,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, KontextError
 from ...runtime.device.cuda import CudaPython
 from ...runtime.device.executor import DeviceExecutor
+from ...runtime.executors.fused_kernels import fused_components
 from ...runtime.executors.open import open_executor
 from ...runtime.executors.options import AnyExecutor, ExecutorOptions
 from ...runtime.flow.executor import Executor
@@ -29,12 +32,16 @@ from ...runtime.inputs.pictures import read_picture
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
 from .agreement import likeness
+from .engine_process import heard_warnings
+from .fused_ablation import families_of, predicted_ms, without_kernels
 from .picture_borders import DeviceCarrier, border_ms, carry_on_host
-from .records import Ablated, Ablation, Case
+from .records import Ablated, Ablation, Case, Ceilings
 from .request import request_of
 from .sections import PRUNING
 from .undivided import UndividedExecutor
 
+STEP = "one step"
+BORDERS, ABOUT_BORDERS = "uint8 pictures", "one picture to the networks and back"
 WARM_UP = 2
 """The number of requests before the measured ones: one in the cold, one that records graphs."""
 _Value = Callable[[Result], float]
@@ -48,13 +55,14 @@ def ablate(
     *,
     repeat: int = 3,
     unpruned: Bundle | None = None,
+    ceilings: Ceilings | None = None,
 ) -> Ablation:
     """Measure a request with every gain and without each.
 
     Prompt and reference come from the caches but where those are what is switched off. Without `unpruned` there is no
     row for pruning, and none for the request graph where there are no graphs. Each way of running is opened by itself
-    and closed before the next. One that fails, or whose picture is not the one with all gains, is a note instead of a
-    row: within rounding (`Likeness`), and with the same latents, bit for bit, where the same kernels run.
+    and closed before the next. One that fails, or whose picture is not the one with all gains, is a row that says so:
+    within rounding (`Likeness`), and with the same latents, bit for bit, where the same kernels run.
 
     Args:
         bundle: The bundle that is run.
@@ -63,6 +71,7 @@ def ablate(
         image: The file of its reference, if it has one.
         repeat: Measured requests for each way of running.
         unpruned: A bundle of the same weights whose last block computes every token.
+        ceilings: What the GPU reaches, for predictions.
 
     Raises:
         ValueError: A reference without a file, or a file without a reference.
@@ -83,36 +92,66 @@ def ablate(
         best = _results(kontext, case, picture, repeat)
         encoded = _results(kontext, case, picture, repeat, forget=True)
 
-    rows: list[Ablated] = []
-    notes: list[str] = []
+    rows = _Rows(best)
 
-    def attempt(gain: str, make: Callable[[str], Ablated]) -> None:
-        try:
-            rows.append(make(gain))
-        except KontextError as error:
-            notes.append(f"no row for {gain}: {error}")
+    def whole(of: Bundle) -> list[Result]:
+        return run(_opened_alike(of, options, executor.name), of)
 
-    def undivided(gain: str) -> Ablated:
-        results = run(UndividedExecutor(open_executor(bundle, options)), bundle)
-        return _row(gain, "condition and all steps", _loop, best, results)
-
-    def whole(gain: str) -> Ablated:
-        assert unpruned is not None
-        results = run(_opened_alike(unpruned, options, executor.name), unpruned)
-        return _row(gain, "one step", _step, best, results)
-
-    def enqueued(gain: str) -> Ablated:
-        results = run(open_executor(bundle, replace(options, graphs=False)), bundle)
-        return _row(gain, "a request, encoders cached", _total, best, results, exact=True)
-
-    attempt("hoisting", undivided)
+    rows.compare(
+        "hoisting",
+        "condition and all steps",
+        _loop,
+        lambda: run(UndividedExecutor(open_executor(bundle, options)), bundle),
+    )
     if unpruned is not None:
-        attempt(PRUNING, whole)
+        rows.compare(PRUNING, STEP, _step, lambda: whole(unpruned))
     if on_device and options.graphs:
-        attempt("request graph", enqueued)
-    attempt("caches", lambda gain: _row(gain, "a repeated request", _total, best, encoded, exact=True))
-    attempt("uint8 pictures", lambda gain: _border_row(gain, best[-1], options, repeat, on_device=on_device))
-    return Ablation(rows=tuple(rows), notes=tuple(notes))
+        enqueued, about = replace(options, graphs=False), "a request, encoders cached"
+        rows.compare("request graph", about, _total, lambda: run(open_executor(bundle, enqueued), bundle), exact=True)
+    rows.compare("caches", "a repeated request", _total, lambda: encoded, exact=True)
+    rows.attempt(BORDERS, ABOUT_BORDERS, lambda: _border_row(best[-1], options, repeat, on_device=on_device))
+    if fused_components(bundle):
+        reasons = list(without_kernels(bundle, executor, _device_id(options)))
+        rows.notes += [f"no rows for kernels: {'; '.join(reasons)}"] if reasons else []
+        for family, names in () if reasons else families_of(bundle).items():
+            rows.compare_bodies(
+                family,
+                lambda names=names: run(open_executor(bundle, options, without_kernels=names), bundle),
+                lambda names=names: predicted_ms(bundle, case, names, ceilings),
+            )
+    return Ablation(rows=tuple(rows.rows), notes=tuple(rows.notes))
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Collects rows beside the results with every gain; what fails is a row that says so."""
+
+    best: Sequence[Result]
+    rows: list[Ablated] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def attempt(self, gain: str, about: str, make: Callable[[], Ablated]) -> None:
+        try:
+            self.rows.append(make())
+        except KontextError as error:
+            self.rows.append(Ablated(gain=gain, about=about, failure=str(error)))
+
+    def compare(
+        self, gain: str, about: str, value: _Value, other: Callable[[], list[Result]], *, exact: bool = False
+    ) -> None:
+        self.attempt(gain, about, lambda: _row(gain, about, value, self.best, other(), exact=exact))
+
+    def compare_bodies(self, gain: str, other: Callable[[], list[Result]], predict: Callable[[], float | None]) -> None:
+        """Add a row of a step, with what was predicted for it and notes of what was warned of meanwhile."""
+        predicted = None
+        try:
+            predicted = predict()
+        except KontextError as error:
+            self.notes.append(f"nothing is predicted for {gain}: {error}")
+        with heard_warnings() as warned:
+            self.compare(gain, STEP, _step, other)
+        self.notes += [f"without {gain}: {words}" for words in dict.fromkeys(warned)]
+        self.rows[-1] = msgspec.structs.replace(self.rows[-1], predicted_ms=predicted)
 
 
 def _opened_alike(bundle: Bundle, options: ExecutorOptions, name: str) -> Executor:
@@ -173,13 +212,17 @@ def _step(result: Result) -> float:
     return statistics.median(result.step_milliseconds)
 
 
-def _border_row(gain: str, result: Result, options: ExecutorOptions, repeat: int, *, on_device: bool) -> Ablated:
+def _device_id(options: ExecutorOptions) -> int:
+    return 0 if isinstance(options, AnyExecutor) else options.device_id
+
+
+def _border_row(result: Result, options: ExecutorOptions, repeat: int, *, on_device: bool) -> Ablated:
     """Measure borders on the host for executors there, else through page-locked memory to the device and back."""
     picture = np.asarray(result.outputs[0].image)
     if on_device:
-        cuda = CudaPython(0 if isinstance(options, AnyExecutor) else options.device_id)
+        cuda = CudaPython(_device_id(options))
         with DeviceCarrier(cuda, picture) as carry:
             as_bytes, as_floats = border_ms(picture, carry, WARM_UP + repeat)
     else:
         as_bytes, as_floats = border_ms(picture, carry_on_host, WARM_UP + repeat)
-    return Ablated(gain=gain, about="one picture to the networks and back", with_ms=as_bytes, without_ms=as_floats)
+    return Ablated(gain=BORDERS, about=ABOUT_BORDERS, with_ms=as_bytes, without_ms=as_floats)

@@ -87,7 +87,13 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
     if ours.memory.components:
         add("memory check", lambda: _or_failure("memory check", lambda: _memory_check(options, bundle, case, ours)))
     if options.ablation:
-        add("ablation", lambda: _or_failure("ablation", lambda: _ablation(options, bundle, case, image, unpruned)))
+        executor = options.executor.options(options.vram_bytes, graphs=options.graphs)
+
+        def ablation() -> Record:
+            repeat = options.repeat
+            return ablate(bundle, executor, case, image, repeat=repeat, unpruned=unpruned, ceilings=known)
+
+        add("ablation", lambda: _or_failure("ablation", ablation))
     return records
 
 
@@ -170,11 +176,6 @@ def _peer(
 def _agreement(folder: Path, peer: PeerName) -> Record:
     names = (ENGINE, peer.value)
     return agreement(picture_path(folder, ENGINE), picture_path(folder, peer.value), names)
-
-
-def _ablation(options: BenchOptions, bundle: Bundle, case: Case, image: Path | None, unpruned: Bundle | None) -> Record:
-    executor = options.executor.options(options.vram_bytes, graphs=options.graphs)
-    return ablate(bundle, executor, case, image, repeat=options.repeat, unpruned=unpruned)
 
 
 def _memory_check(options: BenchOptions, bundle: Bundle, case: Case, run: EngineRun) -> Record:

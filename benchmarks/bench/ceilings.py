@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ...engine.components import Precision
+from ...engine.errors import KontextError
 from ...engine.number_types import NUMBER_TYPES
+from ...runtime.executors.fused_kernels import FP8, FP8_ATTENTION
 from ..program import first_line, result_file, run_main
 from .child import ChildError, run_child
+from .fp8_attention import fp8_attention
 from .records import Ceilings, Unmeasured
 
 if TYPE_CHECKING:
@@ -47,7 +50,8 @@ def measure_ceilings(*, timeout_s: float = 120) -> Ceilings | Unmeasured:
     """Measure in a child process, about 15 s.
 
     In `products` and `attention` "bf16" is the best for that format, and "bf16 8704x3072x12288" or "bf16 cudnn" one of
-    those that it was the best of. fp32 is measured without TF32.
+    those that it was the best of. fp32 is measured without TF32. FP8 is there where the GPU has it, attention in FP8 by
+    the runtime's own call, with the extra `fused`; else `how` says what kept it away.
     """
     if importlib.util.find_spec("torch") is None:
         return Unmeasured(engine="ceilings", reason="torch is not installed")
@@ -99,7 +103,7 @@ def copy_rate(torch: Any, size_bytes: int) -> float:
 
 def _product_rates(torch: Any, notes: list[str]) -> list[tuple[str, tuple[int, int, int], float]]:
     found = []
-    for name, product in _products(torch).items():
+    for name, product in _products(torch, notes).items():
         for shape in PRODUCTS:
             m, k, n = shape
             try:
@@ -111,7 +115,7 @@ def _product_rates(torch: Any, notes: list[str]) -> list[tuple[str, tuple[int, i
     return found
 
 
-def _products(torch: Any) -> dict[str, Callable[[int, int, int], Callable[[], object]]]:
+def _products(torch: Any, notes: list[str]) -> dict[str, Callable[[int, int, int], Callable[[], object]]]:
     """Return a maker by number format: from (m, k, n) to a call that multiplies (m, k) by the transpose of (n, k).
 
     Linear layers multiply so.
@@ -132,9 +136,21 @@ def _products(torch: Any) -> dict[str, Callable[[int, int, int], Callable[[], ob
         return lambda: torch._scaled_mm(x, weight.T, **options)
 
     products = {name: plain(getattr(torch, NUMBER_TYPES[name].torch)) for name in FORMATS}
-    if torch.cuda.get_device_capability() >= (8, 9):
+    if _has(torch, FP8, "products", notes):
         products["fp8"] = fp8
     return products
+
+
+def _has(torch: Any, least: tuple[int, int], what: str, notes: list[str]) -> bool:
+    """Return whether the GPU has what in FP8 needs this compute capability; note it if not."""
+    found = torch.cuda.get_device_capability()
+    if found < least:
+        notes.append(f"no fp8 {what} below compute capability {_dotted(least)}: this GPU has {_dotted(found)}")
+    return found >= least
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
 
 
 def _attention_rates(torch: Any, notes: list[str]) -> list[tuple[str, str, float]]:
@@ -154,6 +170,12 @@ def _attention_rates(torch: Any, notes: list[str]) -> list[tuple[str, str, float
                 notes.append(f"{name} {backend}: {first_line(error)}")
                 continue
             found.append((name, backend, operations / taken))
+    if _has(torch, FP8_ATTENTION, "attention", notes):
+        try:
+            with fp8_attention(torch, ATTENTION, DEVICE) as attend:
+                found.append(("fp8", "cudnn", operations / seconds(torch, attend)))
+        except (KontextError, RuntimeError) as error:  # RuntimeError is torch's and cuDNN's
+            notes.append(f"fp8 cudnn: {first_line(error)}")
     return found
 
 

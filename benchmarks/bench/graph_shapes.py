@@ -17,6 +17,7 @@ from typing import Any
 from ...engine.bundle.graph_file import GraphFile
 from ...engine.errors import BundleError, MissingDependencyError
 from ...engine.number_types import ONNX
+from ...runtime.operators.catalogue import DOMAIN
 
 _OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -160,11 +161,14 @@ def _named(onnx: Any, name: str, value: Value) -> Any:
 
 
 def _others(graph: GraphFile, found: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the outputs of operators that are not ONNX's own, for which it has no inference."""
+    """Return the outputs of operators that are not ONNX's own, for which it has no inference.
+
+    Fused operators have functions, which it looks into.
+    """
     return {
         name: value
         for node in graph.proto.graph.node
-        if node.domain not in _STANDARD and node.input[0] in found
+        if node.domain not in (*_STANDARD, DOMAIN) and node.input[0] in found
         for name, value in _outputs(node, found[node.input[0]])
         if name not in found
     }

@@ -1,14 +1,15 @@
 """Counts in its ONNX graph what one run of a component has to do: arithmetic, bytes, parameters.
 
 Matrix products and convolutions count 2 m n k. Attention counts by itself, both of its products over all keys, as one
-operator or taken apart. Everything else counts as nothing here: a kernel can do it while it reads or writes what a
-product needs. `traffic` says what it would cost a runtime that does not.
+operator or taken apart; of fused operators, what their bodies multiply counts. Everything else counts as nothing here:
+a kernel can do it while it reads or writes what a product needs. `traffic` says what it would cost a runtime that does
+not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from ...engine.bundle.graph_file import GraphFile
 from ...engine.errors import BundleError
 from ...engine.number_types import ONNX
+from .bodies import fused_names, with_bodies
 from .graph_shapes import Value, concrete_values, whole_proto
 from .records import Work
 
@@ -121,7 +123,31 @@ def count_work(graph: GraphFile, dims: Mapping[str, int]) -> GraphWork:
         MissingDependencyError: The onnx package is not installed.
         BundleError: The shape of a value cannot be told, or the work of an operator is not known.
     """
-    return _Counter(graph, dims).count()
+    fused = fused_names(graph)
+    work = _Counter(with_bodies(graph, fused), dims).count()
+    return replace(work, traffic=_Counter(graph, dims).traffic()) if fused else work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyWork:
+    """Holds what running bodies of fused operators is, where kernels ran before.
+
+    Attributes:
+        heavy: The products and attention of those operators.
+        more_bytes: What their standard operators read and write beyond what the fused ones do, were none fused.
+    """
+
+    heavy: tuple[Heavy, ...]
+    more_bytes: int
+
+
+def count_bodies(graph: GraphFile, dims: Mapping[str, int], names: Collection[str]) -> BodyWork:
+    """Count what some fused operators of a graph are by their bodies; arguments and errors as of `count_work`."""
+    fused, bodies = (_Counter(one, dims).count() for one in (graph, with_bodies(graph, names)))
+    before = {one.node for one in fused.heavy}
+    sizes = [sum(one.size_bytes for one in work.traffic.values()) for work in (fused, bodies)]
+    heavy = tuple(one for one in bodies.heavy if one.node not in before)
+    return BodyWork(heavy=heavy, more_bytes=sizes[1] - sizes[0])
 
 
 class _Counter:
@@ -144,7 +170,7 @@ class _Counter:
         borders = [*self._proto.input, *self._proto.output]
         return GraphWork(
             heavy=tuple(self._heavy()),
-            traffic=self._traffic(),
+            traffic=self.traffic(),
             weights=dict(self._weights()),
             io_bytes=sum(self._values[info.name].size_bytes for info in borders),
         )
@@ -208,21 +234,31 @@ class _Counter:
             raise BundleError(f"{self._graph.path}: {node.name} multiplies {value.element_type}")
         return number.name
 
-    def _forms(self, name: str) -> list[str]:
-        """Return a product's operand, and what it is made of without arithmetic."""
+    def _forms(self, name: str, across: Sequence[str] = _STORED_AS) -> list[str]:
+        """Return a product's operand, and what it is made of without arithmetic, across operators of these kinds."""
         forms = [name]
-        while (producer := self._producers.get(forms[-1])) is not None and self._only_stores(producer):
+        while (producer := self._producers.get(forms[-1])) is not None and self._only_stores(producer, across):
             forms.append(producer.input[0])
         return forms
 
-    def _only_stores(self, node: Any) -> bool:
+    def _only_stores(self, node: Any, across: Sequence[str]) -> bool:
         """Return whether a node does no arithmetic that counts: a scalar is added to weights that wait for a turn."""
         scalar = node.op_type == "Add" and self._values[node.input[1]].shape == ()
-        return scalar or node.op_type in _STORED_AS
+        return scalar or node.op_type in across
 
     def _read_bytes(self, names: Iterable[str]) -> int:
-        """Return the bytes of operands, each in the smallest of its forms: quantized, or before it is widened."""
-        return sum(min(self._values[form].size_bytes for form in self._forms(name)) for name in names if name)
+        """Return the bytes of operands, each in the narrowest of its forms: quantized, or before it is widened."""
+        return sum(
+            replace(
+                self._values[name],
+                element_type=min(
+                    (self._values[form].element_type for form in self._forms(name, (*_STORED_AS, "Slice"))),
+                    key=lambda element_type: ONNX[element_type].bits,
+                ),
+            ).size_bytes
+            for name in names
+            if name
+        )
 
     def _becomes_softmax(self, node: Any) -> bool:
         users = self._users.get(node.output[0], [])
@@ -237,7 +273,8 @@ class _Counter:
     def _size_bytes(self, names: Iterable[str]) -> int:
         return sum(self._values[name].size_bytes for name in names if name)
 
-    def _traffic(self) -> dict[str, Traffic]:
+    def traffic(self) -> dict[str, Traffic]:
+        """Return the bytes of operators by kind, most first."""
         found: dict[str, Traffic] = {}
         for node in self._nodes:
             turns_weight = node.op_type == "Transpose" and node.input[0] in self._initializers  # products read it so

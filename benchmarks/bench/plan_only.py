@@ -29,9 +29,9 @@ from ...runtime.device.residency import (
     plan_residency,
 )
 from ...runtime.executors.onnxruntime_cuda import costs as onnxruntime_costs
-from ...runtime.executors.open import GRAPH_BYTES, plan_costs, usual_shape
+from ...runtime.executors.open import GRAPH_BYTES, plan_costs
 from ...runtime.flow.stages import EncodeReference, EncodeText
-from ...runtime.flow.tensors import request_tensors, total_bytes
+from ...runtime.flow.tensors import request_tensors, total_bytes, usual_shape
 from .engine_process import precision_of
 from .graph_work import GraphWork
 from .records import Case, Checked, EngineRun, MemoryCheck, Predicted, Prediction
@@ -71,8 +71,8 @@ def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
     """Predict for one picture of the squarest trained size with a reference.
 
     There is a row for each executor, precision and residency. What quantizing would make of the bundle is predicted for
-    its plans: ONNX Runtime has no kernels on CUDA that round activations to fp8 or nvfp4. With a `budget` in bytes
-    there is also the plan that would be run within it, where one fits.
+    its plans: ONNX Runtime has no kernels of its own on CUDA that round activations to fp8 or nvfp4. With a `budget` in
+    bytes there is also the plan that would be run within it, where one fits.
 
     Raises:
         MissingDependencyError: There are plans, and the onnx package is not installed.

@@ -183,7 +183,7 @@ class StageLimit(msgspec.Struct, frozen=True, kw_only=True):
     """Holds a stage beside its limit.
 
     `limit_ms` is the larger of arithmetic and traffic at the measured ceilings, `bound` what takes most of it
-    ("products", "attention" or "traffic"). Both are None without ceilings.
+    ("products", "attention" or "traffic"); None without ceilings, or without the rates that `lacks` names.
     """
 
     work: Work
@@ -191,6 +191,7 @@ class StageLimit(msgspec.Struct, frozen=True, kw_only=True):
     bound: str | None
     measured_ms: float | None
     share: float | None
+    lacks: tuple[str, ...] = ()
 
 
 class Roofline(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="roofline"):
@@ -202,8 +203,7 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 class LoopWork(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what a step has to do.
 
-    There are parameters that it reads, operations of any format, and bytes of weights and of all that products and
-    attention read and write.
+    There are parameters that it reads, operations, and bytes of weights and of all that products and attention move.
     """
 
     parameters: int
@@ -225,16 +225,21 @@ class Hoisting(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class Ablated(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds the medians of one gain switched off: `with_ms` and `without_ms` of what it is about."""
+    """Holds the medians of one gain switched off: `with_ms` and `without_ms` of what it is about.
+
+    `predicted_ms` is what was predicted for their difference. Where it failed, both are None, and `failure` says why.
+    """
 
     gain: str
     about: str
-    with_ms: float
-    without_ms: float
+    with_ms: float | None = None
+    without_ms: float | None = None
+    predicted_ms: float | None = None
+    failure: str = ""
 
 
 class Ablation(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ablation"):
-    """Holds what each gain is worth; `notes` say which gain has no row, and why."""
+    """Holds what each gain is worth; `notes` say what was not tried, and why."""
 
     rows: tuple[Ablated, ...]
     notes: tuple[str, ...] = ()

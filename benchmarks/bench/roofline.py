@@ -11,7 +11,7 @@ inputs and outputs once.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...engine.bundle.bundle import Bundle
@@ -40,7 +40,8 @@ def roofline(
 ) -> Roofline:
     """Return each stage's work, and with `ceilings` its limit.
 
-    A stage that computes in a number format without a measured rate has no limit.
+    Each product counts at the rate of its own number format, as FP8 of a quantized step does, and so does attention. A
+    stage that computes in a number format without a measured rate has no limit.
 
     Args:
         bundle: The bundle whose graphs are counted.
@@ -91,11 +92,13 @@ def stage_limit(
 ) -> StageLimit:
     """Return the limit of components that run one after another, all of them `runs` times."""
     work = _sum([one.work() for one in counted], runs)
-    times = [None if ceilings is None else _times(one, ceilings) for one in counted]
-    known = [one for one in times if one is not None]
-    if len(known) < len(times):
-        return StageLimit(work=work, limit_ms=None, bound=None, measured_ms=measured_ms, share=None)
-    parts = {name: runs * sum(one[name] for one in known) for name in (PRODUCTS, ATTENTION, TRAFFIC)}
+    lacks = (
+        () if ceilings is None else tuple(dict.fromkeys(name for one in counted for name in _lacking(one, ceilings)))
+    )
+    if ceilings is None or lacks:
+        return StageLimit(work=work, limit_ms=None, bound=None, measured_ms=measured_ms, share=None, lacks=lacks)
+    times = [_times(one, ceilings) for one in counted]
+    parts = {name: runs * sum(one[name] for one in times) for name in (PRODUCTS, ATTENTION, TRAFFIC)}
     limit = 1e3 * sum(parts.values())
     return StageLimit(
         work=work,
@@ -106,16 +109,23 @@ def stage_limit(
     )
 
 
-def _times(counted: GraphWork, ceilings: Ceilings) -> dict[str, float] | None:
-    """Return the seconds that a component cannot do without, by what takes them; None if a rate is missing.
+def _rates(one: Heavy, ceilings: Ceilings) -> tuple[str, Mapping[str, float]]:
+    """Return what a product or an attention counts as, and the rates of that by number format."""
+    return (ATTENTION, ceilings.attention) if one.is_attention else (PRODUCTS, ceilings.products)
 
-    Their sum is its limit.
-    """
+
+def _lacking(counted: GraphWork, ceilings: Ceilings) -> Iterator[str]:
+    for one in counted.heavy:
+        kind, rates = _rates(one, ceilings)
+        if one.number_format not in rates:
+            yield f"{one.number_format} {kind}"
+
+
+def _times(counted: GraphWork, ceilings: Ceilings) -> dict[str, float]:
+    """Return the seconds that a component cannot do without, by what takes them; their sum is its limit."""
     seconds = {PRODUCTS: 0.0, ATTENTION: 0.0, TRAFFIC: 0.0}
     for one in counted.heavy:
-        kind, rates = (ATTENTION, ceilings.attention) if one.is_attention else (PRODUCTS, ceilings.products)
-        if one.number_format not in rates:
-            return None
+        kind, rates = _rates(one, ceilings)
         arithmetic, traffic = one.operations / rates[one.number_format], one.size_bytes / ceilings.copy
         seconds[kind if arithmetic >= traffic else TRAFFIC] += max(arithmetic, traffic)
     least = (counted.weight_bytes + counted.io_bytes) / ceilings.copy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from .limit_sections import ceilings_section, hoisting_section, roofline_section
 from .records import (
     Ablation,
     Agreement,
@@ -20,7 +21,7 @@ from .records import (
     Roofline,
     Unmeasured,
 )
-from .section import ENOUGH, Section, bytes_text, count_text, number_text, size_text, spread_text
+from .section import ENOUGH, Section, bytes_text, number_text, size_text, spread_text
 
 STAGES = ("tokenize", "prepare", "text", "encode", "condition", "denoise", "decode", "host_gap")
 """The stages in the order of a request; they add up to its total."""
@@ -61,9 +62,9 @@ def sections(records: Sequence[Record]) -> list[Section]:
         lambda: _memory(runs),
         lambda: _components(runs),
         lambda: _clocks(runs),
-        lambda: _ceilings(of_kind(records, Ceilings)),
-        lambda: _roofline(of_kind(records, Roofline)),
-        lambda: _hoisting(of_kind(records, Hoisting)),
+        lambda: ceilings_section(of_kind(records, Ceilings)),
+        lambda: roofline_section(of_kind(records, Roofline)),
+        lambda: hoisting_section(of_kind(records, Hoisting)),
         lambda: _ablation(of_kind(records, Ablation)),
         lambda: _prediction(of_kind(records, Prediction)),
         lambda: _memory_check(of_kind(records, MemoryCheck)),
@@ -200,56 +201,6 @@ def _clocks(runs: Sequence[EngineRun]) -> Section | None:
     )
 
 
-def _ceilings(ceilings: Sequence[Ceilings]) -> Section | None:
-    for one in ceilings:
-        rows = [("copy, TB/s", f"{one.copy / 1e12:.2f}")]
-        rows += [(f"{name} products, TFLOP/s", f"{rate / 1e12:.0f}") for name, rate in one.products.items()]
-        rows += [(f"{name} attention, TFLOP/s", f"{rate / 1e12:.0f}") for name, rate in one.attention.items()]
-        return Section(title="what this GPU reached", columns=("", "rate"), rows=tuple(rows), note=one.how)
-    return None
-
-
-def _roofline(rooflines: Sequence[Roofline]) -> Section | None:
-    for one in rooflines:
-        rows = tuple(
-            (
-                name,
-                count_text(sum([*stage.work.products.values(), *stage.work.attention.values()])),
-                bytes_text(stage.work.weight_bytes),
-                bytes_text(stage.work.io_bytes),
-                number_text(stage.limit_ms),
-                stage.bound or "",
-                number_text(stage.measured_ms),
-                "" if stage.share is None else f"{100 * stage.share:.0f} %",
-            )
-            for name, stage in one.stages.items()
-        )
-        columns = ("", "FLOP", "weights", "I/O", "limit ms", "bound by", "measured", "of limit")
-        return Section(title="roofline", columns=columns, rows=rows, note="elementwise operators taken as fused")
-    return None
-
-
-def _hoisting(found: Sequence[Hoisting]) -> Section | None:
-    for one in found:
-        rows = tuple(
-            (
-                name,
-                count_text(work.parameters),
-                count_text(work.operations),
-                bytes_text(work.weight_bytes),
-                bytes_text(work.traffic_bytes),
-            )
-            for name, work in (
-                ("undivided", one.undivided),
-                ("conditioner hoisted", one.hoisted),
-                ("last block pruned, too", one.pruned),
-            )
-        )
-        columns = ("", "parameters", "FLOP", "weights", "traffic")
-        return Section(title="a step's work", columns=columns, rows=rows)
-    return None
-
-
 def _ablation(ablations: Sequence[Ablation]) -> Section | None:
     for one in ablations:
         rows = tuple(
@@ -258,13 +209,15 @@ def _ablation(ablations: Sequence[Ablation]) -> Section | None:
                 row.about,
                 number_text(row.with_ms),
                 number_text(row.without_ms),
-                f"{row.without_ms - row.with_ms:+.2f}",
+                "failed" if row.with_ms is None or row.without_ms is None else f"{row.without_ms - row.with_ms:+.2f}",
+                "" if row.predicted_ms is None else f"{row.predicted_ms:+.2f}",
             )
             for row in one.rows
         )
-        columns = ("switched off", "what is timed", "with, ms", "without, ms", "costs")
-        tried = any(row.gain == PRUNING for row in one.rows) or any(PRUNING in note for note in one.notes)
-        notes = one.notes if tried else (*one.notes, f"no row for {PRUNING}: it needs a second bundle, --unpruned")
+        columns = ("switched off", "what is timed", "with, ms", "without, ms", "costs", "predicted")
+        notes = [f"without {row.gain}: {row.failure}" for row in one.rows if row.failure] + list(one.notes)
+        if all(row.gain != PRUNING for row in one.rows):
+            notes.append(f"no row for {PRUNING}: it needs a second bundle, --unpruned")
         return Section(title="ablation", columns=columns, rows=rows, note="; ".join(notes))
     return None
 

@@ -34,8 +34,8 @@ from ...export.configs import ModelConfig, T5Config, TransformerConfig
 from ...export.environment import quiet_libraries, require_export
 from ...export.graphs.recipes import make_recipe
 from ...runtime.device.residency import Cost, Residency, ResidencyPlan, plan_residency
-from ...runtime.executors.open import GRAPH_BYTES, usual_shape
-from ...runtime.flow.tensors import request_tensors, total_bytes
+from ...runtime.executors.open import GRAPH_BYTES
+from ...runtime.flow.tensors import request_tensors, total_bytes, usual_shape
 from ..fixtures.sparse_checkpoint import write_sparse_checkpoint
 from ..program import parse_blocks, run_main
 from .quantized_cost import quantize_at_made_up_ranges, with_random_weights

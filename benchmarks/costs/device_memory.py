@@ -15,9 +15,9 @@ import numpy as np
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS
 from ...runtime.device.executor import DeviceExecutor
-from ...runtime.executors.open import open_executor, usual_shape
+from ...runtime.executors.open import open_executor
 from ...runtime.executors.options import Device, OnnxRuntimeOptions, TensorRtOptions
-from ...runtime.flow.tensors import empty, input_specs
+from ...runtime.flow.tensors import empty, input_specs, usual_shape
 from ..program import run_main
 
 

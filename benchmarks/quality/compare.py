@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,15 @@ from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder
 from ...export.emulate.torch_device import TorchDevice
+from ...runtime.executors.options import Device
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
 from ..environment import require_report
 from .metrics import cosine, decibels, psnr_db, sqnr_db, ssim
 from .noise import DenoiserPair, choose_exclusions
 from .probe import CompareCase, Inputs, WitnessExecutor
-from .report import CaseReport, Comparison, StepError
+from .real_runs import check_real, run_for_real
+from .report import CaseReport, Comparison, RealRun, StepError
 
 REPORTS = "reports"
 """The folder of a bundle with what it was compared with."""
@@ -37,12 +39,15 @@ class CompareOptions:
         device: Where torch computes.
         layers: Also look at each quantized layer alone, which takes a run of the denoiser per layer.
         budget_db: Ask which layers to keep for this SQNR of the prediction, in dB.
+        real: Where ONNX Runtime also runs the quantized bundle for real, to be held against its emulation; None for
+            nowhere.
     """
 
     steps: int | None = None
     device: TorchDevice = TorchDevice.AUTO
     layers: bool = True
     budget_db: float | None = None
+    real: Device | None = None
 
 
 def compare_bundles(
@@ -54,11 +59,13 @@ def compare_bundles(
 ) -> tuple[Comparison, Path]:
     """Serve `cases` with both bundles and write a report, a plot and pictures into `other`, in a folder it returns.
 
-    Torch runs both: it emulates what is quantized, so FP4 can be compared without a GPU that has it.
+    Torch runs both: it emulates what is quantized, so FP4 can be compared without a GPU that has it. With `real` the
+    runtime makes the pictures of `other`, too, before torch takes memory.
 
     Raises:
         MissingDependencyError: No plot can be drawn.
-        QuantizationError: The bundles are of different models, or there is no case.
+        QuantizationError: The bundles are of different models, there is no case, or `other` cannot be run for real.
+        ExecutorError: A bundle cannot be run.
     """
     require_report()
     from ..figures import png
@@ -71,6 +78,11 @@ def compare_bundles(
         raise QuantizationError(f"{reference.path} and {other.path} are bundles of different models")
     folder = other.own_folder(REPORTS) / f"against-{reference.fingerprint[:12]}"
     steps = options.steps or reference.manifest.model.flow.steps
+    real_executor, real = "", []
+    if options.real is not None:
+        check_real(other, options.real)
+        progress.start(f"{len(cases)} requests for real", len(cases))
+        real_executor, real = run_for_real(other, cases, steps, options.real, lambda: progress.advance(1))
     executors = [WitnessExecutor(bundle, options.device, steps) for bundle in (reference, other)]
     with Kontext(reference, executors[0]) as wanted, Kontext(other, executors[1]) as found:
         progress.start(f"serving {len(cases)} requests twice", 2 * len(cases))
@@ -85,12 +97,18 @@ def compare_bundles(
             reports.append(_case_report(case, pair[0], pair[1], executors[0].latents, executors[1].latents))
             results.append((pair[0], pair[1]))
             probes.append(executors[0].middle)
+        if real:
+            emulated = (found for _, found in results)
+            reports = [_with_real(*three) for three in zip(reports, emulated, real, strict=True)]
         made = _comparison(reference, other, executors, reports, probes, options, progress)
+        made = replace(made, real_executor=real_executor)
     with atomic_folder(folder, replace=True) as temporary:
         made.save(temporary / "comparison.json")
         (temporary / "errors.png").write_bytes(png(draw(made)))
         for index, (one, two) in enumerate(results, 1):
             side_by_side(one.image, two.image).save(temporary / f"pictures-{index}.png")
+        for index, ((_, emulated), result) in enumerate(zip(results, real, strict=False), 1):
+            side_by_side(emulated.image, result.image).save(temporary / f"for-real-{index}.png")
     return made, folder
 
 
@@ -151,6 +169,14 @@ def _case_report(
             )
             for number, (one, two) in enumerate(zip(wanted_latents, found_latents, strict=True), 1)
         ),
+    )
+
+
+def _with_real(report: CaseReport, emulated: Result, real: Result) -> CaseReport:
+    pictures = [np.asarray(result.image) for result in (emulated, real)]
+    latents = (result.outputs[0].latents for result in (emulated, real))
+    return replace(
+        report, real=RealRun(psnr_db=psnr_db(*pictures), ssim=ssim(*pictures), latents_sqnr_db=sqnr_db(*latents))
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...engine.components import DENOISER
 from ...export.emulate.emulation import QuantizedAttend, QuantizedLinear
 from ...export.emulate.torch_executor import run_module
+from ...export.networks.operations import Stream
 from .metrics import decibels
 from .probe import Inputs, WitnessExecutor
 
@@ -90,13 +91,13 @@ class DenoiserPair:
             for index, block in enumerate(denoiser.get_submodule(stack).children()):
 
                 def keep(
-                    _: nn.Module, __: object, output: Tensor | tuple[Tensor, Tensor], name: str = f"{stack}.{index}"
+                    _: nn.Module, __: object, output: Stream | tuple[Stream, Stream], name: str = f"{stack}.{index}"
                 ) -> None:
-                    if isinstance(output, Tensor):
-                        outputs[name, ""] = output.to(torch.float32)
+                    if isinstance(output, Stream):
+                        outputs[name, ""] = _settled(output)
                     else:
                         text, image = output
-                        outputs[name, "text"], outputs[name, "image"] = text.to(torch.float32), image.to(torch.float32)
+                        outputs[name, "text"], outputs[name, "image"] = _settled(text), _settled(image)
 
                 handles.append(block.register_forward_hook(keep))
         try:
@@ -142,6 +143,14 @@ class DenoiserPair:
         finally:
             for name, module in own.items():
                 self._reference.set_submodule(name, module)
+
+
+def _settled(stream: Stream) -> Tensor:
+    """Return the tokens that a block gives, its last change added, in float32."""
+    tokens = stream.tokens.to(torch.float32)
+    if stream.change is None or stream.gate is None:
+        return tokens
+    return tokens + stream.gate.to(torch.float32) * stream.change.to(torch.float32)
 
 
 def energy(x: Tensor) -> float:

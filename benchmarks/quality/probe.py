@@ -33,6 +33,11 @@ class CompareCase:
     image: Picture | None = None
     size: tuple[int, int] | None = None
 
+    def request(self, steps: int) -> Request:
+        """Return the request, of so many steps."""
+        sampling = Sampling(seed=self.seed, steps=steps, size=self.size)
+        return Request(prompt=self.prompt, image=self.image, sampling=sampling)
+
 
 class WitnessExecutor(TorchExecutor):
     """Keeps the latents after each step, (b, n, channels) float32, and the inputs of one step in the middle."""
@@ -53,5 +58,4 @@ class WitnessExecutor(TorchExecutor):
     def serve(self, kontext: Kontext, case: CompareCase) -> Result:
         """Serve one case by `kontext`, whose executor this is; what was kept before is forgotten."""
         self.latents, self.middle = [], {}
-        sampling = Sampling(seed=case.seed, steps=self._num_steps, size=case.size)
-        return kontext.run(Request(prompt=case.prompt, image=case.image, sampling=sampling))
+        return kontext.run(case.request(self._num_steps))

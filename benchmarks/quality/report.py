@@ -26,8 +26,17 @@ class StepError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RealRun:
+    """Holds how near the runtime's picture and last latents are to the emulation's, of one request by one bundle."""
+
+    psnr_db: float
+    ssim: float
+    latents_sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseReport:
-    """Holds one request, made by both."""
+    """Holds one request, made by both; `real` is the second's by the runtime beside its emulation."""
 
     prompt: str
     seed: int
@@ -36,6 +45,7 @@ class CaseReport:
     psnr_db: float
     ssim: float
     steps: tuple[StepError, ...]
+    real: RealRun | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +53,8 @@ class Comparison:
     """Holds what a comparison found.
 
     `reference` and `other` are the bundles' fingerprints. `prediction_sqnr_db` is that of a step's change of the
-    latents, all layers quantized, on the reference's own path; `keep` are the layers to keep for `budget_db`, and
+    latents, all layers quantized, on the reference's own path; `real_executor` is what ran the second for real, and
+    `keep` are the layers to keep for `budget_db`, and
     `kept_sqnr_db` the prediction's SQNR with them.
     """
 
@@ -58,6 +69,7 @@ class Comparison:
     budget_db: float | None = None
     keep: tuple[str, ...] = ()
     kept_sqnr_db: float | None = None
+    real_executor: str = ""
 
     def save(self, path: Path) -> None:
         with atomic_file(path) as file:
@@ -69,12 +81,15 @@ Rows = tuple[tuple[str, ...], Iterable[tuple[str, ...]]]
 
 
 def tables(comparison: Comparison, worst: int) -> Iterator[Rows]:
-    """Yield tables of the pictures, the steps of the first case, the blocks, and the `worst` layers."""
+    """Yield tables of the pictures, the steps of the first case, the blocks, and the `worst` layers.
+
+    Pictures that were made for real have one of their own.
+    """
     yield (
         ("case", "size", "PSNR dB", "SSIM", "last latents, SQNR dB"),
         (
             (
-                f"{case.prompt} (seed {case.seed}{', ' + case.image if case.image else ''})",
+                _name(case),
                 f"{case.size[0]}x{case.size[1]}",
                 f"{case.psnr_db:.1f}",
                 f"{case.ssim:.4f}",
@@ -83,6 +98,15 @@ def tables(comparison: Comparison, worst: int) -> Iterator[Rows]:
             for case in comparison.cases
         ),
     )
+    if comparison.real_executor:
+        yield (
+            (f"{comparison.real_executor}, beside the emulation", "PSNR dB", "SSIM", "last latents, SQNR dB"),
+            (
+                (_name(case), f"{real.psnr_db:.1f}", f"{real.ssim:.4f}", f"{real.latents_sqnr_db:.1f}")
+                for case in comparison.cases
+                if (real := case.real) is not None
+            ),
+        )
     yield (
         ("step", "latents, SQNR dB", "cosine", "relative error"),
         (
@@ -102,3 +126,7 @@ def tables(comparison: Comparison, worst: int) -> Iterator[Rows]:
                 for error in comparison.layers[:worst]
             ),
         )
+
+
+def _name(case: CaseReport) -> str:
+    return f"{case.prompt} (seed {case.seed}{', ' + case.image if case.image else ''})"

@@ -21,6 +21,7 @@ from .tensor_file import TensorFile
 
 MAX_GRAPH_BYTES = 32 << 20
 """The largest graph that is read; those of the whole of FLUX.1 Kontext take 6.4 MB together."""
+_MOVES = ("Transpose", "Cast", "Reshape", "Slice")
 _QUANTIZED = {NUMBER_TYPES[name].onnx_number: name for name in ("fp8", "nvfp4")}
 
 
@@ -112,9 +113,9 @@ class GraphFile:
 
 
 def _dequantized_format(name: str, producers: Mapping[str, Any]) -> str | None:
-    """Return the format that a value was dequantized from, followed through what only moves or widens it."""
+    """Return the format that a value was dequantized from, followed through what only moves, cuts or widens it."""
     node = producers.get(name)
-    while node is not None and node.op_type in ("Transpose", "Cast"):
+    while node is not None and node.op_type in _MOVES:
         node = producers.get(node.input[0])
     if node is None or node.op_type != "DequantizeLinear":
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext, suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ from ...engine.components import COMPONENTS, Component, GrowsWith, Precision, Ru
 from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
-from ..device.memory import DeviceTensor
+from ..device.memory import DeviceBlock, DeviceTensor
 from ..device.residency import Cost
-from ..flow.tensors import RequestShape, request_tensors
+from ..flow.tensors import RequestShape, TensorSpec, request_tensors, usual_shape
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .fused_kernels import has_kernels
@@ -40,12 +41,21 @@ class OnnxRuntimeEngines:
         bundle: The bundle whose graphs they run.
         cuda: The device.
         kernels_for: The architecture that kernels of fused operators are compiled for; None to run their bodies.
+        without_kernels: The fused operators whose bodies run all the same.
     """
 
     allocates = True
 
-    def __init__(self, bundle: Bundle, cuda: Cuda, kernels_for: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        cuda: Cuda,
+        kernels_for: str | None = None,
+        *,
+        without_kernels: AbstractSet[str] = frozenset(),
+    ) -> None:
         self._bundle, self._cuda, self._kernels_for = bundle, cuda, kernels_for
+        self._without_kernels = without_kernels
         self._ort = import_onnxruntime()
         self._fused: FusedOperators | None = None
         self._opened = False
@@ -84,16 +94,37 @@ class OnnxRuntimeEngines:
                 "fit; kontext-trt doctor says what is there"
             )
         self._opened = True
-        return OnnxRuntimeEngine(
-            self._bundle.component(component), session, self._ort, self._cuda.device, fused=fused is not None
-        )
+        table = self._bundle.component(component)
+        engine = OnnxRuntimeEngine(table, session, self._ort, self._cuda.device, fused=fused is not None)
+        if fused is not None and table.runs in (Runs.REFERENCE, Runs.PICTURE):
+            self._prepare(table, engine, stream)
+        return engine
+
+    def _prepare(self, component: Component, engine: OnnxRuntimeEngine, stream: Handle) -> None:
+        """Run a component once for the usual size, on whatever lies in memory: its kernels are compiled and chosen."""
+        shape, dims = usual_shape(self._bundle), self._bundle.manifest.model.dims
+        precision, (rows, columns) = self._bundle.graph(component).precision, shape.grid
+        sizes = {"b": 1, "h": rows, "w": columns, "m": rows * columns}
+        specs = {
+            port.name: TensorSpec(
+                shape=tuple(int(extent) for extent in dims.resolve(port.dims, **sizes)),
+                element_type=port.element_type.resolve(precision),
+            )
+            for port in component.ports
+        }
+        block = DeviceBlock(self._cuda, specs)
+        try:
+            engine.enqueue(block.tensors)
+        finally:
+            self._cuda.synchronize(stream)
+            block.close()
 
     def _kernels(self, component: str, stream: Handle) -> FusedOperators | None:
         """Return the kernels of a component's fused operators, made for the first that has some."""
         if self._kernels_for is None or not has_kernels(self._bundle, component):
             return None
         if self._fused is None:
-            self._fused = FusedOperators(self._cuda, stream, self._kernels_for)
+            self._fused = FusedOperators(self._cuda, stream, self._kernels_for, without=self._without_kernels)
         dims = self._bundle.manifest.model.dims
         names = {node.op_type for node in self._bundle.open_graph(component).proto.graph.node}
         self._fused.compile(names, dims.hidden, 2 * dims.rope_width)
@@ -205,7 +236,9 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
     return {
         name: Cost(
             weights=graph.weight_bytes + SESSION_BYTES,
-            activations=use.held_per_value * values[use.values] * graph.precision.item_bytes,
+            activations=(use.held_fused if has_kernels(bundle, name) else use.held_per_value)
+            * values[use.values]
+            * graph.precision.item_bytes,
             runs=COMPONENTS[name].runs_in(shape.num_steps),
             per_prompt=COMPONENTS[name].runs is Runs.PROMPT,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
@@ -14,11 +15,10 @@ from ...engine.plans.choice import choose_plans
 from ...engine.plans.machine import Machine
 from ...engine.plans.manifest import PlanManifest
 from ...engine.plans.store import PlanStore
-from ...engine.sizes import squarest, token_grid
 from ...engine.system.gpus import Gpu, find_gpus
 from ..device.residency import Cost, ResidencyPlan, plan_residency
 from ..flow.executor import Executor
-from ..flow.tensors import RequestShape, request_tensors, total_bytes
+from ..flow.tensors import request_tensors, total_bytes, usual_shape
 from .fused_kernels import fused_architecture
 from .onnxruntime_cpu import OnnxRuntimeCpu
 from .onnxruntime_session import has_cuda, import_onnxruntime
@@ -30,15 +30,20 @@ GRAPH_BYTES = 256 << 20
 """The bytes set aside for the CUDA graphs of a request shape: 28 steps by ONNX Runtime took 206 MiB at full size."""
 
 
-def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
+def open_executor(
+    bundle: Bundle, options: ExecutorOptions, *, without_kernels: AbstractSet[str] = frozenset()
+) -> Executor:
     """Open the executor that options ask for.
+
+    `without_kernels` names fused operators of the catalogue whose bodies ONNX Runtime runs on a CUDA device although
+    there are kernels, so that a benchmark can tell what each is worth.
 
     Raises MissingDependencyError, PlanError, BudgetError or ExecutorError.
     """
     if isinstance(options, TensorRtOptions):
         return _open_tensorrt(bundle, options)
     if isinstance(options, OnnxRuntimeOptions):
-        return _open_onnxruntime(bundle, options)
+        return _open_onnxruntime(bundle, options, without_kernels)
     if any(PlanStore.of(bundle.path, options.plans).entries()) and find_gpus()[0]:
         chosen = TensorRtOptions(
             vram_bytes=options.vram_bytes, graphs=options.graphs, plans=options.plans, trust=options.trust
@@ -49,10 +54,11 @@ def open_executor(bundle: Bundle, options: ExecutorOptions) -> Executor:
             raise
         except (PlanError, MissingDependencyError) as error:
             logger.warning("ONNX Runtime runs this bundle, not its plans: %s", error)
-    return _open_onnxruntime(bundle, OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs))
+    chosen = OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs)
+    return _open_onnxruntime(bundle, chosen, without_kernels)
 
 
-def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
+def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions, without_kernels: AbstractSet[str]) -> Executor:
     device = Device(options.device)
     import_onnxruntime()
     if device is Device.CUDA and not has_cuda():
@@ -74,7 +80,8 @@ def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions) -> Executor:
     plan = _residency(bundle, costs(bundle, usual_shape(bundle)), options.vram_bytes, cuda.memory()[0])
     shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
     kernels_for = fused_architecture(bundle, find_gpus()[0][options.device_id])
-    return DeviceExecutor(bundle, OnnxRuntimeEngines(bundle, cuda, kernels_for), cuda, plan, shapes)
+    engines = OnnxRuntimeEngines(bundle, cuda, kernels_for, without_kernels=without_kernels)
+    return DeviceExecutor(bundle, engines, cuda, plan, shapes)
 
 
 def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
@@ -129,16 +136,6 @@ def _try(store: PlanStore, plans: Mapping[str, PlanManifest], machine: Machine, 
     smallest = min(plans, key=lambda component: plans[component].size_bytes)
     with store.open(smallest, plans[smallest].key, machine, flavour.refusal):
         pass
-
-
-def usual_shape(bundle: Bundle) -> RequestShape:
-    """Return the request shape that buffers are reckoned for beforehand.
-
-    It is one edit of the squarest size, with the bundle's number of steps.
-    """
-    model = bundle.manifest.model
-    grid = token_grid(squarest(model.sizes))
-    return RequestShape(num_prompts=1, num_seeds=1, grid=grid, reference=grid, num_steps=model.flow.steps)
 
 
 def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, Cost]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, DENOISER, ElementType, Precision
 from ...engine.errors import ExecutorError
-from ...engine.sizes import Grid
+from ...engine.sizes import Grid, squarest, token_grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,16 @@ class RequestShape:
     @property
     def num_reference_tokens(self) -> int:
         return 0 if self.reference is None else prod(self.reference)
+
+
+def usual_shape(bundle: Bundle) -> RequestShape:
+    """Return the request shape that buffers are reckoned for beforehand.
+
+    It is one edit of the squarest size, with the bundle's number of steps.
+    """
+    model = bundle.manifest.model
+    grid = token_grid(squarest(model.sizes))
+    return RequestShape(num_prompts=1, num_seeds=1, grid=grid, reference=grid, num_steps=model.flow.steps)
 
 
 ALIGNMENT = 256

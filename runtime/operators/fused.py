@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,7 +12,7 @@ from typing import Any
 
 from ...engine.errors import ExecutorError
 from ..device.cuda import Cuda, Handle
-from .catalogue import DEFINITIONS, DOMAIN
+from .catalogue import DEFINITIONS, DOMAIN, OPERATORS
 from .cuda.device import KernelDevice
 from .cuda.kernels import Kernels
 from .cuda.registry import compile_for, computing
@@ -89,12 +90,20 @@ class FusedOperators:
         cuda: The device.
         stream: The stream that sessions run on.
         architecture: What its kernels are compiled for: "sm_90".
+        without: The names in the catalogue of operators whose bodies run instead, in all their formats.
 
     Raises:
         MissingDependencyError: A package of the extra `fused` is missing.
+        ValueError: There is no operator of a name.
     """
 
-    def __init__(self, cuda: Cuda, stream: Handle, architecture: str) -> None:
+    def __init__(
+        self, cuda: Cuda, stream: Handle, architecture: str, *, without: AbstractSet[str] = frozenset()
+    ) -> None:
+        unknown = sorted(without - OPERATORS.keys())
+        if unknown:
+            raise ValueError(f"no fused operator is named {', '.join(unknown)}; they are {', '.join(OPERATORS)}")
+        self._without = without
         self._kernels = Kernels(KernelDevice(cuda, stream, architecture))
 
     def compile(self, names: Iterable[str], hidden: int, head_width: int) -> None:
@@ -108,7 +117,9 @@ class FusedOperators:
     @contextmanager
     def opening(self, options: Any) -> Iterator[None]:
         """Give the session that is made meanwhile, with these options, the kernels."""
-        domain().add_to(options)
+        ours = domain()
+        kept = [one for one in ours.operators if DEFINITIONS[one.name].operator.name not in self._without]
+        ours.add_to(options, kept)
         _opening.kernels = self._kernels
         try:
             with raising_whole():

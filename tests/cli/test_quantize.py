@@ -80,6 +80,8 @@ def test_quantize_and_compare(bundle_path: Path, road: tuple[Path, dict], tmp_pa
             ["compare", "BUNDLE", "BUNDLE", "-p", "a", "-p", "b", "-i", "1", "-i", "2", "-i", "3"],
             "3 pictures and 2 prompts",
         ),
+        (["compare", "BUNDLE", "BUNDLE", "--executor", "tensorrt"], "--executor is cpu or cuda, not tensorrt"),
+        (["compare", "BUNDLE", "BUNDLE", "--executor", "cpu"], "has no fused operators in FP8, so it is only emulated"),
         (["calibration", "show", "gone.json"], "calibration gone.json cannot be read: No such file"),
     ],
 )

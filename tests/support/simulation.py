@@ -18,9 +18,9 @@ from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.runtime.device.executor import DeviceExecutor, DeviceOptions
 from kontext_trt.runtime.device.residency import plan_residency
-from kontext_trt.runtime.executors.open import plan_costs, usual_shape
+from kontext_trt.runtime.executors.open import plan_costs
 from kontext_trt.runtime.executors.tensorrt import TensorRtEngines
-from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes
+from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes, usual_shape
 
 COVERAGE = Coverage(sizes=((32, 32), (48, 80), (96, 192), (128, 128), (192, 96)), batch=4, max_steps=50)
 

@@ -21,6 +21,7 @@ from kontext_trt.benchmarks.bench.bench import BenchOptions, run_bench
 from kontext_trt.benchmarks.bench.picture_borders import DeviceCarrier, border_ms, carry_on_host, to_bytes, to_float
 from kontext_trt.benchmarks.bench.records import Case, decode_lines, encode_lines
 from kontext_trt.benchmarks.bench.roofline import hoisting
+from kontext_trt.benchmarks.bench.sections import sections
 from kontext_trt.benchmarks.bench.undivided import UndividedExecutor
 from kontext_trt.benchmarks.bench.unpruned import check_unpruned, write_unpruned
 from kontext_trt.engine.bundle.bundle import BUILT
@@ -138,9 +139,12 @@ def test_on_a_device_the_request_graph_has_one_too(bundle_copy: Path, tmp_path: 
     assert cuda.open_handles == 0
     copy = Bundle.open(shutil.copytree(bundle.path, tmp_path / "unplanned", ignore=shutil.ignore_patterns(*BUILT)))
     other = ablate(bundle, TensorRtOptions(), GENERATE, repeat=1, unpruned=copy)
-    assert [row.gain for row in other.rows] == ["hoisting", "request graph", "caches", "uint8 pictures"]
-    (note,) = other.notes
-    assert note.startswith(f"no row for last-block pruning: {copy.path} has no clip plan")
+    (failed,) = [row for row in other.rows if row.failure]
+    assert (failed.gain, failed.with_ms, failed.without_ms) == ("last-block pruning", None, None)
+    assert failed.failure.startswith(f"{copy.path} has no clip plan")
+    (section,) = sections([other])
+    assert ("last-block pruning", "one step", "", "", "failed", "") in section.rows
+    assert section.note.startswith(f"without last-block pruning: {copy.path} has no clip plan")
 
 
 def test_a_bundle_that_another_library_runs_is_no_measure(bundle: Bundle, unpruned: Bundle):

@@ -8,10 +8,12 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import pytest
 import torch
 
+from kontext_trt import MissingDependencyError
 from kontext_trt.benchmarks.bench import ceilings
 from kontext_trt.benchmarks.bench.ceilings import measure_ceilings
 from kontext_trt.benchmarks.bench.records import Unmeasured
@@ -74,6 +76,39 @@ def test_rates_are_measured_by_format(slow_gpu):
         assert found.products[name] == found.products[f"{name} 32x64x48"] > 0
     assert found.attention["bf16"] == found.attention["bf16 flash"] > 0
     assert "bf16 cudnn: " in found.how  # the CPU has none: said, not hidden
+
+
+def test_fp8_is_measured_where_the_gpu_has_it(slow_gpu, monkeypatch: pytest.MonkeyPatch):
+    """Attention by the runtime's own call, and what keeps it away is said."""
+    called = []
+
+    @contextmanager
+    def attention(torch, shape, device):
+        yield lambda: called.append(shape)
+
+    monkeypatch.setattr(ceilings, "fp8_attention", attention)
+    found = ceilings.measure()
+    assert not isinstance(found, Unmeasured)
+    assert found.attention["fp8"] == found.attention["fp8 cudnn"] > 0
+    assert set(called) == {ceilings.ATTENTION}
+
+    def lacking(torch, shape, device):
+        raise MissingDependencyError("fused operators need nvidia-cudnn-frontend")
+
+    monkeypatch.setattr(ceilings, "fp8_attention", lacking)
+    found = ceilings.measure()
+    assert not isinstance(found, Unmeasured)
+    assert "fp8" not in found.attention
+    assert "fp8 cudnn: MissingDependencyError: fused operators need nvidia-cudnn-frontend" in found.how
+
+
+def test_what_the_gpu_lacks_is_said(slow_gpu):
+    slow_gpu.get_device_capability = lambda: (8, 6)
+    found = ceilings.measure()
+    assert not isinstance(found, Unmeasured)
+    assert "fp8" not in found.products.keys() | found.attention.keys()
+    assert "no fp8 products below compute capability 8.9: this GPU has 8.6" in found.how
+    assert "no fp8 attention below compute capability 9.0: this GPU has 8.6" in found.how
 
 
 def test_seconds_are_of_one_call(slow_gpu, monkeypatch):

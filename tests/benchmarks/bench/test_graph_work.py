@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kontext_trt import Bundle, MissingDependencyError
 from kontext_trt.benchmarks.bench.graph_shapes import concrete_values, extent, whole_proto
-from kontext_trt.benchmarks.bench.graph_work import GraphWork, Heavy, count_work
+from kontext_trt.benchmarks.bench.graph_work import GraphWork, Heavy, count_bodies, count_work
 from kontext_trt.engine.bundle.graph_file import GraphFile
 from kontext_trt.engine.components import COMPONENTS, ElementType, Operators, Precision
 from kontext_trt.engine.errors import BundleError
@@ -119,6 +119,40 @@ def test_both_kinds_of_operators_count_the_same(bundle: Bundle, component: str, 
     if component == "denoiser":
         sizes = [sum(one.size_bytes for one in work.heavy) for work in (single, decomposed)]
         assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("recipe", [None, "fp8", "fp8-attention"])
+def test_fused_operators_count_as_single_ones(
+    recipe: str | None,
+    bundle: Bundle,
+    fused_path: Path,
+    tiny_quantized: Callable[[str], Bundle],
+    fused_quantized: Callable[..., Bundle],
+):
+    """Products and attention inside them, in their number formats, and the bytes of both; not elementwise traffic."""
+    pair = (tiny_quantized(recipe), fused_quantized(recipe)) if recipe else (bundle, Bundle.open(fused_path))
+    single, fused = (count_work(one.open_graph("denoiser"), DIMS) for one in pair)
+    one, other = single.work(), fused.work()
+    assert (other.products, other.attention, other.parameters) == (one.products, one.attention, one.parameters)
+    assert set(other.products) == ({"fp32", "fp8"} if recipe else {"fp32"})
+    assert set(other.attention) == {"fp8" if recipe == "fp8-attention" else "fp32"}
+    assert sum(heavy.size_bytes for heavy in fused.heavy) == sum(heavy.size_bytes for heavy in single.heavy)
+    assert {heavy.weight for heavy in fused.heavy} == {heavy.weight for heavy in single.heavy}
+    # tensors between operators are fewer: what a kernel keeps to itself, no one writes
+    sizes = [sum(kind.size_bytes for kind in work.traffic.values()) for work in (single, fused)]
+    assert sizes[1] < sizes[0] / 3
+
+
+def test_bodies_of_some_operators_count_beyond_the_fused_ones(fused_path: Path):
+    """A gate reads three tensors and writes one; its body widens three, multiplies, adds and narrows."""
+    graph = Bundle.open(fused_path).open_graph("denoiser")
+    found = count_bodies(graph, DIMS, ["Gate"])
+    assert found.heavy == ()
+    assert found.more_bytes > 0
+    heads = count_bodies(graph, DIMS, ["Heads", "Attend"])
+    assert [one.is_attention for one in heads.heavy].count(True) == 2
+    assert len(heads.heavy) == 2 * 3 + 2
+    assert count_bodies(graph, DIMS, []).more_bytes == 0
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

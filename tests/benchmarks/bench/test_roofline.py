@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from command_line import LINKS
 
 from kontext_trt import Bundle, Kontext
 from kontext_trt.benchmarks.bench.graph_work import GraphWork, Heavy, Weight
-from kontext_trt.benchmarks.bench.records import Case, Ceilings, decode_lines, encode_lines
+from kontext_trt.benchmarks.bench.records import Case, Ceilings, Roofline, StageLimit, decode_lines, encode_lines
 from kontext_trt.benchmarks.bench.roofline import dynamic_extents, hoisting, roofline, stage_limit, work_of
+from kontext_trt.benchmarks.bench.section import Section
+from kontext_trt.benchmarks.bench.sections import sections
 from kontext_trt.benchmarks.bench.unpruned import write_unpruned
 from kontext_trt.engine.errors import BundleError
 
@@ -39,6 +43,49 @@ def test_the_limit_is_the_longer_of_arithmetic_and_traffic():
     found = stage_limit([component(HEAVY), component(attention)], CEILINGS, None)
     assert (found.limit_ms, found.bound) == (pytest.approx(210.0), "attention")
     assert found.work.attention == {"fp32": 1e12}
+
+
+def test_fp8_products_have_their_own_rate():
+    """1e12 operations in bf16 at 1e14 a second are 10 ms, in FP8 at 2e14 5 ms; attention stays in bf16."""
+    ceilings = replace_rates(products={"bf16": 1e14, "fp8": 2e14}, attention={"bf16": 5e13})
+    fp8, attention = replace(HEAVY, number_format="fp8"), replace(HEAVY, is_attention=True)
+    found = stage_limit([component(HEAVY, fp8, attention)], ceilings, 70.0)
+    assert found.limit_ms == pytest.approx(10 + 5 + 20)
+    assert found.share == pytest.approx(0.5)
+    (row,) = [row for row in only_section(found).rows if row[0] == "step"]
+    assert row[-1] == "50 %"
+    assert (
+        "step: 1.00 T of products in bf16, 1.00 T of products in fp8, 1.00 T of attention in bf16"
+        in only_section(found).note
+    )
+
+
+def test_the_rate_that_is_missing_is_named():
+    fp8 = replace(HEAVY, is_attention=True, number_format="fp8")
+    found = stage_limit([component(HEAVY, fp8, fp8)], CEILINGS, 5.0)
+    assert (found.limit_ms, found.lacks) == (None, ("fp8 attention",))
+    assert "step has no limit without a rate of fp8 attention" in only_section(found).note
+
+
+def test_an_fp8_bundle_has_a_limit(fused_quantized: Callable[..., Bundle]):
+    rates = {"fp32": 1e13, "fp8": 4e13}
+    ceilings = replace_rates(products=rates, attention={"fp32": 5e12, "fp8": 1e13})
+    limits = [
+        roofline(fused_quantized(recipe), GENERATE, ceilings, {"step": 1e3}).stages["step"]
+        for recipe in ("fp8", "fp8-attention")
+    ]
+    assert [list(limit.work.attention) for limit in limits] == [["fp32"], ["fp8"]]
+    assert all(limit.share is not None and "fp8" in limit.work.products for limit in limits)
+    assert decode_lines(encode_lines([Roofline(stages={"step": limits[0]})])) == [Roofline(stages={"step": limits[0]})]
+
+
+def replace_rates(**rates: dict[str, float]) -> Ceilings:
+    return msgspec.structs.replace(CEILINGS, **rates)
+
+
+def only_section(limit: StageLimit) -> Section:
+    (found,) = sections([Roofline(stages={"step": limit})])
+    return found
 
 
 def test_weights_are_read_once_at_least():

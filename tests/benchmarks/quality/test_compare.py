@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from kontext_trt import Bundle, QuantizationError
+from kontext_trt import Bundle, Device, QuantizationError
+from kontext_trt.benchmarks.quality import real_runs
 from kontext_trt.benchmarks.quality.compare import CompareOptions, compare_bundles
 from kontext_trt.benchmarks.quality.plot import PANEL_PIXELS
 from kontext_trt.benchmarks.quality.probe import CompareCase
-from kontext_trt.benchmarks.quality.report import Comparison
+from kontext_trt.benchmarks.quality.report import Comparison, tables
+from kontext_trt.engine.errors import ExecutorError
+from kontext_trt.engine.system.gpus import Gpu
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.graphs.recipes import make_recipe
 from kontext_trt.export.quantize.calibration import Calibration
@@ -105,6 +109,41 @@ def test_a_bundle_does_not_differ_from_itself(bundle_copy: Path) -> None:
     assert made.cases[0].steps[-1].relative == 0
     assert made.cases[0].ssim == pytest.approx(1)
     assert made.layers == ()
+
+
+def test_the_runtime_makes_what_is_emulated(fused_path: Path, fused_quantized, tmp_path: Path):
+    """Bodies of fused operators, by ONNX Runtime on the CPU: nearer to the emulation than FP8 is to what it was."""
+    quantized = Bundle.open(shutil.copytree(fused_quantized("fp8").path, tmp_path / "fp8"))
+    made, folder = compare_bundles(Bundle.open(fused_path), quantized, CASES, options(layers=False, real=Device.CPU))
+    (case,) = made.cases
+    assert made.real_executor == "onnxruntime (cpu)"
+    assert case.real is not None
+    assert case.real.psnr_db > case.psnr_db + 6
+    assert case.real.latents_sqnr_db > case.steps[-1].sqnr_db + 6
+    shown = list(tables(made, 3))
+    columns, rows = shown[1]
+    assert columns[0] == "onnxruntime (cpu), beside the emulation"
+    assert f"{case.real.psnr_db:.1f}" in next(iter(rows))
+    written = json.loads((folder / "comparison.json").read_text())
+    assert written["cases"][0]["real"]["psnr_db"] == pytest.approx(case.real.psnr_db)
+    with Image.open(folder / "for-real-1.png") as pictures:
+        assert pictures.size == (3 * SIZE[0] + 16, SIZE[1])
+
+
+def test_what_the_runtime_cannot_run_is_refused_first(
+    bundle: Bundle, compared: tuple[Comparison, Path, Bundle], fused_path: Path, fused_quantized, monkeypatch
+) -> None:
+    for other in (compared[2], Bundle.open(fused_path)):
+        with pytest.raises(QuantizationError, match="has no fused operators in FP8, so it is only emulated: leave out"):
+            compare_bundles(bundle, other, CASES, options(real=Device.CPU))
+    quantized = fused_quantized("fp8")
+    monkeypatch.setattr(real_runs, "find_gpus", lambda: ((), "the driver is not installed"))
+    with pytest.raises(ExecutorError, match="--executor cuda needs a GPU: the driver is not installed"):
+        compare_bundles(Bundle.open(fused_path), quantized, CASES, options(real=Device.CUDA))
+    old = Gpu(index=0, name="A100", major=8, minor=0, memory_bytes=1)
+    monkeypatch.setattr(real_runs, "find_gpus", lambda: ((old,), ""))
+    with pytest.raises(ExecutorError, match=r"the FP8 kernels of .* do not run here: .*denoiser is in fp32"):
+        compare_bundles(Bundle.open(fused_path), quantized, CASES, options(real=Device.CUDA))
 
 
 def test_refusals(bundle: Bundle, compared: tuple[Comparison, Path, Bundle], wide_bundles) -> None:
