@@ -71,8 +71,8 @@ def export(
     operators: Annotated[
         Operators,
         typer.Option(
-            help="Attention and norms as single operators, decomposed for old TensorRT, or the denoiser's as ONNX "
-            "Runtime's own: the fastest there, and for nothing else."
+            help="Attention and norms as single operators, decomposed for old TensorRT, the denoiser's as ONNX "
+            "Runtime's own, or fused: the fastest on CUDA, in FP8 too, and run everywhere."
         ),
     ] = Operators.SINGLE,
     parts: PartOptions,

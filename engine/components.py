@@ -292,7 +292,7 @@ COMPONENTS: Mapping[str, Component] = {
             outputs=_ports(_FLOAT, next_latents="b n channels") + _ports(_FLOAT, since=3, velocity="b n channels"),
             dedicated_attention=True,
             onnxruntime=OnnxRuntimeUse(
-                operators=_FUSED | {Operators.ONNXRUNTIME}, values=GrowsWith.TOKENS, held_per_value=40
+                operators=_FUSED | {Operators.ONNXRUNTIME}, values=GrowsWith.TOKENS, held_per_value=40, held_fused=12
             ),
             quantized=Quantized.PRODUCTS,
             trace_cost=2.0,

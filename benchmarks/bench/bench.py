@@ -170,6 +170,7 @@ def _peer(
         folder=options.out,
         timeout_s=options.peer_timeout_s,
         precision=precision,
+        search_decoder=options.search_decoder,
     )
 
 

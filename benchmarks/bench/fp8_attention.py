@@ -8,6 +8,7 @@ from typing import Any
 
 from ...runtime.device.cuda import CudaPython
 from ...runtime.operators.cuda.attention import Attention, AttentionCall, AttentionShape
+from ...runtime.operators.cuda.cudnn import Cudnn
 from ...runtime.operators.cuda.device import KernelDevice
 
 
@@ -24,7 +25,8 @@ def fp8_attention(torch: Any, shape: tuple[int, int, int, int], device: str) -> 
     try:
         major, minor = torch.cuda.get_device_capability()
         kernels = KernelDevice(cuda, stream, f"sm_{major}{minor}")
-        attention = Attention(kernels)
+        cudnn = Cudnn(kernels)
+        attention = Attention(kernels, cudnn)
         try:
             random = (torch.randn(batch, tokens, heads * width, device=device) for _ in range(3))
             q, k, v = (values.to(torch.float8_e4m3fn) for values in random)
@@ -55,6 +57,7 @@ def fp8_attention(torch: Any, shape: tuple[int, int, int, int], device: str) -> 
             torch.cuda.synchronize()
         finally:
             attention.close()
+            cudnn.close()
             kernels.close()
     finally:
         cuda.destroy_stream(stream)

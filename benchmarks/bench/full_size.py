@@ -128,6 +128,7 @@ def main(given: Sequence[str] | None = None) -> None:
     runs.add_argument("--ablation", action="store_true", help="switch each of the engine's gains off")
     runs.add_argument("--steps", type=positive, default=28, help="steps of the flow")
     runs.add_argument("--repeat", type=positive, default=3, help="warm requests")
+    runs.add_argument("--quick-decoder", action="store_true", help="compile a peer's decoder without the search")
     runs.add_argument("--peer-timeout", type=positive, default=int(TIMEOUT_S), help="seconds per peer")
     arguments = parser.parse_args(given)
     folder: Path = arguments.folder
@@ -146,6 +147,7 @@ def main(given: Sequence[str] | None = None) -> None:
         steps=arguments.steps,
         repeat=arguments.repeat,
         peer_timeout_s=arguments.peer_timeout,
+        search_decoder=not arguments.quick_decoder,
     )
     run(folder, options, skip_fill=arguments.skip_fill)
 

@@ -37,6 +37,7 @@ class BenchOptions:
         peers: What is measured beside it.
         peer_timeout_s: Seconds for each peer, compiling included. What it has compiled until then is found again in
             `out`.
+        search_decoder: Let a compiled peer search for the best kernels of its decoder, too, which takes five minutes.
         ceilings: Measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
         ablation: Switch each gain off by itself.
         unpruned: For the ablation, a bundle of the same weights whose last block computes every token.
@@ -62,6 +63,7 @@ class BenchOptions:
     checkpoint: Path | None = None
     peers: tuple[PeerName, ...] = ()
     peer_timeout_s: float = TIMEOUT_S
+    search_decoder: bool = True
     ceilings: bool = True
     ablation: bool = False
     unpruned: Path | None = None

@@ -20,12 +20,16 @@ from ..program import first_line
 MODE = "max-autotune-no-cudagraphs"
 
 
-def compile_decoder(pipeline: Any, size: tuple[int, int], batch: int) -> list[str]:
-    """Compile the VAE's decoder, channels last, by decoding once, and return notes; if it fails, it stays eager."""
+def compile_decoder(pipeline: Any, size: tuple[int, int], batch: int, *, search: bool = True) -> list[str]:
+    """Compile the VAE's decoder, channels last, by decoding once, and return notes; if it fails, it stays eager.
+
+    Without the `search` for the best kernels it takes a fraction of the five minutes.
+    """
+    mode = MODE if search else "default"
     vae = pipeline.vae
     start = time.perf_counter()
     vae.to(memory_format=torch.channels_last)
-    vae.decoder.compile(mode=MODE, fullgraph=True, dynamic=False)
+    vae.decoder.compile(mode=mode, fullgraph=True, dynamic=False)
     shape = (batch, vae.config.latent_channels, size[1] // 8, size[0] // 8)
     parameter = next(vae.parameters())
     try:
@@ -34,7 +38,7 @@ def compile_decoder(pipeline: Any, size: tuple[int, int], batch: int) -> list[st
     except Exception as error:
         vae.decoder._compiled_call_impl = None
         return [f"the VAE decoder is not compiled: {first_line(error)}"]
-    return [f"VAE decoder compiled ({MODE}) in {time.perf_counter() - start:.0f} s"]
+    return [f"VAE decoder compiled ({mode}) in {time.perf_counter() - start:.0f} s"]
 
 
 def compile_transformer(pipeline: Any, request: Callable[[], object]) -> tuple[GraphedForward | None, list[str]]:

@@ -77,7 +77,7 @@ def measure(asked: PeerRequest) -> EngineRun:
     request = _Request(asked, pipeline, device, precision)
     if asked.peer.compiled:
         short = msgspec.structs.replace(asked.case, steps=COMPILE_STEPS)
-        decoding = compile_decoder(pipeline, asked.case.size, asked.case.batch)
+        decoding = compile_decoder(pipeline, asked.case.size, asked.case.batch, search=asked.search_decoder)
         watch.lap("compile decoder")
         graphed, compiling = compile_transformer(pipeline, lambda: request.call(short, output_type="latent"))
         watch.lap("compile transformer")

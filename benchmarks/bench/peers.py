@@ -64,6 +64,7 @@ class PeerRequest(msgspec.Struct, frozen=True, kw_only=True):
     repeat: int
     picture: Path
     precision: str | None = None
+    search_decoder: bool = True
 
 
 def measure_peer(
@@ -76,6 +77,7 @@ def measure_peer(
     folder: Path,
     timeout_s: float = TIMEOUT_S,
     precision: str | None = None,
+    search_decoder: bool = True,
 ) -> EngineRun | Unmeasured:
     """Measure a peer in a child process.
 
@@ -94,6 +96,7 @@ def measure_peer(
         repeat=repeat,
         picture=picture_path(folder, peer.value),
         precision=precision if precision in {one.value for one in Precision} else None,
+        search_decoder=search_decoder,
     )
     environment = {
         "HF_HUB_OFFLINE": "1",

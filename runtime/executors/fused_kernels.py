@@ -26,12 +26,17 @@ def has_kernels(bundle: Bundle, component: str) -> bool:
     return record.operators == Operators.FUSED.value and record.precision is Precision.BF16
 
 
+def fused_components(bundle: Bundle) -> list[str]:
+    """Return the components whose graphs have fused operators, of the type that there are kernels for."""
+    return [name for name in COMPONENTS if has_kernels(bundle, name)]
+
+
 def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:
     """Return what kernels are compiled for ("sm_90"); None if there are no fused operators, or their bodies must run.
 
     What runs without kernels is warned about, with the reason.
     """
-    components = [name for name in COMPONENTS if has_kernels(bundle, name)]
+    components = fused_components(bundle)
     for name in COMPONENTS:
         record = bundle.graph(name)
         if record.operators == Operators.FUSED.value and name not in components:
