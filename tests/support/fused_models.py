@@ -47,6 +47,7 @@ def model(definition: Definition, precision: Precision, attributes: dict[str, fl
         Kind.FLOAT32: TensorProto.FLOAT,
         Kind.FP8: TensorProto.FLOAT8E4M3FN,
     }
+    rank = len(next(iter(shapes(definition, Sizes()).values())))  # outputs have that of the first input
     nodes: list[Any] = []
     infos: list[Any] = []
     for name, kind in zip(definition.inputs, definition.input_kinds, strict=True):
@@ -60,7 +61,7 @@ def model(definition: Definition, precision: Precision, attributes: dict[str, fl
     )  # fmt: skip
     for name, kind in zip(outputs, definition.output_kinds, strict=True):
         nodes.append(helper.make_node("Cast", [f"{name}_own"], [name], to=TensorProto.FLOAT))
-        infos.append(helper.make_tensor_value_info(f"{name}_own", types[kind], [None] * 3))
+        infos.append(helper.make_tensor_value_info(f"{name}_own", types[kind], [None] * rank))
     graph = helper.make_graph(
         nodes,
         definition.name,
@@ -68,7 +69,7 @@ def model(definition: Definition, precision: Precision, attributes: dict[str, fl
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * len(shape))
             for name, shape in shapes(definition, Sizes()).items()
         ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 3) for name in outputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank) for name in outputs],
         value_info=infos,
     )
     made = helper.make_model(
