@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from .growth import GrowsWith
 from .number_types import NUMBER_TYPES, NumberType
 
 DYNAMIC_DIMS = frozenset({"b", "n", "m", "s", "N", "h", "w"})
@@ -45,12 +46,11 @@ class Operators(str, Enum):
 
     Attributes:
         SINGLE: One operator each (opset 23; ONNX Runtime, TensorRT from 10.15, TensorRT-RTX).
-        DECOMPOSED: Matrix products and elementwise operators (opset 20; TensorRT from 10.12).
+        DECOMPOSED: Products and elementwise operators (opset 20; TensorRT from 10.12).
         ONNXRUNTIME: The denoiser's are ONNX Runtime's own, with what it can fuse (opset 23 and com.microsoft; nothing
             else runs them); elsewhere as SINGLE.
-        FUSED: The denoiser's and the autoencoder's are fused operators of this project: functions of standard
-            operators, which every runtime runs, and for which ONNX Runtime has kernels of ours on a CUDA device (opset
-            23); elsewhere as SINGLE.
+        FUSED: The denoiser's and the autoencoder's are functions of standard operators, for which there are kernels of
+            ours on CUDA (opset 23); elsewhere as SINGLE.
     """
 
     SINGLE = "single"
@@ -143,15 +143,6 @@ class Quantized(str, Enum):
     PRODUCTS = "products"
 
 
-class GrowsWith(str, Enum):
-    """Says what a component's activations grow with: tokens between two of its layers, or the values of a picture."""
-
-    NONE = "none"
-    TOKENS = "tokens"
-    REFERENCE = "reference"
-    PICTURE = "picture"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxRuntimeUse:
     """Says how a component fares with ONNX Runtime.
@@ -163,7 +154,7 @@ class OnnxRuntimeUse:
         values: What its activations grow with.
         held_per_value: How many activations the CUDA provider holds at most for each of those values, measured at full
             size on an H200 (docs/measurements/2026-11-21-h200-bench.md).
-        held_fused: The same with kernels of fused operators, in the arena that all share (docs/decisions/010).
+        held_fused: The same with kernels of fused operators (docs/measurements/2026-11-28-h100-fused.md).
     """
 
     operators: frozenset[Operators] = frozenset()
@@ -287,8 +278,9 @@ COMPONENTS: Mapping[str, Component] = {
             )
             + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one")
             + _ports(_FLOAT, since=3, previous_velocity="b n channels", velocity_weights="two")
-            + _ports(_FLOAT, since=3, keep="b n channels", clean="b n channels", noise="b n channels")
-            + _ports(_FLOAT, since=3, next_sigma="one"),
+            + _ports(
+                _FLOAT, since=3, keep="b n channels", clean="b n channels", noise="b n channels", next_sigma="one"
+            ),
             outputs=_ports(_FLOAT, next_latents="b n channels") + _ports(_FLOAT, since=3, velocity="b n channels"),
             dedicated_attention=True,
             onnxruntime=OnnxRuntimeUse(

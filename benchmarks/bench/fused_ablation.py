@@ -17,6 +17,7 @@ from ...runtime.device.executor import DeviceExecutor
 from ...runtime.executors.fused_kernels import fused_components, obstacles
 from ...runtime.flow.executor import Executor
 from ...runtime.operators.catalogue import DEFINITIONS
+from ...runtime.operators.picture_operators import PICTURE_OPERATORS
 from .bodies import fused_names
 from .graph_work import count_bodies
 from .records import Case, Ceilings
@@ -28,6 +29,7 @@ FAMILIES: Mapping[str, frozenset[str]] = {
     "kernels: products with bias, GELU, FP8": frozenset({"Linear", "LinearGelu", "JointLinear"}),
     "kernels: rounding to FP8": frozenset({"Quantize"}),
     "kernels: attention": frozenset({"Attend", "AttendBesideGelu"}),
+    "kernels: pictures": frozenset(operator.name for operator in PICTURE_OPERATORS),
 }
 """The fused operators of the catalogue by what switches off together."""
 ONNXRUNTIME = "onnxruntime"

@@ -49,7 +49,7 @@ class FusedNode:
 
     @property
     def layers(self) -> Iterator[FusedLayer]:
-        """Yield its linear layers."""
+        """The linear layers that it computes."""
         for product in self.definition.operator.products:
             weight = self.input(product.weight)
             yield FusedLayer(

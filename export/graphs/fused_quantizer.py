@@ -79,7 +79,7 @@ class FusedQuantizer:
         return layers
 
     def _round_operands(self, layers: Sequence[FusedLayer]) -> None:
-        """Have every operand in FP8 where it is made, or by an operator of its own where others read it as it is."""
+        """Make every operand FP8 where it is made, or by an operator of its own where others read it as it is."""
         readers: dict[int, list[FusedLayer]] = {}
         for layer in layers:
             readers.setdefault(id(layer.x), []).append(layer)

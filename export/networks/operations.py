@@ -43,7 +43,7 @@ class Projections:
 
 
 Heads = tuple[Tensor, Tensor, Tensor]
-"""Queries, keys and values, in the layout of attention that a form has."""
+"""The queries, keys and values, in the layout of attention that a form has."""
 
 
 class Operations(Protocol):
@@ -107,7 +107,7 @@ class Operations(Protocol):
 
 
 class Composed(ABC):
-    """Composes the steps of torch's own, but for those that a form has in its own layout of attention."""
+    """Computes the steps by torch's own, but for those that a form has in its own layout of attention."""
 
     @abstractmethod
     def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor: ...

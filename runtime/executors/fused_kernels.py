@@ -27,8 +27,8 @@ def has_kernels(bundle: Bundle, component: str) -> bool:
 
 
 def fused_components(bundle: Bundle) -> list[str]:
-    """Return the components whose graphs have fused operators, of the type that there are kernels for."""
-    return [name for name in COMPONENTS if has_kernels(bundle, name)]
+    """Return the components whose graphs have fused operators."""
+    return [name for name in COMPONENTS if bundle.graph(name).operators == Operators.FUSED.value]
 
 
 def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:
@@ -36,15 +36,12 @@ def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:
 
     What runs without kernels is warned about, with the reason.
     """
-    components = fused_components(bundle)
-    for name in COMPONENTS:
-        record = bundle.graph(name)
-        if record.operators == Operators.FUSED.value and name not in components:
+    components = [name for name in fused_components(bundle) if has_kernels(bundle, name)]
+    for name in fused_components(bundle):
+        if name not in components:
             logger.warning(
-                "fused operators of %s run without kernels, which is slower and takes more memory: it is in %s, and "
-                "there are kernels for bf16 and FP8 alone",
-                name,
-                record.precision.value,
+                "fused operators run without their kernels, which is slower and takes more memory: %s",
+                _other_type(bundle, name),
             )
     if not components:
         return None
@@ -58,12 +55,15 @@ def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:
 
 
 def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
-    """Say in words each thing that keeps components, all of which have some, from running kernels."""
+    """Say in words each thing that keeps components from running kernels."""
     missing = sorted(package for module, package in PACKAGES.items() if not _is_there(module))
     if missing:
         yield f"{', '.join(missing)} not installed (pip install 'kontext-trt[fused]')"
     capability = (gpu.major, gpu.minor)
     for name in components:
+        if not has_kernels(bundle, name):
+            yield _other_type(bundle, name)
+            continue
         data = bundle.open_graph(name).data
         foreign = foreign_functions(data, Precision.BF16)
         if foreign:
@@ -80,6 +80,10 @@ def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
                     f"{gpu.name} has compute capability {gpu.major}.{gpu.minor}, and {what} of {name} needs "
                     f"{least[0]}.{least[1]}"
                 )
+
+
+def _other_type(bundle: Bundle, component: str) -> str:
+    return f"{component} is in {bundle.graph(component).precision.value}, and there are kernels for bf16 and FP8 alone"
 
 
 def _is_there(module: str) -> bool:

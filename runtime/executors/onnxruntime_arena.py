@@ -18,7 +18,7 @@ SESSION_OPTIONS = {
     # weights in memory of their own: a recorded graph uses what lies free in the arena
     "session.use_device_allocator_for_initializers": "1",
 }
-"""What a session is told that uses the shared arena."""
+"""The options of a session that uses the shared arena."""
 _SAME_AS_REQUESTED = 1
 _IDENTITY = bytes.fromhex(
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a"

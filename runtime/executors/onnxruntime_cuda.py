@@ -11,8 +11,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, Component, GrowsWith, Precision, Runs
+from ...engine.components import COMPONENTS, Component, Precision, Runs
 from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
+from ...engine.growth import GrowsWith
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceBlock, DeviceTensor

@@ -115,10 +115,10 @@ class Body:
 
     def group_normed(self, x: str, weight: str, bias: str) -> str:
         """Return the group norm of pixels (b, h, w, c) in float32, of as many groups as `num_groups` says."""
-        groups = self.length("num_groups")
-        width = self.node("Div", self.node("Shape", weight), groups)
-        shape = self.node("Concat", self.numbers(0, -1), groups, width, axis=0)
-        grouped, axes = self.node("Reshape", self.wide(x), shape), self.numbers(1, 3)
+        rows = self.node("Concat", self.numbers(0, -1), self.node("Shape", weight), axis=0)
+        shape = self.node("Concat", self.numbers(0, 0), self.length("num_groups"), self.numbers(-1), axis=0)
+        grouped = self.node("Reshape", self.node("Reshape", self.wide(x), rows), shape)
+        axes = self.numbers(1, 3)
         centred = self.node("Sub", grouped, self.node("ReduceMean", grouped, axes, keepdims=1))
         normed = self.node("Div", centred, self._root_mean_square(centred, axes))
         normed = self.node("Reshape", normed, self.node("Shape", x))
@@ -158,7 +158,7 @@ class Body:
         return self.node("Reshape", turned, self.numbers(0, 0, -1))
 
     def scaled(self, x: str, weight: str) -> str:
-        """Multiply float32 queries by 1 / sqrt(d), d the width of a norm's weight."""
+        """Return float32 queries times 1 / sqrt(d), d the width of a norm's weight."""
         width = self.node("Cast", self.node("Shape", weight), to=FLOAT32)
         return self.node("Mul", x, self.node("Reciprocal", self.node("Sqrt", width)))
 

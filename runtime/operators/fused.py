@@ -29,7 +29,7 @@ _TYPES = {Kind.OWN: "bf16", Kind.FLOAT32: "fp32", Kind.FP8: "fp8"}
 SEEN = 64
 """The inputs that a node remembers at most."""
 _opening = threading.local()
-"""Holds the kernels of the session that this thread is making."""
+"""The kernels of the session that this thread is making."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from kontext_trt.export.networks.operations import Stream
 from kontext_trt import Bundle
 
 BLOCKS = ("transformer_blocks", "single_transformer_blocks")
@@ -24,14 +25,16 @@ def torch_block_outputs(denoiser: nn.Module, inputs: Mapping[str, Tensor]) -> Ou
     """By block and stream."""
     found: Outputs = {}
     handles = []
+    settle = denoiser.form.settled
     for stack in BLOCKS:
         for index, block in enumerate(denoiser.get_submodule(stack).children()):
 
             def keep(_, __, output, name=f"{stack}.{index}"):
                 streams = (
-                    {"": output} if isinstance(output, Tensor) else dict(zip(("text", "image"), output, strict=True))
+                    {"": output} if isinstance(output, Stream) else dict(zip(("text", "image"), output, strict=True))
                 )
-                found.update({(name, stream): value.float().numpy() for stream, value in streams.items()})
+                for stream, value in streams.items():
+                    found[name, stream] = settle(value).float().numpy()
 
             handles.append(block.register_forward_hook(keep))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -45,8 +46,9 @@ def test_the_picture_is_that_of_single_operators(fused_path: Path, bundle_path: 
     assert sqnr_db(edited(bundle_path, picture), edited(fused_path, picture)) > 90
 
 
-def test_the_graph_is_valid_and_its_functions_are_ours(fused_path: Path):
-    bundle = Bundle.open(fused_path)
+def test_the_graph_is_valid_and_its_functions_are_ours(fused_path: Path, tmp_path: Path):
+    shutil.copytree(fused_path, tmp_path / "copy")  # the checker refuses weights that have a second link
+    bundle = Bundle.open(tmp_path / "copy")
     file = bundle.file(bundle.graph("denoiser").path)
     onnx.checker.check_model(str(file), full_check=True)
     assert foreign_functions(file.read_bytes(), Precision.FP32) == []

@@ -90,12 +90,8 @@ class Computing:
     def _multiply(self, product: Product, x: Matrix, y: Matrix, *, gelu: bool = False) -> None:
         """Enqueue a linear layer from `x` to `y`. cuBLASLt gives FP8 of FP8 alone, so else it is rounded afterwards."""
         if y.fp8 and not x.fp8:
-            wide = Matrix(
-                address=self._device.scratch(BF16_BYTES * y.rows * y.columns),
-                rows=y.rows,
-                columns=y.columns,
-                stride=y.columns,
-            )
+            address = self._device.scratch(BF16_BYTES * y.rows * y.columns)
+            wide = Matrix(address=address, rows=y.rows, columns=y.columns, stride=y.columns)
             self._multiply(product, x, wide, gelu=gelu)
             self._rounded(wide, y.address, y.stride, self._t.scale("result_scale"))
             return

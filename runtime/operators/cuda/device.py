@@ -44,7 +44,7 @@ class KernelDevice:
 
     @property
     def recording(self) -> bool:
-        """True while what is launched is recorded instead of run."""
+        """True if what is launched is recorded instead of run."""
         return self.launcher.recording(self.stream)
 
     def function(self, name: str, **numbers: int) -> Any:

@@ -22,7 +22,7 @@ WORKSPACE_BYTES = 64 << 20
 ALGORITHMS = 8
 """The number of the heuristics' answers that are measured."""
 _COMPUTE_32F = 68
-"""CUBLAS_COMPUTE_32F (cublas_api.h); nvmath.ComputeType counts another library's."""
+"""The number of CUBLAS_COMPUTE_32F (cublas_api.h); nvmath.ComputeType counts another library's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class LinearCall:
 
     @property
     def kind(self) -> tuple[int | bool, ...]:
-        """What products are measured and planned by."""
+        """The kind that products are measured and planned by."""
         x, weight, y = self.x, self.weight, self.y
         extents = x.rows, y.columns, x.columns, x.stride, weight.stride, y.stride
         return *extents, x.fp8, y.fp8, y.float32, self.gelu, self.turned, bool(self.bias)

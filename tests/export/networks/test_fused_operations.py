@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,7 @@ from kontext_trt.export.networks.operations import Projections, Stream
 from kontext_trt.export.tiny import tiny_config
 from kontext_trt.runtime.operators.catalogue import OPERATORS
 
-CONFIG = dataclasses.replace(tiny_config().transformer, head_width=16, num_heads=2)
+CONFIG = tiny_config().transformer
 HIDDEN = CONFIG.hidden
 FORM = FusedOperations(CONFIG)
 

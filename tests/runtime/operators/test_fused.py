@@ -22,7 +22,7 @@ class Nothing:
 
 @pytest.fixture
 def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("KernelDevice", "Products", "Attention"):
+    for name in ("KernelDevice", "Kernels"):
         monkeypatch.setattr(fused, name, Nothing)
 
 
