@@ -1,7 +1,6 @@
 """Defines the six components: their inputs and outputs, how often each runs, what is done with its graph.
 
-This is the one table of them. The exporter names and checks graphs by it, profiles are computed from it, executors bind
-by it, recipes and the checks of a built engine ask it.
+This is the one table of them: the exporter, profiles, executors, recipes and the checks of a built engine ask it.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from .number_types import NUMBER_TYPES, NumberType
 DYNAMIC_DIMS = frozenset({"b", "n", "m", "s", "N", "h", "w"})
 """The dimensions of shapes that are not constants of the model.
 
-`b` pictures, `n` target tokens, `m` reference tokens, `s` = text + `n` + `m`, `N` steps, `h` x `w` target tokens as a
-grid.
+`b` pictures, `n` target tokens, `m` reference tokens, `s` = text + `n` + `m`, `N` steps, `h` x `w` a grid of tokens.
 """
 
 PIXELS_PER_TOKEN = 16
@@ -213,10 +211,8 @@ class Component:
 
     def of_schema(self, schema: int) -> Component:
         """Return the component with those ports alone that it has in bundles of a schema."""
-        inputs, outputs = (
-            tuple(port for port in ports if port.since <= schema) for ports in (self.inputs, self.outputs)
-        )
-        return replace(self, inputs=inputs, outputs=outputs)
+        there = [tuple(port for port in ports if port.since <= schema) for ports in (self.inputs, self.outputs)]
+        return replace(self, inputs=there[0], outputs=there[1])
 
 
 def _ports(element_type: ElementType, *, since: int = 0, **dims: str) -> tuple[Port, ...]:

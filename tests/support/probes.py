@@ -11,8 +11,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from kontext_trt.export.networks.operations import Stream
 from kontext_trt import Bundle
+from kontext_trt.export.networks.operations import Stream
 
 BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 LAST_LAYERS = {"ff.net.2": "image", "ff_context.net.2": "text", "proj_out": ""}
