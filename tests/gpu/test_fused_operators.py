@@ -25,6 +25,8 @@ NATURAL = Sizes(
 ODD = Sizes(pictures=2, text=24, image=41, heads=3, width=64, wide=160, rows=14, columns=22, channels=32, filters=40)
 HALF_A_PACK = Sizes(rows=30, columns=34, channels=128, filters=512)
 """The groups of four channels, two of which a thread loads at once."""
+ACROSS_PACKS = Sizes(rows=30, columns=34, channels=96)
+"""The groups of three channels, which begin anywhere in what a thread loads at once."""
 ENDS = Sizes(pictures=1, rows=64, columns=96, channels=3, filters=128), Sizes(rows=64, columns=96, filters=3)
 """The first and the last convolution of the autoencoder, whose channels are no multiple of 8."""
 ONE_WIDE_HEAD = Sizes(pictures=2, text=512, image=6144, heads=1, width=512)
@@ -32,6 +34,7 @@ ONE_WIDE_HEAD = Sizes(pictures=2, text=512, image=6144, heads=1, width=512)
 CASES = [
     *((name, sizes) for name in DEFINITIONS for sizes in (NATURAL, ODD)),
     *((one.name, HALF_A_PACK) for one in PICTURE_OPERATORS),
+    *((name, ACROSS_PACKS) for name in ("GroupNorm", "GroupNormSilu")),
     *(("Convolution", sizes) for sizes in ENDS),
     ("Attend", ONE_WIDE_HEAD),
 ]

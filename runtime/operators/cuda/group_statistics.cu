@@ -9,8 +9,9 @@ constexpr int PACKS = CHANNELS / PACK;
 constexpr int ROWS = 256 / PACKS;  // pixels that a block reads at once
 constexpr int THREADS = ROWS * PACKS;
 constexpr int WIDTH = CHANNELS / GROUPS;
-constexpr int PARTS = WIDTH < PACK ? PACK / WIDTH : 1;  // groups within a pack
-constexpr int SHARERS = WIDTH < PACK ? 1 : WIDTH / PACK;  // packs within a group
+constexpr int GRAIN = WIDTH % 8 == 0 ? 8 : WIDTH % 4 == 0 ? 4 : WIDTH % 2 == 0 ? 2 : 1;  // divides packs and groups
+constexpr int PARTS = PACK / GRAIN;  // grains within a pack
+constexpr int SHARERS = WIDTH / GRAIN;  // grains within a group
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     group_statistics(const __nv_bfloat16* __restrict__ x, float2* __restrict__ sums, long long pixels, int chunks) {
@@ -20,16 +21,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   float values[PACK], firsts[PARTS], plain[PARTS] = {}, squares[PARTS] = {};
 #pragma unroll
   for (int part = 0; part < PARTS; ++part)
-    firsts[part] = __bfloat162float(own[(pack * PACK / WIDTH + part) * WIDTH]);
+    firsts[part] = __bfloat162float(own[(pack * PACK + part * GRAIN) / WIDTH * WIDTH]);
   long long last = pixels * (chunk + 1) / chunks;
 #pragma unroll 4
   for (long long pixel = pixels * chunk / chunks + threadIdx.x / PACKS; pixel < last; pixel += ROWS) {
     load(own + pixel * CHANNELS + pack * PACK, values);
 #pragma unroll
     for (int i = 0; i < PACK; ++i) {
-      float difference = values[i] - firsts[i / (PACK / PARTS)];
-      plain[i / (PACK / PARTS)] += difference;
-      squares[i / (PACK / PARTS)] += difference * difference;
+      float difference = values[i] - firsts[i / GRAIN];
+      plain[i / GRAIN] += difference;
+      squares[i / GRAIN] += difference * difference;
     }
   }
   __shared__ float2 parts[PARTS][THREADS];
@@ -40,7 +41,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     float2 total = make_float2(0.f, 0.f);
     for (int row = 0; row < ROWS; ++row) {
       for (int sharer = 0; sharer < SHARERS; ++sharer) {
-        float2 one = parts[group % PARTS][row * PACKS + group * WIDTH / PACK + sharer];
+        int grain = group * SHARERS + sharer;
+        float2 one = parts[grain % PARTS][row * PACKS + grain / PARTS];
         total.x += one.x;
         total.y += one.y;
       }

@@ -57,8 +57,7 @@ class Pictures:
         t, shape = self._t, self._t.pixels("x")
         pictures, height, width, channels = shape
         groups = t.count("num_groups", at_most=channels)
-        size = channels // groups
-        if channels % PACK or channels > PACK * THREADS or channels % groups or (size % PACK and PACK % size):
+        if channels % PACK or channels > PACK * THREADS or channels % groups:
             raise t.refusal(f"{channels} channels have no kernel for a norm of {groups} groups")
         vectors = [(t.address(name, (channels,)), POINTER) for name in ("weight", "bias")]
         pixels, packs = height * width, channels // PACK

@@ -188,8 +188,10 @@ class Products:
     def _measure(self, plan: _Plan, call: LinearCall) -> None:
         """Find the fastest of a plan's algorithms."""
         self._set_addresses(plan, call)
-        plan.best = min(range(plan.count), key=lambda index: self._milliseconds(plan, call, index))
-        plan.measured = True
+        times = [self._milliseconds(plan, call, index) for index in range(plan.count)]
+        if min(times) == float("inf"):
+            raise ExecutorError(f"cuBLASLt runs none of the {plan.count} algorithms that it names for {_words(call)}")
+        plan.best, plan.measured = times.index(min(times)), True
 
     def _milliseconds(self, plan: _Plan, call: LinearCall, index: int) -> float:
         """Return the median time of an algorithm; infinity for one that the library does not take after all."""

@@ -165,7 +165,6 @@ REFUSED = {
     "packs": ("Upsample", Sizes(channels=12), {}, "12 channels, no multiple of 8"),
     "no groups": ("GroupNorm", Sizes(), {"num_groups": 0}, "num_groups is 0"),
     "groups": ("GroupNorm", Sizes(), {"num_groups": 5}, "64 channels have no kernel for a norm of 5 groups"),
-    "groups across packs": ("GroupNorm", Sizes(channels=96), {}, "96 channels have no kernel for a norm of 32 groups"),
     "norm's weight": ("GroupNorm", Sizes(), {"weight": (32,)}, r"weight must be \(64,\)"),
     "norm's bias": ("GroupNormSilu", Sizes(), {"bias": (1,)}, r"bias must be \(64,\)"),
     "channels": ("Convolution", Sizes(), {"weight": (40, 32, 3, 3)}, r"weight must be \(n, 64, 3, 3\)"),
