@@ -70,6 +70,7 @@ class OnnxRuntimeEngines:
 
     def open(self, component: str, stream: Handle, streaming_budget: int | None) -> OnnxRuntimeEngine:
         assert streaming_budget is None, "ONNX Runtime does not stream weights"
+        self._check_quantized(component)
         provider = {
             "user_compute_stream": str(self._cuda.stream_address(stream)),
             "arena_extend_strategy": "kSameAsRequested",  # the default doubles what it takes
@@ -100,6 +101,16 @@ class OnnxRuntimeEngines:
         if fused is not None and table.runs in (Runs.REFERENCE, Runs.PICTURE):
             self._prepare(table, engine, stream)
         return engine
+
+    def _check_quantized(self, component: str) -> None:
+        """Raise ExecutorError for FP8 that the provider has no kernels for: it dequantizes nothing to bfloat16."""
+        record = self._bundle.graph(component)
+        by_kernels = self._kernels_for is not None and has_kernels(self._bundle, component)
+        if record.quantization is not None and record.precision is Precision.BF16 and not by_kernels:
+            raise ExecutorError(
+                f"{component} is quantized ({record.quantization.recipe}), which ONNX Runtime has no kernels for on CUDA "
+                "in bf16; export the checkpoint with --operators fused and quantize that without --t5, or build plans"
+            )
 
     def _prepare(self, component: Component, engine: OnnxRuntimeEngine, stream: Handle) -> None:
         """Run a component once for the usual size, on whatever lies in memory: its kernels are compiled and chosen."""

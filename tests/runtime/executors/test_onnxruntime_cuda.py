@@ -1,11 +1,12 @@
 """What is known of ONNX Runtime's CUDA engines without a GPU."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import onnxruntime
 import pytest
 
-from kontext_trt import Bundle
+from kontext_trt import Bundle, ExecutorError
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.runtime.device.graphs import Graphs
 from kontext_trt.runtime.device.loading import LoadedEngines
@@ -37,6 +38,13 @@ def test_clip_is_enqueued_and_all_else_recorded(bundle: Bundle):
     for name in COMPONENTS:
         engines.ready(name)
     assert {name: engines.may_record([name]) for name in COMPONENTS} == {name: name != "clip" for name in COMPONENTS}
+
+
+def test_what_is_quantized_without_kernels_is_refused_in_words(wide_quantized: Callable[..., Bundle]):
+    """ONNX Runtime 1.31 says that a provider's type is not set."""
+    engines = OnnxRuntimeEngines(wide_quantized("fp8"), SimpleNamespace(device=0))  # type: ignore[arg-type]
+    with pytest.raises(ExecutorError, match=r"denoiser is quantized \(fp8\), which ONNX Runtime has no kernels for"):
+        engines.open("denoiser", object(), None)
 
 
 @pytest.mark.parametrize(("device", "told"), [(0, {}), (1, {"device_id": "1"})])
