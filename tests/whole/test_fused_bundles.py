@@ -117,7 +117,8 @@ def test_formats_that_the_operators_lack_are_refused(fused_path: Path, calibrati
         quantize_bundle(fused_path, tmp_path / "no", make_recipe("nvfp4"), calibration)
 
 
-@pytest.mark.parametrize("recipe", [None, pytest.param("fp8", marks=pytest.mark.check)])
+@pytest.mark.check  # all six networks traced for this alone
+@pytest.mark.parametrize("recipe", [None, "fp8"])
 def test_a_compiler_takes_the_bodies(wide_checkpoint: Path, wide_calibration, tmp_path: Path, recipe: str | None):
     from kontext_trt.export.checkpoint import open_checkpoint
     from kontext_trt.export.export import ExportOptions, export_bundle

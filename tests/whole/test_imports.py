@@ -22,7 +22,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"examples", "__main__", "__init__"},
     ),
     f"{PACKAGE}.engine": (
-        {"number_types"},
+        {"growth", "number_types"},
         {"components", "documents", "errors", "model_dims", "printable", "sizes", "progress", "byte_sizes", "system"},
         {"bundle"},
         {"flavour"},

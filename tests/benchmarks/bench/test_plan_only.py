@@ -79,10 +79,11 @@ def test_onnx_runtime_by_its_rule(bundle: Bundle):
     assert everything.moved == 0
     turns = row(found, "onnxruntime", "fp32", ENCODERS_IN_TURNS)
     largest = max(ENCODERS, key=lambda name: reckoned[name].weights)
-    assert everything.peak - turns.peak == sum(reckoned[name].weights for name in ENCODERS if name != largest)
+    in_turns = sum(reckoned[name].weights for name in ENCODERS if name != largest)
+    assert everything.peak - turns.peak >= in_turns, "the arena is smaller, too, while an encoder is loaded"
     assert turns.weights == sum(size for name, size in graphs.items() if name == largest or name not in ENCODERS)
     least = row(found, "onnxruntime", "fp32", LEAST)
-    assert least.peak == least.buffers + max(cost.weights for cost in reckoned.values())
+    assert least.peak == least.buffers + max(cost.weights + cost.activations for cost in reckoned.values())
     assert least.activations >= SESSION_BYTES
     assert least.moved == sum(cost.weights for cost in reckoned.values())
     for one in found.rows:

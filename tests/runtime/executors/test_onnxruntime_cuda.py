@@ -43,7 +43,7 @@ def test_clip_is_enqueued_and_all_else_recorded(bundle: Bundle):
 def test_what_is_quantized_without_kernels_is_refused_in_words(wide_quantized: Callable[..., Bundle]):
     """ONNX Runtime 1.31 says that a provider's type is not set."""
     engines = OnnxRuntimeEngines(wide_quantized("fp8"), SimpleNamespace(device=0))  # type: ignore[arg-type]
-    with pytest.raises(ExecutorError, match=r"denoiser is quantized \(fp8\), which ONNX Runtime has no kernels for"):
+    with pytest.raises(ExecutorError, match=r"denoiser is quantized \(fp8\), for which ONNX Runtime has no kernels"):
         engines.open("denoiser", object(), None)
 
 
