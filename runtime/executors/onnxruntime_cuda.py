@@ -109,7 +109,7 @@ class OnnxRuntimeEngines:
         if record.quantization is not None and record.precision is Precision.BF16 and not by_kernels:
             raise ExecutorError(
                 f"{component} is quantized ({record.quantization.recipe}), for which ONNX Runtime has no kernels on "
-                "CUDA in bf16; export the checkpoint with --operators fused and quantize that without --t5, or build plans"
+                "CUDA in bf16; export the checkpoint with --operators fused, quantize that without --t5, or build plans"
             )
 
     def _prepare(self, component: Component, engine: OnnxRuntimeEngine, stream: Handle) -> None:
