@@ -49,8 +49,14 @@ class Resources:
 
 
 def check_operators(bundle: Bundle, components: Sequence[str]) -> None:
-    """Raise BuildError if a graph has operators that TensorRT does not know."""
+    """Raise BuildError if a graph has operators that TensorRT does not know, or cannot parse."""
     for name in components:
+        record = bundle.graph(name)
+        if record.operators == Operators.FUSED.value and record.quantization is not None:
+            raise BuildError(  # TensorRT-RTX 1.7.1 names a quantizer of one call as it named that of another, and gives up
+                f"the {name} of {bundle.path} has fused operators in FP8, which TensorRT cannot parse; "
+                "quantize a bundle of --operators single for plans"
+            )
         if bundle.graph(name).operators == Operators.ONNXRUNTIME.value:
             raise BuildError(
                 f"the {name} of {bundle.path} has operators of ONNX Runtime's own, which TensorRT does not know; "

@@ -13,7 +13,7 @@ import pytest
 from building import Site
 from PIL import Image
 
-from kontext_trt import Bundle, Kontext, QuantizationError
+from kontext_trt import BuildError, Bundle, Kontext, QuantizationError
 from kontext_trt.benchmarks.quality.metrics import sqnr_db
 from kontext_trt.engine.components import Operators, Precision
 from kontext_trt.engine.flavour import FlavourName, load_flavour
@@ -118,15 +118,20 @@ def test_formats_that_the_operators_lack_are_refused(fused_path: Path, calibrati
 
 
 @pytest.mark.check  # all six networks traced for this alone
-@pytest.mark.parametrize("recipe", [None, "fp8"])
-def test_a_compiler_takes_the_bodies(wide_checkpoint: Path, wide_calibration, tmp_path: Path, recipe: str | None):
+def test_a_compiler_takes_the_bodies(wide_checkpoint: Path, tmp_path: Path):
     from kontext_trt.export.checkpoint import open_checkpoint
     from kontext_trt.export.export import ExportOptions, export_bundle
 
     options = ExportOptions(precision=Precision.BF16, operators=Operators.FUSED)
-    bundle = export_bundle(open_checkpoint(wide_checkpoint), tmp_path / "fused", options)
-    if recipe is not None:
-        bundle = quantize_bundle(bundle, tmp_path / "quantized", make_recipe(recipe), wide_calibration)
-    rtx = load_flavour(FlavourName.TENSORRT_RTX)
-    built = Site(bundle, make_target(rtx, "sm_120", ())).build("denoiser", Coverage(sizes=((128, 128),), max_steps=8))
+    built = build(export_bundle(open_checkpoint(wide_checkpoint), tmp_path / "fused", options))
     assert built.manifest.census.attention["bf16"] == 4
+
+
+def test_no_plans_are_built_of_fp8(fused_quantized: Quantized):
+    with pytest.raises(BuildError, match=r"fused operators in FP8, .* quantize a bundle of --operators single"):
+        build(fused_quantized("fp8"))
+
+
+def build(bundle: Bundle):
+    rtx = load_flavour(FlavourName.TENSORRT_RTX)
+    return Site(bundle, make_target(rtx, "sm_120", ())).build("denoiser", Coverage(sizes=((128, 128),), max_steps=8))
