@@ -53,7 +53,8 @@ def check_operators(bundle: Bundle, components: Sequence[str]) -> None:
     for name in components:
         record = bundle.graph(name)
         if record.operators == Operators.FUSED.value and record.quantization is not None:
-            raise BuildError(  # TensorRT-RTX 1.7.1 names a quantizer of one call as it named that of another, and gives up
+            # TensorRT-RTX 1.7.1 names a quantizer of one call as it named that of another, and gives up
+            raise BuildError(
                 f"the {name} of {bundle.path} has fused operators in FP8, which TensorRT cannot parse; "
                 "quantize a bundle of --operators single for plans"
             )
