@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from ...device.launch import POINTER
 from ..definition import Definition, Format, Product, scale_of
 from .attention import AttentionCall, AttentionShape
+from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
 from .tensors import Shape, Tensors
@@ -20,10 +20,8 @@ PACK = 8
 """The values that a thread loads at once."""
 
 
-class Computing:
+class Computing(Enqueuing):
     """Computes one operator in one format; each method for an operator allocates its outputs.
-
-    What it enqueued is in `launches`, to be enqueued again for the same tensors.
 
     Args:
         kernels: What it is computed with.
@@ -32,21 +30,14 @@ class Computing:
     """
 
     def __init__(self, kernels: Kernels, definition: Definition, tensors: Tensors) -> None:
-        self.launches: list[Callable[[], None]] = []
-        self._kernels, self._device, self._t = kernels, kernels.device, tensors
+        super().__init__(kernels.device)
+        self._kernels, self._t = kernels, tensors
         self._definition, self._operator = definition, definition.operator
         self._format: Format = definition.format
 
     def run(self) -> None:
         """Compute the operator."""
         _COMPUTED[self._operator.name](self)
-
-    def _enqueue(self, launch: Callable[[], None]) -> None:
-        launch()
-        self.launches.append(launch)
-
-    def _launch(self, function: object, grid: int, block: int, arguments: Sequence[tuple[Any, Any]]) -> None:
-        self._enqueue(partial(self._device.launch, function, grid, block, arguments))
 
     def _modulate(self) -> None:
         t, shape = self._t, self._t.tokens("x")

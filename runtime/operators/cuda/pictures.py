@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
-from typing import Any
 
 from ...device.launch import POINTER
 from ..definition import Definition
 from .convolutions import SIDE, ConvolutionCall, ConvolutionShape
+from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
 from .tensors import Tensors
@@ -25,10 +25,8 @@ _SUM_BYTES = 8
 """The bytes of two sums, or of a mean and an inverse deviation."""
 
 
-class Pictures:
+class Pictures(Enqueuing):
     """Computes one operator of pictures (b, h, w, c); each method for an operator allocates its outputs.
-
-    What it enqueued is in `launches`, to be enqueued again for the same tensors.
 
     Args:
         kernels: What it is computed with.
@@ -38,20 +36,13 @@ class Pictures:
     """
 
     def __init__(self, kernels: Kernels, definition: Definition, tensors: Tensors, weights: NodeWeights) -> None:
-        self.launches: list[Callable[[], None]] = []
-        self._kernels, self._device, self._t, self._weights = kernels, kernels.device, tensors, weights
+        super().__init__(kernels.device)
+        self._kernels, self._t, self._weights = kernels, tensors, weights
         self._operator = definition.operator
 
     def run(self) -> None:
         """Compute the operator."""
         _COMPUTED[self._operator.name](self)
-
-    def _enqueue(self, launch: Callable[[], None]) -> None:
-        launch()
-        self.launches.append(launch)
-
-    def _launch(self, function: object, grid: int, block: int, arguments: Sequence[tuple[Any, Any]]) -> None:
-        self._enqueue(partial(self._device.launch, function, grid, block, arguments))
 
     def _group_norm(self) -> None:
         t, shape = self._t, self._t.pixels("x")
