@@ -24,7 +24,7 @@ def check_real(bundle: Bundle, device: Device) -> None:
         QuantizationError: It has no fused operators in FP8.
         ExecutorError: There is no GPU, or the kernels do not run on it.
     """
-    components = [name for name in fused_components(bundle) if formats_of(bundle.open_graph(name).data) - {Format()}]
+    components = [name for name in fused_components(bundle) if formats_of(bundle.read_graph(name).data) - {Format()}]
     if not components:
         raise QuantizationError(
             f"{bundle.path} has no fused operators in FP8, so it is only emulated: leave out --executor, or export the "

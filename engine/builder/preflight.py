@@ -58,7 +58,7 @@ def check_operators(bundle: Bundle, components: Sequence[str]) -> None:
                 f"the {name} of {bundle.path} has fused operators in FP8, which TensorRT cannot parse; "
                 "quantize a bundle of --operators single for plans"
             )
-        if bundle.graph(name).operators == Operators.ONNXRUNTIME.value:
+        if record.operators == Operators.ONNXRUNTIME.value:
             raise BuildError(
                 f"the {name} of {bundle.path} has operators of ONNX Runtime's own, which TensorRT does not know; "
                 "export the checkpoint again with --operators single, or decomposed for TensorRT before 10.15"

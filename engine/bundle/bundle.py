@@ -122,11 +122,11 @@ class Bundle:
 
     def require(self, feature: str) -> None:
         """Raise BundleError unless the bundle has a feature, one of `manifest.FEATURES`."""
-        features = self.manifest.features
-        if feature not in features:
+        if feature not in self.manifest.features:
+            has = ", ".join(self.manifest.features) or "none"
             raise BundleError(
-                f"{self.path} does not have the feature {feature}, which a request needs (it has "
-                f"{', '.join(features) or 'none'}); export it again from {self.manifest.source}"
+                f"{self.path} does not have the feature {feature}, which a request needs (it has {has}); export it "
+                f"again from {self.manifest.source}"
             )
 
     def graph(self, component: Component | str) -> GraphRecord:
@@ -158,10 +158,9 @@ class Bundle:
         Whoever gives a graph's path to a library, which opens the weights itself, takes it from here.
 
         Raises:
-            BundleError: An initializer lies elsewhere, the graph is no ONNX graph, its weights are not those exported,
-                or one of its files has changed since the bundle was opened.
+            BundleError: As `read_graph`, or its weights are not those exported, or have changed.
         """
-        graph = self._located_graph(component)
+        graph = self.read_graph(component)
         self.check_weights(component)
         return graph
 
@@ -188,7 +187,12 @@ class Bundle:
         """
         return HeldFiles(self.file(place) for place in self.graph(component).weights)
 
-    def _located_graph(self, component: Component | str) -> GraphFile:
+    def read_graph(self, component: Component | str) -> GraphFile:
+        """Read a component's graph as `open_graph` does, but sample no weights: for who looks at the graph alone.
+
+        Raises:
+            BundleError: An initializer lies elsewhere, or the graph is no ONNX graph, or has changed since opening.
+        """
         record = self.graph(component)
         graph = GraphFile.read(self.file(record.path))
         sizes = {self.file(one.path): one.size_bytes for one in self.manifest.weights if one.path in record.weights}
@@ -255,7 +259,7 @@ class Bundle:
                 return
         for component in self.manifest.graphs:
             try:
-                graph = self._located_graph(component)
+                graph = self.read_graph(component)
             except BundleError as error:
                 yield str(error)
                 continue

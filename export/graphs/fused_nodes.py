@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -43,9 +43,6 @@ class FusedNode:
         value = self.node.inputs[self.definition.inputs.index(name)]
         assert value is not None
         return value
-
-    def output(self, name: str) -> ir.Value:
-        return self.node.outputs[self.definition.operator.outputs.index(name)]
 
     @property
     def layers(self) -> Iterator[FusedLayer]:
@@ -102,15 +99,6 @@ class FusedNode:
             if kind is Kind.FP8:
                 value.type = ir.TensorType(ir.DataType.FLOAT8E4M3FN)
         self.node, self.definition = replacement, made
-
-    @property
-    def wide(self) -> bool:
-        """True if nothing of it is FP8."""
-        return self.definition.format == Format()
-
-    def with_result(self) -> Format:
-        """Return its format, with a result in FP8."""
-        return replace(self.definition.format, result=True)
 
 
 def fused_nodes(model: ir.Model) -> list[FusedNode]:

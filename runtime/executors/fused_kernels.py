@@ -36,22 +36,23 @@ def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:
 
     What runs without kernels is warned about, with the reason.
     """
-    components = [name for name in fused_components(bundle) if has_kernels(bundle, name)]
+    components: list[str] = []
     for name in fused_components(bundle):
-        if name not in components:
-            logger.warning(
-                "fused operators run without their kernels, which is slower and takes more memory: %s",
-                _other_type(bundle, name),
-            )
+        if has_kernels(bundle, name):
+            components.append(name)
+        else:
+            _warn(_other_type(bundle, name))
     if not components:
         return None
     reasons = list(obstacles(bundle, components, gpu))
     if reasons:
-        logger.warning(
-            "fused operators run without their kernels, which is slower and takes more memory: %s", "; ".join(reasons)
-        )
+        _warn("; ".join(reasons))
         return None
     return f"sm_{gpu.major}{gpu.minor}"
+
+
+def _warn(reason: str) -> None:
+    logger.warning("fused operators run without their kernels, which is slower and takes more memory: %s", reason)
 
 
 def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
@@ -64,7 +65,7 @@ def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
         if not has_kernels(bundle, name):
             yield _other_type(bundle, name)
             continue
-        data = bundle.open_graph(name).data
+        data = bundle.read_graph(name).data
         foreign = foreign_functions(data, Precision.BF16)
         if foreign:
             yield f"{name} has functions of another version or another's: {', '.join(foreign[:3])}"

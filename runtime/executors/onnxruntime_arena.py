@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .onnxruntime_session import SILENT, import_onnxruntime
+from .onnxruntime_session import SILENT, device_option, import_onnxruntime
 
 SESSION_OPTIONS = {
     "session.use_env_allocators": "1",
@@ -43,8 +43,7 @@ def empty_arena(device: int) -> None:
     options.log_severity_level = SILENT
     for name, value in SESSION_OPTIONS.items():
         options.add_session_config_entry(name, value)
-    provider = ("CUDAExecutionProvider", {"device_id": str(device)} if device else {})
-    session = ort.InferenceSession(_IDENTITY, options, providers=[provider])
+    session = ort.InferenceSession(_IDENTITY, options, providers=[("CUDAExecutionProvider", device_option(device))])
     run = ort.RunOptions()
     run.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{device}")
     given: Any = {"x": np.zeros(1, np.float32)}

@@ -23,7 +23,7 @@ from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .fused_kernels import has_kernels
 from .onnxruntime_arena import SESSION_OPTIONS, empty_arena, share_arena
-from .onnxruntime_session import SILENT, failed, import_onnxruntime, open_session
+from .onnxruntime_session import SILENT, device_option, failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -75,10 +75,8 @@ class OnnxRuntimeEngines:
             "user_compute_stream": str(self._cuda.stream_address(stream)),
             "arena_extend_strategy": "kSameAsRequested",  # the default doubles what it takes
             "cudnn_conv_algo_search": "HEURISTIC",  # the default times every algorithm at each new shape
+            **device_option(self._cuda.device),
         }
-        if self._cuda.device != 0:
-            # from 1.26 on, every session that is told its device warns that no plugin has it; 0 is the default
-            provider["device_id"] = str(self._cuda.device)
         if self._bundle.graph(component).precision is Precision.FP32:
             provider["use_tf32"] = "0"  # elsewhere it would also keep convolutions from the tensor cores
         try:
@@ -138,7 +136,7 @@ class OnnxRuntimeEngines:
         if self._fused is None:
             self._fused = FusedOperators(self._cuda, stream, self._kernels_for, without=self._without_kernels)
         dims = self._bundle.manifest.model.dims
-        names = {node.op_type for node in self._bundle.open_graph(component).proto.graph.node}
+        names = {node.op_type for node in self._bundle.read_graph(component).proto.graph.node}
         self._fused.compile(names, dims.hidden, 2 * dims.rope_width)
         return self._fused
 

@@ -39,6 +39,14 @@ def has_cuda() -> bool:
     return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
+def device_option(device: int) -> dict[str, str]:
+    """Return the option that tells the CUDA provider its device.
+
+    From 1.26 on, every session that is told its device warns that no plugin has it; 0 is the default.
+    """
+    return {"device_id": str(device)} if device else {}
+
+
 def open_session(
     bundle: Bundle,
     component: str,

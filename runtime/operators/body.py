@@ -100,8 +100,7 @@ class Body:
     def modulated(self, x: str, shift: str, scale: str) -> str:
         """Return layer norm, then `* (1 + scale) + shift`, in float32."""
         x, axes = self.wide(x), self.numbers(-1)
-        centred = self.node("Sub", x, self.node("ReduceMean", x, axes, keepdims=1))
-        normed = self.node("Div", centred, self._root_mean_square(centred, axes))
+        normed = self._standardized(x, axes)
         factor = self.node("Add", self.wide(scale), self.number(1.0))
         return self.node("Add", self.node("Mul", normed, factor), self.wide(shift))
 
@@ -119,9 +118,7 @@ class Body:
         shape = self.node("Concat", self.numbers(0, 0), self.length("num_groups"), self.numbers(-1), axis=0)
         grouped = self.node("Reshape", self.node("Reshape", self.wide(x), rows), shape)
         axes = self.numbers(1, 3)
-        centred = self.node("Sub", grouped, self.node("ReduceMean", grouped, axes, keepdims=1))
-        normed = self.node("Div", centred, self._root_mean_square(centred, axes))
-        normed = self.node("Reshape", normed, self.node("Shape", x))
+        normed = self.node("Reshape", self._standardized(grouped, axes), self.node("Shape", x))
         return self.node("Add", self.node("Mul", normed, self.wide(weight)), self.wide(bias))
 
     def silu(self, x: str) -> str:
@@ -140,6 +137,11 @@ class Body:
             single = self.node("Unsqueeze", repeated, self.numbers(axis))
             repeated = self.joined(single, single, axis)
         return self.node("Reshape", repeated, self.node("Mul", self.node("Shape", x), self.numbers(1, 2, 2, 1)))
+
+    def _standardized(self, x: str, axes: str) -> str:
+        """Return float32 `x` less its mean, by its deviation, over `axes`."""
+        centred = self.node("Sub", x, self.node("ReduceMean", x, axes, keepdims=1))
+        return self.node("Div", centred, self._root_mean_square(centred, axes))
 
     def _root_mean_square(self, x: str, axes: str) -> str:
         mean = self.node("ReduceMean", self.node("Mul", x, x), axes, keepdims=1)
@@ -169,7 +171,7 @@ class Body:
 
     def fp8_attention(self, q: str, k: str, v: str) -> str:
         """Return the attention of FP8 operands by the scales of attributes; probabilities have the scale 1/448."""
-        count = self.node("Reshape", self.node("Constant", value_int=Reference("num_heads", int)), self.numbers(1))
+        count = self.length("num_heads")
         shape = self.node("Concat", self.numbers(0, 0), count, self.numbers(-1), axis=0)
 
         def heads(x: str, part: str, order: tuple[int, ...]) -> str:

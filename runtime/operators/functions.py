@@ -106,13 +106,16 @@ def foreign_functions(graph: bytes, precision: Precision) -> list[str]:
         precision: What the graph computes in.
     """
     foreign: list[str] = []
-    for function in _model_class().FromString(graph).functions:
-        if function.domain != DOMAIN:
-            continue
+    for function in _functions(graph):
         definition = DEFINITIONS.get(function.name)
         if definition is None or _own(function) != function_bytes(definition, precision):
             foreign.append(function.name)
     return foreign
+
+
+def _functions(graph: bytes) -> list[Any]:
+    """Return the functions in our domain of a serialized model, whoever wrote them."""
+    return [function for function in _model_class().FromString(graph).functions if function.domain == DOMAIN]
 
 
 def _own(function: Any) -> bytes:
@@ -128,5 +131,4 @@ def used_definitions(names: Iterable[str]) -> dict[str, Definition]:
 
 def formats_of(graph: bytes) -> set[Format]:
     """Return the formats of the fused operators that a graph has functions of."""
-    functions = _model_class().FromString(graph).functions
-    return {DEFINITIONS[one.name].format for one in functions if one.domain == DOMAIN and one.name in DEFINITIONS}
+    return {DEFINITIONS[one.name].format for one in _functions(graph) if one.name in DEFINITIONS}

@@ -27,7 +27,7 @@ def bundle(**precisions: Precision) -> Any:
         )
         for name, component in COMPONENTS.items()
     }
-    return SimpleNamespace(graph=records.__getitem__, open_graph=lambda name: SimpleNamespace(data=b""))
+    return SimpleNamespace(graph=records.__getitem__, read_graph=lambda name: SimpleNamespace(data=b""))
 
 
 def test_in_bf16_all_have_kernels(caplog: pytest.LogCaptureFixture):
