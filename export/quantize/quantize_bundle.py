@@ -9,7 +9,7 @@ from ...engine.components import Operators
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder, is_taken
-from ..emulate.bundle_modules import read_model
+from ..emulate.bundle_modules import read_model, reading
 from ..graphs.fused_nodes import linear_names
 from ..graphs.recipes import Recipe, matches
 from .calibration import Calibration, CalibrationOptions
@@ -116,9 +116,14 @@ def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
                 f"the {component} of {bundle.path} has operators of ONNX Runtime's own, which are not quantized; "
                 "export the checkpoint again with --operators single"
             )
-    names = [
-        f"{component}.{name}" for component in recipe.components for name in linear_names(read_model(bundle, component))
-    ]
+    names = [name for component in recipe.components for name in _layer_names(bundle, component)]
     for pattern in recipe.keep:
         if not any(matches(pattern, name) for name in names):
             raise QuantizationError(f"--keep {pattern} matches no layer; they have names like {names[0]}")
+
+
+def _layer_names(bundle: Bundle, component: str) -> list[str]:
+    """Return the names of a component's linear layers. Raises BundleError for a graph that is none of ours."""
+    model = read_model(bundle, component)
+    with reading(bundle.path / bundle.graph(component).path):
+        return [f"{component}.{name}" for name in linear_names(model)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from relisted import relist, relist_weights
 from traced_graphs import Trace
 
-from kontext_trt import Bundle, QuantizationError
+from kontext_trt import Bundle, BundleError, QuantizationError
 from kontext_trt.benchmarks.fixtures.bare_bundle import fill, strip
 from kontext_trt.engine.components import COMPONENTS, Operators, Precision
 from kontext_trt.export.emulate.bundle_modules import BundleGraph, load_module, read_config, read_tensor
@@ -22,7 +24,7 @@ from kontext_trt.export.graphs.quantizer import GraphQuantizer
 from kontext_trt.export.graphs.recipes import Fp8, make_recipe
 from kontext_trt.export.graphs.trace import TraceOptions
 from kontext_trt.export.quantize.calibration import Calibration
-from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
+from kontext_trt.export.quantize.quantize_bundle import check_recipe, quantize_bundle
 from kontext_trt.export.tiny import tiny_config
 
 Quantized = Callable[[str], Bundle]
@@ -210,6 +212,18 @@ def with_attention_edited(path: Path, edit: Callable[[ir.Node], None]) -> Bundle
 
 
 class TestRefusals:
+    def test_a_product_of_one_factor(self, bundle: Bundle, tmp_path: Path) -> None:
+        """Names of layers are looked for in whatever nodes a graph has."""
+        path = Path(shutil.copytree(bundle.path, tmp_path / "bundle", copy_function=os.link))
+        model = ir.load(bundle.open_graph("denoiser").path)
+        product = next(node for node in model.graph if node.op_type == "MatMul")
+        product.resize_inputs(1)
+        edited = tmp_path / "edited.onnx"
+        ir.save(model, edited)
+        relist(path, "graphs/denoiser.onnx", edited.read_bytes())
+        with pytest.raises(BundleError, match=r"denoiser.onnx is not a graph of this project's \(IndexError"):
+            check_recipe(Bundle.open(path), make_recipe("fp8"))
+
     def test_without_ranges(self, bundle: Bundle, calibration: Calibration, tmp_path: Path) -> None:
         with pytest.raises(QuantizationError, match="the recipe fp8 needs the ranges of activations: --calibration"):
             quantize_bundle(bundle, tmp_path / "q", make_recipe("fp8"))
