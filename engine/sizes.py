@@ -75,6 +75,11 @@ def parse_size(text: str) -> Size:
     return check_size((int(match[1]), int(match[2])))
 
 
+def size_text(size: Size) -> str:
+    """Return (width, height) as "WIDTHxHEIGHT"."""
+    return f"{size[0]}x{size[1]}"
+
+
 def token_grid(size: Size) -> Grid:
     """Return the (height, width) in tokens of a (width, height) in pixels."""
     return size[1] // PIXELS_PER_TOKEN, size[0] // PIXELS_PER_TOKEN

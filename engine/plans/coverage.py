@@ -35,6 +35,7 @@ class Coverage:
         tasks: What requests may do; by default all that there is.
         batch: The most pictures of a batch, at least 1.
         max_steps: The most steps of a request, at least 1.
+        references: The most references of an edit, at least 1.
 
     Raises:
         OptionError: There is no size or no task, a size is not possible (`sizes.check_size`), or a number is below 1.
@@ -44,6 +45,7 @@ class Coverage:
     tasks: tuple[Task, ...] = (Task.EDIT, Task.GENERATE)
     batch: Extent = 1
     max_steps: Extent = 50
+    references: Extent = 1
 
     def __post_init__(self) -> None:
         if not self.sizes or not self.tasks:
@@ -55,7 +57,7 @@ class Coverage:
                 raise OptionError(str(error)) from None
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes), key=lambda size: (size[0] / size[1], size))))
         object.__setattr__(self, "tasks", tuple(task for task in Task if task in self.tasks))
-        for what, value in (("batch", self.batch), ("max_steps", self.max_steps)):
+        for what, value in (("batch", self.batch), ("max_steps", self.max_steps), ("references", self.references)):
             if value < 1:
                 raise OptionError(f"{what} must be at least 1, not {value}")
 
@@ -74,7 +76,9 @@ class Coverage:
         if len(self.sizes) > 1:
             span = f"{len(self.sizes)} sizes, {span} to {last[0]}x{last[1]}, best at {self.common[0]}x{self.common[1]}"
         batch = f"batch 1 to {self.batch}" if self.batch > 1 else "batch 1"
-        return f"{span}; {' and '.join(task.value for task in self.tasks)}; {batch}; up to {self.max_steps} steps"
+        tasks = " and ".join(task.value for task in self.tasks)
+        several = f"; up to {self.references} references" if self.references > 1 else ""
+        return f"{span}; {tasks}; {batch}; up to {self.max_steps} steps{several}"
 
     def contains(self, other: Coverage) -> bool:
         """Return whether plans of this coverage can serve all that `other` asks for."""
@@ -83,4 +87,5 @@ class Coverage:
             and set(other.tasks) <= set(self.tasks)
             and other.batch <= self.batch
             and other.max_steps <= self.max_steps
+            and other.references <= self.references
         )

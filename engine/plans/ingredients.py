@@ -59,7 +59,10 @@ class Ingredients:
     @property
     def key(self) -> str:
         """The key: the first 32 hex digits of SHA-256 over all of the ingredients."""
-        canonical = msgspec.json.encode(self, order="deterministic")
+        described = msgspec.to_builtins(self, order="deterministic")
+        if self.coverage.references == 1:  # plans from before several could be asked for are the same
+            del described["coverage"]["references"]
+        canonical = msgspec.json.encode(described)  # fields as they are declared, mappings by their names
         return hashlib.sha256(canonical).hexdigest()[:32]
 
 

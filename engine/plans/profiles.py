@@ -58,7 +58,7 @@ def dynamic_ranges(coverage: Coverage, model: ModelRecord) -> dict[str, Range]:
     n = Range(min=min(tokens), opt=best[0] * best[1], max=max(tokens))
     edits, generates = Task.EDIT in coverage.tasks, Task.GENERATE in coverage.tasks
     # one range from no reference to the longest: a second profile would double kernels, plan and contexts
-    m = Range(min=0 if generates else n.min, opt=n.opt if edits else 0, max=n.max if edits else 0)
+    m = Range(min=0 if generates else n.min, opt=n.opt if edits else 0, max=coverage.references * n.max if edits else 0)
     text = model.dims.text_length
     return {
         "b": Range(min=1, opt=1, max=coverage.batch),
@@ -86,6 +86,8 @@ def _ranges_of(component: Component, coverage: Coverage, model: ModelRecord) -> 
     ranges = dynamic_ranges(coverage, model)
     if not component.batched:
         ranges["b"] = Range(min=1, opt=1, max=1)
+    if not any("m" in port.dims for port in component.inputs):
+        ranges["m"] = ranges["n"]  # an encoder's output, of one picture
     return ranges
 
 
@@ -100,22 +102,23 @@ def io_bytes(component: Component, coverage: Coverage, model: ModelRecord, preci
 
 
 def check_request(
-    coverage: Coverage, model: ModelRecord, *, grid: Grid, reference: Grid | None, batch: int, steps: int
+    coverage: Coverage, model: ModelRecord, *, grid: Grid, references: Sequence[Grid], batch: int, steps: int
 ) -> None:
     """Raise RequestError, naming the build command, unless plans of this coverage can serve a request.
 
-    `grid` and `reference` are rows and columns of target and reference tokens. Sizes between those covered pass.
+    `grid` and `references` are rows and columns of target and reference tokens. Sizes between those covered pass.
     """
     ranges = dynamic_ranges(coverage, model)
     covered = f"these plans cover {coverage.describe()}"
-    for rows, columns in (grid, *(() if reference is None else (reference,))):
+    for rows, columns in (grid, *references):
         extents = {"h": rows, "w": columns, "n": rows * columns}
         if any(extent not in ranges[name] for name, extent in extents.items()):
             text = f"{columns * PIXELS_PER_TOKEN}x{rows * PIXELS_PER_TOKEN}"
             raise RequestError(f"no profile for {text}: {covered}; build with --size {text}")
-    task = Task.GENERATE if reference is None else Task.EDIT
+    task = Task.EDIT if references else Task.GENERATE
+    several = f"--references {len(references)}" if len(references) > 1 and Task.EDIT in coverage.tasks else ""
     for value, name, option in (
-        (0 if reference is None else prod(reference), "m", f"--task {task.value}"),
+        (sum(map(prod, references)), "m", several or f"--task {task.value}"),
         (batch, "b", f"--batch {batch}"),
         (steps, "N", f"--max-steps {steps}"),
     ):

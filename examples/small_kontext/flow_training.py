@@ -107,7 +107,7 @@ class Layouts:
 def rope(transformer: FluxTransformer2DModel, size: Size, has_reference: bool) -> Rotary:
     """Return diffusers' cos and sin (s, head) float32 of [text, target, reference], both pictures of one size."""
     grid = token_grid(size)
-    ids = position_ids(T5_LENGTH, grid, grid if has_reference else None)
+    ids = position_ids(T5_LENGTH, grid, (grid,) if has_reference else ())
     device = transformer.x_embedder.weight.device
     return transformer.pos_embed(torch.from_numpy(ids).to(device, torch.float32))
 

@@ -29,7 +29,7 @@ class LoadedEngines:
         self._engines, self._plan = engines, plan
         self._cuda, self._stream, self._graphs, self._arena = cuda, stream, graphs, arena
         self._loaded: dict[str, Engine] = {}
-        self._bound: dict[tuple[RequestShape, str], Bound] = {}
+        self._bound: dict[tuple[RequestShape, str], dict[frozenset[tuple[str, tuple[int, ...]]], Bound]] = {}
         self._unrecordable: set[str] = set()
         self._said: set[str] = set()
 
@@ -55,17 +55,24 @@ class LoadedEngines:
     def bind(self, shape: RequestShape, component: str, shapes: Shapes) -> Bound:
         """Return a component's engine bound to its `shapes` in requests of a shape; it stays bound until `unbind`.
 
+        References of several sizes are encoded in one request, so a component may be bound to several shapes.
+
         Raises what `ready` and `Engine.bind` do.
         """
-        engine = self.ready(component)
-        if (shape, component) not in self._bound:
-            self._bound[shape, component] = engine.bind(shapes)
-        return self._bound[shape, component]
+        engine, key = self.ready(component), frozenset(shapes.items())
+        bound = self._bound.setdefault((shape, component), {})
+        if key not in bound:
+            bound[key] = engine.bind(shapes)
+        return bound[key]
 
     def unbind(self, shape: RequestShape) -> None:
         """Close what is bound for requests of a shape. No graph may refer to it any more."""
         for key in [key for key in self._bound if key[0] == shape]:
-            self._bound.pop(key).close()
+            self._close_bound(key)
+
+    def _close_bound(self, key: tuple[RequestShape, str]) -> None:
+        for bound in self._bound.pop(key).values():
+            bound.close()
 
     @property
     def allocates(self) -> bool:
@@ -89,7 +96,8 @@ class LoadedEngines:
         """
         for component in components:
             self.ready(component)
-            self._bound[shape, component].place(self._arena.place)
+            for bound in self._bound[shape, component].values():
+                bound.place(self._arena.place)
 
     def may_record(self, components: Iterable[str]) -> bool:
         """Return whether a graph may hold these components at all."""
@@ -105,7 +113,11 @@ class LoadedEngines:
 
         What the library keeps out is said once: it is asked when the same work has run before, kernels and all.
         """
-        refused = [name for name in components if not self._bound[shape, name].recordable(self._stream)]
+        refused = [
+            name
+            for name in components
+            if not all(bound.recordable(self._stream) for bound in self._bound[shape, name].values())
+        ]
         news = sorted(set(refused) - self._said)
         self._said.update(news)
         if news:
@@ -122,7 +134,7 @@ class LoadedEngines:
         self._cuda.synchronize(self._stream)
         self._graphs.drop(component=component)
         for key in [key for key in self._bound if key[1] == component]:
-            self._bound.pop(key).close()
+            self._close_bound(key)
         del self._loaded[component]
         engine.close()
 

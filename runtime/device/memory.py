@@ -35,11 +35,11 @@ class DeviceTensor:
         return self.spec.size_bytes
 
     def __getitem__(self, index: int | slice) -> DeviceTensor:
-        """Return a row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept."""
-        start = index if isinstance(index, int) else index.start
-        assert isinstance(index, int) or index.stop == start + 1
-        assert 0 <= start < self.shape[0]
-        shape = self.shape[1:] if isinstance(index, int) else (1, *self.shape[1:])
+        """Return a row as `tensor[i]`, or rows as `tensor[i:j]` with their axis kept."""
+        start, stop = (index, index + 1) if isinstance(index, int) else (index.start, index.stop)
+        assert 0 <= start < stop <= self.shape[0]
+        assert stop == start + 1 or not self.spec.rows_apart
+        shape = self.shape[1:] if isinstance(index, int) else (stop - start, *self.shape[1:])
         spec = TensorSpec(shape=shape, element_type=self.spec.element_type)
         return DeviceTensor(address=self.address + start * self.spec.row_bytes, spec=spec)
 

@@ -18,7 +18,7 @@ from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceBlock, DeviceTensor
 from ..device.residency import Cost
-from ..flow.tensors import RequestShape, TensorSpec, request_tensors, usual_shape
+from ..flow.tensors import RequestShape, TensorSpec, image_name, request_tensors, usual_shape
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .fused_kernels import has_kernels
@@ -237,10 +237,11 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
     It does not say beforehand what it will need. Sessions share an arena, as large as the largest of them needs it.
     """
     tensors = request_tensors(bundle, shape)
+    _, text, hidden = tensors["text_tokens"].shape
     values = {
         GrowsWith.NONE: 0,
-        GrowsWith.TOKENS: prod(tensors["text_tokens"].shape) + 2 * prod(tensors["reference_tokens"].shape),
-        GrowsWith.REFERENCE: prod(tensors["image"].shape),
+        GrowsWith.TOKENS: shape.batch * (text + prod(shape.grid) + shape.num_reference_tokens) * hidden,
+        GrowsWith.REFERENCE: max((prod(tensors[image_name(i)].shape) for i in range(len(shape.references))), default=0),
         GrowsWith.PICTURE: prod(tensors["pictures"].shape),
     }
     return {

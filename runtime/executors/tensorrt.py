@@ -61,7 +61,7 @@ class TensorRtEngines:
                 coverage,
                 model,
                 grid=shape.grid,
-                reference=shape.reference,
+                references=shape.references,
                 batch=shape.batch,
                 steps=shape.num_steps,
             )

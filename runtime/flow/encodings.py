@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from cachetools import LRUCache
@@ -11,15 +12,16 @@ from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS
-from ..inputs.prepared import PreparedRequest, Reference
+from ..inputs.prepared import PreparedRequest
 from ..inputs.prompts import PromptTokenizer, warn_if_cut
+from ..inputs.references import MAX_REFERENCES, Reference, ReferenceMethod
 from .rope import rope_tables
 from .schedule import noise_levels
-from .tensors import RequestShape, blends
+from .tensors import RequestShape, blends, image_name, reference_name
 from .workspace import Array
 
 PROMPTS_CACHED = 32
-REFERENCES_CACHED = 8
+REFERENCES_CACHED = 2 * MAX_REFERENCES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Conditions:
     shape: RequestShape
     inputs: dict[str, Array]
     new_prompts: tuple[int, ...]
-    new_reference: bool
+    new_references: tuple[int, ...]
 
 
 class Encodings:
@@ -70,23 +72,32 @@ class Encodings:
             num_prompts=len(request.prompts),
             num_seeds=len(request.seeds),
             grid=request.grid,
-            reference=None if request.reference is None else request.reference.grid,
-            num_steps=request.steps,
+            references=tuple(reference.grid for reference in request.references),
+            num_steps=request.num_steps,
+            masked=request.mask is not None,
         )
         known = [self._prompts.get(prompt) for prompt in request.prompts]
         new = tuple(index for index, encoding in enumerate(known) if encoding is None)
-        inputs = schedule_inputs(self._bundle, shape, request.guidance) | token_ids
+        inputs = schedule_inputs(self._bundle, shape, request.guidance, request.method, request.steps) | token_ids
         if len(new) < len(known):
             inputs |= self._cached_text(known)
-        encoded = None if request.reference is None else self._references.get(_key(request.reference))
-        if request.reference is not None:
-            inputs |= {"image": request.reference.pixels[None]} if encoded is None else {"reference": encoded}
+        encoded = [self.encoded(reference) for reference in request.references]
+        for number, (reference, latents) in enumerate(zip(request.references, encoded, strict=True)):
+            if latents is not None:
+                inputs[reference_name(number)] = latents
+            else:
+                assert reference.pixels is not None
+                inputs[image_name(number)] = reference.pixels[None]
         return Conditions(
             shape=shape,
             inputs=inputs,
             new_prompts=new,
-            new_reference=request.reference is not None and encoded is None,
+            new_references=tuple(number for number, latents in enumerate(encoded) if latents is None),
         )
+
+    def encoded(self, reference: Reference) -> Array | None:
+        """Return a reference's latents (1, m, channels) float32 if they are known: given, or encoded before."""
+        return self._references.get(_key(reference)) if reference.latents is None else reference.latents[None]
 
     def _cached_text(self, known: list[tuple[Array, Array] | None]) -> dict[str, Array]:
         """Return the text that is known, by tensor.
@@ -118,9 +129,9 @@ class Encodings:
         encoding = outputs["prompt_pooled"][prompt].copy(), outputs["prompt_text"][prompt].copy()
         self._prompts[request.prompts[prompt]] = encoding
 
-    def keep_reference(self, request: PreparedRequest, outputs: dict[str, Array]) -> None:
-        assert request.reference is not None
-        self._references[_key(request.reference)] = outputs["reference"]
+    def keep_reference(self, request: PreparedRequest, number: int, outputs: dict[str, Array]) -> None:
+        """Keep what the encoder gave for one of a request's references."""
+        self._references[_key(request.references[number])] = outputs[reference_name(number)]
 
     def clear(self) -> None:
         self._prompts.clear()
@@ -128,11 +139,22 @@ class Encodings:
         self._references.clear()
 
 
-def schedule_inputs(bundle: Bundle, shape: RequestShape, guidance: float) -> dict[str, Array]:
-    """Return the inputs that depend on sizes, steps and guidance alone; velocities count as plain Euler steps do."""
+def schedule_inputs(
+    bundle: Bundle,
+    shape: RequestShape,
+    guidance: float,
+    method: ReferenceMethod = ReferenceMethod.OFFSET,
+    of_steps: int | None = None,
+) -> dict[str, Array]:
+    """Return the inputs that depend on sizes, steps and guidance alone; velocities count as plain Euler steps do.
+
+    The shape's steps are the last ones of a schedule of `of_steps`, by default all of it.
+    """
     model = bundle.manifest.model
-    sigmas = noise_levels(shape.num_steps, shape.grid[0] * shape.grid[1], model.flow)
-    cos, sin = rope_tables(model.dims.text_length, shape.grid, shape.reference, model.rope_axes, model.rope_theta)
+    sigmas = noise_levels(of_steps or shape.num_steps, prod(shape.grid), model.flow)[-1 - shape.num_steps :]
+    cos, sin = rope_tables(
+        model.dims.text_length, shape.grid, shape.references, model.rope_axes, model.rope_theta, method
+    )
     inputs = {
         "timesteps": sigmas[:-1],
         "step_sizes": np.diff(sigmas)[:, None],
@@ -141,7 +163,7 @@ def schedule_inputs(bundle: Bundle, shape: RequestShape, guidance: float) -> dic
         "sin": sin,
     }
     if blends(bundle):
-        tokens = (shape.batch, shape.grid[0] * shape.grid[1], model.dims.channels)
+        tokens = (shape.batch, prod(shape.grid), model.dims.channels)
         inputs |= {
             "velocity_weights": np.tile(np.array([1, 0], np.float32), (shape.num_steps, 1)),
             "next_sigmas": sigmas[1:, None],
@@ -151,4 +173,5 @@ def schedule_inputs(bundle: Bundle, shape: RequestShape, guidance: float) -> dic
 
 
 def _key(reference: Reference) -> bytes:
+    assert reference.pixels is not None
     return hashlib.sha256(repr(reference.pixels.shape).encode() + reference.pixels.tobytes()).digest()

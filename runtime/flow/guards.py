@@ -9,7 +9,7 @@ import numpy as np
 from ...engine.components import ElementType, Precision
 from ...engine.errors import NotFiniteError
 from .stages import Condition, Decode, EncodeReference, EncodeText, Stage, Step
-from .tensors import RequestShape, TensorSpec, latents_before
+from .tensors import RequestShape, TensorSpec, latents_before, reference_name
 from .workspace import Array
 
 BFLOAT16_EXPONENT = 0x7F80
@@ -27,8 +27,8 @@ def checked_tensors(stage: Stage, shape: RequestShape, *, every_step: bool) -> t
     match stage:
         case EncodeText():
             return ("prompt_pooled", "prompt_text")
-        case EncodeReference():
-            return ("reference",)
+        case EncodeReference(reference):
+            return (reference_name(reference),)
         case Condition():
             return ("modulation", "text_tokens", "reference_tokens") if every_step else ()
         case Decode():
@@ -78,4 +78,6 @@ def _place(stage: Stage, component: str, shape: RequestShape) -> str:
         return f"{component}, step {stage.index + 1} of {shape.num_steps}"
     if isinstance(stage, EncodeText) and shape.num_prompts > 1:
         return f"{component}, prompt {stage.prompt + 1}"
+    if isinstance(stage, EncodeReference) and len(shape.references) > 1:
+        return f"{component}, reference {stage.reference + 1}"
     return f"{component}, mean of the picture" if isinstance(stage, Decode) else component

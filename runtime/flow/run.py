@@ -20,7 +20,15 @@ from .executor import Executor
 from .guards import check, checked_tensors
 from .noise import request_noise
 from .stages import Decode, EncodeReference, EncodeText, Stage, Step, request_stages
-from .tensors import RequestShape, TensorSpec, latents_before, request_tensors, transformer_precision
+from .tensors import (
+    RequestShape,
+    TensorSpec,
+    image_name,
+    latents_before,
+    reference_name,
+    request_tensors,
+    transformer_precision,
+)
 from .workspace import Array
 
 OnStep = Callable[[int, int], None]
@@ -115,7 +123,7 @@ class Flow:
             ) from error
 
     def _run(self, request: PreparedRequest, watch: Watch, clock: Clock) -> Generated:
-        watch.check(0, request.steps)
+        watch.check(0, request.num_steps)
         with clock.stage("tokenize"):
             token_ids = self.encodings.tokenize(request)
         with clock.stage("prepare"):
@@ -132,8 +140,13 @@ class Flow:
             watch=watch,
             clock=clock,
         )
-        stages = request_stages(shape, new_prompts=conditions.new_prompts, new_reference=conditions.new_reference)
-        inputs = conditions.inputs | {latents_before(0): noise}
+        if request.strength < 1 and 0 in conditions.new_references:  # the flow begins with what the encoder gives
+            part = (EncodeReference(0),)
+            under_way.perform(part, {image_name(0): conditions.inputs[image_name(0)]})
+            self._keep(under_way, part)
+            conditions = self.encodings.conditions(request, token_ids)
+        stages = request_stages(shape, new_prompts=conditions.new_prompts, new_references=conditions.new_references)
+        inputs = conditions.inputs | _started(request, conditions.inputs, noise)
         for part in watch.parts(stages):
             steps = [stage for stage in part if isinstance(stage, Step)]
             if not any(isinstance(stage, Decode) for stage in part):  # the last step is done: decode what is there
@@ -153,4 +166,15 @@ class Flow:
             if isinstance(stage, EncodeText):
                 self.encodings.keep_text(under_way.request, stage.prompt, under_way.outputs)
             elif isinstance(stage, EncodeReference):
-                self.encodings.keep_reference(under_way.request, under_way.outputs)
+                self.encodings.keep_reference(under_way.request, stage.reference, under_way.outputs)
+
+
+def _started(request: PreparedRequest, inputs: Mapping[str, Array], noise: NDArray[np.float32]) -> dict[str, Array]:
+    """Return what the flow starts from: noise, or at less than full strength the first reference noised to there."""
+    started = {latents_before(0): noise}
+    if request.strength < 1:
+        sigma = inputs["timesteps"][0]
+        started[latents_before(0)] = (1 - sigma) * inputs[reference_name(0)] + sigma * noise
+    if request.mask is not None:
+        started |= {"noise": noise, "keep": np.broadcast_to(request.mask.keep, noise.shape)}
+    return started

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .tensors import RequestShape, latents_before, velocity_before
+from .tensors import RequestShape, image_name, latents_before, reference_name, velocity_before
 from .workspace import Workspace
 
 
@@ -31,18 +31,23 @@ class EncodeText:
 
 @dataclass(frozen=True, slots=True)
 class EncodeReference:
-    """Encodes the reference, from pixels to packed latents."""
+    """Encodes one reference, from pixels to packed latents."""
 
+    reference: int
     name: ClassVar[str] = "encode"
     components: ClassVar[tuple[str, ...]] = ("vae_encoder",)
 
     def run(self, w: Workspace) -> None:
-        w.run("vae_encoder", {"image": w["image"]}, {"reference": w["reference"]})
+        w.run(
+            "vae_encoder",
+            {"image": w[image_name(self.reference)]},
+            {"reference": w[reference_name(self.reference)]},
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Computes what all steps share."""
+    """Computes what all steps share: the references' tokens lie one after another, and a mask keeps the first's."""
 
     name: ClassVar[str] = "condition"
     components: ClassVar[tuple[str, ...]] = ("conditioner",)
@@ -53,8 +58,13 @@ class Condition:
             prompt = picture // shape.num_seeds
             w.copy(w["prompt_pooled"][prompt], to=w["pooled"][picture])
             w.copy(w["prompt_text"][prompt], to=w["text"][picture])
-            if shape.reference is not None:
-                w.copy(w["reference"][0], to=w["references"][picture])
+            start = 0
+            for number, (rows, columns) in enumerate(shape.references):
+                stop = start + rows * columns
+                w.copy(w[reference_name(number)][0], to=w["references"][picture][start:stop])
+                start = stop
+            if shape.masked:
+                w.copy(w[reference_name(0)][0], to=w["clean"][picture])
         w.run(
             "conditioner",
             {
@@ -131,10 +141,9 @@ Stage = EncodeText | EncodeReference | Condition | Step | Decode
 
 
 def request_stages(
-    shape: RequestShape, *, new_prompts: Sequence[int] = (), new_reference: bool = False
+    shape: RequestShape, *, new_prompts: Sequence[int] = (), new_references: Sequence[int] = ()
 ) -> tuple[Stage, ...]:
     """Return the stages of a whole request, less the encoders of what a cache holds."""
     encoders: list[Stage] = [EncodeText(prompt) for prompt in new_prompts]
-    if new_reference:
-        encoders.append(EncodeReference())
+    encoders += [EncodeReference(reference) for reference in new_references]
     return (*encoders, Condition(), *(Step(index) for index in range(shape.num_steps)), Decode())

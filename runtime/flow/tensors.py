@@ -19,15 +19,14 @@ from ...engine.sizes import Grid, squarest, token_grid
 class RequestShape:
     """Holds what a request's tensors, and which of them stages take, depend on.
 
-    Every one of `num_prompts` prompts is combined with every one of `num_seeds` seeds. `grid` and `reference` are rows
-    and columns of target and reference tokens; `reference` is None without one. `masked` says that a mask keeps a part
-    of a picture.
+    Every one of `num_prompts` prompts is combined with every one of `num_seeds` seeds. `grid` is the rows and columns
+    of target tokens, `references` those of each reference. `masked` says that a mask keeps a part of the first of them.
     """
 
     num_prompts: int
     num_seeds: int
     grid: Grid
-    reference: Grid | None
+    references: tuple[Grid, ...]
     num_steps: int
     masked: bool = False
 
@@ -37,7 +36,7 @@ class RequestShape:
 
     @property
     def num_reference_tokens(self) -> int:
-        return 0 if self.reference is None else prod(self.reference)
+        return sum(map(prod, self.references))
 
 
 def usual_shape(bundle: Bundle) -> RequestShape:
@@ -47,7 +46,7 @@ def usual_shape(bundle: Bundle) -> RequestShape:
     """
     model = bundle.manifest.model
     grid = token_grid(squarest(model.sizes))
-    return RequestShape(num_prompts=1, num_seeds=1, grid=grid, reference=grid, num_steps=model.flow.steps)
+    return RequestShape(num_prompts=1, num_seeds=1, grid=grid, references=(grid,), num_steps=model.flow.steps)
 
 
 ALIGNMENT = 256
@@ -100,6 +99,16 @@ def velocity_before(step: int) -> str:
     return ("velocity_even", "velocity_odd")[step % 2]
 
 
+def image_name(reference: int) -> str:
+    """Return the name of the tensor of a reference's pixels, which it is encoded from."""
+    return f"image_{reference}"
+
+
+def reference_name(reference: int) -> str:
+    """Return the name of the tensor of a reference's latents."""
+    return f"reference_{reference}"
+
+
 def blends(bundle: Bundle) -> bool:
     """Return whether a bundle's denoiser weights velocities and keeps what a mask says: those of schema 2 do not."""
     return any(port.name == "velocity_weights" for port in bundle.component(DENOISER.name).inputs)
@@ -108,9 +117,9 @@ def blends(bundle: Bundle) -> bool:
 def request_tensors(bundle: Bundle, shape: RequestShape) -> dict[str, TensorSpec]:
     """Return every tensor of a request, by name.
 
-    `clip_ids`, `t5_ids`, `prompt_pooled` and `prompt_text` have one row per prompt; `image` and `reference` are the one
-    reference's; `timesteps`, `step_sizes`, `velocity_weights` and `next_sigmas` have one row per step. The others have
-    one row per picture, or are tables.
+    `clip_ids`, `t5_ids`, `prompt_pooled` and `prompt_text` have one row per prompt; `image_0` and `reference_0`, and so
+    on, are a reference's; `timesteps`, `step_sizes`, `velocity_weights` and `next_sigmas` have one row per step. The
+    others have one row per picture, or are tables.
     """
     model, precision = bundle.manifest.model, transformer_precision(bundle)
     p, b, m = shape.num_prompts, shape.batch, shape.num_reference_tokens
@@ -161,10 +170,9 @@ def request_tensors(bundle: Bundle, shape: RequestShape) -> dict[str, TensorSpec
         tensors |= dict.fromkeys(("velocity_even", "velocity_odd", "zeros"), latents)
         if shape.masked:
             tensors |= dict.fromkeys(("keep", "clean", "noise"), latents)
-    if shape.reference is not None:
-        height, width = shape.reference
-        tensors["image"] = port(vae_encoder, "image", b=1, h=height, w=width)
-        tensors["reference"] = port(vae_encoder, "reference", b=1)
+    for number, (height, width) in enumerate(shape.references):
+        tensors[image_name(number)] = port(vae_encoder, "image", b=1, h=height, w=width)
+        tensors[reference_name(number)] = port(vae_encoder, "reference", b=1, m=height * width)
     return tensors
 
 

@@ -19,7 +19,7 @@ class Tensor(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a row as `tensor[i]`, or as `tensor[i : i + 1]` with its axis kept, without a copy."""
+        """Return a row as `tensor[i]`, or rows as `tensor[i:j]` with their axis kept, without a copy."""
         ...
 
     def reshape(self, shape: Any) -> Any:

@@ -4,39 +4,47 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeGuard, Union
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ...engine.errors import ImageError
+from .sources import EncodedPicture, called, check_encoded, is_encoded, read_encoded
 
 logger = logging.getLogger(__name__)
 
 MAX_SIDE = 16384
 """The longest side in pixels: a larger picture is a mistake or an attack, and would take gigabytes to decode."""
 
-Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, NDArray[np.uint8]]
-"""A path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4) uint8."""
+Picture = Union[EncodedPicture, Image.Image, NDArray[np.uint8]]
+"""A path, a data: URL, an encoded file's bytes, a file object, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4)
+uint8."""
 
 
 def check_picture(picture: object) -> None:
-    """Raise ImageError unless this is of a type that a picture can be read from."""
-    if not isinstance(picture, (str, os.PathLike, bytes, Image.Image, np.ndarray)):
+    """Raise ImageError unless this is of a type that a picture can be read from; nothing is read."""
+    if not is_picture(picture):
         raise ImageError(
-            "a picture must be a path, the bytes of an encoded file, a PIL image or a uint8 array, "
-            f"not {type(picture).__name__}"
+            "a picture must be a path, the bytes of an encoded file, a file object, a data: URL, a PIL image "
+            f"or a uint8 array, not {type(picture).__name__}"
         )
+    if is_encoded(picture):
+        check_encoded(picture, "picture")
+
+
+def is_picture(picture: object) -> TypeGuard[Picture]:
+    """Return whether this is of a type that a picture can be read from."""
+    return isinstance(picture, (Image.Image, np.ndarray)) or is_encoded(picture)
 
 
 def read_picture(picture: Picture) -> Image.Image:
     """Read a picture as upright RGB, its first frame if it has several; transparency is laid over white.
 
     Args:
-        picture: A path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4) uint8.
+        picture: A path, a data: URL, an encoded file's bytes, a file object in binary mode, a PIL image, or an array
+            (h, w), (h, w, 3) or (h, w, 4) uint8. A file object is read from its beginning where it can be rewound.
 
     Returns:
         A picture in mode RGB, turned as its EXIF orientation says, in sRGB as its colour profile says. Grey values of
@@ -44,12 +52,26 @@ def read_picture(picture: Picture) -> Image.Image:
 
     Raises:
         ImageError: The picture is missing, empty, no picture, cut short, has a side over 16384 px, or grey values in a
-            range that says nothing; the message names the file. Or `picture` is no `Picture`.
+            range that says nothing; the message names the file. Or `picture` is no `Picture`, or an address that would
+            have to be fetched.
     """
     check_picture(picture)
-    name = f"picture {os.fspath(picture)}" if isinstance(picture, (str, os.PathLike)) else "the picture"
+    return read_colours_and_alpha(picture, "picture")[0]
+
+
+def read_colours_and_alpha(picture: Picture, noun: str) -> tuple[Image.Image, Image.Image | None]:
+    """Read a picture as `read_picture` does, and its alpha in mode L, upright, too; None if it has no transparency.
+
+    Args:
+        picture: What a picture can be read from.
+        noun: What a message calls it: "picture" or "mask".
+
+    Raises:
+        ImageError: As `read_picture`.
+    """
+    name = called(picture, noun)
     try:
-        image = _open(picture, name)
+        image = _open(picture, name, noun)
         if max(image.size) > MAX_SIDE or min(image.size) < 1:
             raise ImageError(
                 f"{name} is {image.width}x{image.height}; sides of 1 to {MAX_SIDE} px are possible, "
@@ -60,20 +82,13 @@ def read_picture(picture: Picture) -> Image.Image:
         raise ImageError(f"{name} cannot be decoded, it may be cut short: {error}") from error
 
 
-def _open(picture: Picture, name: str) -> Image.Image:
+def _open(picture: Picture, name: str, noun: str) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     try:
-        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f"{name} cannot be read: {reason}") from error
-    if not data:
-        raise ImageError(f"{name} is empty (0 bytes)")
-    try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(read_encoded(picture, noun)))
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture in a format that Pillow reads (PNG, JPEG, WebP, ...)") from error
     except Image.DecompressionBombError as error:
@@ -88,15 +103,15 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Return an upright picture in sRGB, by its colour profile if it has one; transparency is laid over white."""
+def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None]:
+    """Return an upright picture in sRGB, by its colour profile if it has one, over white; and its alpha."""
     if image.mode in _WIDE_MODES:
-        return Image.fromarray(_to_bytes(np.asarray(image), image.format, name)).convert("RGB")
+        return Image.fromarray(_to_bytes(np.asarray(image), image.format, name)).convert("RGB"), None
     if not image.has_transparency_data:
-        return _in_srgb(image, name)
+        return _in_srgb(image, name), None
     alpha = image.convert("RGBA").getchannel("A")
     colours = _in_srgb(image.convert("RGB") if image.mode != "LA" else image.convert("L"), name)
-    return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha)
+    return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha), alpha
 
 
 _WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")

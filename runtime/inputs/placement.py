@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +12,14 @@ from PIL import Image, ImageOps
 
 from ...engine.sizes import Size
 from .choices import parse_choice
+
+Box = tuple[int, int, int, int]
+"""The (left, top, right, bottom) of a part of a picture, in pixels, half-open."""
+FractionalBox = tuple[float, float, float, float]
+"""A `Box` whose sides may run through pixels."""
+
+_ROUNDING = 1e-6
+"""A part of a pixel that is float64's rounding, and no part that was cut."""
 
 
 class Fit(str, Enum):
@@ -42,6 +51,7 @@ class Placement:
         fit: How it was brought there.
         stretch: The change of its aspect ratio as a factor >= 1 (1 = none).
         cropped: The number of its pixels that were cut away.
+        carried: Whether it came as latents of an earlier result, at its size.
     """
 
     original: Size
@@ -49,8 +59,38 @@ class Placement:
     fit: Fit
     stretch: float = 1.0
     cropped: int = 0
+    carried: bool = False
+
+    @property
+    def kept(self) -> FractionalBox:
+        """The part of the original that is seen: all of it, unless `fit` cuts."""
+        if self.fit is Fit.CROP:
+            return kept_box(self.original, self.size)
+        return 0.0, 0.0, float(self.original[0]), float(self.original[1])
+
+    @property
+    def kept_pixels(self) -> Box:
+        """The pixels of the original that are seen whole; right is left, or bottom top, if there are none."""
+        left, top, right, bottom = self.kept
+        first = math.ceil(left - _ROUNDING), math.ceil(top - _ROUNDING)
+        last = math.floor(right + _ROUNDING), math.floor(bottom + _ROUNDING)
+        return first[0], first[1], max(first[0], last[0]), max(first[1], last[1])
+
+    @property
+    def filled(self) -> Box:
+        """The part of the size that the original fills: all of it, unless `fit` pads."""
+        if self.fit is not Fit.PAD:
+            return 0, 0, self.size[0], self.size[1]
+        scale = min(self.size[0] / self.original[0], self.size[1] / self.original[1])
+        width, height = (
+            max(1, min(full, round(side * scale))) for side, full in zip(self.original, self.size, strict=True)
+        )
+        left, top = (self.size[0] - width) // 2, (self.size[1] - height) // 2
+        return left, top, left + width, top + height
 
     def describe(self) -> str:
+        if self.carried:
+            return f"{self.size[0]}x{self.size[1]}, latents of an earlier result"
         words = f"{self.original[0]}x{self.original[1]} -> {self.size[0]}x{self.size[1]} ({self.fit.value})"
         if self.stretch > 1.005:
             words += f", stretched by {100 * (self.stretch - 1):.0f} %"
@@ -72,6 +112,25 @@ def nearest_size(original: Size, sizes: Sequence[Size]) -> Size:
     return min((abs(aspect - width / height), width, height) for width, height in sizes)[1:]
 
 
+def kept_box(original: Size, size: Size) -> FractionalBox:
+    """Return the part of a picture that "crop" brings to a size, in the picture's pixels.
+
+    Source: Pillow's `ImageOps.fit`, which resamples from a box that it does not round.
+
+    Args:
+        original: The (width, height) of the picture, in pixels.
+        size: The (width, height) that it is brought to, in pixels.
+    """
+    aspect = size[0] / size[1]
+    width, height = float(original[0]), float(original[1])
+    if original[0] / original[1] > aspect:
+        width = aspect * original[1]
+    elif original[0] / original[1] < aspect:
+        height = original[0] / aspect
+    left, top = (original[0] - width) * 0.5, (original[1] - height) * 0.5
+    return left, top, left + width, top + height
+
+
 def place(image: Image.Image, size: Size, fit: Fit) -> tuple[Image.Image, Placement]:
     """Bring an RGB picture to a size with LANCZOS. A picture that has it already is returned as it is.
 
@@ -87,13 +146,11 @@ def place(image: Image.Image, size: Size, fit: Fit) -> tuple[Image.Image, Placem
     if original == size:
         return image, Placement(original=original, size=size, fit=fit)
     if fit is Fit.PAD:
-        scale = min(size[0] / original[0], size[1] / original[1])
-        fitted = tuple(max(1, min(full, round(side * scale))) for side, full in zip(original, size, strict=True))
-        inner = image.resize((fitted[0], fitted[1]), Image.Resampling.LANCZOS)
-        left, top = (size[0] - inner.width) // 2, (size[1] - inner.height) // 2
-        borders = ((top, size[1] - inner.height - top), (left, size[0] - inner.width - left), (0, 0))
-        padded = Image.fromarray(np.pad(np.asarray(inner), borders, mode="edge"))
-        return padded, Placement(original=original, size=size, fit=fit)
+        placement = Placement(original=original, size=size, fit=fit)
+        left, top, right, bottom = placement.filled
+        inner = image.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+        borders = ((top, size[1] - bottom), (left, size[0] - right), (0, 0))
+        return Image.fromarray(np.pad(np.asarray(inner), borders, mode="edge")), placement
     if fit is Fit.CROP:
         scale = max(size[0] / original[0], size[1] / original[1])
         kept = round(size[0] / scale) * round(size[1] / scale)

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from ...engine.errors import RequestError
 from ...engine.sizes import Size, check_size
-from .pictures import Picture, check_picture
+from .masking import Masking
+from .masks import MaskSource
 from .placement import Fit, parse_fit
 from .prompts import check_prompt
+from .references import ReferenceMethod, ReferenceSource, each_source, parse_method
 
 MAX_SEED = 2**64 - 1
 MAX_STEPS = 1000
@@ -36,6 +38,7 @@ class SamplingKeywords(TypedDict, total=False):
     seed: int | Sequence[int] | None
     size: Size | None
     noise: NDArray[np.float32] | None
+    strength: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ class Sampling:
             the nearest trained size; without a reference the squarest trained size.
         noise: Packed noise (b, n, channels) float32 in the place of what the seeds would draw, for b pictures of n
             tokens.
+        strength: How much of the first reference gives way, above 0 to 1. Below 1 the flow begins with the reference's
+            latents, noised to where that share of the steps is left, and only those steps are taken.
 
     Raises:
         RequestError: One of these is out of range.
@@ -63,6 +68,7 @@ class Sampling:
     seed: int | Sequence[int] | None = None
     size: Size | None = None
     noise: NDArray[np.float32] | None = field(default=None, repr=False)
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -84,6 +90,9 @@ class Sampling:
         if self.noise is not None and (not isinstance(self.noise, np.ndarray) or self.noise.dtype.kind not in "fiu"):
             found = getattr(self.noise, "dtype", type(self.noise).__name__)
             raise RequestError(f"noise must be a NumPy array of float32, not {found}")
+        if isinstance(self.strength, bool) or not isinstance(self.strength, numbers.Real) or not 0 < self.strength <= 1:
+            raise RequestError(f"strength must be a number above 0, up to 1, not {self.strength!r}")
+        object.__setattr__(self, "strength", float(self.strength))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -97,20 +106,25 @@ class Request:
 
     Attributes:
         prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-        image: The reference: a path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or (h, w, 4)
-            uint8; None for text to image.
+        image: The reference: a picture as `Picture` says, or the `Latents` of an earlier result; a list of up to 16 of
+            them, of which the first is edited; None for text to image.
         sampling: How the answer is sampled.
-        fit: How the reference is brought to its trained size: "resize", "pad" or "crop".
+        fit: How each reference is brought to its trained size: "resize", "pad" or "crop".
+        references: How several references lie beside each other: "offset", "index" or "stitch".
+        mask: What of the first reference is edited; None for all of it. See `Masking`.
 
     Raises:
-        RequestError: A prompt is empty or no text, `fit` is another word, or there are more than 1000 pictures.
+        RequestError: A prompt is empty or no text, a word is none of those, there are more than 1000 pictures or 16
+            references, or there is a mask and nothing to edit.
         ImageError: `image` is of a type that no picture can be read from.
     """
 
     prompt: str | Sequence[str]
-    image: Picture | None = None
+    image: ReferenceSource | Sequence[ReferenceSource] | None = None
     sampling: Sampling = Sampling()
     fit: Fit | str = Fit.RESIZE
+    references: ReferenceMethod | str = ReferenceMethod.OFFSET
+    mask: Masking | MaskSource | None = None
 
     def __post_init__(self) -> None:
         prompts = _each(self.prompt)
@@ -122,13 +136,23 @@ class Request:
             check_prompt(prompt)
         object.__setattr__(self, "prompt", prompts[0] if len(prompts) == 1 else prompts)
         object.__setattr__(self, "fit", parse_fit(self.fit))
-        if self.image is not None:
-            check_picture(self.image)
+        object.__setattr__(self, "references", parse_method(self.references))
+        sources = each_source(self.image)
+        if self.mask is not None and not isinstance(self.mask, Masking):
+            object.__setattr__(self, "mask", Masking(mask=self.mask))
+        for what, given in (("a mask", self.mask is not None), ("a strength below 1", self.sampling.strength < 1)):
+            if given and not sources:
+                raise RequestError(f"{what} is about a picture that is edited, and text to image has none")
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """The prompts, in a tuple."""
         return _each(self.prompt)
+
+    @property
+    def sources(self) -> tuple[ReferenceSource, ...]:
+        """The pictures and latents that the references are made from, in a tuple."""
+        return each_source(self.image)
 
 
 def is_whole(value: object) -> bool:

@@ -1,14 +1,8 @@
-"""Defines what a request gives back, and writes it to files."""
+"""Defines what a request gives back."""
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,64 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from ...engine.errors import RequestError
 from ...engine.sizes import Size
-from ...engine.system.files import atomic_file
 from ..inputs.placement import Placement
-
-logger = logging.getLogger(__name__)
-
-METADATA_KEY = "kontext-trt"
-EXIF_IMAGE_DESCRIPTION = 0x010E
-_WITH_EXIF = ("JPEG", "WEBP", "TIFF", "AVIF")
-_COMMENTED = ("GIF", "JPEG2000")
-"""The formats that hold a comment and no EXIF."""
-JPEG_EXIF_BYTES = 65533
-"""The most bytes of EXIF that JPEG holds, in one marker."""
-
-
-def check_output(path: Path) -> str:
-    """Return Pillow's name of the format that a suffix chooses, once a file could be made there.
-
-    Nothing is left behind.
-
-    Args:
-        path: The file that is to be written later.
-
-    Raises:
-        RequestError: No file can be made there, or Pillow writes no colour picture of that suffix.
-    """
-    name = Image.registered_extensions().get(path.suffix.lower())
-    if name is None:
-        raise RequestError(f"{path}: no picture format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
-    if not _holds_colour(name):
-        raise RequestError(f"{path}: Pillow writes no colour picture as {name}; use .png, .jpg or .webp")
-    if os.path.isdir(path):  # which raises for no name
-        raise RequestError(f"{path} cannot be written: it is a folder; choose another name")
-    try:
-        place = path.resolve() if os.path.islink(path) else path
-        made = [folder for folder in place.parents if not folder.exists()]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.NamedTemporaryFile(dir=place.parent, prefix=".kontext-trt.").close()
-        with suppress(FileNotFoundError):
-            place.lstat()  # raises for a name that no file can have
-        with suppress(OSError):  # somebody else put something there meanwhile
-            for folder in made:
-                folder.rmdir()
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path} cannot be written: {error}; choose another place") from error
-    return name
-
-
-def _holds_colour(file_format: str) -> bool:
-    """Return whether Pillow can write a colour picture in a format: some it only reads, some are black and white."""
-    try:
-        Image.new("RGB", (1, 1)).save(io.BytesIO(), format=file_format)
-    except Exception:  # each format raises what it likes
-        return False
-    return True
+from ..inputs.prepared import Tokens
+from ..inputs.references import Latents, ReferenceMethod
+from .picture_file import check_output, write_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +42,14 @@ class Result:
 
     Attributes:
         outputs: The pictures, prompts outermost, seeds innermost.
-        size: The (width, height) of each picture, in pixels.
-        reference: What was done to the reference, None without one.
-        steps: The number of steps of the flow.
+        size: The (width, height) in pixels that they were made at; a mask pastes the edit into the picture's own.
+        references: What was done to each reference.
+        method: How several references lay beside each other.
+        steps: The number of steps of the schedule.
         guidance: The embedded guidance strength.
+        strength: How much of the reference gave way; below 1 only that share of the steps was taken.
+        mask: What a mask let be edited and how it was used, in words; None without one.
+        tokens: How many tokens each step attended over.
         milliseconds: The milliseconds per stage: tokenize and prepare (on the host: tables, noise), text, encode,
             condition, denoise, decode and total. A network's stage that a cache saved is absent.
         step_milliseconds: The milliseconds per step.
@@ -112,13 +59,35 @@ class Result:
 
     outputs: tuple[Output, ...]
     size: Size
-    reference: Placement | None
+    references: tuple[Placement, ...]
+    method: ReferenceMethod
     steps: int
     guidance: float
+    strength: float
+    mask: str | None
+    tokens: Tokens
     milliseconds: Mapping[str, float]
     step_milliseconds: tuple[float, ...]
     bundle: str
     executor: str
+
+    @property
+    def reference(self) -> Placement | None:
+        """The placement of the first reference, None without any."""
+        return self.references[0] if self.references else None
+
+    def as_reference(self, output: Output | None = None) -> Latents:
+        """Return what a next request takes as its reference, without the way through pixels.
+
+        Args:
+            output: One of `outputs`; None for the only one.
+
+        Raises:
+            RequestError: There are several pictures, and none is named.
+        """
+        output = output or self._only()
+        image = output.image if output.image.size == self.size else None
+        return Latents(tokens=output.latents, size=self.size, image=image)
 
     @property
     def image(self) -> Image.Image:
@@ -139,7 +108,9 @@ class Result:
         return self.outputs[0]
 
     def request(self, output: Output) -> dict[str, Any]:
-        """Return what it takes to make one of the pictures again, as values that JSON can hold.
+        """Return what made one of the pictures, as values that JSON can hold.
+
+        It is what it takes to make it again, but for the references themselves, their mask and noise that was given.
 
         Args:
             output: One of `outputs`.
@@ -151,10 +122,21 @@ class Result:
             "height": self.size[1],
             "steps": self.steps,
             "guidance": self.guidance,
-            "reference": None if self.reference is None else self.reference.describe(),
+            **self._references(),
+            **({} if self.strength == 1 else {"strength": self.strength}),
+            **({} if self.mask is None else {"mask": self.mask}),
             "bundle": self.bundle,
             "executor": self.executor,
         }
+
+    def _references(self) -> dict[str, Any]:
+        """Return what is said of the references: of one alone its placement, of several all and how they lay."""
+        described = [placement.describe() for placement in self.references]
+        method = {"references": self.method.value}
+        if len(described) < 2:
+            stitched = method if described and self.method is ReferenceMethod.STITCH else {}
+            return {"reference": described[0] if described else None, **stitched}
+        return {"reference": described, **method}
 
     def save(self, path: Path | str) -> tuple[Path, ...]:
         """Write the picture, or several as NAME-1.png, NAME-2.png, ...; each whole or not at all.
@@ -180,30 +162,5 @@ class Result:
         else:
             paths = tuple(path.with_stem(f"{path.stem}-{i}") for i in range(1, len(self.outputs) + 1))
         for output, file in zip(self.outputs, paths, strict=True):
-            self._write(output, file, file_format)
+            write_picture(output.image, self.request(output), file, file_format)
         return paths
-
-    def _write(self, output: Output, path: Path, file_format: str) -> None:
-        request = self.request(output)
-        options: dict[str, Any] = {}
-        if file_format == "PNG":
-            info = PngInfo()
-            info.add_itxt(METADATA_KEY, json.dumps(request, ensure_ascii=False))
-            options["pnginfo"] = info
-        elif file_format in _COMMENTED:
-            options["comment"] = json.dumps(request).encode()
-        elif file_format not in _WITH_EXIF:
-            logger.warning(
-                "%s: %s holds no text, so the request is left out; .png and .webp hold it", path, file_format
-            )
-        else:
-            exif = Image.Exif()
-            exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(request)  # in ASCII: Pillow writes nothing else there
-            if file_format != "TIFF":
-                options["quality"] = 95
-            if file_format == "JPEG" and len(exif.tobytes()) > JPEG_EXIF_BYTES:
-                logger.warning("%s: the request is too long for a JPEG, and is left out; .png and .webp hold it", path)
-            else:
-                options["exif"] = exif
-        with atomic_file(path) as file:
-            output.image.save(file, format=file_format, **options)

@@ -3,13 +3,11 @@
 import copy
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
+from plain_flow import before_rounding
 
 from kontext_trt import Kontext
-from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.export.graphs.trace import build_module
 from kontext_trt.export.networks import conditioner
 from kontext_trt.export.networks.layers import sinusoid
@@ -19,23 +17,11 @@ TOLERANCE = 2e-5  # of 0..1, for a float32 picture; measured: 4e-6
 STEPS = 4
 
 
-def float_decoder(bundle: Bundle) -> onnxruntime.InferenceSession:
-    """The decoder with one more output: its picture before rounding."""
-    path = bundle.open_graph("vae_decoder").path
-    model = onnx.load(path, load_external_data=False)
-    (rounding,) = [node for node in model.graph.node if node.op_type == "Round"]
-    model.graph.output.append(onnx.helper.make_tensor_value_info(rounding.input[0], onnx.TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def our_pictures(kontext: Kontext, noise: np.ndarray, image, prompts, size, guidance: float) -> np.ndarray:
     """(b, H, W, 3) in 0..1, before rounding to uint8."""
     options = {"size": size, "steps": STEPS, "guidance": guidance, "seed": 0, "noise": noise}
     result = kontext.generate(prompts, **options) if image is None else kontext.edit(image, prompts, **options)
-    grid = np.stack([output.latents.reshape(size[1] // 16, size[0] // 16, -1) for output in result.outputs])
-    return float_decoder(kontext.bundle).run(None, {"latents": grid})[-1].transpose(0, 2, 3, 1) / 255
+    return before_rounding(kontext.bundle, result)
 
 
 def their_pictures(pipeline, noise: np.ndarray, image, prompts, size, guidance: float) -> np.ndarray:

@@ -92,7 +92,8 @@ def test_conditioner_and_denoiser_make_a_step(
     pooled = draw.standard_normal((batch, 64)).astype(np.float32)
     sigmas, guidance = np.array([1.0, 0.7, 0.31], np.float32), np.array([2.5, 4.0], np.float32)
     model = bundle.manifest.model
-    cos, sin = rope_tables(512, target, reference, model.rope_axes, model.rope_theta)
+    references = () if reference is None else (reference,)
+    cos, sin = rope_tables(512, target, references, model.rope_axes, model.rope_theta)
     conditioned = executor.run(
         "conditioner",
         {"timesteps": sigmas, "guidance": guidance, "pooled": pooled, "text": text, "reference": packed},
@@ -108,7 +109,7 @@ def test_conditioner_and_denoiser_make_a_step(
         **plain_step(latents),
     }
     ours = executor.run("denoiser", step)["next_latents"]
-    ids = torch.from_numpy(position_ids(512, target, reference)).float()
+    ids = torch.from_numpy(position_ids(512, target, references)).float()
     with torch.no_grad():
         prediction = pipeline.transformer(
             hidden_states=torch.from_numpy(np.concatenate([latents, packed], axis=1)),

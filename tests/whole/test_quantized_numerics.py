@@ -35,7 +35,8 @@ def step(bundle_path) -> dict[str, Tensor]:
     text, pooled = draw.standard_normal((1, 512, 64)), draw.standard_normal((1, 64))
     latents, packed = (draw.standard_normal((1, h * w, 64)) for h, w in (target, reference))
     model = bundle.manifest.model
-    cos, sin = rope_tables(512, target, reference, model.rope_axes, model.rope_theta)
+    references = () if reference is None else (reference,)
+    cos, sin = rope_tables(512, target, references, model.rope_axes, model.rope_theta)
     given = {"timesteps": [0.7], "guidance": [2.5], "pooled": pooled, "text": text, "reference": packed}
     executor = TorchExecutor(bundle, TorchDevice.CPU)
     conditioned = executor.run("conditioner", {name: np.asarray(value, np.float32) for name, value in given.items()})

@@ -19,6 +19,8 @@ def test_the_range_is_told_in_words() -> None:
         "17 sizes, 672x1568 to 1568x672, best at 1024x1024; edit and generate; batch 1; up to 50 steps"
     )
     assert SQUARE.describe() == "1024x1024; edit; batch 1 to 2; up to 28 steps"
+    several = Coverage(sizes=((1024, 1024),), references=3)
+    assert several.describe() == "1024x1024; edit and generate; batch 1; up to 50 steps; up to 3 references"
 
 
 def test_the_common_size_is_the_squarest() -> None:
@@ -35,6 +37,7 @@ def test_the_common_size_is_the_squarest() -> None:
         ({"sizes": ((1024, 0),)}, "size 1024x0"),
         ({"sizes": ((1024, 1024),), "batch": 0}, "batch must be at least 1, not 0"),
         ({"sizes": ((1024, 1024),), "max_steps": 0}, "max_steps must be at least 1"),
+        ({"sizes": ((1024, 1024),), "references": 0}, "references must be at least 1, not 0"),
         ({"sizes": ((1024, 1024),), "tasks": ()}, "one task"),
     ],
 )
@@ -55,3 +58,6 @@ def test_what_contains_what() -> None:
     assert not SQUARE.contains(Coverage(sizes=((1024, 1024),), max_steps=1))  # generate, too
     assert not ALL.contains(Coverage(sizes=((512, 512),)))
     assert not ALL.contains(Coverage(sizes=TRAINED_SIZES, max_steps=51))
+    several = Coverage(sizes=TRAINED_SIZES, references=2)
+    assert several.contains(ALL)
+    assert not ALL.contains(several)

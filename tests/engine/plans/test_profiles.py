@@ -55,6 +55,16 @@ def test_only_one_task(model: ModelRecord) -> None:
     assert generate["s"] == Range(min=512 + 4042, opt=512 + 4096, max=512 + 4150)
 
 
+def test_several_references_reach_to_the_longest_of_all_and_leave_the_best_point(model: ModelRecord) -> None:
+    one, two = (dynamic_ranges(Coverage(sizes=TRAINED_SIZES, references=count), model) for count in (1, 2))
+    assert two["m"] == Range(min=0, opt=4096, max=2 * 4150)
+    assert two["s"] == Range(min=512 + 4042, opt=512 + 8192, max=512 + 3 * 4150)
+    assert {name for name in one if one[name] != two[name]} == {"m", "s"}
+    several = Coverage(sizes=TRAINED_SIZES, references=2)
+    assert profile_of(COMPONENTS["vae_encoder"], several, model) == profile_of(COMPONENTS["vae_encoder"], ALL, model)
+    assert profile_of(COMPONENTS["denoiser"], several, model)["reference_tokens"].max[1] == 8300
+
+
 def test_every_input_has_a_range_and_opt_lies_in_it(model: ModelRecord) -> None:
     for component in COMPONENTS.values():
         profile = profile_of(component, ALL, model)
@@ -93,8 +103,8 @@ def test_a_shape_outside_names_the_input_and_its_range(model: ModelRecord) -> No
 
 
 def requested(size: Size, *, reference: Size | None = None, batch: int = 1, steps: int = 1) -> dict[str, Any]:
-    grid = None if reference is None else token_grid(reference)
-    return {"grid": token_grid(size), "reference": grid, "batch": batch, "steps": steps}
+    references = () if reference is None else (token_grid(reference),)
+    return {"grid": token_grid(size), "references": references, "batch": batch, "steps": steps}
 
 
 def test_what_is_covered_passes(model: ModelRecord) -> None:
@@ -125,3 +135,31 @@ def test_generating_alone_takes_no_reference(model: ModelRecord) -> None:
     generate = Coverage(sizes=((1024, 1024),), tasks=(Task.GENERATE,))
     with pytest.raises(RequestError, match="build with --task edit"):
         check_request(generate, model, **requested((1024, 1024), reference=(1024, 1024)))
+
+
+def test_two_references_are_covered_and_three_name_the_option(model: ModelRecord) -> None:
+    square = token_grid((1024, 1024))
+
+    def ask(covered: int, references: int) -> None:
+        coverage = Coverage(sizes=((1024, 1024),), references=covered)
+        check_request(coverage, model, grid=square, references=[square] * references, batch=1, steps=1)
+
+    for references in (0, 1, 2):
+        ask(2, references)
+    with pytest.raises(RequestError, match="up to 2 references; build with --references 3"):
+        ask(2, 3)
+    with pytest.raises(RequestError, match="up to 50 steps; build with --references 2"):
+        ask(1, 2)
+
+
+def test_each_of_several_references_must_be_of_a_size_that_is_covered(model: ModelRecord) -> None:
+    grids = [token_grid((1024, 1024)), token_grid((688, 1504))]
+    coverage = Coverage(sizes=((1024, 1024),), references=2)
+    with pytest.raises(RequestError, match="no profile for 688x1504"):
+        check_request(coverage, model, grid=grids[0], references=grids, batch=1, steps=1)
+
+
+def test_several_references_where_none_is_covered_name_the_task(model: ModelRecord) -> None:
+    square, generate = token_grid((1024, 1024)), Coverage(sizes=((1024, 1024),), tasks=(Task.GENERATE,))
+    with pytest.raises(RequestError, match="build with --task edit"):
+        check_request(generate, model, grid=square, references=[square] * 2, batch=1, steps=1)

@@ -27,7 +27,7 @@ def test_velocity_is_diffusers_forward(tokenizers):
     latents, reference = torch.randn(2, 2, 64, 64)
     texts = torch.randn(2, 64), torch.randn(2, T5_LENGTH, 64)
     timesteps, guidance = torch.tensor([0.9, 0.1]), torch.tensor([1.0, 4.0])
-    ids = torch.from_numpy(position_ids(T5_LENGTH, (8, 8), (8, 8))).float()
+    ids = torch.from_numpy(position_ids(T5_LENGTH, (8, 8), ((8, 8),))).float()
     with torch.no_grad():
         ours = velocity(
             transformer,

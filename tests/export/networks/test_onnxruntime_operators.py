@@ -50,7 +50,8 @@ def step(model, target: tuple[int, int], reference: tuple[int, int] | None, batc
     draw, dims = np.random.default_rng(0), model.dims
     tokens = target[0] * target[1]
     extra = 0 if reference is None else reference[0] * reference[1]
-    cos, sin = rope_tables(dims.text_length, target, reference, model.rope_axes, model.rope_theta)
+    references = () if reference is None else (reference,)
+    cos, sin = rope_tables(dims.text_length, target, references, model.rope_axes, model.rope_theta)
     random = {
         name: draw.standard_normal(shape).astype(np.float32)
         for name, shape in {

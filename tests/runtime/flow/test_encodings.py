@@ -8,7 +8,8 @@ import pytest
 from kontext_trt import Bundle
 from kontext_trt.runtime.flow.encodings import PROMPTS_CACHED, REFERENCES_CACHED, Encodings
 from kontext_trt.runtime.inputs.placement import Fit, place
-from kontext_trt.runtime.inputs.prepared import PreparedRequest, Reference
+from kontext_trt.runtime.inputs.prepared import PreparedRequest
+from kontext_trt.runtime.inputs.references import Reference
 
 SIZE = (32, 32)
 
@@ -21,15 +22,20 @@ def encodings(bundle: Bundle) -> Encodings:
 def encode(encodings: Encodings, bundle: Bundle, prompt: str, reference: Reference | None = None) -> tuple[bool, bool]:
     """Serve a request with made-up encodings: whether prompt and reference had to be encoded."""
     request = PreparedRequest(
-        prompts=(prompt,), seeds=(0,), size=SIZE, steps=1, guidance=2.5, reference=reference, noise=None
+        prompts=(prompt,),
+        seeds=(0,),
+        size=SIZE,
+        steps=1,
+        guidance=2.5,
+        references=() if reference is None else (reference,),
     )
     found = encodings.conditions(request, encodings.tokenize(request))
     dims = bundle.manifest.model.dims
     if found.new_prompts:
         keep_text(encodings, request, dims.pooled_width, (dims.text_length, dims.text_width))
-    if found.new_reference:
-        encodings.keep_reference(request, {"reference": np.zeros((1, 4, dims.channels), np.float32)})
-    return bool(found.new_prompts), found.new_reference
+    if found.new_references:
+        encodings.keep_reference(request, 0, {"reference_0": np.zeros((1, 4, dims.channels), np.float32)})
+    return bool(found.new_prompts), bool(found.new_references)
 
 
 def keep_text(encodings: Encodings, request: PreparedRequest, pooled: int, text: tuple[int, int]) -> None:
@@ -53,7 +59,7 @@ def test_the_references_used_last_are_kept(encodings: Encodings, bundle: Bundle,
     for seed in range(REFERENCES_CACHED + 1):
         placed, placement = place(picture(*SIZE, seed=seed), SIZE, Fit.RESIZE)
         references.append(Reference(pixels=np.asarray(placed), placement=placement))
-    assert REFERENCES_CACHED == 8
+    assert REFERENCES_CACHED == 32
     *kept, more = references
     assert all(encode(encodings, bundle, "x", reference)[1] for reference in kept)
     assert not encode(encodings, bundle, "x", kept[0])[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from kontext_trt.runtime.flow.stages import Condition, Step
 from kontext_trt.runtime.flow.tensors import RequestShape, request_tensors
 
 WEIGHTS = np.array([[2, -1], [2, -1]], np.float32)
-SHAPE = RequestShape(num_prompts=1, num_seeds=2, grid=(5, 3), reference=None, num_steps=2, masked=True)
+SHAPE = RequestShape(num_prompts=1, num_seeds=2, grid=(5, 3), references=((5, 3),), num_steps=2, masked=True)
 Arrays = dict[str, np.ndarray]
 
 
@@ -37,7 +38,7 @@ def inputs(bundle: Bundle) -> Arrays:
     specs, draw = request_tensors(bundle, SHAPE), np.random.default_rng(0)
     drawn = {
         name: draw.standard_normal(specs[name].shape).astype(np.float32)
-        for name in ("prompt_pooled", "prompt_text", "clean")
+        for name in ("prompt_pooled", "prompt_text", "reference_0")
     }
     noise = np.concatenate(
         [starting_noise(seed, SHAPE.grid, 64, bundle.graph("denoiser").precision) for seed in (1, 2)]
@@ -53,17 +54,18 @@ def test_two_steps_are_the_formulas(executor: Executor, inputs: Arrays):
     found = [executor.perform(SHAPE, stages, inputs, names).outputs for _ in range(3)][-1]  # by then it is recorded
     first, last = found["velocity_odd"], found["velocity_even"]
     assert np.abs(first - last).std() > 0.01
-    latents = inputs["latents_even"]
+    latents, clean = inputs["latents_even"], inputs["reference_0"]  # the first reference, for every picture
     for velocity, before, step, after in (
         (first, np.zeros_like(first), 0, found["first_latents"]),
         (last, first, 1, found["latents_even"]),
     ):
         sigma, keep = inputs["next_sigmas"][step], inputs["keep"]
-        kept = (1 - sigma) * inputs["clean"] + sigma * inputs["noise"]
+        kept = (1 - sigma) * clean + sigma * inputs["noise"]
         moved = latents + inputs["step_sizes"][step] * (2 * velocity - before)
         latents = keep * kept + (1 - keep) * moved
         np.testing.assert_allclose(after, latents, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(latents[inputs["keep"] == 1], inputs["clean"][inputs["keep"] == 1])
+    kept = inputs["keep"] == 1
+    np.testing.assert_array_equal(latents[kept], np.broadcast_to(clean, kept.shape)[kept])
 
 
 def test_steps_take_the_sigmas_that_they_end_at(bundle: Bundle):
@@ -75,5 +77,5 @@ def test_steps_take_the_sigmas_that_they_end_at(bundle: Bundle):
 
 def test_without_a_mask_one_tensor_of_zeros_stands_for_three(bundle: Bundle):
     masked = request_tensors(bundle, SHAPE)
-    plain = request_tensors(bundle, RequestShape(num_prompts=1, num_seeds=2, grid=(5, 3), reference=None, num_steps=2))
+    plain = request_tensors(bundle, replace(SHAPE, masked=False))
     assert masked.keys() - plain.keys() == {"keep", "clean", "noise"}

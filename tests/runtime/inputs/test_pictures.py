@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from kontext_trt.engine.errors import ImageError
-from kontext_trt.runtime.inputs.pictures import read_picture
+from kontext_trt.runtime.inputs.pictures import read_colours_and_alpha, read_picture
 
 
 def encoded(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
@@ -89,11 +89,27 @@ def test_name_that_no_file_can_have():
         read_picture("a\0b")
 
 
-@pytest.mark.parametrize("picture", [bytearray(b"abc"), io.BytesIO(b"abc"), None, 3, ["a.png"]])
+@pytest.mark.parametrize("picture", [None, 3, ["a.png"]])
 def test_other_types_are_refused(picture):
     message = f"a picture must be a path, the bytes of an encoded file.*, not {type(picture).__name__}"
     with pytest.raises(ImageError, match=message):
         read_picture(picture)
+
+
+def test_alpha_is_turned_as_the_colours_are():
+    pixels = np.zeros((20, 40, 4), np.uint8)
+    pixels[:, :20, 3] = 255  # the left half, as stored
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    colours, alpha = read_colours_and_alpha(encoded(Image.fromarray(pixels), exif=exif), "picture")
+    assert alpha is not None
+    assert (colours.size, alpha.size, alpha.mode) == ((20, 40), (20, 40), "L")
+    assert (alpha.getpixel((10, 5)), alpha.getpixel((10, 35))) == (255, 0)
+
+
+def test_no_transparency_has_no_alpha():
+    assert read_colours_and_alpha(Image.new("RGB", (4, 4)), "picture")[1] is None
+    assert read_colours_and_alpha(Image.new("I;16", (4, 4)), "picture")[1] is None
 
 
 def test_header_that_pillow_refuses():

@@ -58,7 +58,7 @@ def test_request_too_long_for_jpeg_is_left_out_with_a_warning(kontext: Kontext, 
     result = kontext.generate("x" * 70_000, steps=1, seed=1, size=(32, 32))
     for suffix in (".jpg", ".webp"):
         result.save(tmp_path / f"out{suffix}")
-    (message,) = (record.message for record in caplog.records if record.name.endswith("result"))
+    (message,) = (record.message for record in caplog.records if record.name.endswith("picture_file"))
     assert "out.jpg: the request is too long for a JPEG, and is left out" in message
     with Image.open(tmp_path / "out.jpg") as image:
         assert 0x010E not in image.getexif()
