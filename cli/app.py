@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "build": "build:build",
     "edit": "edit:edit",
     "generate": "edit:generate",
+    "session": "session:session",
     "inspect": "inspect:inspect",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",

@@ -19,7 +19,7 @@ from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import OptionError
 from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
-from .edit import ExecutorOption, GuidanceOption, StepsOption
+from .making import ExecutorOption, GuidanceOption, StepsOption
 from .options import ExportedArgument
 from .terminal import notes, progress_bars, screen
 

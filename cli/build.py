@@ -30,6 +30,7 @@ def build(
     task: Annotated[Task | None, typer.Option(help="Only this task. Default: both.")] = None,
     batch: Annotated[int, typer.Option(help="The largest batch.")] = 1,
     max_steps: Annotated[int, typer.Option(help="The most steps of a request.")] = 50,
+    references: Annotated[int, typer.Option(help="The most references of an edit.")] = 1,
     workspace: Annotated[str | None, typer.Option(help="GPU memory a kernel may use beside activations: 2GiB.")] = None,
     optimization_level: Annotated[int | None, typer.Option(help="0 (fast build) to 5 (fast plan).")] = None,
     max_aux_streams: Annotated[int | None, typer.Option(help="Streams beside the caller's.")] = None,
@@ -59,6 +60,7 @@ def build(
         tasks=tuple(Task) if task is None else (task,),
         batch=batch,
         max_steps=max_steps,
+        references=references,
     )
     options = BuildOptions(
         workspace_bytes=parse_bytes(workspace) if workspace else None,

@@ -2,89 +2,64 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from ..engine.byte_sizes import parse_bytes
-from ..engine.sizes import parse_size
-from ..runtime.executors.options import ExecutorName
+from ..engine.errors import OptionError
 from ..runtime.inputs.placement import Fit
-from ..runtime.inputs.request import Request, Sampling
-from ..runtime.kontext import Kontext
-from ..runtime.outputs.result import Result, check_output
+from ..runtime.inputs.references import ReferenceMethod
+from ..runtime.inputs.request import Request
+from ..runtime.keywords import TurnKeywords
+from ..runtime.outputs.picture_file import check_output
+from ..runtime.outputs.result import Result
+from ..runtime.session import Session
+from .making import MaskOptions, PictureOptions, RunOptions, StepBar, opened
 from .options import ExportedArgument, JsonOption, spread
-from .terminal import Bars, notes, print_json, progress_bars, screen
-
-logger = logging.getLogger(__name__)
+from .terminal import notes, print_json, progress_bars, screen
 
 PromptOption = Annotated[
     list[str], typer.Option("--prompt", "-p", help="What to do. Several give several pictures.", show_default=False)
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes; the suffix chooses the format.")]
-StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
-GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
-ExecutorOption = Annotated[
-    ExecutorName, typer.Option(help="Who computes. Default: plans that fit this machine, else ONNX Runtime.")
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureOptions:
-    """Says what the pictures become."""
-
-    seed: Annotated[
-        list[int] | None, typer.Option("--seed", "-s", help="Default: drawn and reported. Several are allowed.")
-    ] = None
-    steps: StepsOption = None
-    guidance: GuidanceOption = None
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")] = None
-    debug_nan: Annotated[bool, typer.Option("--debug-nan", help="Check every network and step for NaN. Slower.")] = (
-        False
-    )
-
-    def sampling(self) -> Sampling:
-        return Sampling(
-            seed=self.seed or None,
-            steps=self.steps,
-            guidance=self.guidance,
-            size=None if self.size is None else parse_size(self.size),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """Says who computes, and in how much memory."""
-
-    executor: ExecutorOption = ExecutorName.AUTO
-    vram: Annotated[
-        str | None,
-        typer.Option(help="GPU memory to use, as 24GiB: what does not fit is loaded for its turn.", show_default=False),
-    ] = None
-    store: Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")] = None
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run plans that you did not sign. They are executable code.")
-    ] = False
 
 
 @spread
 def edit(
     bundle: ExportedArgument,
     prompt: PromptOption,
-    image: Annotated[Path, typer.Option("--image", "-i", help="The picture to edit.", show_default=False)],
+    image: Annotated[
+        list[Path],
+        typer.Option("--image", "-i", help="The picture to edit; several add references to it.", show_default=False),
+    ],
     *,
     out: OutOption = Path("edited.png"),
+    then: Annotated[
+        list[str] | None, typer.Option("--then", help="An edit of what came of the one before; several in a row.")
+    ] = None,
     picture: PictureOptions,
+    masked: MaskOptions,
+    references: Annotated[
+        ReferenceMethod, typer.Option(help="How several references lie beside each other.")
+    ] = ReferenceMethod.OFFSET,
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
     run: RunOptions,
     json: JsonOption = False,
 ) -> None:
     """Edit a picture as the prompt says."""
-    request = Request(prompt=prompt, image=image, sampling=picture.sampling(), fit=fit)
-    _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
+    request = Request(
+        prompt=prompt,
+        image=tuple(image),
+        sampling=picture.sampling(),
+        fit=fit,
+        references=references,
+        mask=masked.masking(),
+    )
+    if then:
+        _chain(bundle, request, then, run, out, debug_nan=picture.debug_nan, as_json=json)
+    else:
+        _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
 
 
 @spread
@@ -103,33 +78,42 @@ def generate(
 
 
 def _make(bundle: Path, request: Request, run: RunOptions, out: Path, *, debug_nan: bool, as_json: bool) -> None:
-    """Make a request's pictures, and say what will lie in the GPU's memory before anything does.
-
-    One request records no graph: the second would.
-    """
+    """Make a request's pictures. One request records no graph: the second would."""
     check_output(out)
-    budget = None if run.vram is None else parse_bytes(run.vram)
-    if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
-        logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
-    executor = run.executor.options(budget, graphs=False, plans=run.store, trust=run.trust)
-    with Kontext.open(bundle, executor=executor) as kontext:
-        for line in kontext.residency:
-            notes.print(line, highlight=False)
-        with progress_bars() as bars:
-            result = kontext.run(request, on_step=_StepBar(bars), debug_nan=debug_nan)
+    with opened(bundle, run, graphs=False) as kontext, progress_bars() as bars:
+        result = kontext.run(request, on_step=StepBar(bars), debug_nan=debug_nan)
     _report(result, result.save(out), as_json=as_json)
 
 
-class _StepBar:
-    """Shows the flow's steps as a bar that appears with the first of them."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-
-    def __call__(self, done: int, of: int) -> None:
-        if done == 1:
-            self._bars.start("denoising", of)
-        self._bars.advance(1)
+def _chain(
+    bundle: Path, request: Request, then: list[str], run: RunOptions, out: Path, *, debug_nan: bool, as_json: bool
+) -> None:
+    """Make a request's picture, edit what comes of it, and so on, and write the last picture."""
+    check_output(out)
+    if len(request.prompts) > 1 or len(request.sampling.seeds) > 1:
+        raise OptionError("--then goes on with one picture, so it takes one --prompt and one --seed")
+    first, *beside = cast("tuple[Path, ...]", request.sources)
+    sampling = request.sampling
+    shared: TurnKeywords = {"seed": sampling.seed, "steps": sampling.steps, "guidance": sampling.guidance}
+    once: TurnKeywords = {
+        "size": sampling.size,
+        "strength": sampling.strength,
+        "mask": request.mask,
+        "beside": beside,
+        "references": request.references,
+    }
+    with opened(bundle, run, graphs=True) as kontext, Session(kontext, first, fit=request.fit) as session:
+        for prompt in (*request.prompts, *then):
+            asked: TurnKeywords = shared if session.history else {**shared, **once}
+            with progress_bars() as bars:
+                turn = session.edit(prompt, **{**asked, "on_step": StepBar(bars), "debug_nan": debug_nan})
+            notes.print(turn.describe())
+        path, last = session.save_image(out), session.history[-1]
+        chain = [dict(turn.request) for turn in session.history]
+    if as_json:
+        print_json({"path": str(path), "turns": chain})
+    else:
+        screen.print(f"{path}  {last.size[0]}x{last.size[1]}  {len(chain)} turns")
 
 
 def _report(result: Result, paths: tuple[Path, ...], *, as_json: bool) -> None:
@@ -145,9 +129,13 @@ def _report(result: Result, paths: tuple[Path, ...], *, as_json: bool) -> None:
             }
         )
         return
-    if result.reference is not None:
-        notes.print(f"reference {result.reference.describe()}")
+    for placement in result.references:
+        notes.print(f"reference {placement.describe()}")
+    if len(result.references) > 1:
+        notes.print(result.tokens.describe())
+    if result.mask is not None:
+        notes.print(f"mask {result.mask}")
     stages = ", ".join(f"{name} {value:,.0f}" for name, value in result.milliseconds.items() if name != "total")
     notes.print(f"{result.milliseconds['total']:,.0f} ms on {result.executor} ({stages})")
     for path, output in zip(paths, result.outputs, strict=True):
-        screen.print(f"{path}  {result.size[0]}x{result.size[1]}  seed {output.seed}")
+        screen.print(f"{path}  {output.image.width}x{output.image.height}  seed {output.seed}")

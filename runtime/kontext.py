@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.components import COMPONENTS
-from ..engine.errors import BusyError, Cancelled, KontextError
+from ..engine.errors import ImageError
 from ..engine.sizes import Size
+from .admission import Admission
 from .executors.open import open_executor
 from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
 from .flow.clock import Clock
 from .flow.executor import Executor
 from .flow.run import Flow, OnStep, Watch
 from .inputs.choices import parse_choice
-from .inputs.pictures import Picture, check_picture
-from .inputs.placement import Fit
+from .inputs.masking import PreparedMask
+from .inputs.pictures import Picture
 from .inputs.prepared import prepare
-from .inputs.request import Request, Sampling, SamplingKeywords
+from .inputs.references import ReferenceSource
+from .inputs.request import Request
+from .keywords import EditKeywords, GenerateKeywords, SessionKeywords, request_of
+from .outputs.paste import Paste
 from .outputs.result import Output, Result
+from .session import Session
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-SECONDS_BETWEEN_LOOKS = 0.02
-"""The seconds between two looks at whether a request that waits for its turn is cancelled."""
 
 
 class Kontext:
@@ -46,15 +48,11 @@ class Kontext:
     """
 
     def __init__(self, bundle: Bundle, executor: Executor, *, when_busy: WhenBusy | str = WhenBusy.WAIT) -> None:
-        self._when_busy = parse_choice(WhenBusy, "when_busy", when_busy)
+        self._admission = Admission(parse_choice(WhenBusy, "when_busy", when_busy))
         self.bundle = bundle
         self.executor = executor
         self._fingerprint = bundle.fingerprint
         self._flow = Flow(bundle, executor)
-        self._lock = threading.Lock()
-        self._owner: int | None = None  # the thread whose turn it is
-        self._process = os.getpid()
-        self._closed = False
 
     @classmethod
     def open(
@@ -105,40 +103,12 @@ class Kontext:
         Raises:
             KontextError: A request's own `on_step` calls it.
         """
-        if self._process != os.getpid():
+        if self._admission.is_forked():
             return
-        with self._turn(closing=True):
-            self._closed = True
+        with self._admission.enter(closing=True):
+            self._admission.closed = True
             self.executor.close()
             self._flow.encodings.clear()
-
-    @contextmanager
-    def _turn(self, *, closing: bool = False, cancel: threading.Event | None = None) -> Iterator[None]:
-        """Let one thread in at a time; `cancel` ends the waiting.
-
-        Raises KontextError if this is closed, in a forked process, or in a request's own callback.
-        """
-        if self._process != os.getpid():
-            raise KontextError(
-                f"this Kontext was opened by process {self._process}, and its libraries do not survive a fork; open "
-                f"the bundle after forking, in process {os.getpid()} itself"
-            )
-        if self._owner == threading.get_ident():
-            raise KontextError("a request's on_step must not call the Kontext that is serving it")
-        if closing or self._when_busy is WhenBusy.WAIT:
-            while not self._lock.acquire(timeout=-1 if cancel is None else SECONDS_BETWEEN_LOOKS):
-                if cancel is not None and cancel.is_set():
-                    raise Cancelled("cancelled while another request was running")
-        elif not self._lock.acquire(blocking=False):
-            raise BusyError("another thread's request is running, and this Kontext was opened to refuse a second one")
-        try:
-            if self._closed and not closing:
-                raise KontextError("this Kontext is closed; open the bundle again")
-            self._owner = threading.get_ident()
-            yield
-        finally:
-            self._owner = None
-            self._lock.release()
 
     def load(self) -> None:
         """Load every network that stays loaded now, so that the first request does not wait for it.
@@ -150,7 +120,7 @@ class Kontext:
             BusyError: Another thread's request is running, and this was opened to refuse.
             KontextError: This is closed, or a request's own `on_step` calls it.
         """
-        with self._turn():
+        with self._admission.enter():
             for name in COMPONENTS:
                 self.executor.load(name)
 
@@ -161,7 +131,7 @@ class Kontext:
             BusyError: Another thread's request is running, and this was opened to refuse.
             KontextError: This is closed, or a request's own `on_step` calls it.
         """
-        with self._turn():
+        with self._admission.enter():
             self._flow.encodings.clear()
 
     @property
@@ -204,16 +174,19 @@ class Kontext:
             NotFiniteError: A component returned NaN or infinity.
             ExecutorError: A component could not be loaded or run, or there is not enough memory.
             PlanError, BundleError: A network is loaded now, and its file cannot be opened.
+            BundleError: There is a mask, and the bundle was exported before there were any.
             KontextError: This is closed, or a request's own `on_step` calls it.
         """
+        if request.mask is not None:
+            self.bundle.require("masks")
         prepared = prepare(request, self.bundle.manifest.model)
         watch, clock = Watch(on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
-        with self._turn(cancel=cancel), clock.stage("total"):
+        with self._admission.enter(cancel=cancel), clock.stage("total"):
             made = self._flow.run(prepared, watch, clock)
         return Result(
             outputs=tuple(
                 Output(
-                    image=Image.fromarray(picture),
+                    image=_finished(picture, prepared.mask),
                     latents=latents,
                     prompt=prompt,
                     seed=None if prepared.noise is not None else seed,
@@ -221,9 +194,13 @@ class Kontext:
                 for picture, latents, (prompt, seed) in zip(made.pictures, made.latents, prepared.jobs, strict=True)
             ),
             size=prepared.size,
-            reference=None if prepared.reference is None else prepared.reference.placement,
+            references=tuple(reference.placement for reference in prepared.references),
+            method=prepared.method,
             steps=prepared.steps,
             guidance=prepared.guidance,
+            strength=prepared.strength,
+            mask=None if prepared.mask is None else prepared.mask.describe(),
+            tokens=prepared.tokens(self.bundle.manifest.model),
             milliseconds=clock.milliseconds,
             step_milliseconds=tuple(clock.step_milliseconds),
             bundle=self._fingerprint,
@@ -231,17 +208,21 @@ class Kontext:
         )
 
     def edit(
-        self, image: Picture, prompt: str | Sequence[str], *, fit: Fit | str = Fit.RESIZE, **keywords: Unpack[Keywords]
+        self,
+        image: ReferenceSource | Sequence[ReferenceSource],
+        prompt: str | Sequence[str],
+        **keywords: Unpack[EditKeywords],
     ) -> Result:
         """Edit a picture as a prompt says: `run` with a `Request` of these arguments.
 
         Args:
-            image: The picture to edit: a path, an encoded file's bytes, a PIL image, or an array (h, w), (h, w, 3) or
-                (h, w, 4) uint8.
+            image: The picture to edit: a path, an encoded file's bytes, a file that is open, a data URL, a PIL image,
+                an array (h, w), (h, w, 3) or (h, w, 4) uint8, or the `Latents` of an earlier result. A list adds
+                further references to it.
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-            fit: How the picture is brought to its trained size: "resize", "pad" or "crop".
-            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`) and of `run` (`on_step`,
-                `cancel`, `debug_nan`).
+            **keywords: Those of `Request` (`fit`, `references`, `mask`), of `Masking` for its mask (`crop`, `feather`,
+                `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of `run`
+                (`on_step`, `cancel`, `debug_nan`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -251,11 +232,12 @@ class Kontext:
             ImageError: `image` is of a type that no picture can be read from, or cannot be read.
             KontextError: Whatever else `run` raises.
         """
-        check_picture(image)
-        sampling, watch = _parted(keywords)
-        return self.run(Request(prompt=prompt, image=image, sampling=sampling, fit=fit), **watch)
+        if image is None:
+            raise ImageError("an edit needs a picture, not None; `generate` makes one from text alone")
+        request, watch = request_of(prompt, keywords, image=image)
+        return self.run(request, **watch)
 
-    def generate(self, prompt: str | Sequence[str], **keywords: Unpack[Keywords]) -> Result:
+    def generate(self, prompt: str | Sequence[str], **keywords: Unpack[GenerateKeywords]) -> Result:
         """Make a picture from a prompt alone: `run` with a `Request` of these arguments.
 
         Args:
@@ -270,25 +252,38 @@ class Kontext:
             RequestError: An argument is out of range, or the plans or the model do not take it.
             KontextError: Whatever else `run` raises.
         """
-        sampling, watch = _parted(keywords)
-        return self.run(Request(prompt=prompt, sampling=sampling), **watch)
+        request, watch = request_of(prompt, keywords)
+        return self.run(request, **watch)
+
+    def session(self, image: Picture, **keywords: Unpack[SessionKeywords]) -> Session:
+        """Begin a session of edits, each of the result before it; see `Session`.
+
+        Args:
+            image: The picture that the first turn edits.
+            **keywords: Those of `Session`: `carry`, `fit`, `kept_bytes`.
+
+        Raises:
+            RequestError: An argument is out of range.
+            ImageError: The picture cannot be read.
+        """
+        return Session(self, image, **keywords)
+
+    def open_session(self, path: Path | str, **keywords: Unpack[SessionKeywords]) -> Session:
+        """Go on with a session that was saved; see `Session.open`.
+
+        Args:
+            path: The file.
+            **keywords: Those of `Session`; what is left out is as it was.
+
+        Raises:
+            RequestError: The file cannot be read, or is no session.
+        """
+        return Session.open(self, path, **keywords)
 
 
-class WatchKeywords(TypedDict, total=False):
-    """Types the keywords of `Kontext.run`."""
-
-    on_step: OnStep | None
-    cancel: threading.Event | None
-    debug_nan: bool
-
-
-class Keywords(SamplingKeywords, WatchKeywords, total=False):
-    """Types the keywords of `Kontext.edit` and `Kontext.generate`: those of `Sampling` and of `Kontext.run`."""
-
-
-def _parted(keywords: Keywords) -> tuple[Sampling, WatchKeywords]:
-    """Return the sampling that keywords ask for, and the rest, which `Kontext.run` takes or refuses."""
-    names = SamplingKeywords.__annotations__.keys()
-    sampling = {name: value for name, value in keywords.items() if name in names}
-    rest = {name: value for name, value in keywords.items() if name not in names}
-    return Sampling(**cast(SamplingKeywords, sampling)), cast(WatchKeywords, rest)
+def _finished(picture: NDArray[np.uint8], mask: PreparedMask | None) -> Image.Image:
+    """Return a picture that was decoded: as it is, or what a mask lets through of it, on the picture that it is of."""
+    made = Image.fromarray(picture)
+    if mask is None:
+        return made
+    return Paste(original=mask.original, alpha=mask.alpha, placement=mask.placement, box=mask.box).apply(made)

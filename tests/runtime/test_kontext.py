@@ -238,7 +238,7 @@ def test_edit_and_generate_are_requests_that_are_run(kontext: Kontext, picture):
 def test_keywords_that_nobody_knows_are_refused(kontext: Kontext):
     with pytest.raises(TypeError, match="unexpected keyword argument 'stepz'"):
         kontext.generate("x", stepz=3)  # pyright: ignore[reportCallIssue]
-    with pytest.raises(ImageError, match="a picture must be a path"):
+    with pytest.raises(ImageError, match="an edit needs a picture, not None; `generate` makes one"):
         kontext.edit(None, "x")  # pyright: ignore[reportArgumentType]
 
 

@@ -16,13 +16,20 @@ SHARING = (
 
 
 def run(
-    *arguments: object, code: int = 0, cwd: Path | None = None, graphs: OncePerRun | None = None
+    *arguments: object,
+    code: int = 0,
+    cwd: Path | None = None,
+    graphs: OncePerRun | None = None,
+    lines: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`graphs` lets an export take traced graphs from this run, and leave there what it traces."""
+    """Run one, and give it `lines` to read.
+
+    `graphs` lets an export take traced graphs from this run, and leave there what it traces.
+    """
     path = LINKS if graphs is None else os.pathsep.join((LINKS, str(Path(__file__).parent)))
     environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "NO_COLOR": "1"}
     program = ["-m", "kontext_trt"] if graphs is None else ["-c", SHARING, str(graphs.folder)]
     command = [sys.executable, *program, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
     assert done.returncode == code, done.stderr
     return done

@@ -1,0 +1,135 @@
+"""Defines the options of the commands that make pictures, and what those commands share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..engine.byte_sizes import parse_bytes
+from ..engine.errors import OptionError
+from ..engine.sizes import parse_size
+from ..runtime.executors.options import ExecutorName
+from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
+from ..runtime.inputs.request import Sampling
+from ..runtime.kontext import Kontext
+from .terminal import Bars, notes
+
+logger = logging.getLogger(__name__)
+
+StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
+GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
+ExecutorOption = Annotated[
+    ExecutorName, typer.Option(help="Who computes. Default: plans that fit this machine, else ONNX Runtime.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOptions:
+    """Says what the pictures become."""
+
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", "-s", help="Default: drawn and reported. Several are allowed.")
+    ] = None
+    steps: StepsOption = None
+    guidance: GuidanceOption = None
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")] = None
+    strength: Annotated[
+        float, typer.Option(help="How much of the picture gives way, up to 1. Below 1, only that share of the steps.")
+    ] = 1.0
+    debug_nan: Annotated[bool, typer.Option("--debug-nan", help="Check every network and step for NaN. Slower.")] = (
+        False
+    )
+
+    def sampling(self) -> Sampling:
+        return Sampling(
+            seed=self.seed or None,
+            steps=self.steps,
+            guidance=self.guidance,
+            size=None if self.size is None else parse_size(self.size),
+            strength=self.strength,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskOptions:
+    """Says what of the picture is edited."""
+
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="A picture of its size: white is edited, or transparency. The rest stays bit for bit."),
+    ] = None
+    box: Annotated[
+        list[str] | None, typer.Option(help="LEFT,TOP,RIGHT,BOTTOM in pixels, instead of --mask; several are allowed.")
+    ] = None
+    crop: Annotated[
+        MaskCrop, typer.Option(help="Edit the whole picture, or the mask's surroundings at their own resolution.")
+    ] = MaskCrop.NONE
+    feather: Annotated[int, typer.Option(help="Pixels over which the edit fades in, inside the mask.")] = FEATHER
+    margin: Annotated[int | None, typer.Option(help="Pixels around the mask that a crop shows at least.")] = None
+
+    def masking(self) -> Masking | None:
+        """Return the mask that is asked for, None if none is."""
+        if self.mask is not None and self.box:
+            raise OptionError("give a mask as --mask or as --box, not both")
+        source = self.mask if self.mask is not None else [_box(text) for text in self.box or ()]
+        if source == []:
+            details = {"--crop": self.crop is not MaskCrop.NONE, "--margin": self.margin is not None}
+            if any(details.values()):
+                named = " and ".join(name for name, given in details.items() if given)
+                raise OptionError(f"{named} say how a mask is used; give one with --mask or --box")
+            return None
+        return Masking(mask=source, crop=self.crop, feather=self.feather, margin=self.margin)
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(number.strip().lstrip("-").isdecimal() for number in numbers):
+        raise OptionError(f"--box is LEFT,TOP,RIGHT,BOTTOM in pixels, such as 100,50,400,300, not {text!r}")
+    left, top, right, bottom = map(int, numbers)
+    return left, top, right, bottom
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Says who computes, and in how much memory."""
+
+    executor: ExecutorOption = ExecutorName.AUTO
+    vram: Annotated[
+        str | None,
+        typer.Option(help="GPU memory to use, as 24GiB: what does not fit is loaded for its turn.", show_default=False),
+    ] = None
+    store: Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")] = None
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run plans that you did not sign. They are executable code.")
+    ] = False
+
+
+@contextmanager
+def opened(bundle: Path, run: RunOptions, *, graphs: bool) -> Iterator[Kontext]:
+    """Open a bundle as options say, and say what will lie in the GPU's memory before anything does."""
+    budget = None if run.vram is None else parse_bytes(run.vram)
+    if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
+        logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
+    executor = run.executor.options(budget, graphs=graphs, plans=run.store, trust=run.trust)
+    with Kontext.open(bundle, executor=executor) as kontext:
+        for line in kontext.residency:
+            notes.print(line, highlight=False)
+        yield kontext
+
+
+class StepBar:
+    """Shows the flow's steps as a bar that appears with the first of them."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+
+    def __call__(self, done: int, of: int) -> None:
+        if done == 1:
+            self._bars.start("denoising", of)
+        self._bars.advance(1)

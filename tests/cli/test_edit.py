@@ -1,0 +1,107 @@
+"""Masks, several references and chains of edits from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from kontext_trt.cli.app import app
+from kontext_trt.engine.errors import KontextError
+
+
+@pytest.fixture
+def image_path(tmp_path: Path, picture: Any) -> Path:
+    path = tmp_path / "in.png"
+    picture(128, 128).save(path)
+    return path
+
+
+def edit(bundle: Path, image: Path, *arguments: object) -> str:
+    """What `edit` prints, on both streams; its own errors are raised."""
+    words = ["edit", str(bundle), "-i", str(image), "-s", "0", *map(str, arguments)]
+    if "--steps" not in words:
+        words += ["--steps", "1"]
+    done = CliRunner().invoke(app, words)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def request_in(path: Path) -> dict[str, Any]:
+    with Image.open(path) as picture:
+        return json.loads(picture.info["kontext-trt"])
+
+
+def changed(one: Path, other: Path) -> np.ndarray:
+    with Image.open(one) as first, Image.open(other) as second:
+        return (np.asarray(first) != np.asarray(second)).any(axis=2)
+
+
+def test_boxes_and_mask_files_say_what_is_edited(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    boxed, masked, mask = (tmp_path / name for name in ("boxed.png", "masked.png", "mask.png"))
+    said = edit(bundle_path, image_path, "-p", "x", "--box", "0,0,64,32", "--box", "96,96,128,128", "-o", boxed)
+    assert "mask 18.8 % of 128x128" in said
+    marked = np.zeros((128, 128), bool)
+    marked[:32, :64] = marked[96:, 96:] = True
+    Image.fromarray(marked).save(mask)
+    edit(bundle_path, image_path, "-p", "x", "--mask", mask, "-o", masked)
+    assert not changed(boxed, masked).any()
+    assert not changed(image_path, boxed)[~marked].any()
+    assert changed(image_path, boxed)[marked].mean() > 0.5
+
+
+def test_a_crop_is_edited_at_its_own_resolution(bundle_path: Path, tmp_path: Path, picture: Any) -> None:
+    image, out = tmp_path / "large.png", tmp_path / "out.png"
+    picture(400, 300).save(image)
+    options = ("--box", "200,200,240,230", "--crop", "mask", "--margin", "8", "--feather", "0", "--strength", "0.5")
+    said = edit(bundle_path, image, "-p", "x", *options, "--steps", 2, "-o", out)
+    assert "mask 1.0 % of 400x300, in a crop of 144x112 at 148,159, feather 0" in said
+    assert "out.png  400x300  seed 0" in said
+    assert request_in(out)["strength"] == 0.5
+    assert not changed(image, out)[:200].any()
+
+
+def test_several_references(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    said = edit(bundle_path, image_path, "-i", image_path, "--references", "index", "-p", "x", "-o", out)
+    assert "64 of the picture + 64 of a reference + 64 of a reference + 512 of text = 704 tokens" in said
+    assert request_in(out)["references"] == "index"
+
+
+def test_one_edit_after_another(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    said = edit(bundle_path, image_path, "-p", "make it blue", "--then", "remove the tree", "--then", "y", "-o", out)
+    assert "3 (of 2) 'y', seed 0, 128x128" in said
+    assert "out.png  128x128  3 turns" in said
+    found = request_in(out)
+    assert [one["prompt"] for one in found["chain"]] == ["make it blue", "remove the tree"]
+    assert found["reference"] == "128x128, latents of an earlier result"
+    printed = edit(bundle_path, image_path, "-p", "x", "--then", "y", "-o", out, "--json")
+    document = json.loads(printed[printed.index("{") :])
+    assert [turn["prompt"] for turn in document["turns"]] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-p", "x", "--mask", "m.png", "--box", "0,0,8,8"), "give a mask as --mask or as --box, not both"),
+        (("-p", "x", "--box", "0,0,8"), "--box is LEFT,TOP,RIGHT,BOTTOM in pixels, such as"),
+        (("-p", "x", "--crop", "mask", "--margin", "3"), "--crop and --margin say how a mask is used; give one with"),
+        (("-p", "x", "-p", "y", "--then", "z"), "--then goes on with one picture, so it takes one --prompt and one"),
+        (("-p", "x", "--strength", "0"), "strength must be a number above 0, up to 1, not 0"),
+        (("-p", "x", "--strength", "0.3"), "a strength of 0.3 leaves less than one of 1 steps; give at least 1"),
+        (("-p", "x", "--box", "0,0,8,8", "--size", "64x64"), "has its reference's size 128x128, not 64x64; leave the"),
+    ],
+)
+def test_what_does_not_go_together(
+    bundle_path: Path, image_path: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(KontextError, match=words):
+        edit(bundle_path, image_path, *arguments, "-o", tmp_path / "out.png")

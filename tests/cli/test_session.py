@@ -1,0 +1,79 @@
+"""Sessions from the command line: what is typed, what is seen, what goes on after a mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import run
+from PIL import Image
+from typer.testing import CliRunner
+
+from kontext_trt.cli.app import app
+
+FAST = ("--steps", "1", "--seed", "0")
+
+
+@pytest.fixture
+def image_path(tmp_path: Path, picture: Any) -> Path:
+    path = tmp_path / "in.png"
+    picture(128, 128).save(path)
+    return path
+
+
+def talk(bundle: Path, *arguments: object, lines: str, exit_code: int = 0) -> str:
+    """What a session prints, on both streams, for lines that are typed."""
+    done = CliRunner().invoke(app, ["session", str(bundle), *map(str, arguments), *FAST], input=lines)
+    assert done.exit_code == exit_code, done.output
+    return done.output
+
+
+def test_a_session_is_talked_through(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    saved, png = tmp_path / "cat.session", tmp_path / "cat.png"
+    lines = ["make it blue", "remove the tree", "/undo", "add a tree", "/history", "/all"]
+    lines += [f"/save {png}", f"/save {saved}", "", "/quit", "not read"]
+    done = run("session", bundle_path, "-i", image_path, *FAST, lines="\n".join(lines))
+    said = done.stdout.splitlines()
+    assert said[0] == "1 (of 0) 'make it blue', seed 0, 128x128"
+    assert said[1] == "2 (of 1) 'remove the tree', seed 0, 128x128"
+    assert said[2] == said[0]
+    assert said[3] == "3 (of 1) 'add a tree', seed 0, 128x128"
+    assert said[4:6] == [said[0], said[3]]
+    assert said[6:9] == [said[0], said[1], said[3]]
+    assert said[9:] == [str(png), str(saved)]
+    assert "80.0 KiB for this turn, 144.0 KiB in all" in done.stderr
+    with Image.open(png) as picture:
+        assert [one["prompt"] for one in json.loads(picture.info["kontext-trt"])["chain"]] == ["make it blue"]
+    again = talk(bundle_path, "--open", saved, lines="/history\n/redo\n/go 2\n/redo\n")
+    assert "there is no turn to do again" in again
+    assert again.count("2 (of 1)") == 1
+
+
+def test_mistakes_are_said_and_it_goes_on(bundle_path: Path, image_path: Path) -> None:
+    lines = "/undo\n/fly\n/go far\n/save\n/carry by hand\n/save x.unknown\n/help\nmake it blue\n"
+    said = talk(bundle_path, "-i", image_path, lines=lines)
+    for words in (
+        "there is no turn to undo",
+        "there is no /fly; /help lists what there is",
+        "/go takes a turn's number, not 'far'",
+        "/save takes a file",
+        "/carry takes latents or pixels, not 'by hand'",
+        "nothing was edited yet",
+        "/undo, /redo",
+        "1 (of 0) 'make it blue'",
+    ):
+        assert words in said
+
+
+def test_pixels_are_carried_if_that_is_said(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    talk(bundle_path, "-i", image_path, lines=f"x\n/carry pixels\ny\n/save {tmp_path / 'a.png'}\n")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert json.loads(picture.info["kontext-trt"])["reference"] == "128x128 -> 128x128 (resize)"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--image", "x.png", "--open", "x.session")])
+def test_it_begins_somewhere(bundle_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run("session", bundle_path, *arguments, code=1)
+    assert "a session begins with --image, or goes on with --open: give one of them" in done.stderr
