@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.table import Table
 
-from ..benchmarks.quality.editbench.cases import NUM_CASES
+from ..benchmarks.quality.editbench.cases import NUM_CASES, TURNS
+from ..benchmarks.quality.editbench.chain_sheet import chain_sheet
 from ..benchmarks.quality.editbench.contact_sheet import contact_sheet
+from ..benchmarks.quality.editbench.drift import NUM_SESSIONS, Drift, measure_drift
 from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model
 from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
 from ..engine.bundle.bundle import Bundle
@@ -19,11 +21,12 @@ from ..engine.system.files import atomic_file
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import ExecutorName
 from ..runtime.kontext import Kontext
-from .edit import ExecutorOption, StepsOption
+from .making import ExecutorOption, StepsOption
 from .options import JsonOption
 from .terminal import notes, print_json, progress_bars, screen
 
-SHEET, REPORT = "editbench.png", "editbench.json"
+MAX_SESSIONS, MAX_TURNS = 1000, 100
+SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "sessions.png", "editbench.json"
 
 
 def evaluate(
@@ -32,6 +35,13 @@ def evaluate(
     count: Annotated[int, typer.Option(help=f"The first so many of the {NUM_CASES} requests.")] = NUM_CASES,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the noise.")] = 0,
     steps: StepsOption = None,
+    sessions: Annotated[
+        int,
+        typer.Option(
+            help=f"Edit so many pictures in a row as well, as latents and as pixels; {NUM_SESSIONS} is usual."
+        ),
+    ] = 0,
+    turns: Annotated[int, typer.Option(help="The edits in a row of --sessions.")] = len(TURNS),
     executor: ExecutorOption = ExecutorName.AUTO,
     emulate: Annotated[
         bool,
@@ -45,22 +55,42 @@ def evaluate(
     """Run EditBench on a bundle: held-out requests whose right answers are known."""
     if not 1 <= count <= NUM_CASES:
         raise OptionError(f"--count must be 1 to {NUM_CASES}, not {count}")
+    if not 0 <= sessions <= MAX_SESSIONS or not 1 <= turns <= MAX_TURNS:
+        raise OptionError(
+            f"--sessions must be 0 to {MAX_SESSIONS} and --turns 1 to {MAX_TURNS}, not {sessions} and {turns}"
+        )
     if emulate and executor is not ExecutorName.AUTO:
         raise OptionError(f"--emulate computes with torch; leave out --executor {executor.value}")
     opened = _open_emulated(bundle) if emulate else Kontext.open(bundle, executor=executor.options())
     with opened as kontext, progress_bars() as bars:
         check_model(kontext)
         made = run_editbench(kontext, count=count, seed=seed, steps=steps, progress=bars)
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(out / SHEET) as file:
-        contact_sheet(made.answers).save(file, format="PNG", optimize=True)
-    with atomic_file(out / REPORT) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(made.to_dict()), indent=1))
+        drift = None
+        if sessions:
+            drift = measure_drift(kontext, sessions=sessions, turns=turns, seed=seed, steps=steps, progress=bars)
+    document = made.to_dict() if drift is None else {**made.to_dict(), "drift": drift.to_dict()}
+    files = _write(out, made, drift, document)
     if json:
-        print_json(made.to_dict())
+        print_json(document)
     else:
         _show(made)
-    notes.print(f"{made.seconds:.0f} s, {made.steps} steps on {made.executor}; {out / SHEET}, {out / REPORT}")
+        if drift is not None:
+            _show_drift(drift)
+    notes.print(f"{made.seconds:.0f} s, {made.steps} steps on {made.executor}; {', '.join(map(str, files))}")
+
+
+def _write(out: Path, made: Evaluation, drift: Drift | None, document: dict[str, Any]) -> list[Path]:
+    """Write the sheets and the report, each whole or not at all, and return the files."""
+    sheets = {out / SHEET: contact_sheet(made.answers)}
+    if drift is not None:
+        sheets[out / SESSIONS_SHEET] = chain_sheet(drift)
+    out.mkdir(parents=True, exist_ok=True)
+    for path, sheet in sheets.items():
+        with atomic_file(path) as file:
+            sheet.save(file, format="PNG", optimize=True)
+    with atomic_file(out / REPORT) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
+    return [*sheets, out / REPORT]
 
 
 def _open_emulated(bundle: Path) -> Kontext:
@@ -83,3 +113,18 @@ def _show(made: Evaluation) -> None:
     drift = ", ".join(f"{turn.untouched_db:.1f}" for turn in made.turns)
     kept = ", ".join(f"{100 * turn.success:.0f}" for turn in made.turns)
     screen.print(f"edits in a row: untouched pixels have {drift} dB after each; {kept} % of pictures are right")
+
+
+def _show_drift(drift: Drift) -> None:
+    table = Table(
+        "turn", "edit", *(f"{road.carry} dB, right" for road in drift.roads), "alone", "autoencoder dB", box=None
+    )
+    for number, through in enumerate(drift.autoencoder_db):
+        turns = [road.turns[number] for road in drift.roads]
+        cells = (f"{turn.untouched_db:.1f}, {100 * turn.success:.0f} %" for turn in turns)
+        table.add_row(f"{number + 1}", turns[0].task, *cells, f"{100 * drift.alone[number]:.0f} %", f"{through:.1f}")
+    screen.print(table)
+    for road in drift.roads:
+        screen.print(
+            f"carried as {road.carry}, untouched pixels lose {road.lost_db:.1f} dB over {len(road.turns)} turns"
+        )

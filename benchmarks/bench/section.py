@@ -46,8 +46,3 @@ def number_text(value: float | None) -> str:
 def bytes_text(value: int | None) -> str:
     """Return a size for people; "" for None."""
     return "" if value is None else human_bytes(value)
-
-
-def size_text(size: tuple[int, int]) -> str:
-    """Return (width, height) as "WIDTHxHEIGHT"."""
-    return f"{size[0]}x{size[1]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from ...engine.sizes import size_text
 from .limit_sections import ceilings_section, hoisting_section, roofline_section
 from .records import (
     Ablation,
@@ -21,7 +22,7 @@ from .records import (
     Roofline,
     Unmeasured,
 )
-from .section import ENOUGH, Section, bytes_text, number_text, size_text, spread_text
+from .section import ENOUGH, Section, bytes_text, number_text, spread_text
 
 STAGES = ("tokenize", "prepare", "text", "encode", "condition", "denoise", "decode", "host_gap")
 """The stages in the order of a request; they add up to its total."""

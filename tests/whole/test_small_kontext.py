@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from kontext_trt import Bundle, Kontext
 from kontext_trt.benchmarks.quality.editbench.cases import KINDS, cases
+from kontext_trt.benchmarks.quality.editbench.drift import measure_drift
 from kontext_trt.benchmarks.quality.editbench.evaluation import answer
 from kontext_trt.benchmarks.quality.editbench.samples import EditSample, draw_sample
 from kontext_trt.benchmarks.quality.editbench.scoring import decibels, score, squared_error
@@ -156,7 +157,8 @@ def test_demo_edits_what_it_was_asked_to(demo_path: Path):
 
 @pytest.mark.check  # twelve answers and twenty-four edits in a row
 def test_evaluate_a_dozen(demo_path: Path, tmp_path: Path):
-    done = run("evaluate", demo_path / "bundle", "--out", tmp_path, "--count", 12, "--steps", 8)
+    asked = ("--count", 12, "--steps", 8, "--sessions", 2, "--turns", 2)
+    done = run("evaluate", demo_path / "bundle", "--out", tmp_path, *asked)
     assert all(f"{kind} " in done.stdout for kind in KINDS)
     assert "edits in a row: untouched pixels have" in done.stdout
     report = json.loads((tmp_path / "editbench.json").read_text())
@@ -165,8 +167,13 @@ def test_evaluate_a_dozen(demo_path: Path, tmp_path: Path):
     assert report["rows"][0]["success"] == sum(one["score"]["success"] for one in report["answers"]) / 12
     assert report["rows"][0]["outside_db"] > 20
     assert len(report["turns"]) == 6
+    assert report["drift"]["sessions"] == 2
+    assert [len(road["turns"]) for road in report["drift"]["roads"]] == [2, 2]
+    assert "carried as latents, untouched pixels lose" in done.stdout
     with Image.open(tmp_path / "editbench.png") as sheet:
         assert sheet.width > 1500
+    with Image.open(tmp_path / "sessions.png") as sheet:
+        assert sheet.width > 3 * 160
 
 
 @pytest.mark.check  # torch takes most of a minute for the edits in a row
@@ -192,6 +199,15 @@ def test_backgrounds_are_changed(small: Kontext):
     assert sum(right) >= 3
 
 
+@pytest.mark.check
+def test_latents_that_are_carried_do_not_wear_a_picture_out(small: Kontext):
+    """Over twelve edits in a row, beside the same through pixels."""
+    latents, pixels = measure_drift(small, sessions=4, turns=12, steps=12).roads
+    assert latents.lost_db <= 1
+    assert pixels.lost_db > 4
+    assert latents.turns[-1].success >= pixels.turns[-1].success
+
+
 def test_evaluate_refuses_other_models_and_counts(bundle_path: Path, tmp_path: Path):
     refused = run("evaluate", bundle_path, "--out", tmp_path / "out", code=1)
     assert "EditBench needs a bundle of the small Kontext, trained at 96x160" in refused.stderr
@@ -199,6 +215,8 @@ def test_evaluate_refuses_other_models_and_counts(bundle_path: Path, tmp_path: P
     assert "kontext-trt export" in refused.stderr
     refused = run("evaluate", bundle_path, "--out", tmp_path / "out", "--count", 0, code=1)
     assert "error: --count must be 1 to 200, not 0" in refused.stderr
+    refused = run("evaluate", bundle_path, "--out", tmp_path / "out", "--sessions", -1, code=1)
+    assert "error: --sessions must be 0 to 1000 and --turns 1 to 100, not -1 and 6" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle, islice
 from random import Random
 
 from .drawing import Draw
@@ -58,12 +59,15 @@ def cases(count: int = NUM_CASES) -> tuple[EditCase, ...]:
     )
 
 
-def chain(number: int) -> tuple[EditSample, ...]:
-    """Return edits in a row: the scene before each is the one that the edit before it should have given."""
+def chain(number: int, turns: int = len(TURNS)) -> tuple[EditSample, ...]:
+    """Return edits in a row: the scene before each is the one that the edit before it should have given.
+
+    More than six begin with the same six, and go through the tasks again.
+    """
     draw = Draw(Random(f"chain {number}"), held_out=True)
     scene = draw.scene(SQUARE, num_things=(3, 4), sign=0.0)
     samples = []
-    for task in TURNS:
+    for task in islice(cycle(TURNS), turns):
         edit = _next_edit(draw, scene, task)
         samples.append(EditSample(task=task, instruction=sentence(draw.rng, edit.words), before=scene, edit=edit))
         scene = edit.after

@@ -40,3 +40,15 @@ def test_chains_go_on_from_scene_to_scene():
         assert first is not None
         assert stays.sum() > 1000
         assert np.array_equal(first[stays], last[stays])
+
+
+def test_longer_chains_begin_with_the_shorter_ones():
+    for number in range(16):
+        samples = chain(number, 12)
+        assert samples[: len(TURNS)] == chain(number)
+        assert tuple(sample.task for sample in samples) == 2 * TURNS
+        stays = np.logical_and.reduce([sample.stays() for sample in samples])
+        first = samples[0].reference()
+        assert first is not None
+        assert stays.sum() > 1000
+        assert np.array_equal(first[stays], samples[-1].target()[stays])
