@@ -32,7 +32,7 @@ from pages import (
 
 import kontext_trt
 from kontext_trt.cli.app import app
-from kontext_trt.runtime.kontext import Keywords
+from kontext_trt.runtime.keywords import EditKeywords, SessionKeywords, TurnKeywords
 
 README_CHARACTERS = 7000
 DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
@@ -145,7 +145,8 @@ def keywords(call: Any) -> Iterator[str]:
     """The names that a call takes, those of its `**keywords` included."""
     for name, parameter in inspect.signature(call).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            yield from Keywords.__annotations__
+            for keywords in (EditKeywords, SessionKeywords, TurnKeywords):
+                yield from keywords.__annotations__
         yield name
 
 
