@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ...engine.components import ElementType, Precision
 from ...engine.errors import QuantizationError
+from ..fp4 import BLOCK
 from ..torch_types import torch_dtype
-from .formats import BLOCK, FP8_MAX, fp8_scale, nvfp4_scale
+from .formats import FP8_MAX, fp8_scale, nvfp4_scale
 from .linears import AttentionNodes, LinearNodes
 from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from .ranges import range_of

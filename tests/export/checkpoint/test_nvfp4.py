@@ -1,0 +1,1 @@
+"""NVFP4's layouts: tiles and nibbles against comfy-kitchen's bytes, and against themselves."""
