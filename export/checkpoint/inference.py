@@ -8,9 +8,9 @@ from typing import Any
 from ...engine.errors import CheckpointError
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from .names import count_blocks
-from .views import View
+from .views import TensorView
 
-Views = Mapping[str, View]
+Views = Mapping[str, TensorView]
 
 
 def _shape(views: Views, name: str, source: str) -> tuple[int, ...]:

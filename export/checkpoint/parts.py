@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,8 +15,10 @@ from ...engine.errors import CheckpointError
 from ...engine.system.files import visible_files
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from . import inference
+from .contents import Contents, merged, open_contents
+from .formats import read_formats
 from .names import SINGLE_FILE_PREFIXES, Source, count_blocks, transformer_sources, vae_sources
-from .views import View, Weights
+from .views import TensorView, Weights
 
 Config = TypeVar("Config", TransformerConfig, VaeConfig, ClipConfig, T5Config)
 Parsed = TypeVar("Parsed")
@@ -24,19 +26,14 @@ Parsed = TypeVar("Parsed")
 MAX_JSON_BYTES = 16 << 20
 """The largest JSON file of a checkpoint that is read: the index of all tensors' shards takes 120 KB."""
 
-# what no graph needs: ComfyUI's markers, activation scales and tokenizer, tied or constant copies, CLIP's projection
+# what no graph needs: ComfyUI's tokenizer, tied or constant copies, CLIP's projection
 IGNORED = (
-    "scaled_fp8",
-    ".scale_input",
-    ".input_scale",
-    ".comfy_quant",
     "encoder.embed_tokens.weight",
     "spiece_model",
     "embeddings.position_ids",
     "text_projection.weight",
     "logit_scale",
 )
-SCALE_SUFFIXES = (".scale_weight", ".weight_scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,79 +71,58 @@ def read_json_file(file: Path, kind: type[Parsed], what: str) -> Parsed:
     return read_json(data, kind, foreign)
 
 
-def open_files(path: Path) -> tuple[TensorFile, ...]:
-    """Return the safetensors files of `path`: itself, or the shards or single file in a folder.
+def open_files(path: Path) -> Contents:
+    """Open the tensors of `path`: of itself, or of the shards or single file in a folder.
 
     Raises:
         CheckpointError: An index is unreadable, or a folder without one has no file or several.
     """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist")
     if path.is_file():
-        return (TensorFile.open(path),)
+        return open_contents(path)
     indexes = visible_files(path, "*.safetensors.index.json")
     if indexes:
         shards = sorted(set(read_json_file(indexes[0], _Index, "an index of safetensors shards").weight_map.values()))
         for shard in shards:
             if shard != Path(shard).name:
                 raise CheckpointError(f"{indexes[0]} names a shard {shard}, which is not beside it")
-        return tuple(TensorFile.open(path / shard) for shard in shards)
+        return merged(str(path), (open_contents(path / shard) for shard in shards))
     files = visible_files(path, "*.safetensors")
     if len(files) != 1:
         found = f"{len(files)} of them and no index" if files else "none"
         raise CheckpointError(f"{path} should hold one .safetensors file, or shards with an index; it holds {found}")
-    return (TensorFile.open(files[0]),)
+    return open_contents(files[0])
 
 
-def _all_views(files: Iterable[TensorFile]) -> dict[str, View]:
-    return {
-        name: View(path=file.path, dtype=entry.dtype, shape=entry.shape, offset=entry.offset)
-        for file in files
-        for name, entry in file.tensors.items()
-    }
-
-
-def _without_prefix(views: Mapping[str, View]) -> dict[str, View]:
+def _without_prefix(views: Mapping[str, TensorView]) -> dict[str, TensorView]:
     for prefix in SINGLE_FILE_PREFIXES:
         if any(name.startswith(prefix) for name in views):
             return _without_prefix({name.removeprefix(prefix): view for name, view in views.items()})
     return dict(views)
 
 
-def _with_scales(views: Mapping[str, View]) -> dict[str, View]:
-    """Attach FP8 scales to their weights and drop what is not a weight."""
-    kept = {name: view for name, view in views.items() if not name.endswith(IGNORED)}
-    scales = {
-        name.removesuffix(suffix): kept.pop(name)
-        for name in list(kept)
-        for suffix in SCALE_SUFFIXES
-        if name.endswith(suffix)
-    }
-    for stem, scale in scales.items():
-        if f"{stem}.weight" in kept:
-            kept[f"{stem}.weight"] = replace(kept[f"{stem}.weight"], scale=scale)
-    return kept
-
-
-def _load(path: Path) -> tuple[tuple[TensorFile, ...], dict[str, View]]:
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist")
-    files = open_files(path)
-    views = _all_views(files)
-    lora = next((name for name in views if "lora" in name.lower()), None)
+def _load(path: Path) -> tuple[tuple[TensorFile, ...], dict[str, TensorView]]:
+    contents = open_files(path)
+    lora = next((name for name in contents.tensors if "lora" in name.lower()), None)
     if lora is not None:
         raise CheckpointError(
             f"{path} is a LoRA, not a checkpoint (it has the tensor {lora}); fuse it into a checkpoint first"
         )
-    if not views:
+    if not contents.tensors:
         raise CheckpointError(f"{path} holds no tensors")
-    return files, _with_scales(_without_prefix(views))
+    kept = {name: view for name, view in _without_prefix(contents.tensors).items() if not name.endswith(IGNORED)}
+    return contents.files, read_formats(replace(contents, tensors=kept))
 
 
-def _resolve(views: dict[str, View], sources: Mapping[str, Source], hidden: int, source: str) -> dict[str, View]:
+def _resolve(
+    views: dict[str, TensorView], sources: Mapping[str, Source], hidden: int, source: str
+) -> dict[str, TensorView]:
     """Return the views under this project's names.
 
     Tensors that no name refers to keep theirs, so that a check reports them.
     """
-    resolved: dict[str, View] = {}
+    resolved: dict[str, TensorView] = {}
     for name, origin in sources.items():
         view = views.get(origin.name)
         if view is None:
