@@ -12,6 +12,7 @@ from ...engine.errors import CheckpointError
 from .contents import Contents
 from .fp8 import read_fp8
 from .layers import StoredLayer, gather_layers
+from .nvfp4 import read_nvfp4
 from .views import FLOATS, TensorView
 
 ORIGINAL = "use the file that it was made from, in bf16 or FP8"
@@ -88,7 +89,7 @@ FORMATS: tuple[LayerFormat, ...] = (
     LayerFormat(
         name="NVFP4",
         found=lambda layer: layer.format == "nvfp4" or _types(layer, weight=("U8", "F4"), weight_scale=("F8_E4M3",)),
-        refusal="is quantized to NVFP4, which is not read yet: " + ORIGINAL,
+        read=read_nvfp4,
     ),
     LayerFormat(
         name="FP8",

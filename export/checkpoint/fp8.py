@@ -31,7 +31,7 @@ def read_fp8(layer: StoredLayer) -> View:
     made = weight if scale is None else replace(weight, scale=_weight_scale(layer, weight, scale))
     if input_scale is None:
         return made
-    value = _number(layer, input_scale, "input_scale" if "input_scale" in layer.tensors else "scale_input")
+    value = positive_number(layer, input_scale, "input_scale" if "input_scale" in layer.tensors else "scale_input")
     absent = value == ABSENT and "scale_input" in layer.tensors
     if absent or layer.declared.get("full_precision_matrix_mult"):
         return made
@@ -49,7 +49,7 @@ def _weight_scale(layer: StoredLayer, weight: View, scale: TensorView) -> View:
     assert isinstance(scale, View)
     rows = weight.shape[0] if weight.shape else 1
     if scale.num_items == 1:
-        _number(layer, scale, "the weight's scale")
+        positive_number(layer, scale, "the weight's scale")
         return scale.reshaped(())
     if scale.dtype in _SCALES and scale.shape in ((rows,), (rows, 1)):
         return scale.reshaped((rows,))
@@ -59,7 +59,8 @@ def _weight_scale(layer: StoredLayer, weight: View, scale: TensorView) -> View:
     )
 
 
-def _number(layer: StoredLayer, view: TensorView, what: str) -> float:
+def positive_number(layer: StoredLayer, view: TensorView, what: str) -> float:
+    """Return the one number that a tensor beside a weight holds; raise CheckpointError if it is none, or not above 0."""
     if view.num_items != 1 or view.dtype not in _SCALES:
         raise CheckpointError(
             f"{layer.source}: {what} of {layer.name} is {view.dtype} {list(view.shape)}, not one floating-point number"

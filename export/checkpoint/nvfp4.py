@@ -20,6 +20,8 @@ from torch import Tensor
 from ...engine.errors import CheckpointError
 from ..fp4 import BLOCK, fp4_values, unpack
 from . import views
+from .fp8 import positive_number
+from .layers import StoredLayer
 from .views import View
 
 TILE_ROWS, TILE_BLOCKS = 128, 4
@@ -102,7 +104,7 @@ class Nvfp4View:
         scales: The block scales of the whole weight, E4M3.
         tensor_scale: The scale of all block scales.
         input_scale: The same for the layer's input, None where the file has none.
-        layout: How codes and block scales lie.
+        layout: How codes and block scales lie, None before it is known; then no values can be read.
         start: The first row that is described.
         stop: The row after the last.
     """
@@ -110,8 +112,8 @@ class Nvfp4View:
     codes: View
     scales: View
     tensor_scale: float
-    input_scale: float | None
-    layout: Nvfp4Layout
+    input_scale: float | None = None
+    layout: Nvfp4Layout | None = None
     start: int
     stop: int
 
@@ -146,15 +148,10 @@ class Nvfp4View:
         """Return rows `start` to `stop` of what is described."""
         return replace(self, start=self.start + start, stop=self.start + stop)
 
-    @property
-    def fits(self) -> bool:
-        """Whether the block scales are as many as the layout says."""
+    def fits(self, *, swizzled: bool) -> bool:
+        """Return whether there are as many block scales as the weight has, in tiles if they are `swizzled`."""
         rows, blocks = self.codes.shape[0], 2 * self._row_bytes // BLOCK
-        return self.scales.num_items == prod(padded(rows, blocks) if self.layout.swizzled else (rows, blocks))
-
-    def relaid(self, *, swizzled: bool) -> Nvfp4View:
-        """Return the same bytes with block scales in another order."""
-        return replace(self, layout=replace(self.layout, swizzled=swizzled))
+        return self.scales.num_items == prod(padded(rows, blocks) if swizzled else (rows, blocks))
 
     def reshaped(self, shape: tuple[int, ...]) -> Nvfp4View:
         """Return itself: an NVFP4 weight has two axes, and no other shape of it is asked for."""
@@ -167,6 +164,7 @@ class Nvfp4View:
         Raises:
             CheckpointError: One of them is NaN.
         """
+        assert self.layout is not None
         rows, blocks = self.codes.shape[0], 2 * self._row_bytes // BLOCK
         stored = stored_bytes(self.scales)
         linear = unswizzle(stored, rows, blocks) if self.layout.swizzled else stored.reshape(rows, blocks)
@@ -177,6 +175,7 @@ class Nvfp4View:
 
     def packed(self) -> Iterator[Tensor]:
         """Yield the rows' codes two per byte (uint8), the first in the low half, some rows at a time."""
+        assert self.layout is not None
         step = max(1, views.CHUNK_ITEMS // self.shape[1])
         for start in range(self.start, self.stop, step):
             stored = stored_bytes(self.codes, start, min(start + step, self.stop)).reshape(-1, self._row_bytes)
@@ -194,6 +193,48 @@ class Nvfp4View:
     def read(self) -> Tensor:
         """Return the values (rows, inputs) in float32."""
         return torch.cat([torch.empty(0), *self.chunks()]).reshape(self.shape)
+
+
+def read_nvfp4(layer: StoredLayer) -> Nvfp4View:
+    """Return a layer's weight, whose layout is not known yet, and the scale of its input.
+
+    Raises:
+        CheckpointError: A tensor is missing or does not belong there, or a type, shape or scale cannot be NVFP4's.
+    """
+    weight = layer.weight
+    odd = layer.tensors.keys() - {"weight", "weight_scale", "weight_scale_2", "input_scale"}
+    missing = {"weight_scale", "weight_scale_2"} - layer.tensors.keys()
+    if odd or missing:
+        what = f"has {', '.join(sorted(odd))}" if odd else f"lacks {', '.join(sorted(missing))}"
+        raise CheckpointError(
+            f"{layer.source}: {layer.name} {what}; NVFP4 is read with weight, weight_scale, weight_scale_2 and, if "
+            "there is one, input_scale"
+        )
+    scales = layer.tensors["weight_scale"]
+    if not (isinstance(weight, View) and isinstance(scales, View) and _is_nvfp4(weight, scales)):
+        raise CheckpointError(
+            f"{layer.source}: {layer.name} is not NVFP4: its weight is {weight.dtype} {list(weight.shape)}, its "
+            f"weight_scale {scales.dtype} {list(scales.shape)}; a weight is U8 [outputs, inputs / 2] with inputs in "
+            f"blocks of {BLOCK}, and has one F8_E4M3 per block, or so many in whole tiles of 128 rows by 4 blocks"
+        )
+    found = layer.tensors.get("input_scale")
+    input_scale = None if found is None else positive_number(layer, found, "input_scale")
+    return Nvfp4View(
+        codes=weight,
+        scales=scales,
+        tensor_scale=positive_number(layer, layer.tensors["weight_scale_2"], "weight_scale_2"),
+        input_scale=None if layer.declared.get("full_precision_matrix_mult") else input_scale,
+        start=0,
+        stop=weight.shape[0],
+    )
+
+
+def _is_nvfp4(weight: View, scales: View) -> bool:
+    if not (weight.dtype in ("U8", "F4") and scales.dtype == "F8_E4M3" and len(weight.shape) == 2 and weight.shape[0]):
+        return False
+    inputs = weight.shape[1] * (2 if weight.dtype == "U8" else 1)
+    view = Nvfp4View(codes=weight, scales=scales, tensor_scale=1.0, start=0, stop=weight.shape[0])
+    return inputs > 0 and inputs % BLOCK == 0 and (view.fits(swizzled=True) or view.fits(swizzled=False))
 
 
 def stored_bytes(view: View, start: int = 0, stop: int | None = None) -> Tensor:

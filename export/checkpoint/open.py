@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from ...engine.documents import convert_json
 from ...engine.errors import CheckpointError, OptionError
 from ...engine.system.files import visible_files
 from ..configs import FOLDERS, ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
-from .parts import Part, open_clip, open_t5, open_transformer, open_vae, read_json_file
+from .nvfp4_layout import has_nvfp4, with_layout
+from .parts import Config, Part, open_clip, open_t5, open_transformer, open_vae, read_json_file
 from .views import Weights
 
 _SCHEDULER_FIELDS = {
@@ -32,18 +33,34 @@ It holds `[[width, height], ...]` in pixels.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFiles:
-    """Says where each part lies, for checkpoints that are not one folder; what is None is looked for in those."""
+    """Says where each part lies, for checkpoints that are not one folder; what is None is looked for in those.
+
+    Attributes:
+        transformer: The transformer: a file or a folder.
+        vae: The autoencoder.
+        clip: CLIP's text encoder.
+        t5: T5's encoder.
+        tokenizers: The folder of tokenizer/ and tokenizer_2/.
+        reference_weights: The transformer's weights before they were quantized to NVFP4, by which it is found how they
+            lie in the file; without, it is found from the file alone, or the file is refused.
+        trust_layout: How NVFP4 weights lie, taken untested: "swizzled-high" (BFL, ComfyUI), "linear-low" (ModelOpt,
+            diffusers), "swizzled-low" or "linear-high".
+    """
 
     transformer: Path | None = None
     vae: Path | None = None
     clip: Path | None = None
     t5: Path | None = None
     tokenizers: Path | None = None
+    reference_weights: Path | None = None
+    trust_layout: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """Holds a FLUX.1 Kontext checkpoint, opened: headers are read and named, no weights are touched.
+
+    Of NVFP4 weights some are read, to find how they lie.
 
     Attributes:
         path: What the user named: a folder or a transformer file.
@@ -124,7 +141,7 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
     if missing:
         options = " ".join(f"--{name} FILE" for name in missing)
         raise CheckpointError(f"{path} has no {', '.join(missing)}; name what is elsewhere: {options}")
-    return Checkpoint(
+    opened = Checkpoint(
         path=path,
         layout=layout,
         transformer=open_transformer(chosen["transformer"]),
@@ -134,6 +151,35 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
         tokenizers=_tokenizers(files.tokenizers or _root(path)),
         sizes=_sizes(_root(path)),
         flow=_flow(_root(path) / "scheduler" / "scheduler_config.json"),
+    )
+    return _with_known_layouts(opened, files)
+
+
+def _with_known_layouts(checkpoint: Checkpoint, files: CheckpointFiles) -> Checkpoint:
+    """Return the checkpoint with the layout of its NVFP4 weights known."""
+    trusted, reference = files.trust_layout, files.reference_weights
+    if trusted is not None and reference is not None:
+        raise OptionError("a layout is trusted or found by a reference: --trust-layout or --reference-weights, not both")
+    found = {name for name in FOLDERS if has_nvfp4(checkpoint.weights(name).views)}
+    if trusted is not None and not found:
+        raise OptionError(f"{checkpoint.path} has no NVFP4 weights, whose layout --trust-layout would name")
+    if reference is not None and "transformer" not in found:
+        raise OptionError(
+            f"{checkpoint.transformer.weights.source} has no NVFP4 weights, whose layout --reference-weights would tell"
+        )
+
+    def known(name: str, part: Part[Config]) -> Part[Config]:
+        weights = part.weights
+        beside = open_transformer(reference).weights.views if reference and name == "transformer" else None
+        views = with_layout(weights.views, weights.source, beside, trusted)
+        return replace(part, weights=replace(weights, views=views))
+
+    return replace(
+        checkpoint,
+        transformer=known("transformer", checkpoint.transformer),
+        vae=known("vae", checkpoint.vae),
+        clip=known("clip", checkpoint.clip),
+        t5=known("t5", checkpoint.t5),
     )
 
 
