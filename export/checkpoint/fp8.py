@@ -60,7 +60,7 @@ def _weight_scale(layer: StoredLayer, weight: View, scale: TensorView) -> View:
 
 
 def positive_number(layer: StoredLayer, view: TensorView, what: str) -> float:
-    """Return the one number that a tensor beside a weight holds; raise CheckpointError if it is none, or not above 0."""
+    """Return the one number that a tensor beside a weight holds; raise CheckpointError if it is not one above 0."""
     if view.num_items != 1 or view.dtype not in _SCALES:
         raise CheckpointError(
             f"{layer.source}: {what} of {layer.name} is {view.dtype} {list(view.shape)}, not one floating-point number"

@@ -61,7 +61,9 @@ def _trusted(name: str, quantized: Mapping[str, Nvfp4View], source: str) -> Nvfp
     layout = LAYOUTS[name]
     odd = next((one for one, view in quantized.items() if not view.fits(swizzled=layout.swizzled)), None)
     if odd is not None:
-        raise CheckpointError(f"{source}: the layout cannot be {name}: the block scales of {odd} are too many or too few")
+        raise CheckpointError(
+            f"{source}: the layout cannot be {name}: the block scales of {odd} are too many or too few"
+        )
     return layout
 
 
@@ -85,9 +87,7 @@ def _undecided(source: str, found: str) -> CheckpointError:
     )
 
 
-def _by_reference(
-    quantized: Mapping[str, Nvfp4View], reference: Mapping[str, TensorView], source: str
-) -> Nvfp4Layout:
+def _by_reference(quantized: Mapping[str, Nvfp4View], reference: Mapping[str, TensorView], source: str) -> Nvfp4Layout:
     shared = [name for name, view in quantized.items() if name in reference and reference[name].shape == view.shape]
     compared = [name for name in shared if not isinstance(reference[name], Nvfp4View)]
     if not compared:

@@ -159,7 +159,9 @@ def _with_known_layouts(checkpoint: Checkpoint, files: CheckpointFiles) -> Check
     """Return the checkpoint with the layout of its NVFP4 weights known."""
     trusted, reference = files.trust_layout, files.reference_weights
     if trusted is not None and reference is not None:
-        raise OptionError("a layout is trusted or found by a reference: --trust-layout or --reference-weights, not both")
+        raise OptionError(
+            "a layout is trusted or found by a reference: --trust-layout or --reference-weights, not both"
+        )
     found = {name for name in FOLDERS if has_nvfp4(checkpoint.weights(name).views)}
     if trusted is not None and not found:
         raise OptionError(f"{checkpoint.path} has no NVFP4 weights, whose layout --trust-layout would name")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from single_files import bfl_transformer
 from torch import Tensor
 
-from kontext_trt.export.graphs.formats import nvfp4_scale, to_nvfp4
+from kontext_trt.export.graphs.formats import Nvfp4Tensor, nvfp4_scale, to_nvfp4
 
 
 def tiled(scales: Tensor) -> Tensor:
@@ -23,11 +25,48 @@ def tiled(scales: Tensor) -> Tensor:
     return out.reshape(whole_rows, whole_blocks).view(torch.float8_e4m3fn)
 
 
+SMALL = Path(__file__).parents[2] / "examples/small_kontext/checkpoint"
+SMALL_TRANSFORMER = SMALL / "transformer/diffusion_pytorch_model.safetensors"
+
+
+@cache
+def small_transformer() -> dict[str, Tensor]:
+    """The small trained network's tensors under diffusers' names; not to be changed."""
+    return load_file(SMALL_TRANSFORMER)
+
+
+@cache
+def small_bfl_transformer() -> dict[str, Tensor]:
+    """The same under BFL's names."""
+    return bfl_transformer(small_transformer())
+
+
+@cache
+def shuffled_transformer() -> dict[str, Tensor]:
+    """The same numbers in an order that no training gave them."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].reshape(tensor.shape)
+        for name, tensor in small_transformer().items()
+    }
+
+
+_quantized: dict[int, tuple[Tensor, Nvfp4Tensor, Tensor]] = {}
+
+
+def quantize(weight: Tensor) -> tuple[Nvfp4Tensor, Tensor]:
+    """The weight in NVFP4 and its values; once for each tensor, which lives as long."""
+    if id(weight) not in _quantized:
+        made = to_nvfp4(weight.float(), nvfp4_scale(weight.float().abs().amax()))
+        _quantized[id(weight)] = weight, made, made.values()
+    return _quantized[id(weight)][1:]
+
+
 def nvfp4_parts(
     weight: Tensor, layout: str = "swizzled-high", input_scale: float | None = 0.01
 ) -> tuple[dict[str, Tensor], Tensor]:
     """A weight's tensors by the end of their names, and its values after quantization."""
-    quantized = to_nvfp4(weight.float(), nvfp4_scale(weight.float().abs().amax()))
+    quantized, values = quantize(weight)
     first, second = quantized.codes[:, ::2], quantized.codes[:, 1::2]
     high, low = (first, second) if layout.endswith("high") else (second, first)
     parts = {
@@ -37,7 +76,26 @@ def nvfp4_parts(
     }
     if input_scale is not None:
         parts["input_scale"] = torch.tensor(input_scale)
-    return parts, quantized.values()
+    return parts, values
+
+
+def in_mlps(name: str) -> bool:
+    """Whether a tensor is a weight of an MLP, or fused with one, under diffusers' or BFL's names."""
+    return name.endswith(
+        tuple(
+            f"{end}.weight"
+            for end in (
+                ".proj_mlp",
+                "_blocks.0.proj_out",
+                ".linear1",
+                ".linear2",
+                "_mlp.0",
+                "_mlp.2",
+                "net.0.proj",
+                "net.2",
+            )
+        )
+    ) or ("single_transformer_blocks" in name and name.endswith("proj_out.weight"))
 
 
 def in_blocks(name: str) -> bool:
@@ -64,7 +122,9 @@ def nvfp4_tensors(
     return stored, values
 
 
-def write_nvfp4(path: Path, tensors: Mapping[str, Tensor], layout: str = "swizzled-high", **options) -> dict[str, Tensor]:
+def write_nvfp4(
+    path: Path, tensors: Mapping[str, Tensor], layout: str = "swizzled-high", **options
+) -> dict[str, Tensor]:
     """Write such a file and return its values."""
     stored, values = nvfp4_tensors(tensors, layout, **options)
     save_file(stored, path)

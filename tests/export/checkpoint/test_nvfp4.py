@@ -1,4 +1,4 @@
-"""NVFP4 as files have it: tiles and nibbles, against the bytes of comfy-kitchen and ModelOpt, and against themselves."""
+"""NVFP4 as files have it: tiles and nibbles, against comfy-kitchen's and ModelOpt's bytes and themselves."""
 
 from __future__ import annotations
 
@@ -127,7 +127,9 @@ class TestLayouts:
         parts, values = nvfp4_parts(made(130, 80), layout)
         view = opened(tmp_path, parts, layout).rows(1, 129)
         codes, scales = unpack(torch.cat(list(view.packed()))), view.block_scales()
-        assert torch.equal(Nvfp4Tensor(codes=codes, scales=scales, scale=parts["weight_scale_2"]).values(), values[1:129])
+        assert torch.equal(
+            Nvfp4Tensor(codes=codes, scales=scales, scale=parts["weight_scale_2"]).values(), values[1:129]
+        )
 
 
 def test_codes_declared_as_fp4_are_read(tmp_path: Path) -> None:
@@ -155,7 +157,9 @@ class TestInputScale:
         assert opened(tmp_path, nvfp4_parts(made(128, 64), input_scale=None)[0]).input_scale is None
 
     def test_it_is_not_used_where_the_product_is_to_be_exact(self, tmp_path: Path) -> None:
-        text = torch.frombuffer(bytearray(b'{"format": "nvfp4", "full_precision_matrix_mult": true}'), dtype=torch.uint8)
+        text = torch.frombuffer(
+            bytearray(b'{"format": "nvfp4", "full_precision_matrix_mult": true}'), dtype=torch.uint8
+        )
         parts = {**nvfp4_parts(made(128, 64), input_scale=0.25)[0], "comfy_quant": text}
         assert opened(tmp_path, parts).input_scale is None
 
@@ -166,7 +170,10 @@ class TestRefusals:
         [
             ({"weight_scale_2": None}, r"layer lacks weight_scale_2; NVFP4 is read with weight"),
             ({"pre_quant_scale": torch.ones(64)}, r"layer has pre_quant_scale; NVFP4 is read with"),
-            ({"weight_scale": torch.ones(3, 4).to(torch.float8_e4m3fn)}, r"layer is not NVFP4: its weight is U8 \[128, 32\]"),
+            (
+                {"weight_scale": torch.ones(3, 4).to(torch.float8_e4m3fn)},
+                r"layer is not NVFP4: its weight is U8 \[128, 32\]",
+            ),
             ({"weight": torch.zeros(128, 36, dtype=torch.uint8)}, r"inputs in blocks of 16"),
             ({"weight": torch.zeros(4096, dtype=torch.uint8)}, r"is not NVFP4: its weight is U8 \[4096\]"),
             ({"weight_scale_2": torch.tensor(0.0)}, r"weight_scale_2 of layer is 0\.0, not a positive number"),

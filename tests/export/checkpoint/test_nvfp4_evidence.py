@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nvfp4_files import write_nvfp4
-from safetensors.torch import load_file
+from nvfp4_files import in_mlps, shuffled_transformer, small_transformer, write_nvfp4
 from torch import Tensor
 
 from kontext_trt.export.checkpoint.contents import open_contents
@@ -24,20 +23,19 @@ from kontext_trt.export.checkpoint.nvfp4_evidence import (
 )
 from kontext_trt.export.checkpoint.views import TensorView
 
-SMALL = Path(__file__).parents[3] / "examples/small_kontext/checkpoint"
 WHOLE_TILES = ("proj_mlp.weight", "ff.net.0.proj.weight", "ff_context.net.0.proj.weight")
 """Layers of the small network whose scales fill whole tiles, so that their shape does not tell the layout."""
 
 
 @pytest.fixture(scope="module")
 def trained() -> Mapping[str, Tensor]:
-    return load_file(SMALL / "transformer/diffusion_pytorch_model.safetensors")
+    return small_transformer()
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def file(request: pytest.FixtureRequest, trained: Mapping[str, Tensor], tmp_path_factory) -> tuple[str, Path]:
     path = tmp_path_factory.mktemp("nvfp4") / "one.safetensors"
-    write_nvfp4(path, trained, request.param)
+    write_nvfp4(path, trained, request.param, chosen=in_mlps)
     return request.param, path
 
 
@@ -96,10 +94,8 @@ def test_first_layers_that_are_not_quantized_serve_as_well(trained: Mapping[str,
 
 
 class TestWhatCannotBeTold:
-    def test_untrained_weights_say_nothing_of_bytes(self, trained: Mapping[str, Tensor], tmp_path: Path) -> None:
-        generator = torch.Generator().manual_seed(0)
-        random = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in trained.items()}
-        write_nvfp4(tmp_path / "one.safetensors", random)
+    def test_weights_that_are_not_trained_say_nothing_of_bytes(self, tmp_path: Path) -> None:
+        write_nvfp4(tmp_path / "one.safetensors", shuffled_transformer(), chosen=in_mlps)
         views = views_of(tmp_path / "one.safetensors")
         assert scale_evidence(views).decided is True, "scales and codes belong together in any matrix"
         found = nibble_evidence(views, swizzled=True)
@@ -163,7 +159,7 @@ class TestPairs:
 
 
 def test_a_view_without_a_layout_is_what_is_looked_at(trained: Mapping[str, Tensor], tmp_path: Path) -> None:
-    write_nvfp4(tmp_path / "one.safetensors", trained)
+    write_nvfp4(tmp_path / "one.safetensors", trained, chosen=in_mlps)
     views = views_of(tmp_path / "one.safetensors")
     assert {view.layout for view in views.values() if isinstance(view, Nvfp4View)} == {None}
     given = {

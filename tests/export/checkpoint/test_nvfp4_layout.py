@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -9,32 +10,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from nvfp4_files import write_nvfp4
+from nvfp4_files import (
+    SMALL,
+    SMALL_TRANSFORMER,
+    in_mlps,
+    nvfp4_tensors,
+    shuffled_transformer,
+    small_bfl_transformer,
+    small_transformer,
+    write_nvfp4,
+)
 from safetensors.torch import load_file, save_file
-from single_files import bfl_transformer
 from torch import Tensor
 
 from kontext_trt.engine.errors import CheckpointError, OptionError
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
 from kontext_trt.export.checkpoint.nvfp4 import LAYOUTS, Nvfp4View
-
-SMALL = Path(__file__).parents[3] / "examples/small_kontext/checkpoint"
-ORIGINAL = SMALL / "transformer/diffusion_pytorch_model.safetensors"
-Tensors = dict[str, Tensor]
-
-
-@pytest.fixture(scope="module")
-def trained() -> Tensors:
-    return load_file(ORIGINAL)
-
-
-def shuffled(tensors: Tensors) -> Tensors:
-    """The same numbers in an order that no training gave them."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].reshape(tensor.shape)
-        for name, tensor in tensors.items()
-    }
 
 
 def layout_of(file: Path, **files) -> str:
@@ -46,12 +37,12 @@ def layout_of(file: Path, **files) -> str:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("names", [bfl_transformer, dict])
+@pytest.mark.parametrize("tensors", [small_bfl_transformer, small_transformer])
 def test_it_is_found_from_the_file_alone(
-    trained: Tensors, tmp_path: Path, layout: str, names: Callable[[Tensors], Tensors], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, layout: str, tensors: Callable[[], dict[str, Tensor]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    values = write_nvfp4(tmp_path / "one.safetensors", names(trained), layout)
+    values = write_nvfp4(tmp_path / "one.safetensors", tensors(), layout, chosen=in_mlps)
     assert layout_of(tmp_path / "one.safetensors") == layout
     assert f"in the layout {layout}: correlation of block scales with codes: " in caplog.text
     opened = open_checkpoint(SMALL, CheckpointFiles(transformer=tmp_path / "one.safetensors"))
@@ -61,14 +52,10 @@ def test_it_is_found_from_the_file_alone(
     assert torch.equal(view.read(), rows[-768:]), "rows of fused layers have their own block scales"
 
 
-def test_a_marker_is_not_believed(trained: Tensors, tmp_path: Path) -> None:
+def test_a_marker_is_not_believed(tmp_path: Path) -> None:
     """A file that says comfy-kitchen's format, with ModelOpt's bytes."""
-    from nvfp4_files import nvfp4_tensors
-
-    stored, _ = nvfp4_tensors(bfl_transformer(trained), "linear-low")
+    stored, _ = nvfp4_tensors(small_bfl_transformer(), "linear-low", chosen=in_mlps)
     layers = {name.removesuffix(".weight_scale_2"): {"format": "nvfp4"} for name in stored if name.endswith("_scale_2")}
-    import json
-
     metadata = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
     save_file(stored, tmp_path / "one.safetensors", metadata)
     assert layout_of(tmp_path / "one.safetensors") == "linear-low"
@@ -76,9 +63,9 @@ def test_a_marker_is_not_believed(trained: Tensors, tmp_path: Path) -> None:
 
 class TestUndecided:
     @pytest.fixture
-    def file(self, trained: Tensors, tmp_path: Path) -> Path:
-        write_nvfp4(tmp_path / "one.safetensors", shuffled(trained), "swizzled-low")
-        save_file(shuffled(trained), tmp_path / "reference.safetensors")
+    def file(self, tmp_path: Path) -> Path:
+        write_nvfp4(tmp_path / "one.safetensors", shuffled_transformer(), "swizzled-low", chosen=in_mlps)
+        save_file(shuffled_transformer(), tmp_path / "reference.safetensors")
         return tmp_path / "one.safetensors"
 
     def test_it_is_asked_for(self, file: Path) -> None:
@@ -100,7 +87,7 @@ class TestUndecided:
 
     def test_a_reference_of_other_weights(self, file: Path) -> None:
         with pytest.raises(CheckpointError, match=r"have other weights, whatever the layout \(cosines: swizzled-high "):
-            layout_of(file, reference_weights=ORIGINAL)
+            layout_of(file, reference_weights=SMALL_TRANSFORMER)
 
     def test_a_reference_that_is_nvfp4_itself(self, file: Path) -> None:
         with pytest.raises(CheckpointError, match=r"the reference of .* has no unquantized weight"):
@@ -108,17 +95,17 @@ class TestUndecided:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_reference_tells_all_four_apart(trained: Tensors, tmp_path: Path, layout: str) -> None:
-    """Only layers whose shapes do not tell the order of their scales; forgetting that order alone has a cosine of 0.9."""
+def test_a_reference_tells_all_four_apart(tmp_path: Path, layout: str) -> None:
+    """Only layers whose shapes do not tell the order of their scales."""
     chosen = ("proj_mlp.weight", "net.0.proj.weight")
-    write_nvfp4(tmp_path / "one.safetensors", trained, layout, chosen=lambda name: name.endswith(chosen))
-    assert layout_of(tmp_path / "one.safetensors", reference_weights=ORIGINAL) == layout
+    write_nvfp4(tmp_path / "one.safetensors", small_transformer(), layout, chosen=lambda name: name.endswith(chosen))
+    assert layout_of(tmp_path / "one.safetensors", reference_weights=SMALL_TRANSFORMER) == layout
 
 
 class TestOptions:
     @pytest.fixture
-    def file(self, trained: Tensors, tmp_path: Path) -> Path:
-        write_nvfp4(tmp_path / "one.safetensors", trained)
+    def file(self, tmp_path: Path) -> Path:
+        write_nvfp4(tmp_path / "one.safetensors", small_transformer(), chosen=in_mlps)
         return tmp_path / "one.safetensors"
 
     def test_a_layout_that_there_is_not(self, file: Path) -> None:
@@ -126,12 +113,14 @@ class TestOptions:
             layout_of(file, trust_layout="comfy")
 
     def test_a_layout_that_shapes_rule_out(self, file: Path) -> None:
-        with pytest.raises(CheckpointError, match="cannot be linear-low: the block scales of .* are too many or too few"):
+        with pytest.raises(
+            CheckpointError, match=r"cannot be linear-low: the block scales of .* are too many or too few"
+        ):
             layout_of(file, trust_layout="linear-low")
 
     def test_both(self, file: Path) -> None:
         with pytest.raises(OptionError, match="--trust-layout or --reference-weights, not both"):
-            layout_of(file, trust_layout="swizzled-high", reference_weights=ORIGINAL)
+            layout_of(file, trust_layout="swizzled-high", reference_weights=SMALL_TRANSFORMER)
 
     def test_nothing_to_trust(self) -> None:
         with pytest.raises(OptionError, match="has no NVFP4 weights, whose layout --trust-layout would name"):
@@ -139,7 +128,7 @@ class TestOptions:
 
     def test_nothing_to_refer_to(self) -> None:
         with pytest.raises(OptionError, match="has no NVFP4 weights, whose layout --reference-weights would tell"):
-            open_checkpoint(SMALL, CheckpointFiles(reference_weights=ORIGINAL))
+            open_checkpoint(SMALL, CheckpointFiles(reference_weights=SMALL_TRANSFORMER))
 
 
 def test_t5_may_be_nvfp4(tmp_path: Path) -> None:
