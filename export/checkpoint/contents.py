@@ -6,33 +6,18 @@ This is the one table of containers. What is not read is refused by its name, wi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.bundle.tensor_file import TensorFile
 from ...engine.errors import CheckpointError
+from .file_contents import Contents
+from .gguf import open_gguf
 from .views import TensorView, View
 
 HEAD_BYTES = 512
 """The number of first bytes by which a container is known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """Holds the tensors of one file, or of shards, under the names that they have there.
-
-    Attributes:
-        source: What the user gave, for messages.
-        tensors: The tensors by name.
-        metadata: What the header says beside them.
-        files: The safetensors files among those that were opened.
-    """
-
-    source: str
-    tensors: Mapping[str, TensorView]
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    files: tuple[TensorFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +58,7 @@ CONTAINERS = (
     Container(
         name="GGUF",
         found=lambda head: head.startswith(b"GGUF"),
-        refusal="is a GGUF file, which is not read yet; use the safetensors file that it was made from",
+        open=open_gguf,
     ),
     Container(
         name="Git LFS pointer",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ...engine.errors import CheckpointError
-from .contents import Contents
+from .file_contents import Contents
 from .fp8 import read_fp8
 from .layers import StoredLayer, gather_layers
 from .nvfp4 import read_nvfp4

@@ -22,6 +22,8 @@ def read_fp8(layer: StoredLayer) -> View:
             positive number.
     """
     weight = layer.weight
+    if not all(isinstance(view, View) for view in layer.tensors.values()):
+        raise CheckpointError(f"{layer.source}: {layer.name} has scales beside a weight that is not stored as FP8")
     assert isinstance(weight, View)
     odd = layer.tensors.keys() - {"weight", "weight_scale", "scale_weight", "input_scale", "scale_input"}
     if odd:

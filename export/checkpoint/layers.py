@@ -13,7 +13,7 @@ from typing import Any
 
 from ...engine.documents import read_json
 from ...engine.errors import CheckpointError
-from .contents import Contents
+from .file_contents import Contents
 from .views import TensorView, View
 
 DECLARATIONS = "_quantization_metadata"

@@ -15,7 +15,8 @@ from ...engine.errors import CheckpointError
 from ...engine.system.files import visible_files
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from . import inference
-from .contents import Contents, merged, open_contents
+from .contents import merged, open_contents
+from .file_contents import Contents
 from .formats import read_formats
 from .names import SINGLE_FILE_PREFIXES, Source, count_blocks, transformer_sources, vae_sources
 from .views import TensorView, Weights

@@ -50,13 +50,9 @@ def stored_precision(views: Iterable[TensorView]) -> Precision:
 
 def usable_as_stored(view: TensorView, precision: Precision) -> TypeGuard[View]:
     """Return whether a graph of this precision can read the weight as it lies."""
-    return isinstance(view, View) and view.dtype == precision.number.safetensors and view.scale is None
-
-
-def usable_as_fp8(name: str, view: TensorView) -> bool:
-    """Return whether a graph can read the weight as it lies and scale it itself: an E4M3 matrix of a linear layer."""
-    embedding = name == "shared.weight" or "relative_attention_bias" in name or "embeddings." in name
-    return isinstance(view, View) and view.dtype == "F8_E4M3" and len(view.shape) == 2 and not embedding
+    if not isinstance(view, View) or view.offset % precision.item_bytes:
+        return False
+    return view.dtype == precision.number.safetensors and view.scale is None
 
 
 def write_converted(
