@@ -35,7 +35,7 @@ from ..engine.system.files import atomic_folder, is_taken, sha256_file
 from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
 from .configs import FOLDERS, ModelConfig
-from .graphs.place_weights import WeightPlacer, row_scales
+from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
 from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
 from .graphs.weights import attach_weights, stored_precision
@@ -49,9 +49,10 @@ class ExportOptions:
     Attributes:
         precision: The type that every network computes in; None takes the type that each is stored in.
         fp8_as_stored: Graphs read FP8 weights of linear layers as they lie, and dequantize them, for which TensorRT
-            needs a GPU from sm_89; without, they are converted.
+            needs a GPU from sm_89; without, they are converted, and so are NVFP4 weights.
         input_scales: Layers whose FP8 weights are read as they lie multiply in FP8 where the checkpoint has a scale of
-            their input; without, they compute in the graph's type.
+            their input, and layers with NVFP4 weights in NVFP4, for which TensorRT needs a GPU from sm_100; without,
+            they compute in the graph's type.
         operators: The operators that graphs may have.
         hash_weights: Reads every byte once.
         copy: Gives the bundle weights of its own: a checkpoint that is written into then changes nothing.
@@ -216,6 +217,7 @@ class _BundleWriter:
             views = self.checkpoint.weights(component.part).views
             scales = row_scales(views, [name for name, layer in stored.items() if layer.scale is None])
             placed = {**placed, **self.placer.place(f"{component.name}.scales", scales, scale_precision)}
+            placed |= self.placer.repack(component.name, nvfp4_weights(views, stored))
         file = self.folder / GRAPHS / f"{component.name}.onnx"
         used = attach_weights(model, placed, file.parent)
         model.producer_name, model.producer_version = "kontext-trt", __version__

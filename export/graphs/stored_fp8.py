@@ -1,12 +1,14 @@
-"""Makes graphs read weights that are FP8 already, such as ComfyUI's `fp8_scaled`, as they lie.
+"""Makes graphs read weights that are FP8 or NVFP4 already, such as ComfyUI's `fp8_scaled`, as they are quantized.
 
 A checkpoint's own scales of inputs serve as its calibration: layers that the recipe `fp8` quantizes, and that have one,
-multiply in FP8.
+multiply in FP8. NVFP4 weights are kept as such where the recipe `nvfp4` quantizes their layer and there is a scale for
+its input, because no product takes them without; the others are dequantized once, when they are exported.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,28 +17,31 @@ import onnx_ir as ir
 
 from ...engine.bundle.manifest import QuantizationRecord
 from ...engine.components import Operators, Precision
+from ..checkpoint.nvfp4 import Nvfp4View
 from ..checkpoint.views import TensorView, View
 from .linears import find_linears
 from .quantizer import GraphQuantizer
-from .recipes import RECIPES, Fp8, Fp8Weights
+from .recipes import RECIPES, Fp8, Fp8Weights, Nvfp4
 
 AS_STORED = "as stored"
 """The recipe's name in the manifest of a bundle that nobody quantized."""
 INPUT_SCALES = RECIPES["fp8"]
 """The recipe that says which layers' inputs are quantized, where a checkpoint has scales for them."""
+NVFP4_LAYERS = RECIPES["nvfp4"]
+"""The recipe that says which layers multiply in NVFP4, where a checkpoint has them in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLinear:
-    """Says how a graph reads the FP8 weight of a linear layer.
+    """Says how a graph reads the FP8 or NVFP4 weight of a linear layer.
 
     Attributes:
         format: Whether its input is quantized, too.
-        scale: What the weight is multiplied by; None where each row has a scale of its own, which is a tensor.
-        input_scale: What its input is divided by before it is rounded to FP8, None where it is not.
+        scale: What the weight is multiplied by; None where each row or block has a scale of its own: in a tensor.
+        input_scale: What its input is divided by before it is rounded to FP8 or NVFP4, None where it is not.
     """
 
-    format: Fp8 | Fp8Weights
+    format: Fp8 | Fp8Weights | Nvfp4
     scale: float | None
     input_scale: float | None
 
@@ -56,6 +61,8 @@ def stored_linears(
     found: dict[str, StoredLinear] = {}
     for name in find_linears(model):
         view = views.get(f"{name}.weight")
+        if isinstance(view, Nvfp4View) and input_scales and _multiplies_in_nvfp4(component, name, view, operators):
+            found[name] = StoredLinear(format=Nvfp4(), scale=None, input_scale=view.input_scale)
         if not isinstance(view, View) or not usable_as_fp8(view):
             continue
         wanted = isinstance(INPUT_SCALES.format_of(component, name), Fp8) and operators is not Operators.ONNXRUNTIME
@@ -68,16 +75,22 @@ def stored_linears(
     return found
 
 
+def _multiplies_in_nvfp4(component: str, layer: str, view: Nvfp4View, operators: Operators) -> bool:
+    if operators is not Operators.SINGLE or view.input_scale is None:
+        return False
+    return isinstance(NVFP4_LAYERS.format_of(component, layer), Nvfp4)
+
+
 def usable_as_fp8(view: View) -> bool:
     """Return whether a linear layer can read the weight as it lies and scale it itself: an E4M3 matrix."""
     return view.dtype == "F8_E4M3" and len(view.shape) == 2
 
 
 def quantize_stored(model: ir.Model, precision: Precision, layers: Mapping[str, StoredLinear]) -> Precision:
-    """Make the linear layers of a graph read their weights as FP8 and multiply them by their scales.
+    """Make the linear layers of a graph read their weights as FP8 or NVFP4 and multiply them by their scales.
 
     Returns:
-        The type of scales: tensors `NAME.weight_scale` of those with one per row must have it.
+        The type of FP8's scales: tensors `NAME.weight_scale` of those with one per row must have it.
     """
     quantizer = GraphQuantizer(model, precision, {})
     linears = find_linears(model)
@@ -87,10 +100,11 @@ def quantize_stored(model: ir.Model, precision: Precision, layers: Mapping[str, 
 
 
 def as_stored_record(layers: Iterable[StoredLinear]) -> QuantizationRecord | None:
-    """Return the manifest's record of a graph that reads FP8 weights as they are stored; None if there are none."""
+    """Return the manifest's record of a graph that reads weights as they are quantized; None if there are none."""
     layers = tuple(layers)
     scales = [layer.input_scale for layer in layers if layer.input_scale is not None]
-    products = {"fp8": len(scales), "fp8_weights": len(layers) - len(scales)}
+    kinds = Counter(type(layer.format) for layer in layers)
+    products = {"fp8": kinds[Fp8], "fp8_weights": kinds[Fp8Weights], "nvfp4": kinds[Nvfp4]}
     if not layers:
         return None
     return QuantizationRecord(
