@@ -157,16 +157,19 @@ def _linear(here: str, there: str) -> dict[str, Source]:
 
 
 def count_blocks(names: Iterable[str], stem: str) -> int:
-    """Return one more than the highest block number after `stem`, 0 if there is none.
+    """Return the number of blocks after `stem`, 0 if there is none.
 
     Raises:
-        CheckpointError: It is beyond `MAX_BLOCKS`, or no number.
+        CheckpointError: A block has no number below `MAX_BLOCKS`, or there is none with a number before the last.
     """
-    highest = -1
+    found: set[int] = set()
     for name in names:
         if name.startswith(stem):
             number = name[len(stem) :].partition(".")[0]
             if not re.fullmatch(r"[0-9]{1,6}", number) or int(number) >= MAX_BLOCKS:
                 raise CheckpointError(f"{name:.200} is of no block: after {stem} stands a number below {MAX_BLOCKS}")
-            highest = max(highest, int(number))
-    return highest + 1
+            found.add(int(number))
+    missing = next((number for number in range(max(found, default=-1)) if number not in found), None)
+    if missing is not None:
+        raise CheckpointError(f"there is a block {stem}{max(found)}, and none {stem}{missing}: tensors are missing")
+    return len(found)

@@ -93,12 +93,12 @@ def network_tensors(contents: Contents, part: str) -> Contents | None:
     found = prefixes(contents.tensors, part)
     if not found:
         return None
-    if len(found) > 1:
+    prefix, *several = found
+    if several:
         raise CheckpointError(
             f"{contents.source} has several networks for one part, under {' and '.join(repr(one) for one in found)}; "
             "save the one to use in a file of its own"
         )
-    prefix = found[0]
     others = tuple(one for other in ANCHORS if other != part for one in prefixes(contents.tensors, other))
     kept: dict[str, TensorView] = {}
     left: dict[str, list[str]] = {}
