@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ...engine.errors import CheckpointError
 from .file_contents import Contents
-from .fp8 import read_fp8
+from .fp8 import DECLARED, read_fp8
 from .layers import StoredLayer, gather_layers
 from .nvfp4 import read_nvfp4
 from .views import FLOATS, TensorView
@@ -93,7 +93,7 @@ FORMATS: tuple[LayerFormat, ...] = (
     ),
     LayerFormat(
         name="FP8",
-        found=lambda layer: layer.format in (None, "float8_e4m3fn", "float8_e5m2") and layer.weight.dtype in FLOATS,
+        found=lambda layer: layer.format in (None, *DECLARED) and layer.weight.dtype in FLOATS,
         read=read_fp8,
     ),
 )

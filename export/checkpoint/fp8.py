@@ -11,6 +11,8 @@ from .views import FLOATS, TensorView, View
 
 ABSENT = 1.0
 """The `scale_input` that ComfyUI's older files have where there is none."""
+DECLARED = {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}
+"""The types of weights by ComfyUI's names of formats."""
 _SCALES = FLOATS - {"F8_E4M3", "F8_E5M2"}
 
 
@@ -25,6 +27,10 @@ def read_fp8(layer: StoredLayer) -> View:
     if not all(isinstance(view, View) for view in layer.tensors.values()):
         raise CheckpointError(f"{layer.source}: {layer.name} has scales beside a weight that is not stored as FP8")
     assert isinstance(weight, View)
+    if weight.dtype != DECLARED.get(layer.format or "", weight.dtype):
+        raise CheckpointError(
+            f"{layer.source}: {layer.name} is declared as {layer.format} and stored as {weight.dtype}"
+        )
     odd = layer.tensors.keys() - {"weight", "weight_scale", "scale_weight", "input_scale", "scale_input"}
     if odd:
         raise CheckpointError(f"{layer.source}: {layer.name} has {', '.join(sorted(odd))}, which no FP8 weight has")

@@ -23,10 +23,10 @@ from .file_contents import Contents
 from .gguf_file import GgufFile, GgufTensor
 
 ARCHITECTURES = (None, "flux", "t5", "t5encoder")
-"""What `general.architecture` may say; stable-diffusion.cpp's files have none."""
+"""The architectures that `general.architecture` may name; stable-diffusion.cpp's files name none."""
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 BLOCKS_PER_ROW = 64
-"""The package works on 16 rows at a time; blocks are given to it in rows of so many."""
+"""The blocks per row in which the package gets them: it works on 16 rows at a time."""
 # llama.cpp's names of T5's encoder, and transformers'; source: gguf.tensor_mapping
 T5_NAMES = (
     (r"token_embd\.weight", "shared.weight"),
@@ -43,7 +43,7 @@ T5_NAMES = (
     (r"enc\.blk\.(\d+)\.ffn_norm\.weight", r"encoder.block.\1.layer.1.layer_norm.weight"),
 )
 T5_DECODER = ("dec.", "output.weight")
-"""How the names of a whole T5's tensors begin that its encoder has no use for."""
+"""The begins of names of a whole T5's tensors that its encoder has no use for."""
 
 
 def require_gguf() -> None:

@@ -26,7 +26,7 @@ MAX_TEXT_BYTES = 1 << 16
 MAX_DIMS = 8
 MAX_DEPTH = 4
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
-"""What stands before a tensor's name where city96's writer gave it another shape than it had."""
+"""The begin of keys, before a tensor's name, where city96's writer gave it another shape than it had."""
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
 

@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-SINGLE_FILE_PREFIXES = ("model.diffusion_model.", "text_model.", "transformer.", "text_encoders.")
+from ...engine.errors import CheckpointError
+
+MAX_BLOCKS = 1024
+"""The largest number of blocks of one kind that a network may have."""
 
 # (here, diffusers, BFL); each stands for a `.weight` and a `.bias`
 _TRANSFORMER_LINEARS = (
@@ -154,6 +157,19 @@ def _linear(here: str, there: str) -> dict[str, Source]:
 
 
 def count_blocks(names: Iterable[str], stem: str) -> int:
-    """Return one more than the highest block number after `stem`, 0 if there is none."""
-    numbers = [int(name[len(stem) :].partition(".")[0]) for name in names if name.startswith(stem)]
-    return max(numbers, default=-1) + 1
+    """Return the number of blocks after `stem`, 0 if there is none.
+
+    Raises:
+        CheckpointError: A block has no number below `MAX_BLOCKS`, or there is none with a number before the last.
+    """
+    found: set[int] = set()
+    for name in names:
+        if name.startswith(stem):
+            number = name[len(stem) :].partition(".")[0]
+            if not re.fullmatch(r"[0-9]{1,6}", number) or int(number) >= MAX_BLOCKS:
+                raise CheckpointError(f"{name:.200} is of no block: after {stem} stands a number below {MAX_BLOCKS}")
+            found.add(int(number))
+    missing = next((number for number in range(max(found, default=-1)) if number not in found), None)
+    if missing is not None:
+        raise CheckpointError(f"there is a block {stem}{max(found)}, and none {stem}{missing}: tensors are missing")
+    return len(found)

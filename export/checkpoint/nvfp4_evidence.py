@@ -30,11 +30,11 @@ LAYERS = 8
 """The layers of a kind that are looked at, spread over the network's depth."""
 LEAST_BLOCKS = 2000
 LEAST_CORRELATION = 0.1
-"""What block scales and codes must be correlated at, negatively, and beyond twice what they are in the other order."""
+"""The least negative correlation of block scales and codes that counts; that in the other order must be half of it."""
 LEAST_EVIDENCE = 30.0
 """The difference in log likelihood between the two orders in a byte from which one is taken to be found."""
 EVIDENCE_PER_ROOT = 8.0
-"""The same by the square root of the number of layers: without any correlation the evidence of one varies by 1."""
+"""The same, by the square root of the number of layers: without any correlation the evidence of one varies by 1."""
 MLPS = (
     ("transformer_blocks", "ff.net.0.proj", "ff.net.2"),
     ("transformer_blocks", "ff_context.net.0.proj", "ff_context.net.2"),

@@ -18,9 +18,9 @@ from .nvfp4_evidence import LAYERS, ROWS, nibble_evidence, scale_evidence, sprea
 from .views import TensorView
 
 LEAST_COSINE = 0.98
-"""What the values in the right layout have beside the reference's; rounding to NVFP4 alone leaves 0.995."""
+"""The least cosine of the right layout's values with the reference's; rounding to NVFP4 alone leaves 0.995."""
 COSINE_MARGIN = 0.01
-"""How far the next layout must be behind. Forgetting the tiles alone still has a cosine of 0.96."""
+"""The least distance of the next layout. Forgetting the tiles alone still has a cosine of 0.96."""
 _logger = logging.getLogger(__name__)
 
 

@@ -32,7 +32,7 @@ class WeightPlacer:
         self._folder, self._progress, self._copy = folder, progress, copy
         self._shared: dict[Path, Path] = {}  # checkpoint file -> its file in the bundle
         self.origins: dict[Path, str] = {}
-        """How each weights file of the bundle came, by its path."""
+        """The way that each weights file of the bundle came, by its path."""
 
     def place(
         self,
