@@ -20,7 +20,7 @@ from single_files import write_models_folder
 from torch import Tensor
 
 from kontext_trt import Bundle, Kontext, QuantizationError
-from kontext_trt.engine.components import Operators, Precision
+from kontext_trt.engine.components import Precision
 from kontext_trt.engine.flavour import FlavourName, load_flavour
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.plans.targets import make_target
@@ -154,21 +154,22 @@ def latents(bundle: Bundle, picture) -> np.ndarray:
 FP32 = ExportOptions(precision=Precision.FP32)
 
 
+@pytest.fixture(scope="module")
+def everywhere(models_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plain FP8 in every tensor, as `flux1-dev-fp8` and `t5xxl_fp8_e4m3fn` are: no scales, embeddings, norms."""
+
+    def change(stem: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        if stem == "clip_l":
+            return tensors
+        return {
+            name: tensor.to(torch.float8_e4m3fn) if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        }
+
+    return rewritten(models_path, tmp_path_factory.mktemp("plain") / "models", change)
+
+
 class TestWhatAGraphCannotReadAsFp8:
-    @pytest.fixture(scope="class")
-    def everywhere(self, models_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Plain FP8 in every tensor, as `flux1-dev-fp8` and `t5xxl_fp8_e4m3fn` are: no scales, embeddings, norms."""
-
-        def change(stem: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            if stem == "clip_l":
-                return tensors
-            return {
-                name: tensor.to(torch.float8_e4m3fn) if tensor.is_floating_point() else tensor
-                for name, tensor in tensors.items()
-            }
-
-        return rewritten(models_path, tmp_path_factory.mktemp("plain") / "models", change)
-
     def test_is_converted_and_the_picture_is_that_of_the_same_values(self, everywhere: Path, picture, tmp_path: Path):
         plain = rewritten(everywhere, tmp_path / "plain", lambda _, tensors: as_plain(tensors))
         made = [export_bundle(path, tmp_path / f"{path.name}.bundle", FP32) for path in (everywhere, plain)]
@@ -226,15 +227,6 @@ class TestScalesPerRow:
         other = export_bundle(plain, tmp_path / "plain.bundle", FP32)
         np.testing.assert_allclose(latents(made, picture), latents(other, picture), atol=1e-5)
 
-    def test_they_are_converted_where_a_graph_wants_another_type(self, models_path: Path, tmp_path: Path):
-        models = scaled(models_path, tmp_path / "models", rows=True)
-        options = ExportOptions(precision=Precision.BF16, operators=Operators.DECOMPOSED)
-        made = export_bundle(models, tmp_path / "rows.bundle", options)
-        scale = BundleGraph.read(made, "denoiser").initializers[f"{NAME}.weight_scale"]
-        assert scale.dtype == ir.DataType.BFLOAT16
-        assert isinstance(scale.const_value, ir.ExternalTensor)
-        assert Path(scale.const_value.path).name == "denoiser.scales.bf16.safetensors"
-
     def test_it_can_become_nvfp4(self, models_path: Path, calibration: Calibration, tmp_path: Path):
         models = scaled(models_path, tmp_path / "models", rows=True)
         stored = export_bundle(models, tmp_path / "rows.bundle", FP32)
@@ -246,16 +238,18 @@ class TestScalesPerRow:
         assert (found - wanted).norm() < 0.12 * wanted.norm()
 
 
+@pytest.fixture(scope="module")
+def with_inputs(models_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs") / "models"
+    return scaled(models_path, folder, inputs=0.0625, full="double_blocks.0.")
+
+
+@pytest.fixture(scope="module")
+def calibrated(with_inputs: Path) -> Bundle:
+    return export_bundle(with_inputs, with_inputs.parent / "bundle", FP32)
+
+
 class TestInputScales:
-    @pytest.fixture(scope="class")
-    def with_inputs(self, models_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("inputs") / "models"
-        return scaled(models_path, folder, inputs=0.0625, full="double_blocks.0.")
-
-    @pytest.fixture(scope="class")
-    def calibrated(self, with_inputs: Path) -> Bundle:
-        return export_bundle(with_inputs, with_inputs.parent / "bundle", FP32)
-
     def test_they_are_a_calibration(self, calibrated: Bundle):
         layers = emulated_layers(BundleGraph.read(calibrated, "denoiser"))
         quantized = {name for name, one in layers.items() if isinstance(one, QuantizedLinear) and one.input_format}
@@ -293,9 +287,9 @@ class TestInputScales:
     def test_it_is_not_quantized_again(
         self, calibrated: Bundle, calibration: Calibration, samples: Path, tmp_path: Path
     ):
-        with pytest.raises(QuantizationError, match="quantized already .as stored.*--no-input-scales"):
+        with pytest.raises(QuantizationError, match=r"quantized already .as stored.*--no-input-scales"):
             quantize_bundle(calibrated, tmp_path / "again", make_recipe("fp8"), calibration)
-        with pytest.raises(QuantizationError, match="is quantized already; .*--no-input-scales"):
+        with pytest.raises(QuantizationError, match=r"is quantized already; .*--no-input-scales"):
             calibrate_bundle(calibrated, samples, tmp_path / "c.json", QUICK)
 
     def test_they_can_be_left(self, with_inputs: Path, tmp_path: Path, calibration: Calibration):
