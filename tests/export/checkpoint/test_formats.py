@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kontext_trt.engine.errors import CheckpointError
-from kontext_trt.export.checkpoint.contents import open_contents
-from kontext_trt.export.checkpoint.formats import read_formats
+from kontext_trt.export.checkpoint.contents import CONTAINERS, open_contents
+from kontext_trt.export.checkpoint.formats import FORMATS, read_formats
 
 
 def by_kitchen(layout: type, **arguments: object) -> dict[str, Tensor]:
@@ -73,3 +73,9 @@ def test_it_is_refused_by_name_with_what_to_do(tmp_path: Path, name: str):
     save_file({**make(), "b.weight": torch.zeros(2)}, tmp_path / "one.safetensors")
     with pytest.raises(CheckpointError, match=rf"one.safetensors.*{message}"):
         read_formats(open_contents(tmp_path / "one.safetensors"))
+
+
+def test_the_reference_names_every_format_and_container():
+    page = (Path(__file__).parents[3] / "docs/reference/checkpoints.md").read_text()
+    named = [one.name for table in (FORMATS, CONTAINERS) for one in table]
+    assert [name for name in named if name not in page] == []

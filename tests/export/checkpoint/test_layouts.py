@@ -136,3 +136,13 @@ def test_everything_in_one_file_reads_the_same(all_in_one: Path, models_path: Pa
         ours, theirs = one.weights(part).views, other.weights(part).views
         assert ours.keys() == theirs.keys()
         assert all(ours[name].read().equal(theirs[name].read()) for name in ours)
+
+
+def test_a_file_in_a_diffusers_folder_takes_the_rest_from_there(checkpoint_copy: Path, models_path: Path):
+    """As BFL's repository has both."""
+    file = checkpoint_copy / "flux1-kontext-dev.safetensors"
+    shutil.copy(models_path / "diffusion_models/flux1-dev-kontext.safetensors", file)
+    folders = {"vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
+    assert files_of(file) == {"transformer": file.name, **folders}
+    file = checkpoint_copy / "transformer/diffusion_pytorch_model.safetensors"
+    assert files_of(file) == {"transformer": file.name, **folders}

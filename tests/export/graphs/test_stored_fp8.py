@@ -182,7 +182,7 @@ class TestWhatAGraphCannotReadAsFp8:
         assert types["time_text_embed.timestep_embedder.linear_1.weight"] == ir.DataType.FLOAT
         assert types["transformer_blocks.0.norm1.linear.weight"] == ir.DataType.FLOAT8E4M3FN
         types = {name: value.dtype for name, value in BundleGraph.read(made[0], "t5").initializers.items()}
-        assert types["shared.weight"] == ir.DataType.FLOAT
+        assert {dtype for name, dtype in types.items() if "embed" in name} == {ir.DataType.FLOAT}
 
     def test_everything_can_be_converted(self, everywhere: Path, tmp_path: Path):
         made = export_bundle(everywhere, tmp_path / "b", replace(FP32, fp8_as_stored=False))
@@ -303,6 +303,7 @@ class TestInputScales:
         assert record is not None
         assert record.recipe == "fp8"
 
+    @pytest.mark.check
     def test_the_compiler_multiplies_in_fp8(self, calibrated: Bundle):
         rtx, coverage = load_flavour(FlavourName.TENSORRT_RTX), Coverage(sizes=((96, 192), (128, 128)), max_steps=8)
         census = Site(calibrated, make_target(rtx, "sm_89", ())).build("denoiser", coverage).manifest.census
