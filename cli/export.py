@@ -68,9 +68,7 @@ class PartOptions:
 def export(
     checkpoint: Annotated[
         Path,
-        typer.Argument(
-            help="A diffusers or ComfyUI folder, a folder of the four files, or a file.", show_default=False
-        ),
+        typer.Argument(help="A diffusers or ComfyUI folder, one of the four files, or a file.", show_default=False),
     ],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
     *,

@@ -36,7 +36,7 @@ from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
 from .configs import FOLDERS, ModelConfig
 from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
-from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears
+from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
 from .graphs.weights import attach_weights, stored_precision
 from .tokenizers import write_tokenizer
@@ -157,7 +157,10 @@ class _BundleWriter:
         for part in dict.fromkeys(component.part for component in COMPONENTS.values()):
             of_part = [component for component in COMPONENTS.values() if component.part == part]
             layers = {f"{layer}.weight" for one in of_part for layer in stored[one.name]}
-            views = self.checkpoint.weights(part).views
+            weights = self.checkpoint.weights(part)
+            views = weights.views
+            if self.options.input_scales:
+                tell_unused_scales(weights.source, views, [stored[one.name] for one in of_part])
             placed = self.placer.place(part, views, self.precisions[part], as_stored=layers)
             for one in of_part:
                 graphs[one.name] = self._write_graph(one, models[one.name], placed, stored[one.name])

@@ -26,7 +26,7 @@ SUFFIXES = (".safetensors", ".gguf")
 """The names' ends of files that may hold weights."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _STEM = r"(?:diffusion_pytorch_)?model"
-_SINGLE = re.compile(rf"{_STEM}(?:\.(?P<variant>[^.]+))?\.safetensors")
+_SINGLE = re.compile(rf"(?!.*-\d+-of-\d+){_STEM}(?:\.(?P<variant>[^.]+))?\.safetensors")
 _INDEX = re.compile(rf"{_STEM}(?:\.(?P<one>[^.]+))?\.safetensors\.index(?:\.(?P<other>[^.]+))?\.json")
 
 

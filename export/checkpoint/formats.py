@@ -109,6 +109,11 @@ def read_formats(contents: Contents) -> dict[str, TensorView]:
     layers, plain = gather_layers(contents)
     for name in [name for name, view in plain.items() if view.dtype not in FLOATS]:
         stem, _, side = name.rpartition(".")
+        if side != "weight":
+            raise CheckpointError(
+                f"{contents.source}: tensor {name} is {plain[name].dtype} {list(plain[name].shape)}, and nothing but "
+                "floating-point numbers is read"
+            )
         layers[stem] = StoredLayer(source=contents.source, name=stem, tensors={side: plain.pop(name)})
     return {**plain, **{f"{name}.weight": _read(layer) for name, layer in layers.items()}}
 

@@ -60,6 +60,9 @@ def _weight_scale(layer: StoredLayer, weight: View, scale: TensorView) -> View:
         positive_number(layer, scale, "the weight's scale")
         return scale.reshaped(())
     if scale.dtype in _SCALES and scale.shape in ((rows,), (rows, 1)):
+        numbers = scale.read()
+        if not (bool(numbers.isfinite().all()) and bool((numbers > 0).all())):
+            raise CheckpointError(f"{layer.source}: the weight's scales of {layer.name} are not all positive numbers")
         return scale.reshaped((rows,))
     raise CheckpointError(
         f"{layer.source}: {layer.name} has a scale {scale.dtype} {list(scale.shape)} for a weight "

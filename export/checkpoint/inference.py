@@ -41,8 +41,8 @@ def transformer_from_tensors(views: Views, source: str) -> TransformerConfig:
         raise CheckpointError(f"{source}: hidden width {hidden} is not a multiple of the head width {head_width}")
     height_axis = 7 * head_width // 16
     return TransformerConfig(
-        num_double_blocks=count_blocks(views, "transformer_blocks."),
-        num_single_blocks=count_blocks(views, "single_transformer_blocks."),
+        num_double_blocks=count_blocks(views, "transformer_blocks.", source),
+        num_single_blocks=count_blocks(views, "single_transformer_blocks.", source),
         num_heads=hidden // head_width,
         head_width=head_width,
         channels=channels,
@@ -90,13 +90,13 @@ def require_guidance(views: Views, source: str) -> None:
 
 def vae_from_tensors(views: Views, source: str) -> VaeConfig:
     """Return an autoencoder's configuration, read off its tensors' shapes; raise CheckpointError if one is missing."""
-    num_levels = count_blocks(views, "encoder.down_blocks.")
+    num_levels = count_blocks(views, "encoder.down_blocks.", source)
     first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
     channels = tuple(shape_of(views, first.format(level), source, 4)[0] for level in range(num_levels))
     return VaeConfig(
         block_channels=channels,
         latent_channels=shape_of(views, "decoder.conv_in.weight", source, 4)[1],
-        layers_per_block=count_blocks(views, "encoder.down_blocks.0.resnets."),
+        layers_per_block=count_blocks(views, "encoder.down_blocks.0.resnets.", source),
         norm_groups=min(32, *channels),
     )
 
@@ -123,7 +123,7 @@ def clip_from_tensors(views: Views, source: str) -> ClipConfig:
         vocabulary=vocabulary,
         width=width,
         mlp_width=shape_of(views, "encoder.layers.0.mlp.fc1.weight", source, 2)[0],
-        num_layers=count_blocks(views, "encoder.layers."),
+        num_layers=count_blocks(views, "encoder.layers.", source),
         num_heads=max(width // 64, 1),
         length=shape_of(views, "embeddings.position_embedding.weight", source, 2)[0],
     )
@@ -158,7 +158,7 @@ def t5_from_tensors(views: Views, source: str) -> T5Config:
         width=width,
         head_width=shape_of(views, f"{attention}.q.weight", source, 2)[0] // num_heads,
         mlp_width=shape_of(views, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", source, 2)[0],
-        num_layers=count_blocks(views, "encoder.block."),
+        num_layers=count_blocks(views, "encoder.block.", source),
         num_heads=num_heads,
         num_buckets=num_buckets,
     )

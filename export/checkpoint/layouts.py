@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,13 @@ def find_layout(path: Path, wanted: Sequence[str]) -> Layout:
 
 
 def _around(file: Path, wanted: Sequence[str]) -> Layout:
-    """Return what lies around a file: in the ComfyUI folder that it is somewhere in, or beside it."""
-    for folder in (*file.absolute().parents[1:4],):
+    """Return what lies around a file: in the diffusers or ComfyUI folder that it is somewhere in, or beside it."""
+    parents = file.absolute().parents
+    for folder in parents[:2]:
+        if (folder / "model_index.json").is_file():
+            found = find_layout(folder, wanted)
+            return replace(found, parts={part: place for part, place in found.parts.items() if part in wanted})
+    for folder in parents[1:4]:
         if any((folder / name).is_dir() for names in COMFY_FOLDERS.values() for name in names):
             return _comfy(folder, wanted, (folder, folder.parent))
     return _flat(file.absolute().parent, wanted)

@@ -25,6 +25,7 @@ ANCHORS: Mapping[str, tuple[str, ...]] = {
     "t5": ("shared.weight", "encoder.embed_tokens.weight"),
 }
 """The tensors that every file of a network has one of, by its part of a checkpoint; the first that is there counts."""
+OTHERS = "they are of other networks"
 COMPILED = "_orig_mod."
 """The prefix that torch.compile gives to the names of what it has compiled, wherever that is."""
 
@@ -69,7 +70,7 @@ def prefixes(names: Iterable[str], part: str) -> tuple[str, ...]:
             for name in names
             if name.endswith(anchor) and (name == anchor or name[-len(anchor) - 1] == ".")
         }
-        wanted = tuple(sorted(prefix for prefix in found if not _reason(f"{prefix}{anchor}", "")))
+        wanted = tuple(sorted(prefix for prefix in found if not _reason(f"{prefix}{anchor}", ())))
         if part == "t5":  # its decoder has an embedding, too
             wanted = tuple(prefix for prefix in wanted if not prefix.endswith("decoder."))
         if wanted:
@@ -99,19 +100,18 @@ def network_tensors(contents: Contents, part: str) -> Contents | None:
             f"{contents.source} has several networks for one part, under {' and '.join(repr(one) for one in found)}; "
             "save the one to use in a file of its own"
         )
-    others = tuple(one for other in ANCHORS if other != part for one in prefixes(contents.tensors, other))
+    others = [one for other in ANCHORS if other != part for one in prefixes(contents.tensors, other)]
     kept: dict[str, TensorView] = {}
     left: dict[str, list[str]] = {}
     for name, view in contents.tensors.items():
         owner = max((one for one in (prefix, *others) if name.startswith(one)), key=len, default=None)
-        if reason := _reason(name, part):
-            left.setdefault(reason, []).append(name)
+        reason = _reason(name, (part,) if owner == prefix else () if owner is not None else tuple(ANCHORS))
+        if reason or (owner is not None and owner != prefix):
+            left.setdefault(reason or OTHERS, []).append(name)
         elif owner == prefix:
             kept[name.removeprefix(prefix)] = view
         elif name.endswith(MARKER) and prefix.startswith(name.removesuffix(MARKER)):
             kept[MARKER] = view
-        elif owner is not None or any(one.startswith(name.rpartition(".")[0]) for one in others if "." in name):
-            left.setdefault("other networks", []).append(name)
         else:
             kept[name] = view  # the check against the network names it
     _tell(contents.source, left)
@@ -128,9 +128,10 @@ def _uncompiled(contents: Contents) -> Contents:
     return replace(contents, tensors=tensors)
 
 
-def _reason(name: str, part: str) -> str:
+def _reason(name: str, parts: tuple[str, ...]) -> str:
+    """Return why a tensor is left out that may be one of these parts', "" if it is not."""
     for one in LEFT_OUT:
-        if one.part in ("", part) and re.search(rf"(^|\.)({one.pattern})$", name):
+        if one.part in ("", *parts) and re.search(rf"(^|\.)({one.pattern})$", name):
             return one.reason
     return ""
 

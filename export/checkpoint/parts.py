@@ -148,7 +148,7 @@ def open_transformer(path: Path, variant: str | None = None) -> Part[Transformer
     if bfl:
         views = _spelled(views, source)
     hidden = inference.shape_of(views, "img_in.weight" if bfl else "x_embedder.weight", source, 2)[0]
-    resolved = _resolve(views, transformer_sources(views, bfl=bfl), hidden, source)
+    resolved = _resolve(views, transformer_sources(views, bfl=bfl, source=source), hidden, source)
     inference.require_guidance(resolved, source)
     config = config or _inferred(inference.transformer_from_tensors, resolved, source)
     if path.is_file():
@@ -166,7 +166,7 @@ def open_vae(path: Path, variant: str | None = None) -> Part[VaeConfig]:
     config = _config(path, inference.vae_from_config)
     files, views = _load(path, "vae", variant)
     if "encoder.down.0.block.0.conv1.weight" in views:
-        levels, layers = (count_blocks(views, stem) for stem in ("encoder.down.", "encoder.down.0.block."))
+        levels, layers = (count_blocks(views, stem, source) for stem in ("encoder.down.", "encoder.down.0.block."))
         sources = vae_sources(levels, layers)
         views = _resolve(views, {here: origin for here, origin in sources.items() if origin.name in views}, 0, source)
         # BFL's attention is a 1x1 convolution, diffusers' a linear layer: the same bytes

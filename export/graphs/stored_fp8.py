@@ -8,6 +8,7 @@ its input, because no product takes them without; the others are dequantized onc
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from ..checkpoint.views import TensorView, View
 from .linears import find_linears
 from .quantizer import GraphQuantizer
 from .recipes import RECIPES, Fp8, Fp8Weights, Nvfp4
+
+logger = logging.getLogger(__name__)
 
 AS_STORED = "as stored"
 """The recipe's name in the manifest of a bundle that nobody quantized."""
@@ -97,6 +100,23 @@ def quantize_stored(model: ir.Model, precision: Precision, layers: Mapping[str, 
     for name, layer in layers.items():
         quantizer.quantize(linears[name], layer.format, stored_scale=layer.scale, input_scale=layer.input_scale)
     return quantizer.scale_precision
+
+
+def tell_unused_scales(
+    source: str, views: Mapping[str, TensorView], layers: Iterable[Mapping[str, StoredLinear]]
+) -> None:
+    """Log how many of a checkpoint's scales of inputs no graph uses: a warning where it is all of them."""
+    there = sum(isinstance(view, (View, Nvfp4View)) and view.input_scale is not None for view in views.values())
+    used = sum(layer.input_scale is not None for some in layers for layer in some.values())
+    if there > used:
+        logger.log(
+            logging.INFO if used else logging.WARNING,
+            "%s has scales of the inputs of %d weights, of which %d are used: the other layers multiply in their "
+            "graph's type",
+            source,
+            there,
+            used,
+        )
 
 
 def as_stored_record(layers: Iterable[StoredLinear]) -> QuantizationRecord | None:
