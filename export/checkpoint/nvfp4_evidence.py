@@ -41,7 +41,7 @@ MLPS = (
     ("single_transformer_blocks", "proj_mlp", "proj_out"),
     ("encoder.block", "layer.1.DenseReluDense.wi_1", "layer.1.DenseReluDense.wo"),
 )
-"""First and second layers of MLPs, whose hidden units are the last columns of the second."""
+"""The first and second layers of MLPs, whose hidden units are the last columns of the second."""
 Views = Mapping[str, TensorView]
 
 
@@ -61,7 +61,7 @@ class ScaleEvidence:
 
     @property
     def decided(self) -> bool | None:
-        """Whether scales are swizzled, None if it cannot be told."""
+        """True if scales are swizzled, None if it cannot be told."""
         if math.isnan(self.swizzled) != math.isnan(self.linear):
             return math.isnan(self.linear)
         best, other = sorted((self.swizzled, self.linear))
@@ -91,7 +91,7 @@ class NibbleEvidence:
 
     @property
     def decided(self) -> bool | None:
-        """Whether the high half is first, None if it cannot be told."""
+        """True if the high half is first, None if it cannot be told."""
         needed = max(LEAST_EVIDENCE, EVIDENCE_PER_ROOT * math.sqrt(self.num_layers))
         return self.high_first > 0 if self.num_layers and abs(self.high_first) >= needed else None
 
