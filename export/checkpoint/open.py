@@ -109,7 +109,7 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
     files = files or CheckpointFiles()
     if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist")
-    named = {name: getattr(files, name) for name in FOLDERS if getattr(files, name) is not None}
+    named = {name: Path(getattr(files, name)) for name in FOLDERS if getattr(files, name) is not None}
     layout = find_layout(path, [name for name in FOLDERS if name not in named])
     chosen = {**layout.parts, **named}
     _check_chosen(path, chosen, layout, files.variant)
@@ -120,7 +120,7 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
         vae=open_vae(chosen["vae"], files.variant),
         clip=open_clip(chosen["clip"], files.variant),
         t5=open_t5(chosen["t5"], files.variant),
-        tokenizers=_tokenizers((files.tokenizers,) if files.tokenizers else layout.roots),
+        tokenizers=_tokenizers((Path(files.tokenizers),) if files.tokenizers else layout.roots),
         sizes=_sizes(layout.roots),
         flow=_flow(layout.roots),
     )

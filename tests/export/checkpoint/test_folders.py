@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from checking import check
+from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
+from transformers import T5EncoderModel
 
 from kontext_trt.engine.errors import CheckpointError
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
@@ -47,6 +49,19 @@ def test_shards_of_a_variant(checkpoint_copy: Path, index: str, shard: str, capl
     caplog.clear()
     check(checkpoint_copy)
     assert "transformer has nothing but the variant fp16, which is taken" in caplog.text
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_shards_as_the_libraries_write_them(checkpoint_copy: Path, variant: str | None):
+    transformer = FluxTransformer2DModel.from_pretrained(checkpoint_copy / "transformer")
+    t5 = T5EncoderModel.from_pretrained(checkpoint_copy / "text_encoder_2")
+    for folder, model in (("transformer", transformer), ("text_encoder_2", t5)):
+        (weights,) = (checkpoint_copy / folder).glob("*.safetensors")
+        weights.unlink()
+        model.half().save_pretrained(checkpoint_copy / folder, variant=variant, max_shard_size="60KB")
+        assert variants(checkpoint_copy / folder).keys() == {variant or ""}
+        assert len(list((checkpoint_copy / folder).glob("*.safetensors"))) > 1
+    check(checkpoint_copy, variant=variant)
 
 
 def test_a_variant_beside_the_plain_file(checkpoint_copy: Path):

@@ -11,6 +11,7 @@ from checking import TRANSFORMER, check
 from safetensors.torch import load_file, save_file
 from single_files import bfl_transformer
 from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, T5Config, T5ForConditionalGeneration
 
 from kontext_trt.engine.errors import CheckpointError
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
@@ -71,25 +72,31 @@ def test_a_tensor_of_no_network_is_refused(checkpoint_path: Path, tmp_path: Path
 
 
 def test_whole_clip_and_t5(checkpoint_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """As CLIPModel and T5ForConditionalGeneration save themselves."""
-    clip = load_file(checkpoint_path / "text_encoder/model.safetensors")
-    clip = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in clip.items()}
-    clip |= {
-        name: torch.zeros(2, 2) for name in ("vision_model.embeddings.class_embedding", "visual_projection.weight")
-    }
-    clip |= {"text_projection.weight": torch.zeros(2, 2), "logit_scale": torch.zeros(())}
-    clip |= {"text_model.embeddings.position_ids": torch.zeros(1, 77, dtype=torch.int64)}
-    t5 = load_file(checkpoint_path / "text_encoder_2/model.safetensors")
-    t5 |= {name: torch.zeros(2, 2) for name in ("decoder.block.0.layer.0.SelfAttention.q.weight", "lm_head.weight")}
-    t5 |= {f"{stem}.embed_tokens.weight": t5["shared.weight"].clone() for stem in ("encoder", "decoder")}
+    """As transformers saves them, with their configurations."""
+    text = CLIPTextConfig.from_pretrained(checkpoint_path / "text_encoder")
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    clip = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision))
+    t5 = T5ForConditionalGeneration(T5Config.from_pretrained(checkpoint_path / "text_encoder_2", num_decoder_layers=1))
+    for name, model in (("clip", clip), ("t5", t5)):
+        model.save_pretrained(tmp_path / name)
     with caplog.at_level(logging.INFO):
-        check(
-            checkpoint_path,
-            clip=written(tmp_path / "clip.safetensors", clip),
-            t5=written(tmp_path / "t5.safetensors", t5),
-        )
-    for words in ("2 tensors are left out, CLIP's vision tower", "3 tensors are left out, T5's decoder", "constant"):
+        check(checkpoint_path, clip=tmp_path / "clip", t5=tmp_path / "t5")
+        check(checkpoint_path, clip=tmp_path / "clip/model.safetensors", t5=tmp_path / "t5/model.safetensors")
+    for words in ("tensors are left out, CLIP's vision tower", "tensors are left out, T5's decoder", "constant"):
         assert words in caplog.text
+
+
+def test_older_whole_checkpoints_have_more(checkpoint_path: Path, tmp_path: Path):
+    """Copies of T5's one embedding, and CLIP's positions as a tensor."""
+    clip = load_file(checkpoint_path / "text_encoder/model.safetensors")
+    prefix = next(name for name in clip if name.endswith("token_embedding.weight")).removesuffix(
+        "token_embedding.weight"
+    )
+    clip[f"{prefix}position_ids"] = torch.zeros(1, 77, dtype=torch.int64)
+    t5 = load_file(checkpoint_path / "text_encoder_2/model.safetensors")
+    t5 |= {f"{stem}.embed_tokens.weight": t5["shared.weight"].clone() for stem in ("encoder", "decoder")}
+    files = (("clip", clip), ("t5", t5))
+    check(checkpoint_path, **{name: written(tmp_path / f"{name}.safetensors", tensors) for name, tensors in files})
 
 
 class TestT5Embedding:
