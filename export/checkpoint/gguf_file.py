@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ...engine.errors import CheckpointError
 from ...engine.printable import printable_line
@@ -252,7 +252,7 @@ class _Header:
         except UnicodeDecodeError as error:
             raise self._malformed(f"{what} is not UTF-8") from error
 
-    def _number(self, letter: str) -> int | float:
+    def _number(self, letter: str) -> Any:
         return struct.unpack(f"<{letter}", self._bytes(struct.calcsize(letter)))[0]
 
     def _bytes(self, count: int) -> bytes:

@@ -147,10 +147,11 @@ def pair_evidence(known: Tensor, columns: Tensor) -> float | None:
         return None
     sums, differences = pairs.sum(-1), pairs[..., 0] - pairs[..., 1]
     sums = sums - sums.mean(1, keepdim=True)
-    return _fisher(*sums, num_pairs) * _fisher(*differences, num_pairs)
+    return _fisher(sums, num_pairs) * _fisher(differences, num_pairs)
 
 
-def _fisher(x: Tensor, y: Tensor, count: int) -> float:
+def _fisher(both: Tensor, count: int) -> float:
+    x, y = both
     norms = float(x.norm() * y.norm())
     correlation = float(x @ y) / norms if norms else 0.0
     return math.atanh(max(-0.999, min(0.999, correlation))) * math.sqrt(count - 3)
