@@ -48,13 +48,27 @@ class PartOptions:
     clip: PartOption = None
     t5: PartOption = None
     tokenizers: Annotated[Path | None, typer.Option(help="A folder with tokenizer/ and tokenizer_2/.")] = None
+    variant: Annotated[
+        str | None, typer.Option(help="The variant of weights, such as fp16, where a folder has it.")
+    ] = None
+    reference_weights: Annotated[
+        Path | None,
+        typer.Option(help="The transformer before it became NVFP4, to find how its weights lie."),
+    ] = None
+    trust_layout: Annotated[
+        str | None,
+        typer.Option(
+            help="How NVFP4 weights lie, untested: swizzled-high (BFL, ComfyUI), linear-low (ModelOpt, diffusers), "
+            "swizzled-low or linear-high."
+        ),
+    ] = None
 
 
 @spread
 def export(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="A diffusers folder, a ComfyUI models folder, or a transformer file.", show_default=False),
+        typer.Argument(help="A diffusers or ComfyUI folder, one of the four files, or a file.", show_default=False),
     ],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
     *,
@@ -77,6 +91,13 @@ def export(
     ] = Operators.SINGLE,
     parts: PartOptions,
     hash_weights: Annotated[bool, typer.Option(help="Record the SHA-256 of all weights (reads every byte).")] = False,
+    input_scales: Annotated[
+        bool,
+        typer.Option(
+            help="Multiply in FP8 or NVFP4 where the checkpoint has such weights and scales of inputs. Without "
+            "--precision only."
+        ),
+    ] = True,
     copy: Annotated[
         bool,
         typer.Option(help="Copy the weights. Without, they are shared, and the checkpoint must not be written into."),
@@ -96,6 +117,7 @@ def export(
         precision=plain,
         fp8_as_stored=plain is None,
         operators=operators,
+        input_scales=input_scales,
         hash_weights=hash_weights,
         copy=copy,
         overwrite=overwrite,

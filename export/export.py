@@ -31,13 +31,14 @@ from ..engine.errors import ExportError
 from ..engine.printable import printable_line
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
-from ..engine.system.files import atomic_folder, free_path, is_taken, sha256_file, share_file
+from ..engine.system.files import atomic_folder, is_taken, sha256_file
 from ..version import __version__
-from .checkpoint import Checkpoint, CheckpointFiles, View, as_checkpoint
-from .configs import ModelConfig
-from .graphs.stored_fp8 import as_stored_record, dequantize_stored
+from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
+from .configs import FOLDERS, ModelConfig
+from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
+from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
-from .graphs.weights import attach_weights, stored_precision, usable_as_fp8, usable_as_stored, write_converted
+from .graphs.weights import attach_weights, stored_precision
 from .tokenizers import write_tokenizer
 
 
@@ -48,7 +49,10 @@ class ExportOptions:
     Attributes:
         precision: The type that every network computes in; None takes the type that each is stored in.
         fp8_as_stored: Graphs read FP8 weights of linear layers as they lie, and dequantize them, for which TensorRT
-            needs a GPU from sm_89; without, they are converted.
+            needs a GPU from sm_89; without, they are converted, and so are NVFP4 weights.
+        input_scales: Layers whose FP8 weights are read as they lie multiply in FP8 where the checkpoint has a scale of
+            their input, and layers with NVFP4 weights in NVFP4, for which TensorRT needs a GPU from sm_100; without,
+            they compute in the graph's type.
         operators: The operators that graphs may have.
         hash_weights: Reads every byte once.
         copy: Gives the bundle weights of its own: a checkpoint that is written into then changes nothing.
@@ -57,6 +61,7 @@ class ExportOptions:
 
     precision: Precision | None = None
     fp8_as_stored: bool = True
+    input_scales: bool = True
     operators: Operators = Operators.SINGLE
     hash_weights: bool = False
     copy: bool = False
@@ -137,27 +142,29 @@ class _BundleWriter:
     ) -> None:
         self.checkpoint, self.config, self.options, self.progress = checkpoint, config, options, progress
         self.folder, self.tensors = folder, tensors
-        self.origins: dict[Path, str] = {}  # weights file in the bundle -> how it came
-        self.shared: dict[Path, Path] = {}  # checkpoint file -> its file in the bundle
-        self.fp8_scales: dict[tuple[str, str], float] = {}  # part, tensor -> what an FP8 weight is multiplied by
+        views = {part: checkpoint.weights(part).views for part in FOLDERS}
+        self.precisions = {part: options.precision or stored_precision(views[part].values()) for part in views}
+        self.placer = WeightPlacer(folder / WEIGHTS, progress, copy=options.copy)
 
     def write(self) -> None:
         for name in (WEIGHTS, TOKENIZERS):
             (self.folder / name).mkdir(parents=True)
         (self.folder / NETWORKS).write_bytes(msgspec.json.encode(self.config))
         tokenizers = self._write_tokenizers()
-        placed: dict[str, dict[str, WeightPlace]] = {}
-        precisions: dict[str, Precision] = {}
+        models = self._trace()
+        stored = {name: self._stored(component, models[name]) for name, component in COMPONENTS.items()}
+        graphs: dict[str, GraphRecord] = {}
         for part in dict.fromkeys(component.part for component in COMPONENTS.values()):
-            views = self.checkpoint.weights(part).views
-            precisions[part] = self.options.precision or stored_precision(views.values())
-            placed[part] = self._place(part, views, precisions[part])
-        total = sum(_cost(component, self.tensors[name]) for name, component in COMPONENTS.items())
-        self.progress.start("tracing the six components", total)
-        graphs = {
-            name: self._write_graph(component, precisions[component.part], placed[component.part])
-            for name, component in COMPONENTS.items()
-        }
+            of_part = [component for component in COMPONENTS.values() if component.part == part]
+            layers = {f"{layer}.weight" for one in of_part for layer in stored[one.name]}
+            weights = self.checkpoint.weights(part)
+            views = weights.views
+            if self.options.input_scales:
+                tell_unused_scales(weights.source, views, [stored[one.name] for one in of_part])
+            placed = self.placer.place(part, views, self.precisions[part], as_stored=layers)
+            for one in of_part:
+                graphs[one.name] = self._write_graph(one, models[one.name], placed, stored[one.name])
+        graphs = {name: graphs[name] for name in COMPONENTS}
         (self.folder / MANIFEST).write_bytes(self._manifest(graphs, tokenizers).to_json())
 
     def _write_tokenizers(self) -> dict[str, TokenizerRecord]:
@@ -174,54 +181,51 @@ class _BundleWriter:
             for name, source, network in zip(names, self.checkpoint.tokenizers, networks, strict=True)
         }
 
-    def _place(self, part: str, views: Mapping[str, View], precision: Precision) -> dict[str, WeightPlace]:
-        placed: dict[str, WeightPlace] = {}
-        convert: dict[str, View] = {}
-        for name, view in views.items():
-            as_fp8 = self._reads_fp8(part) and usable_as_fp8(name, view)
-            if as_fp8 or usable_as_stored(view, precision):
-                file = self._share(part, view.path)
-                placed[name] = WeightPlace(file=file, offset=view.offset, size_bytes=view.size_bytes)
-                if as_fp8:
-                    self.fp8_scales[part, name] = view.scale_value
-            else:
-                convert[name] = view
-        if convert:
-            self.progress.start(
-                f"converting {part} to {precision.value}",
-                sum(view.num_items for view in convert.values()) * precision.item_bytes,
+    def _trace(self) -> dict[str, ir.Model]:
+        """Trace all components first: which weights can stay as they lie, their graphs say."""
+        total = sum(_cost(component, self.tensors[name]) for name, component in COMPONENTS.items())
+        self.progress.start("tracing the six components", total)
+        models: dict[str, ir.Model] = {}
+        for name, component in COMPONENTS.items():
+            options = TraceOptions(
+                precision=self.precisions[component.part], operators=self.options.operators.of(component)
             )
-            file = free_path(self.folder / WEIGHTS / f"{part}.{precision.value}.safetensors")
-            placed |= write_converted(convert, precision, file, self.progress.advance)
-            self.origins[file] = "converted"
-        return placed
+            models[name] = trace(component, self.config, options)
+            self.progress.advance(_cost(component, self.tensors[name]))
+        return models
 
-    def _reads_fp8(self, part: str) -> bool:
-        """Return whether graphs of a part read FP8 weights as they lie; products within fused operators do not."""
-        forms = {self.options.operators.of(one) for one in COMPONENTS.values() if one.part == part}
-        return self.options.fp8_as_stored and Operators.FUSED not in forms
-
-    def _share(self, part: str, source: Path) -> Path:
-        if source not in self.shared:
-            target = free_path(self.folder / WEIGHTS / f"{part}.{source.name}")
-            self.origins[target] = share_file(source, target, copy=self.options.copy)
-            self.shared[source] = target
-        return self.shared[source]
+    def _stored(self, component: Component, model: ir.Model) -> dict[str, StoredLinear]:
+        """Return which layers read FP8 weights as they lie; products within fused operators do not."""
+        forms = {self.options.operators.of(one) for one in COMPONENTS.values() if one.part == component.part}
+        if not self.options.fp8_as_stored or Operators.FUSED in forms:
+            return {}
+        return stored_linears(
+            component.name,
+            model,
+            self.checkpoint.weights(component.part).views,
+            operators=self.options.operators.of(component),
+            input_scales=self.options.input_scales,
+        )
 
     def _write_graph(
-        self, component: Component, precision: Precision, placed: Mapping[str, WeightPlace]
+        self,
+        component: Component,
+        model: ir.Model,
+        placed: Mapping[str, WeightPlace],
+        stored: Mapping[str, StoredLinear],
     ) -> GraphRecord:
-        operators = self.options.operators.of(component)
-        options = TraceOptions(precision=precision, operators=operators)
-        model = trace(component, self.config, options)
-        scales = {name: scale for (part, name), scale in self.fp8_scales.items() if part == component.part}
-        num_fp8 = dequantize_stored(model, precision, scales) if scales else 0
+        operators, precision = self.options.operators.of(component), self.precisions[component.part]
+        if stored:
+            scale_precision = quantize_stored(model, precision, stored)
+            views = self.checkpoint.weights(component.part).views
+            scales = row_scales(views, [name for name, layer in stored.items() if layer.scale is None])
+            placed = {**placed, **self.placer.place(f"{component.name}.scales", scales, scale_precision)}
+            placed |= self.placer.repack(component.name, nvfp4_weights(views, stored))
         file = self.folder / GRAPHS / f"{component.name}.onnx"
         used = attach_weights(model, placed, file.parent)
         model.producer_name, model.producer_version = "kontext-trt", __version__
         model.metadata_props.update({"kontext_trt.component": component.name, "kontext_trt.precision": precision.value})
         ir.save(model, file)
-        self.progress.advance(_cost(component, self.tensors[component.name]))
         return GraphRecord(
             path=f"{GRAPHS}/{file.name}",
             precision=precision,
@@ -230,7 +234,7 @@ class _BundleWriter:
             num_parameters=sum(prod(shape) for shape in self.tensors[component.name].values()),
             weight_bytes=sum(weight.size_bytes for weight in used.values()),
             weights=tuple(sorted({f"{WEIGHTS}/{weight.file.name}" for weight in used.values()})),
-            quantization=as_stored_record(num_fp8) if num_fp8 else None,
+            quantization=as_stored_record(stored.values()),
         )
 
     def _manifest(self, graphs: Mapping[str, GraphRecord], tokenizers: Mapping[str, TokenizerRecord]) -> Manifest:
@@ -254,12 +258,12 @@ class _BundleWriter:
             graphs=graphs,
             tokenizers=tokenizers,
             files=tuple(file_record(self.folder, path) for path in written),
-            weights=tuple(self._weights_record(file) for file in self.origins),
+            weights=tuple(self._weights_record(file) for file in self.placer.origins),
             features=FEATURES,
         )
 
     def _weights_record(self, file: Path) -> WeightsRecord:
-        record = weights_record(file, self.origins[file])
+        record = weights_record(file, self.placer.origins[file])
         if not self.options.hash_weights:
             return record
         self.progress.start(f"hashing {file.name}", record.size_bytes)

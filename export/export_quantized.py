@@ -57,7 +57,10 @@ def export_quantized(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         whole = export_bundle(
-            opened, Path(folder) / "unquantized", replace(options, overwrite=False), progress=progress
+            opened,
+            Path(folder) / "unquantized",
+            replace(options, overwrite=False, input_scales=False),
+            progress=progress,
         )
         return quantize_bundle(
             whole,

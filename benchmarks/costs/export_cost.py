@@ -3,8 +3,8 @@
     python -m kontext_trt.benchmarks.costs.export_cost [--blocks 2 4] [--json]
 
 First the whole checkpoint of FLUX.1 Kontext's real shapes (sparse, 12B transformer, T5-XXL, CLIP-L, VAE) is exported,
-then a denoiser of full width with a few blocks, a model that torch's exporter can hold, through `torch.onnx.export` and
-`save` with real weights, per GB of weights.
+in bf16 and with transformer and T5 in FP8 with scales, then a denoiser of full width with a few blocks, a model that
+torch's exporter can hold, through `torch.onnx.export` and `save` with real weights, per GB of weights.
 """
 
 from __future__ import annotations
@@ -99,12 +99,13 @@ def run(blocks: tuple[int, int]) -> list[dict[str, float | str]]:
     quiet_libraries()
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        for what, depth in (
-            ("kontext-trt, 19 + 38 blocks", None),
-            (f"kontext-trt, {blocks[0]} + {blocks[1]} blocks", blocks),
+        for what, depth, fp8 in (
+            ("kontext-trt, 19 + 38 blocks", None, False),
+            ("kontext-trt, 19 + 38 blocks, fp8_scaled with input scales", None, True),
+            (f"kontext-trt, {blocks[0]} + {blocks[1]} blocks", blocks, False),
         ):
             folder = Path(name) / what.replace(" ", "")
-            write_sparse_checkpoint(folder / "checkpoint", None if depth is None else _config(depth))
+            write_sparse_checkpoint(folder / "checkpoint", None if depth is None else _config(depth), fp8=fp8)
             cost = measure_module(MODULE, "--child-ours", str(folder))
             rows.append(row(what, cost, disk_bytes(folder / "bundle", besides=folder / "checkpoint")))
         folder = Path(name) / "plain"

@@ -1,6 +1,7 @@
 """Reads checkpoints as users have them."""
 
-from .open import Checkpoint, CheckpointFiles, as_checkpoint, open_checkpoint
-from .views import View, Weights
+from .layouts import CheckpointFiles
+from .open import Checkpoint, as_checkpoint, open_checkpoint
+from .views import TensorView, View, Weights
 
-__all__ = ["Checkpoint", "CheckpointFiles", "View", "Weights", "as_checkpoint", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointFiles", "TensorView", "View", "Weights", "as_checkpoint", "open_checkpoint"]

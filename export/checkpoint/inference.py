@@ -8,15 +8,23 @@ from typing import Any
 from ...engine.errors import CheckpointError
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from .names import count_blocks
-from .views import View
+from .views import TensorView
 
-Views = Mapping[str, View]
+Views = Mapping[str, TensorView]
 
 
-def _shape(views: Views, name: str, source: str) -> tuple[int, ...]:
+def shape_of(views: Views, name: str, source: str, ndim: int) -> tuple[int, ...]:
+    """Return the shape of a tensor of `ndim` dimensions, none of which is 0.
+
+    Raises:
+        CheckpointError: It is missing, or has another number of dimensions.
+    """
     if name not in views:
         raise CheckpointError(f"{source} lacks {name}")
-    return views[name].shape
+    shape = views[name].shape
+    if len(shape) != ndim or 0 in shape:
+        raise CheckpointError(f"{source}: tensor {name} is {list(shape)}, which should be {ndim} numbers above 0")
+    return shape
 
 
 def transformer_from_tensors(views: Views, source: str) -> TransformerConfig:
@@ -27,20 +35,20 @@ def transformer_from_tensors(views: Views, source: str) -> TransformerConfig:
     Raises:
         CheckpointError: A tensor is missing, or the hidden width is not a multiple of the head width.
     """
-    hidden, channels = _shape(views, "x_embedder.weight", source)
-    (head_width,) = _shape(views, "transformer_blocks.0.attn.norm_q.weight", source)
+    hidden, channels = shape_of(views, "x_embedder.weight", source, 2)
+    (head_width,) = shape_of(views, "transformer_blocks.0.attn.norm_q.weight", source, 1)
     if hidden % head_width:
         raise CheckpointError(f"{source}: hidden width {hidden} is not a multiple of the head width {head_width}")
     height_axis = 7 * head_width // 16
     return TransformerConfig(
-        num_double_blocks=count_blocks(views, "transformer_blocks."),
-        num_single_blocks=count_blocks(views, "single_transformer_blocks."),
+        num_double_blocks=count_blocks(views, "transformer_blocks.", source),
+        num_single_blocks=count_blocks(views, "single_transformer_blocks.", source),
         num_heads=hidden // head_width,
         head_width=head_width,
         channels=channels,
-        text_width=_shape(views, "context_embedder.weight", source)[1],
-        pooled_width=_shape(views, "time_text_embed.text_embedder.linear_1.weight", source)[1],
-        mlp_ratio=_shape(views, "transformer_blocks.0.ff.net.0.proj.weight", source)[0] / hidden,
+        text_width=shape_of(views, "context_embedder.weight", source, 2)[1],
+        pooled_width=shape_of(views, "time_text_embed.text_embedder.linear_1.weight", source, 2)[1],
+        mlp_ratio=shape_of(views, "transformer_blocks.0.ff.net.0.proj.weight", source, 2)[0] / hidden,
         rope_axes=(head_width - 2 * height_axis, height_axis, height_axis),
     )
 
@@ -82,13 +90,13 @@ def require_guidance(views: Views, source: str) -> None:
 
 def vae_from_tensors(views: Views, source: str) -> VaeConfig:
     """Return an autoencoder's configuration, read off its tensors' shapes; raise CheckpointError if one is missing."""
-    num_levels = count_blocks(views, "encoder.down_blocks.")
+    num_levels = count_blocks(views, "encoder.down_blocks.", source)
     first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
-    channels = tuple(_shape(views, first.format(level), source)[0] for level in range(num_levels))
+    channels = tuple(shape_of(views, first.format(level), source, 4)[0] for level in range(num_levels))
     return VaeConfig(
         block_channels=channels,
-        latent_channels=_shape(views, "decoder.conv_in.weight", source)[1],
-        layers_per_block=count_blocks(views, "encoder.down_blocks.0.resnets."),
+        latent_channels=shape_of(views, "decoder.conv_in.weight", source, 4)[1],
+        layers_per_block=count_blocks(views, "encoder.down_blocks.0.resnets.", source),
         norm_groups=min(32, *channels),
     )
 
@@ -110,22 +118,23 @@ def clip_from_tensors(views: Views, source: str) -> ClipConfig:
 
     CLIP's heads are 64 wide in every published model.
     """
-    vocabulary, width = _shape(views, "embeddings.token_embedding.weight", source)
+    vocabulary, width = shape_of(views, "embeddings.token_embedding.weight", source, 2)
     return ClipConfig(
         vocabulary=vocabulary,
         width=width,
-        mlp_width=_shape(views, "encoder.layers.0.mlp.fc1.weight", source)[0],
-        num_layers=count_blocks(views, "encoder.layers."),
+        mlp_width=shape_of(views, "encoder.layers.0.mlp.fc1.weight", source, 2)[0],
+        num_layers=count_blocks(views, "encoder.layers.", source),
         num_heads=max(width // 64, 1),
-        length=_shape(views, "embeddings.position_embedding.weight", source)[0],
+        length=shape_of(views, "embeddings.position_embedding.weight", source, 2)[0],
     )
 
 
 def clip_from_config(config: Mapping[str, Any]) -> ClipConfig:
-    """Return CLIP's configuration from transformers' `text_encoder/config.json`.
+    """Return CLIP's configuration from transformers' `text_encoder/config.json`, or from that of a whole CLIP.
 
     Raise KeyError if an entry is missing.
     """
+    config = config.get("text_config") or config
     return ClipConfig(
         vocabulary=config["vocab_size"],
         width=config["hidden_size"],
@@ -142,14 +151,14 @@ def clip_from_config(config: Mapping[str, Any]) -> ClipConfig:
 def t5_from_tensors(views: Views, source: str) -> T5Config:
     """Return T5's configuration, read off its tensors' shapes; raise CheckpointError if one is missing."""
     attention = "encoder.block.0.layer.0.SelfAttention"
-    vocabulary, width = _shape(views, "shared.weight", source)
-    num_buckets, num_heads = _shape(views, f"{attention}.relative_attention_bias.weight", source)
+    vocabulary, width = shape_of(views, "shared.weight", source, 2)
+    num_buckets, num_heads = shape_of(views, f"{attention}.relative_attention_bias.weight", source, 2)
     return T5Config(
         vocabulary=vocabulary,
         width=width,
-        head_width=_shape(views, f"{attention}.q.weight", source)[0] // num_heads,
-        mlp_width=_shape(views, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", source)[0],
-        num_layers=count_blocks(views, "encoder.block."),
+        head_width=shape_of(views, f"{attention}.q.weight", source, 2)[0] // num_heads,
+        mlp_width=shape_of(views, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", source, 2)[0],
+        num_layers=count_blocks(views, "encoder.block.", source),
         num_heads=num_heads,
         num_buckets=num_buckets,
     )
@@ -168,7 +177,7 @@ def t5_from_config(config: Mapping[str, Any]) -> T5Config:
         num_layers=config["num_layers"],
         num_heads=config["num_heads"],
         num_buckets=config["relative_attention_num_buckets"],
-        max_distance=config["relative_attention_max_distance"],
+        max_distance=config.get("relative_attention_max_distance", T5Config().max_distance),
         norm_eps=config["layer_norm_epsilon"],
         length=config.get("n_positions", T5Config().length),
     )

@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-SINGLE_FILE_PREFIXES = ("model.diffusion_model.", "text_model.", "transformer.", "text_encoders.")
+from ...engine.errors import CheckpointError
+
+MAX_BLOCKS = 1024
+"""The largest number of blocks of one kind that a network may have."""
 
 # (here, diffusers, BFL); each stands for a `.weight` and a `.bias`
 _TRANSFORMER_LINEARS = (
@@ -90,15 +93,16 @@ class Source:
         return cls(name=name + suffix, start=int(start), stop=int(stop) if stop else None)
 
 
-def transformer_sources(names: Iterable[str], *, bfl: bool) -> dict[str, Source]:
+def transformer_sources(names: Iterable[str], *, bfl: bool, source: str) -> dict[str, Source]:
     """Return every tensor of a transformer of this depth, and where it lies; depth is read from the `names` given.
 
     Args:
         names: The tensors of the file.
         bfl: Whether the file has BFL's names; otherwise it has diffusers'.
+        source: The file, for messages.
     """
     blocks = ("double_blocks", "single_blocks") if bfl else ("transformer_blocks", "single_transformer_blocks")
-    num_double, num_single = (count_blocks(names, f"{stem}.") for stem in blocks)
+    num_double, num_single = (count_blocks(names, f"{stem}.", source) for stem in blocks)
     column = 1 if bfl else 0
     sources: dict[str, Source] = {}
     for here, *others in _TRANSFORMER_LINEARS:
@@ -153,7 +157,22 @@ def _linear(here: str, there: str) -> dict[str, Source]:
     return {here + suffix: Source.parse(there, suffix) for suffix in (".weight", ".bias")}
 
 
-def count_blocks(names: Iterable[str], stem: str) -> int:
-    """Return one more than the highest block number after `stem`, 0 if there is none."""
-    numbers = [int(name[len(stem) :].partition(".")[0]) for name in names if name.startswith(stem)]
-    return max(numbers, default=-1) + 1
+def count_blocks(names: Iterable[str], stem: str, source: str) -> int:
+    """Return the number of blocks after `stem`, 0 if there is none.
+
+    Raises:
+        CheckpointError: A block has no number below `MAX_BLOCKS`, or there is none with a number before the last.
+    """
+    found: set[int] = set()
+    for name in names:
+        if name.startswith(stem):
+            number = name[len(stem) :].partition(".")[0]
+            if not re.fullmatch(r"[0-9]{1,6}", number) or int(number) >= MAX_BLOCKS:
+                raise CheckpointError(
+                    f"{source}: {name:.200} is of no block: after {stem} stands a number below {MAX_BLOCKS}"
+                )
+            found.add(int(number))
+    missing = next((number for number in range(max(found, default=-1)) if number not in found), None)
+    if missing is not None:
+        raise CheckpointError(f"{source} has a block {stem}{max(found)}, and none {stem}{missing}: tensors are missing")
+    return len(found)

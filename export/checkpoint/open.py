@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from ...engine.bundle.manifest import FlowRecord, Sizes
 from ...engine.bundle.tensor_file import TensorFile
 from ...engine.documents import convert_json
 from ...engine.errors import CheckpointError, OptionError
-from ...engine.system.files import visible_files
 from ..configs import FOLDERS, ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
-from .parts import Part, open_clip, open_t5, open_transformer, open_vae, read_json_file
+from .folders import read_json_file, variants
+from .layouts import CheckpointFiles, Layout, find_layout
+from .nvfp4_layout import has_nvfp4, with_layout
+from .parts import Config, Part, open_clip, open_t5, open_transformer, open_vae
 from .views import Weights
 
 _SCHEDULER_FIELDS = {
@@ -22,7 +24,6 @@ _SCHEDULER_FIELDS = {
     "base_shift": "base_shift",
     "max_shift": "max_shift",
 }
-"""The four parts of a checkpoint, which are `Component.part`, and their folders in diffusers' layout."""
 SIZES_FILE = "kontext_sizes.json"
 """The name of a file beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17.
 
@@ -31,19 +32,10 @@ It holds `[[width, height], ...]` in pixels.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointFiles:
-    """Says where each part lies, for checkpoints that are not one folder; what is None is looked for in those."""
-
-    transformer: Path | None = None
-    vae: Path | None = None
-    clip: Path | None = None
-    t5: Path | None = None
-    tokenizers: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """Holds a FLUX.1 Kontext checkpoint, opened: headers are read and named, no weights are touched.
+
+    Of NVFP4 weights some are read, to find how they lie.
 
     Attributes:
         path: What the user named: a folder or a transformer file.
@@ -107,7 +99,9 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpoint:
-    """Open a diffusers folder, a ComfyUI `models` folder, or a transformer file with the other parts named in `files`.
+    """Open a checkpoint: a folder or a file, with the parts that lie elsewhere named in `files`.
+
+    A folder is diffusers', ComfyUI's or one with the four files in it; a file is a transformer's, or holds all parts.
 
     Raises:
         CheckpointError: A part is missing, damaged, or not FLUX.1 Kontext's; the message names the file or tensor.
@@ -115,26 +109,66 @@ def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpo
     files = files or CheckpointFiles()
     if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist")
-    if (path / "model_index.json").is_file():
-        layout, defaults = "diffusers", _diffusers_files(path)
-    else:
-        layout, defaults = "single files", _single_files(path)
-    chosen = {name: getattr(files, name) or getattr(defaults, name) for name in FOLDERS}
-    missing = [name for name, part in chosen.items() if part is None]
+    named = {name: Path(getattr(files, name)) for name in FOLDERS if getattr(files, name) is not None}
+    layout = find_layout(path, [name for name in FOLDERS if name not in named])
+    chosen = {**layout.parts, **named}
+    _check_chosen(path, chosen, layout, files.variant)
+    opened = Checkpoint(
+        path=path,
+        layout=layout.name,
+        transformer=open_transformer(chosen["transformer"], files.variant),
+        vae=open_vae(chosen["vae"], files.variant),
+        clip=open_clip(chosen["clip"], files.variant),
+        t5=open_t5(chosen["t5"], files.variant),
+        tokenizers=_tokenizers((Path(files.tokenizers),) if files.tokenizers else layout.roots),
+        sizes=_sizes(layout.roots),
+        flow=_flow(layout.roots),
+    )
+    return _with_known_layouts(opened, files)
+
+
+def _with_known_layouts(checkpoint: Checkpoint, files: CheckpointFiles) -> Checkpoint:
+    """Return the checkpoint with the layout of its NVFP4 weights known."""
+    trusted, reference = files.trust_layout, files.reference_weights
+    if trusted is not None and reference is not None:
+        raise OptionError(
+            "a layout is trusted or found by a reference: --trust-layout or --reference-weights, not both"
+        )
+    found = {name for name in FOLDERS if has_nvfp4(checkpoint.weights(name).views)}
+    if trusted is not None and not found:
+        raise OptionError(f"{checkpoint.path} has no NVFP4 weights, whose layout --trust-layout would name")
+    if reference is not None and "transformer" not in found:
+        raise OptionError(
+            f"{checkpoint.transformer.weights.source} has no NVFP4 weights, whose layout --reference-weights would tell"
+        )
+
+    def known(name: str, part: Part[Config]) -> Part[Config]:
+        weights = part.weights
+        beside = open_transformer(reference).weights.views if reference and name == "transformer" else None
+        views = with_layout(weights.views, weights.source, beside, trusted)
+        return replace(part, weights=replace(weights, views=views))
+
+    return replace(
+        checkpoint,
+        transformer=known("transformer", checkpoint.transformer),
+        vae=known("vae", checkpoint.vae),
+        clip=known("clip", checkpoint.clip),
+        t5=known("t5", checkpoint.t5),
+    )
+
+
+def _check_chosen(path: Path, chosen: Mapping[str, Path], layout: Layout, variant: str | None) -> None:
+    """Raise CheckpointError unless there is something for each part, and for the variant."""
+    missing = [name for name in FOLDERS if name not in chosen]
     if missing:
         options = " ".join(f"--{name} FILE" for name in missing)
-        raise CheckpointError(f"{path} has no {', '.join(missing)}; name what is elsewhere: {options}")
-    return Checkpoint(
-        path=path,
-        layout=layout,
-        transformer=open_transformer(chosen["transformer"]),
-        vae=open_vae(chosen["vae"]),
-        clip=open_clip(chosen["clip"]),
-        t5=open_t5(chosen["t5"]),
-        tokenizers=_tokenizers(files.tokenizers or _root(path)),
-        sizes=_sizes(_root(path)),
-        flow=_flow(_root(path) / "scheduler" / "scheduler_config.json"),
-    )
+        unread = f" ({len(layout.unread)} files were not read: {layout.unread[0]})" if layout.unread else ""
+        raise CheckpointError(f"{path} has no {', '.join(missing)}; name what is elsewhere: {options}{unread}")
+    if variant is not None:
+        there = {name for part in chosen.values() if part.is_dir() for name in variants(part)}
+        if variant not in there:
+            known = ", ".join(sorted(there - {""})) or "none"
+            raise CheckpointError(f"no part of {path} has the variant {variant}; there are: {known}")
 
 
 def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | None = None) -> Checkpoint:
@@ -146,59 +180,22 @@ def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | 
     return checkpoint
 
 
-def _diffusers_files(path: Path) -> CheckpointFiles:
-    index = read_json_file(path / "model_index.json", dict[str, Any], "a diffusers index")
-    pipeline = index.get("_class_name")
-    if not str(pipeline).startswith("Flux"):
-        raise CheckpointError(f"{path} is a {pipeline}, not a FLUX pipeline")
-    return CheckpointFiles(**{name: path / folder for name, folder in FOLDERS.items() if (path / folder).is_dir()})
-
-
-def _root(path: Path) -> Path:
-    """Return the folder of all parts: `path`, or the ComfyUI `models` folder that a transformer file lies in."""
-    return path if path.is_dir() else path.absolute().parent.parent
-
-
-def _single_files(path: Path) -> CheckpointFiles:
-    """Return the parts of a ComfyUI `models` folder, or those around a transformer that lies in one."""
-    root = _root(path)
-    transformer = path if path.is_file() else _only(root, ("diffusion_models", "unet"), ("*kontext*", "*flux*", "*"))
-    return CheckpointFiles(
-        transformer=transformer,
-        vae=_only(root, ("vae",), ("ae*", "*")),
-        clip=_only(root, ("text_encoders", "clip"), ("clip_l*",)),
-        t5=_only(root, ("text_encoders", "clip"), ("t5*",)),
-    )
-
-
-def _only(root: Path, folders: Sequence[str], patterns: Sequence[str]) -> Path | None:
-    """Return the one file that matches the first pattern any file matches; raise CheckpointError if several do."""
-    for pattern in patterns:
-        found = [file for folder in folders for file in visible_files(root / folder, f"{pattern}.safetensors")]
-        if len(found) > 1:
-            raise CheckpointError(
-                f"{root} has several files for one part: {', '.join(file.name for file in found)}; "
-                "name the one to use with --transformer, --vae, --clip or --t5"
-            )
-        if found:
-            return found[0]
-    return None
-
-
-def _tokenizers(root: Path) -> tuple[Path, Path]:
-    for base in (root, root / "tokenizers"):
-        folders = base / "tokenizer", base / "tokenizer_2"
-        if all(folder.is_dir() for folder in folders):
-            return folders
+def _tokenizers(roots: Sequence[Path]) -> tuple[Path, Path]:
+    for root in roots:
+        for base in (root, root / "tokenizers"):
+            folders = base / "tokenizer", base / "tokenizer_2"
+            if all(folder.is_dir() for folder in folders):
+                return folders
     raise CheckpointError(
-        f"no tokenizers in {root}: the folders tokenizer/ (CLIP) and tokenizer_2/ (T5) of FLUX.1 Kontext's diffusers "
-        "repository are needed; say where they are with --tokenizers FOLDER"
+        f"no tokenizers in {roots[0]}: the folders tokenizer/ (CLIP) and tokenizer_2/ (T5) of FLUX.1 Kontext's "
+        "diffusers repository are needed; say where they are with --tokenizers FOLDER"
     )
 
 
-def _flow(file: Path) -> FlowRecord:
+def _flow(roots: Sequence[Path]) -> FlowRecord:
     """Return the noise schedule of a diffusers folder's scheduler, FLUX.1 Kontext's own where there is none."""
-    if not file.is_file():
+    file = _first(roots, "scheduler/scheduler_config.json")
+    if file is None:
         return FlowRecord()
     what = "a scheduler's configuration"
     config = read_json_file(file, dict[str, Any], what)
@@ -212,9 +209,13 @@ def _flow(file: Path) -> FlowRecord:
     return convert_json(constants, FlowRecord, lambda reason: CheckpointError(f"{file} is not {what}: {reason}"))
 
 
-def _sizes(folder: Path) -> tuple[tuple[int, int], ...] | None:
-    file = folder / SIZES_FILE
-    if not file.is_file():
+def _sizes(roots: Sequence[Path]) -> tuple[tuple[int, int], ...] | None:
+    file = _first(roots, SIZES_FILE)
+    if file is None:
         return None
     kind: Any = Sizes  # a type with ranges
     return read_json_file(file, kind, "a list of [width, height] in multiples of 16")
+
+
+def _first(roots: Sequence[Path], name: str) -> Path | None:
+    return next((root / name for root in roots if (root / name).is_file()), None)

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from ...engine.bundle.tensor_file import TensorFile
-from ...engine.documents import convert_json, read_json
+from ...engine.documents import convert_json
 from ...engine.errors import CheckpointError
-from ...engine.system.files import visible_files
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from . import inference
-from .names import SINGLE_FILE_PREFIXES, Source, count_blocks, transformer_sources, vae_sources
-from .views import View, Weights
+from .file_contents import Contents
+from .folders import open_part, read_json_file
+from .foreign import refuse_foreign, warn_of_dev
+from .formats import read_formats
+from .names import Source, count_blocks, transformer_sources, vae_sources
+from .networks import network_tensors
+from .views import TensorView, Weights
 
 Config = TypeVar("Config", TransformerConfig, VaeConfig, ClipConfig, T5Config)
-Parsed = TypeVar("Parsed")
+Views = dict[str, TensorView]
 
-MAX_JSON_BYTES = 16 << 20
-"""The largest JSON file of a checkpoint that is read: the index of all tensors' shards takes 120 KB."""
-
-# what no graph needs: ComfyUI's markers, activation scales and tokenizer, tied or constant copies, CLIP's projection
-IGNORED = (
-    "scaled_fp8",
-    ".scale_input",
-    ".input_scale",
-    ".comfy_quant",
-    "encoder.embed_tokens.weight",
-    "spiece_model",
-    "embeddings.position_ids",
-    "text_projection.weight",
-    "logit_scale",
-)
-SCALE_SUFFIXES = (".scale_weight", ".weight_scale")
+WHAT = {
+    "transformer": "a FLUX transformer: it has neither img_in.weight nor x_embedder.weight",
+    "vae": "a FLUX autoencoder: it has no encoder.conv_in.weight",
+    "clip": "a CLIP text encoder: it has no embeddings.token_embedding.weight",
+    "t5": "a T5 encoder: it has no shared.weight",
+}
+"""The words for what each part should be, and for the tensor by which it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,115 +43,47 @@ class Part(Generic[Config]):
     weights: Weights
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Index:
-    """Holds the part of a shards' index that says where each tensor lies."""
-
-    weight_map: dict[str, str]
-
-
-def read_json_file(file: Path, kind: type[Parsed], what: str) -> Parsed:
-    """Return what a JSON file of a checkpoint says; `what` says in the error what it should be.
+def check_part(contents: Contents, part: str) -> Contents:
+    """Return the tensors of a part's network without their prefix.
 
     Raises:
-        CheckpointError: It cannot be read, or is not such a document.
+        CheckpointError: There is none; the message says what is there instead, as far as that is known.
     """
-
-    def foreign(reason: str) -> CheckpointError:
-        return CheckpointError(f"{file} is not {what}: {reason}")
-
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise foreign(error.strerror or str(error)) from error
-    if len(data) > MAX_JSON_BYTES:
-        raise foreign(f"it has more than {MAX_JSON_BYTES:,} bytes")
-    return read_json(data, kind, foreign)
-
-
-def open_files(path: Path) -> tuple[TensorFile, ...]:
-    """Return the safetensors files of `path`: itself, or the shards or single file in a folder.
-
-    Raises:
-        CheckpointError: An index is unreadable, or a folder without one has no file or several.
-    """
-    if path.is_file():
-        return (TensorFile.open(path),)
-    indexes = visible_files(path, "*.safetensors.index.json")
-    if indexes:
-        shards = sorted(set(read_json_file(indexes[0], _Index, "an index of safetensors shards").weight_map.values()))
-        for shard in shards:
-            if shard != Path(shard).name:
-                raise CheckpointError(f"{indexes[0]} names a shard {shard}, which is not beside it")
-        return tuple(TensorFile.open(path / shard) for shard in shards)
-    files = visible_files(path, "*.safetensors")
-    if len(files) != 1:
-        found = f"{len(files)} of them and no index" if files else "none"
-        raise CheckpointError(f"{path} should hold one .safetensors file, or shards with an index; it holds {found}")
-    return (TensorFile.open(files[0]),)
+    if not contents.tensors:
+        raise CheckpointError(f"{contents.source} holds no tensors")
+    network = network_tensors(contents, part)
+    if part == "transformer":
+        refuse_foreign(contents.tensors if network is None else network.tensors, contents.source)
+    if network is None:
+        if part == "transformer":
+            read_formats(contents)  # whose refusals say more
+        first = next(iter(contents.tensors))
+        raise CheckpointError(f"{contents.source} is not {WHAT[part]} (its first tensor is {first})")
+    return network
 
 
-def _all_views(files: Iterable[TensorFile]) -> dict[str, View]:
-    return {
-        name: View(path=file.path, dtype=entry.dtype, shape=entry.shape, offset=entry.offset)
-        for file in files
-        for name, entry in file.tensors.items()
-    }
+def _load(path: Path, part: str, variant: str | None) -> tuple[tuple[TensorFile, ...], Views]:
+    contents = check_part(open_part(path, variant), part)
+    return contents.files, read_formats(contents)
 
 
-def _without_prefix(views: Mapping[str, View]) -> dict[str, View]:
-    for prefix in SINGLE_FILE_PREFIXES:
-        if any(name.startswith(prefix) for name in views):
-            return _without_prefix({name.removeprefix(prefix): view for name, view in views.items()})
-    return dict(views)
-
-
-def _with_scales(views: Mapping[str, View]) -> dict[str, View]:
-    """Attach FP8 scales to their weights and drop what is not a weight."""
-    kept = {name: view for name, view in views.items() if not name.endswith(IGNORED)}
-    scales = {
-        name.removesuffix(suffix): kept.pop(name)
-        for name in list(kept)
-        for suffix in SCALE_SUFFIXES
-        if name.endswith(suffix)
-    }
-    for stem, scale in scales.items():
-        if f"{stem}.weight" in kept:
-            kept[f"{stem}.weight"] = replace(kept[f"{stem}.weight"], scale=scale)
-    return kept
-
-
-def _load(path: Path) -> tuple[tuple[TensorFile, ...], dict[str, View]]:
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist")
-    files = open_files(path)
-    views = _all_views(files)
-    lora = next((name for name in views if "lora" in name.lower()), None)
-    if lora is not None:
-        raise CheckpointError(
-            f"{path} is a LoRA, not a checkpoint (it has the tensor {lora}); fuse it into a checkpoint first"
-        )
-    if not views:
-        raise CheckpointError(f"{path} holds no tensors")
-    return files, _with_scales(_without_prefix(views))
-
-
-def _resolve(views: dict[str, View], sources: Mapping[str, Source], hidden: int, source: str) -> dict[str, View]:
+def _resolve(views: Views, sources: Mapping[str, Source], hidden: int, source: str) -> Views:
     """Return the views under this project's names.
 
     Tensors that no name refers to keep theirs, so that a check reports them.
     """
-    resolved: dict[str, View] = {}
+    resolved: Views = {}
     for name, origin in sources.items():
         view = views.get(origin.name)
         if view is None:
             continue  # the check against the network names it
         if origin.start is not None:
-            stop = view.shape[0] if origin.stop is None else origin.stop * hidden
-            if stop > view.shape[0]:
+            rows = view.shape[0] if view.shape else 0
+            stop = rows if origin.stop is None else origin.stop * hidden
+            if stop > rows or origin.start * hidden >= rows:
+                wanted = max(stop, origin.start * hidden + 1)
                 raise CheckpointError(
-                    f"{source}: tensor {origin.name} has {view.shape[0]} rows, at least {stop} were expected"
+                    f"{source}: tensor {origin.name} has {rows} rows, at least {wanted} were expected"
                 )
             view = view.rows(origin.start * hidden, stop)
         resolved[name] = view
@@ -174,14 +102,40 @@ def _config(path: Path, read: Callable[[Mapping[str, Any]], Config]) -> Config |
 
     try:
         made = read(read_json_file(file, dict[str, Any], "a configuration"))
-        return convert_json(msgspec.to_builtins(made), type(made), odd)
+        return _in_range(made, odd)
     except KeyError as error:
         raise CheckpointError(f"{file} has no entry {error}; is it the right part of a FLUX.1 checkpoint?") from error
     except (TypeError, ValueError, ArithmeticError) as error:
         raise odd(str(error)) from error
 
 
-def open_transformer(path: Path) -> Part[TransformerConfig]:
+def _in_range(made: Config, odd: Callable[[str], CheckpointError]) -> Config:
+    """Return the configuration again, after every entry is found to be in its range."""
+    return convert_json(msgspec.to_builtins(made), type(made), odd)
+
+
+def _inferred(read: Callable[[Views, str], Config], views: Views, source: str) -> Config:
+    """Return the configuration that the tensors' shapes say."""
+    try:
+        return _in_range(
+            read(views, source), lambda reason: CheckpointError(f"{source} has shapes that no FLUX.1 has: {reason}")
+        )
+    except (ValueError, ArithmeticError) as error:
+        raise CheckpointError(f"{source} has shapes that no FLUX.1 has: {error}") from error
+
+
+def _spelled(views: Views, source: str) -> Views:
+    """Return a transformer's tensors as BFL spells their norms: some training tools end them with `weight`."""
+    spelled: Views = {}
+    for name, view in views.items():
+        plain = re.sub(r"(query|key)_norm\.weight$", r"\1_norm.scale", name)
+        if plain in spelled:
+            raise CheckpointError(f"{source} has the tensor {plain} twice, in two spellings")
+        spelled[plain] = view
+    return spelled
+
+
+def open_transformer(path: Path, variant: str | None = None) -> Part[TransformerConfig]:
     """Open a transformer under BFL's or diffusers' names: a file or a folder.
 
     Raises:
@@ -189,21 +143,20 @@ def open_transformer(path: Path) -> Part[TransformerConfig]:
     """
     source = str(path)
     config = _config(path, lambda fields: inference.transformer_from_config(fields, source))
-    files, views = _load(path)
+    files, views = _load(path, "transformer", variant)
     bfl = "img_in.weight" in views
-    embedder = views.get("img_in.weight" if bfl else "x_embedder.weight")
-    if embedder is None:
-        raise CheckpointError(
-            f"{source} is not a FLUX transformer: it has neither img_in.weight nor x_embedder.weight "
-            f"(its first tensor is {next(iter(views))})"
-        )
-    resolved = _resolve(views, transformer_sources(views, bfl=bfl), embedder.shape[0], source)
+    if bfl:
+        views = _spelled(views, source)
+    hidden = inference.shape_of(views, "img_in.weight" if bfl else "x_embedder.weight", source, 2)[0]
+    resolved = _resolve(views, transformer_sources(views, bfl=bfl, source=source), hidden, source)
     inference.require_guidance(resolved, source)
-    config = config or inference.transformer_from_tensors(resolved, source)
+    config = config or _inferred(inference.transformer_from_tensors, resolved, source)
+    if path.is_file():
+        warn_of_dev(path.name)
     return Part(config=config, weights=Weights(source=source, files=files, views=resolved))
 
 
-def open_vae(path: Path) -> Part[VaeConfig]:
+def open_vae(path: Path, variant: str | None = None) -> Part[VaeConfig]:
     """Open an autoencoder under BFL's or diffusers' names: a file or a folder.
 
     Raises:
@@ -211,47 +164,59 @@ def open_vae(path: Path) -> Part[VaeConfig]:
     """
     source = str(path)
     config = _config(path, inference.vae_from_config)
-    files, views = _load(path)
-    if "encoder.conv_in.weight" not in views:
-        raise CheckpointError(f"{source} is not a FLUX autoencoder: it has no encoder.conv_in.weight")
+    files, views = _load(path, "vae", variant)
     if "encoder.down.0.block.0.conv1.weight" in views:
-        levels, layers = (count_blocks(views, stem) for stem in ("encoder.down.", "encoder.down.0.block."))
+        levels, layers = (count_blocks(views, stem, source) for stem in ("encoder.down.", "encoder.down.0.block."))
         sources = vae_sources(levels, layers)
         views = _resolve(views, {here: origin for here, origin in sources.items() if origin.name in views}, 0, source)
         # BFL's attention is a 1x1 convolution, diffusers' a linear layer: the same bytes
         views = {
-            name: view.reshaped(view.shape[:2]) if ".attentions." in name and len(view.shape) == 4 else view
+            name: view.reshaped(view.shape[:2])
+            if ".attentions." in name and len(view.shape) == 4 and view.shape[2:] == (1, 1)
+            else view
             for name, view in views.items()
         }
-    config = config or inference.vae_from_tensors(views, source)
+    config = config or _inferred(inference.vae_from_tensors, views, source)
     return Part(config=config, weights=Weights(source=source, files=files, views=views))
 
 
-def open_clip(path: Path) -> Part[ClipConfig]:
-    """Open CLIP's text encoder: a file or a folder.
+def open_clip(path: Path, variant: str | None = None) -> Part[ClipConfig]:
+    """Open CLIP's text encoder: a file or a folder, alone or with its vision tower.
 
     Raises:
         CheckpointError: It is missing, damaged, or no CLIP text encoder.
     """
     source = str(path)
     config = _config(path, inference.clip_from_config)
-    files, views = _load(path)
-    if "embeddings.token_embedding.weight" not in views:
-        raise CheckpointError(f"{source} is not a CLIP text encoder: it has no embeddings.token_embedding.weight")
-    config = config or inference.clip_from_tensors(views, source)
+    files, views = _load(path, "clip", variant)
+    config = config or _inferred(inference.clip_from_tensors, views, source)
     return Part(config=config, weights=Weights(source=source, files=files, views=views))
 
 
-def open_t5(path: Path) -> Part[T5Config]:
-    """Open T5's encoder: a file or a folder.
+def open_t5(path: Path, variant: str | None = None) -> Part[T5Config]:
+    """Open T5's encoder: a file or a folder, alone or with its decoder.
 
     Raises:
         CheckpointError: It is missing, damaged, or no T5 encoder.
     """
     source = str(path)
     config = _config(path, inference.t5_from_config)
-    files, views = _load(path)
-    if "shared.weight" not in views:
-        raise CheckpointError(f"{source} is not a T5 encoder: it has no shared.weight")
-    config = config or inference.t5_from_tensors(views, source)
+    files, views = _load(path, "t5", variant)
+    views = _one_embedding(views, source)
+    config = config or _inferred(inference.t5_from_tensors, views, source)
     return Part(config=config, weights=Weights(source=source, files=files, views=views))
+
+
+def _one_embedding(views: Views, source: str) -> Views:
+    """Return T5's tensors with its embedding as `shared.weight`, whose other name is the encoder's own."""
+    rest = dict(views)
+    tied = rest.pop("encoder.embed_tokens.weight", None)
+    if tied is None:
+        return rest
+    shared = rest.setdefault("shared.weight", tied)
+    if (shared.shape, shared.dtype) != (tied.shape, tied.dtype):
+        raise CheckpointError(
+            f"{source}: shared.weight is {shared.dtype} {list(shared.shape)}, encoder.embed_tokens.weight "
+            f"{tied.dtype} {list(tied.shape)}; in T5 they are one"
+        )
+    return rest

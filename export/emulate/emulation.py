@@ -14,7 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...runtime.operators.definition import scale_of
-from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4, unpack
+from ..fp4 import unpack
+from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4
 from ..graphs.fused_nodes import fused_nodes
 from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN

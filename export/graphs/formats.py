@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..fp4 import BLOCK, FP4_VALUES, fp4_values
+
 FP8_MAX = 448.0
 FP4_MAX = 6.0
-BLOCK = 16
-"""The number of values that share an NVFP4 block scale."""
-FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-"""The magnitudes of E2M1 in the order of their codes; bit 3 is the sign."""
 _EXPONENT = 0x7F800000
 """The bits of a float32 that hold its exponent."""
 
@@ -61,22 +59,6 @@ def fp4_codes(x: Tensor) -> Tensor:
     values = round_to_fp4(x)
     table = torch.tensor(FP4_VALUES, device=x.device)
     return (torch.bucketize(values.abs(), table) + 8 * torch.signbit(values)).to(torch.uint8)
-
-
-def fp4_values(codes: Tensor) -> Tensor:
-    """Return the float32 values of `codes` (uint8)."""
-    table = torch.tensor((*FP4_VALUES, *(-value for value in FP4_VALUES)), device=codes.device)
-    return table[codes.long()]
-
-
-def pack(codes: Tensor) -> Tensor:
-    """Return two codes per byte along the last axis, the first in the low half, as ONNX and safetensors have it."""
-    return codes[..., ::2] | (codes[..., 1::2] << 4)
-
-
-def unpack(packed: Tensor) -> Tensor:
-    """Return the codes (uint8) of bytes that `pack` made."""
-    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

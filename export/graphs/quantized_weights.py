@@ -11,8 +11,9 @@ from torch import Tensor
 from ...engine.errors import QuantizationError
 from ...engine.number_types import SAFETENSORS
 from ..checkpoint.views import View
+from ..fp4 import BLOCK, pack
 from ..torch_types import torch_dtype
-from .formats import BLOCK, fp8_scale, nvfp4_scale, pack, to_fp8, to_nvfp4
+from .formats import fp8_scale, nvfp4_scale, to_fp8, to_nvfp4
 from .recipes import Fp8, Fp8Weights, LinearFormat, Nvfp4
 from .weights import FileTensor
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ...engine.components import ElementType, Precision
 from ...engine.errors import QuantizationError
+from ..fp4 import BLOCK
 from ..torch_types import torch_dtype
-from .formats import BLOCK, FP8_MAX, fp8_scale, nvfp4_scale
+from .formats import FP8_MAX, fp8_scale, nvfp4_scale, round_up
 from .linears import AttentionNodes, LinearNodes
 from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from .ranges import range_of
@@ -52,14 +53,22 @@ class GraphQuantizer:
         assert opset is not None
         self.scale_precision = Precision.FP32 if opset >= MIXED_SCALES_OPSET else precision
         self.scale_dtype = ir.DataType(self.scale_precision.number.onnx_number)
-        self._inputs: dict[tuple[int, type], ir.Value] = {}
+        self._inputs: dict[tuple[int, type, float | None], ir.Value] = {}
         self._nothings: dict[int, ir.Value] = {}
 
-    def quantize(self, linear: LinearNodes, format: LinearFormat, *, stored_scale: float | None = None) -> None:
+    def quantize(
+        self,
+        linear: LinearNodes,
+        format: LinearFormat,
+        *,
+        stored_scale: float | None = None,
+        input_scale: float | None = None,
+    ) -> None:
         """Make a layer read a quantized weight, and its input quantized if the format says so.
 
         The weight and its scales become initializers without values, named after the weight. An FP8 weight that is
-        stored with one scale, `stored_scale`, keeps that; what is dequantized already stays so.
+        stored with one scale, `stored_scale`, keeps that; what is dequantized already stays so. A checkpoint's own
+        `input_scale` counts instead of the range.
 
         Raises:
             QuantizationError: There is no range for the layer's input, or it is 0.
@@ -76,7 +85,7 @@ class GraphQuantizer:
                 weight = self._in_its_turn(linear, weight)
             linear.transpose.replace_input_with(0, weight)
         if not isinstance(format, Fp8Weights):
-            linear.product.replace_input_with(0, self._quantized_input(linear, x, format))
+            linear.product.replace_input_with(0, self._quantized_input(linear, x, format, input_scale))
 
     def _fp8_weight(self, linear: LinearNodes, stored_scale: float | None) -> ir.Value:
         name, weight = f"{linear.name}.weight", _renewed(linear.weight, ir.DataType.FLOAT8E4M3FN)
@@ -130,17 +139,17 @@ class GraphQuantizer:
         self.graph.initializers[name] = value
         return value
 
-    def _quantized_input(self, linear: LinearNodes, x: ir.Value, format: Fp8 | Nvfp4) -> ir.Value:
-        key = id(x), type(format)
+    def _quantized_input(self, linear: LinearNodes, x: ir.Value, format: Fp8 | Nvfp4, stored: float | None) -> ir.Value:
+        key = id(x), type(format), stored
         if key not in self._inputs:
-            amax = range_of(self.ranges, linear.name)
+            amax = range_of(self.ranges, linear.name) if stored is None else None
             if isinstance(format, Fp8):
-                scale = self._constant(f"{linear.name}.{INPUT_SCALE}", self._fp8_scale(amax))
+                value = self._fp8_scale(amax) if amax is not None else self._in_scale_type(torch.tensor(stored))
+                scale = self._constant(f"{linear.name}.{INPUT_SCALE}", value)
                 self._inputs[key] = self._fp8_pair(linear.product, x, scale, f"{linear.name}.input")
             else:
-                scale = self._constant(
-                    f"{linear.name}.{INPUT_SCALE}", nvfp4_scale(torch.tensor(amax)), ir.DataType.FLOAT
-                )
+                value = nvfp4_scale(torch.tensor(amax)) if amax is not None else torch.tensor(stored)
+                scale = self._constant(f"{linear.name}.{INPUT_SCALE}", value, ir.DataType.FLOAT)
                 self._inputs[key] = self._nvfp4_pair(linear.product, x, scale, f"{linear.name}.input")
         return self._inputs[key]
 
@@ -244,6 +253,11 @@ class GraphQuantizer:
         node.outputs[0].name = f"{name}_output"
         self.graph.insert_before(before, node)
         return node.outputs[0]
+
+    def _in_scale_type(self, scale: Tensor) -> Tensor:
+        """Return a scale rounded up to the type of scales, in float32."""
+        dtype = torch_dtype(ElementType.ACTIVATION.resolve(self.scale_precision).number)
+        return round_up(scale.to(torch.float32), dtype).to(torch.float32)
 
     def _fp8_scale(self, amax: float) -> Tensor:
         dtype = torch_dtype(ElementType.ACTIVATION.resolve(self.scale_precision).number)

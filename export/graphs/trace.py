@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import onnx_ir as ir
 import torch
@@ -21,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 
 from ...engine.components import DYNAMIC_DIMS, Component, ElementType, Operators, Precision
-from ...engine.errors import ExportError
+from ...engine.errors import CheckpointError, ExportError
 from ...engine.model_dims import ModelDims
 from ..networks import T5, Clip, Conditioner, Denoiser, ModelConfig, VaeDecoder, VaeEncoder, num_vectors
 from ..torch_types import torch_dtype
@@ -82,9 +83,21 @@ def tensor_name(parameter: str) -> str:
 
 
 def expected_tensors(component: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the checkpoint's tensors that a component needs."""
-    with torch.device("meta"):
-        module = build_module(component, config)
+    """Return names and shapes of the checkpoint's tensors that a component needs.
+
+    Raises:
+        CheckpointError: No network can be made of the configuration.
+    """
+    return dict(_expected_tensors(component, config))
+
+
+@lru_cache(maxsize=64)
+def _expected_tensors(component: str, config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    try:
+        with torch.device("meta"):
+            module = build_module(component, config)
+    except Exception as error:  # whatever a library's network says of numbers that do not fit together
+        raise CheckpointError(f"no {component} can be made of this checkpoint's shapes: {error}") from error
     return {tensor_name(name): tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TypeGuard
 
 import onnx_ir as ir
 import torch
@@ -21,7 +22,7 @@ from ...engine.components import Precision
 from ...engine.errors import ExportError
 from ...engine.number_types import ONNX, SAFETENSORS
 from ...engine.system.files import atomic_file
-from ..checkpoint.views import View
+from ..checkpoint.views import TensorView, View
 from ..torch_types import torch_dtype
 from .trace import tensor_name
 
@@ -38,7 +39,7 @@ class FileTensor:
         return prod(self.shape) * SAFETENSORS[self.dtype].bits // 8
 
 
-def stored_precision(views: Iterable[View]) -> Precision:
+def stored_precision(views: Iterable[TensorView]) -> Precision:
     """Return the type that most of the bytes have; FP8 weights are computed in bfloat16."""
     sizes: dict[str, int] = {}
     for view in views:
@@ -47,19 +48,13 @@ def stored_precision(views: Iterable[View]) -> Precision:
     return {"F32": Precision.FP32, "F64": Precision.FP32, "F16": Precision.FP16}.get(dtype, Precision.BF16)
 
 
-def usable_as_stored(view: View, precision: Precision) -> bool:
+def usable_as_stored(view: TensorView, precision: Precision) -> TypeGuard[View]:
     """Return whether a graph of this precision can read the weight as it lies."""
-    return view.dtype == precision.number.safetensors and view.scale is None
-
-
-def usable_as_fp8(name: str, view: View) -> bool:
-    """Return whether a graph can read the weight as it lies and scale it itself: an E4M3 matrix of a linear layer."""
-    embedding = name == "shared.weight" or "relative_attention_bias" in name or "embeddings." in name
-    return view.dtype == "F8_E4M3" and len(view.shape) == 2 and not embedding
+    return isinstance(view, View) and view.dtype == precision.number.safetensors and view.scale is None
 
 
 def write_converted(
-    views: Mapping[str, View], precision: Precision, path: Path, on_bytes: Callable[[int], None] | None = None
+    views: Mapping[str, TensorView], precision: Precision, path: Path, on_bytes: Callable[[int], None] | None = None
 ) -> dict[str, WeightPlace]:
     """Write the tensors, converted, as one safetensors file; never more than a few chunks of one tensor in memory.
 

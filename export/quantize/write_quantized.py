@@ -31,7 +31,7 @@ from ..graphs.linears import find_attention, find_linears
 from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
 from ..graphs.quantizer import GraphQuantizer
 from ..graphs.recipes import CALIBRATED, Fp8, Fp8Weights, Recipe
-from ..graphs.stored_fp8 import AS_STORED
+from ..graphs.stored_fp8 import reads_fp8_alone
 from ..graphs.weights import attach_weights, write_tensors
 from .calibration import Calibration
 
@@ -88,10 +88,10 @@ class QuantizedBundleWriter:
 
     def _component(self, component: str) -> tuple[GraphRecord, Path]:
         record = self.bundle.graph(component)
-        if record.quantization is not None and record.quantization.recipe != AS_STORED:
+        if record.quantization is not None and not reads_fp8_alone(record.quantization):
             raise QuantizationError(
                 f"{component} of {self.bundle.path} is quantized already ({record.quantization.recipe}); quantize the "
-                "bundle that it was made from"
+                "bundle that it was made from, or export the checkpoint with --no-input-scales"
             )
         model = read_model(self.bundle, component)
         with reading(self.bundle.path / record.path):
@@ -188,11 +188,17 @@ def _view(weight: ir.Value, stored_scale: ir.Value | None = None) -> View:
     """Return where a layer's weight lies."""
     tensor = weight.const_value
     assert isinstance(tensor, ir.ExternalTensor)
-    scale = stored_scale.const_value if stored_scale is not None else None
     return View(
         path=Path(tensor.path),
         dtype=ONNX[tensor.dtype.name].safetensors,
         shape=tuple(tensor.shape.numpy()),
         offset=tensor.offset or 0,
-        scale=None if scale is None else float(scale.numpy()),
+        scale=None if stored_scale is None else _scale(stored_scale),
     )
+
+
+def _scale(stored: ir.Value) -> View | float:
+    """Return the number that an FP8 weight is multiplied by, or where its rows' numbers lie."""
+    value = stored.const_value
+    assert value is not None
+    return _view(stored) if isinstance(value, ir.ExternalTensor) else float(value.numpy())

@@ -43,7 +43,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     f"{PACKAGE}.export": (
-        {"configs", "environment", "torch_types"},
+        {"configs", "environment", "fp4", "torch_types"},
         {"checkpoint"},
         {"networks"},
         {"graphs"},

@@ -37,7 +37,7 @@ class TestRefusals:
         ("content", "message"),
         [
             (b"", r"is empty \(0 bytes\)"),
-            (b"<html>404 Not Found</html>", "first 8 bytes are not a header length"),
+            (b"<html>404 Not Found</html>", "is an HTML page, such as a login or an error"),
             (struct.pack("<Q", 4) + b"oops", r"its header is malformed \(JSON is malformed"),
             (struct.pack("<Q", 2) + b"[]", r"its header is malformed \(Expected `object`, got `array`\)"),
             (struct.pack("<Q", 2) + b"{}", "holds no tensors"),

@@ -7,19 +7,16 @@ import warnings
 import pytest
 import torch
 
+from kontext_trt.export.fp4 import FP4_VALUES, fp4_values, pack, unpack
 from kontext_trt.export.graphs.formats import (
-    FP4_VALUES,
     fake_fp8,
     fake_nvfp4,
     fp4_codes,
-    fp4_values,
     fp8_scale,
     nvfp4_scale,
-    pack,
     round_up,
     to_fp8,
     to_nvfp4,
-    unpack,
 )
 
 
