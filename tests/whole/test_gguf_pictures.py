@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from gguf_files import K_QUANTS, write_gguf
 from safetensors.torch import load_file, save_file
@@ -26,6 +27,7 @@ def latents(bundle: Bundle, picture) -> np.ndarray:
         return kontext.edit(picture(96, 80), "x", steps=2, seed=0).outputs[0].latents
 
 
+@pytest.mark.check  # two exports and two pictures take a minute
 def test_all_types_in_one_file(checkpoint_path: Path, tmp_path: Path, picture) -> None:
     """Rows of the tiny network are no whole blocks: they are folded, as city96's writer does it."""
     tensors = bfl_transformer(load_file(checkpoint_path / "transformer/diffusion_pytorch_model.safetensors"))

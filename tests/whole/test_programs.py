@@ -57,12 +57,15 @@ WRONG = {
         (["--blocks", "2"], "expected 2 arguments"),
         (["--blocks", "0", "1"], "'0' is not a whole number"),
     ],
+    f"{COSTS}.nvfp4_cost": [(["--size", "1"], "unrecognized arguments: --size 1")],
     f"{COSTS}.opening_cost": [(["--repeat", "0"], "'0' is not a whole number of at least 1")],
     f"{COSTS}.quantized_cost": [
         (["--blocks", "1+0"], "blocks are DOUBLE+SINGLE"),
         (["--recipe", "nope"], "invalid choice: 'nope'"),
     ],
+    "benchmarks.quality.nibble_evidence": [([], "required: MODEL.onnx")],
     f"{SMALL}.calibration": [([], "required: folder")],
+    f"{FIXTURES}.nvfp4_checkpoint": [([], "required: file, small")],
     f"{FIXTURES}.sparse_checkpoint": [([], "required: folder")],
     f"{FIXTURES}.tiny_bundles": [([], "required: folder")],
 }

@@ -38,6 +38,7 @@ def test_the_key_ignores_who_wrote_the_bundle_and_when(denoiser: Ingredients, wi
     assert plan_ingredients(moved, "denoiser", ada, COVERAGE).key == denoiser.key
 
 
+@pytest.mark.check  # tracing the second precision takes half a minute
 def test_every_component_and_precision_has_a_key_of_its_own(wide_bundles: Bundles, ada: Target) -> None:
     keys = {
         plan_ingredients(wide_bundles(precision), name, ada, COVERAGE).key

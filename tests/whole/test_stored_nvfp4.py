@@ -116,6 +116,7 @@ def test_what_no_product_takes_is_dequantized(stored: Bundle) -> None:
     assert quantization.calibration_sha256, "the file's own scales"
 
 
+@pytest.mark.check  # a second export, and torch rounds every input
 def test_the_picture_is_that_of_the_dequantized_weights(stored: Bundle, dequantized: Bundle, picture) -> None:
     """With inputs rounded by the file's scales, in both."""
     plain, emulated = (TorchExecutor(one, TorchDevice.CPU) for one in (dequantized, stored))
@@ -128,7 +129,8 @@ def test_the_picture_is_that_of_the_dequantized_weights(stored: Bundle, dequanti
     assert np.abs(unrounded - wanted).max() > 1e-3, "rounding shows"
 
 
-@pytest.mark.parametrize("layout", [LAYOUTS[0], pytest.param(LAYOUTS[1], marks=pytest.mark.check)])
+@pytest.mark.check
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
 def test_onnx_runtime_makes_it_of_converted_weights(
     checkpoint_path: Path,
     file: tuple[Path, dict[str, Tensor]],
