@@ -50,7 +50,7 @@ def encoded(image: Image.Image, **options: object) -> bytes:
         [(2, 1, 5, 2), (2, 2, 5, 3)],
         [np.array([2, 1, 5, 3])],
     ],
-    ids=str,
+    ids=lambda one: type(one).__name__,
 )
 def test_every_form_marks_the_same(source):
     check_mask(source)
