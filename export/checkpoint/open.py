@@ -200,10 +200,11 @@ def _flow(roots: Sequence[Path]) -> FlowRecord:
     what = "a scheduler's configuration"
     config = read_json_file(file, dict[str, Any], what)
     dynamic, shift_type = config.get("use_dynamic_shifting"), config.get("time_shift_type", "exponential")
-    if not dynamic or shift_type != "exponential":
+    terminal = config.get("shift_terminal")
+    if not dynamic or shift_type != "exponential" or terminal is not None:
         raise CheckpointError(
             f"{file}: FLUX.1 Kontext's schedule is shifted dynamically and exponentially; this one has "
-            f"use_dynamic_shifting {dynamic}, time_shift_type {shift_type}"
+            f"use_dynamic_shifting {dynamic}, time_shift_type {shift_type}, shift_terminal {terminal}"
         )
     constants = {ours: config[theirs] for ours, theirs in _SCHEDULER_FIELDS.items() if theirs in config}
     return convert_json(constants, FlowRecord, lambda reason: CheckpointError(f"{file} is not {what}: {reason}"))
