@@ -44,9 +44,8 @@ def _needs_pixels(asked: Mapping[str, Any], size: Size, *, stitched: bool) -> st
         return f"{size_text(wanted)} is asked for, and its latents are of {size_text(size)}"
     if "fit" in asked:
         return "a fit is asked for, which is about pictures"
-    if stitched and asked.get("references") in (ReferenceMethod.STITCH, ReferenceMethod.STITCH.value):
+    if stitched and asked.get("references") == ReferenceMethod.STITCH:
         return "references are stitched as pictures"
-    cropped = (MaskCrop.MASK, MaskCrop.MASK.value)
-    if asked.get("crop") in cropped or getattr(asked.get("mask"), "crop", None) in cropped:
+    if MaskCrop.MASK in (asked.get("crop"), getattr(asked.get("mask"), "crop", None)):
         return "a crop of it is edited"
     return ""

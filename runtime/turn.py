@@ -108,6 +108,5 @@ def save_turn(turn: Turn, chain: Sequence[Turn], path: Path | str) -> Path:
     """
     path, image = Path(path), turn.picture()
     file_format = check_output(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_picture(image, {**turn.request, "chain": [dict(one.request) for one in chain[:-1]]}, path, file_format)
     return path

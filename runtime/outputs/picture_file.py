@@ -77,7 +77,7 @@ def write_picture(image: Image.Image, request: Mapping[str, Any], path: Path, fi
     Args:
         image: The picture.
         request: What made it, as values that JSON can hold.
-        path: The file, whose folder is there.
+        path: The file. Missing folders are made.
         file_format: Pillow's name of the format, as `check_output` returns it.
 
     Raises:
@@ -101,5 +101,6 @@ def write_picture(image: Image.Image, request: Mapping[str, Any], path: Path, fi
             logger.warning("%s: the request is too long for a JPEG, and is left out; .png and .webp hold it", path)
         else:
             options["exif"] = exif
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         image.save(file, format=file_format, **options)

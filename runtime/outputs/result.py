@@ -156,7 +156,6 @@ class Result:
         """
         path = Path(path)
         file_format = check_output(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if len(self.outputs) == 1:
             paths = (path,)
         else:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from .contact_sheet import BLACK, CELL, FONT_SIZE, GAP, LINE, RED, TEXT_WIDTH
-from .drift import Drift, Shown
+from .drift import Drift
+from .roads import Shown
 from .samples import EditSample
 
 HEAD_LINES = 4

@@ -13,45 +13,16 @@ from ....engine.components import COMPONENTS
 from ....engine.progress import Progress, Silent
 from ....engine.sizes import token_grid
 from ....runtime.kontext import Kontext
-from ....runtime.session import Session
 from ....runtime.turn import Carry
 from .cases import TURNS, chain
-from .evaluation import Turn, answer, check_model
+from .evaluation import answer, check_model
 from .render import Pixels
+from .roads import Road, edit_in_a_row, first_picture
 from .samples import EditSample
 from .scoring import decibels, score, squared_error
 
 NUM_SESSIONS = 16
 _, _, _ENCODER, _, _, _DECODER = COMPONENTS
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """Holds a picture of a chain, whether it is right, and its untouched pixels beside the first picture's in dB."""
-
-    picture: Pixels
-    success: bool
-    untouched_db: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Road:
-    """Holds what came of the chains on one road, turn by turn.
-
-    Attributes:
-        carry: "latents" or "pixels".
-        turns: One entry per turn; a mistake in one is one in all later ones.
-        shown: The pictures of the first chain.
-        lost_db: How much worse the untouched pixels are after the last turn than after the first, in dB.
-    """
-
-    carry: str
-    turns: tuple[Turn, ...]
-    shown: tuple[Shown, ...]
-
-    @property
-    def lost_db(self) -> float:
-        return self.turns[0].untouched_db - self.turns[-1].untouched_db
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,50 +74,13 @@ def measure_drift(
     progress = progress or Silent()
     chains = [chain(number, turns) for number in range(sessions)]
     progress.start("sessions", (len(Carry) + 2) * sessions * turns)
-    roads = tuple(_road(kontext, chains, carry, seed, steps, progress) for carry in Carry)
+    roads = tuple(edit_in_a_row(kontext, chains, carry, seed=seed, steps=steps, progress=progress) for carry in Carry)
     return Drift(
         sessions=sessions,
         samples=chains[0],
         roads=roads,
         alone=_alone(kontext, chains, seed, steps, progress),
         autoencoder_db=_autoencoder(kontext, chains, progress),
-    )
-
-
-def _road(
-    kontext: Kontext,
-    chains: Sequence[Sequence[EditSample]],
-    carry: Carry,
-    seed: int,
-    steps: int | None,
-    progress: Progress,
-) -> Road:
-    per_turn: list[list[tuple[float, bool]]] = [[] for _ in chains[0]]
-    shown: list[Shown] = []
-    for samples in chains:
-        first = _first(samples)
-        stays = np.ones(first.shape[:2], bool)
-        with Session(kontext, first, carry=carry) as session:
-            for results, sample in zip(per_turn, samples, strict=True):
-                session.edit(sample.instruction, seed=seed, steps=steps)
-                picture = np.asarray(session.image)
-                stays &= sample.stays()
-                error, success = squared_error(picture, first, stays), score(sample, picture).success
-                results.append((error, success))
-                if samples is chains[0]:
-                    shown.append(Shown(picture, success, decibels(error)))
-                progress.advance(1)
-    return Road(
-        carry=carry.value,
-        shown=tuple(shown),
-        turns=tuple(
-            Turn(
-                task=sample.task,
-                untouched_db=decibels(mean(error for error, _ in results)),
-                success=mean(right for _, right in results),
-            )
-            for sample, results in zip(chains[0], per_turn, strict=True)
-        ),
     )
 
 
@@ -169,7 +103,7 @@ def _autoencoder(kontext: Kontext, chains: Sequence[Sequence[EditSample]], progr
     errors: list[list[float]] = [[] for _ in chains[0]]
     through = _through(kontext)
     for samples in chains:
-        first = picture = _first(samples)
+        first = picture = first_picture(samples)
         everywhere = np.ones(first.shape[:2], bool)
         for results in errors:
             picture = through(picture)
@@ -188,9 +122,3 @@ def _through(kontext: Kontext) -> Callable[[Pixels], Pixels]:
         return kontext.executor.run(_DECODER, {"latents": packed})["image"][0]
 
     return through
-
-
-def _first(samples: Sequence[EditSample]) -> Pixels:
-    first = samples[0].reference()
-    assert first is not None, "a chain begins with a picture"
-    return first

@@ -14,11 +14,13 @@ from ....engine.errors import BundleError
 from ....engine.progress import Progress, Silent
 from ....runtime.inputs.request import Request, Sampling
 from ....runtime.kontext import Kontext
+from ....runtime.turn import Carry
 from .cases import KINDS, NUM_CASES, NUM_CHAINS, TURNS, EditCase, cases, chain
 from .render import Pixels
+from .roads import Turn, edit_in_a_row
 from .samples import EditSample
 from .scene import SIZES
-from .scoring import Score, decibels, score, squared_error
+from .scoring import Score, decibels, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +56,6 @@ class Row:
             inside_db=decibels(mean(one.inside for one in scores)),
             outside_db=decibels(mean(outside)) if outside else None,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """Holds one of the edits in a row.
-
-    `untouched_db` compares the pixels that no edit up to it may touch with the first picture's, `success` is of the
-    whole picture: a mistake in one turn is one in all later ones.
-    """
-
-    task: str
-    untouched_db: float
-    success: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +138,8 @@ def evaluate(
         answers.append(Answer(case, picture, score(case.sample, picture)))
         progress.advance(1)
     progress.start("edits in a row", NUM_CHAINS * len(TURNS))
-    turns = _turns(kontext, seed, steps, progress)
+    chains = [chain(number) for number in range(NUM_CHAINS)]
+    turns = edit_in_a_row(kontext, chains, Carry.PIXELS, seed=seed, steps=steps, progress=progress).turns
     return Evaluation(
         answers=tuple(answers),
         turns=turns,
@@ -176,23 +166,3 @@ def answer(kontext: Kontext, sample: EditSample, reference: Pixels | None, seed:
     sampling = Sampling(size=sample.size, seed=seed, steps=steps)
     result = kontext.run(Request(prompt=sample.instruction, image=reference, sampling=sampling))
     return np.asarray(result.image)
-
-
-def _turns(kontext: Kontext, seed: int, steps: int | None, progress: Progress) -> tuple[Turn, ...]:
-    untouched: list[list[float]] = [[] for _ in TURNS]
-    successes: list[list[bool]] = [[] for _ in TURNS]
-    for number in range(NUM_CHAINS):
-        samples = chain(number)
-        first = picture = samples[0].reference()
-        assert first is not None
-        stays = np.ones(first.shape[:2], bool)
-        for i, sample in enumerate(samples):
-            picture = answer(kontext, sample, picture, seed, steps)
-            stays &= sample.stays()
-            untouched[i].append(squared_error(picture, first, stays))
-            successes[i].append(score(sample, picture).success)
-            progress.advance(1)
-    return tuple(
-        Turn(task=task, untouched_db=decibels(mean(untouched[i])), success=mean(successes[i]))
-        for i, task in enumerate(TURNS)
-    )

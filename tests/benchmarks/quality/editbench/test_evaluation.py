@@ -7,7 +7,8 @@ import pytest
 from answered import answers
 
 from kontext_trt.benchmarks.quality.editbench.cases import KINDS, EditCase
-from kontext_trt.benchmarks.quality.editbench.evaluation import Evaluation, Row, Turn
+from kontext_trt.benchmarks.quality.editbench.evaluation import Evaluation, Row
+from kontext_trt.benchmarks.quality.editbench.roads import Turn
 from kontext_trt.benchmarks.quality.editbench.samples import draw_sample
 from kontext_trt.benchmarks.quality.editbench.scoring import decibels
 
