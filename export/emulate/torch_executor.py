@@ -23,6 +23,7 @@ from ..torch_types import torch_dtype
 from .bundle_modules import BundleGraph, load_module, read_config
 from .emulation import emulated_layers
 from .torch_device import TorchDevice
+from .wide_products import WideProducts
 
 Compute = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], None]
 """The function that computes a component, from input tensors into output tensors."""
@@ -122,6 +123,8 @@ class TorchExecutor:
 def run_module(module: nn.Module, component: Component, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a component's outputs by name, computed by its module or one that stands in for it.
 
+    Products of 16-bit operands on a CPU are added in float32 and rounded once, as a GPU does it.
+
     Args:
         module: What computes.
         component: The component, with the ports of the bundle that the module is of.
@@ -130,7 +133,7 @@ def run_module(module: nn.Module, component: Component, inputs: Mapping[str, Ten
     Raises:
         ExecutorError: Torch fails.
     """
-    with _failures(component.name):
+    with _failures(component.name), WideProducts():
         outputs = module(*(inputs[port.name] for port in component.inputs))
         listed = (outputs,) if isinstance(outputs, Tensor) else outputs
         return {port.name: tensor for port, tensor in zip(component.outputs, listed, strict=True)}

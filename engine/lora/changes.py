@@ -1,0 +1,100 @@
+"""What a LoRA file changes, layer by layer and in float32, whatever family wrote it.
+
+Every change is to one layer of this project's own names, so files that change fused layers (BFL's qkv) hold several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Names what a change is made to.
+
+    Attributes:
+        part: The network of the checkpoint: "transformer", "clip" or "t5", as `Component.part` names it.
+        tensor: The tensor of that network under diffusers' or transformers' name, e.g.
+            "transformer_blocks.0.attn.to_q.weight".
+    """
+
+    part: str
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRank:
+    """Adds scale * up @ down to a weight.
+
+    Attributes:
+        place: The weight, (outputs, inputs).
+        down: (rank, inputs).
+        up: (outputs, rank).
+        scale: The family's own factor, alpha and rank in it; the user's scale is not.
+    """
+
+    place: Place
+    down: Matrix
+    up: Matrix
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Adds a whole tensor times `scale`, to a weight (outputs, inputs) or to a bias or norm (items,).
+
+    Attributes:
+        place: The tensor.
+        values: What is added, in the tensor's own shape.
+        scale: The family's own factor; the user's scale is not in it.
+        kind: What the file calls it, for messages: "LoKr", "LoHa", ".diff", "bias".
+    """
+
+    place: Place
+    values: Matrix
+    scale: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Magnitude:
+    """Scales a weight after all other changes of its file to the magnitudes that DoRA trained.
+
+    Attributes:
+        place: The weight.
+        values: (outputs, 1) or (1, inputs): the norm that each row or column gets.
+    """
+
+    place: Place
+    values: Matrix
+
+
+Change = LowRank | Difference | Magnitude
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraFile:
+    """Holds what a LoRA file changes.
+
+    Attributes:
+        name: The file's name.
+        sha256: The hash of the file's bytes, in hexadecimal.
+        family: The family's name, for people.
+        changes: All changes; each of the file's tensors is in one of them or in `unused`.
+        unused: Tensors of the file that change nothing here, by name; only with the caller's leave.
+    """
+
+    name: str
+    sha256: str
+    family: str
+    changes: tuple[Change, ...]
+    unused: tuple[str, ...] = ()
