@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
+from typing import TYPE_CHECKING, Any
 
 from ..engine.bundle.manifest import TokenizerRecord
 from ..engine.errors import CheckpointError
 
-CLASSES = {"clip": CLIPTokenizer, "t5": T5Tokenizer}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def write_tokenizer(name: str, folder: Path, target: Path, *, length: int, vocabulary: int) -> TokenizerRecord:
@@ -20,8 +19,11 @@ def write_tokenizer(name: str, folder: Path, target: Path, *, length: int, vocab
         CheckpointError: It cannot be read, has no padding token, or gives ids that the network's embedding of
             `vocabulary` rows lacks.
     """
+    from transformers import CLIPTokenizer, T5Tokenizer  # seconds, which what is refused before need not take
+
+    classes = {"clip": CLIPTokenizer, "t5": T5Tokenizer}
     try:
-        tokenizer: PreTrainedTokenizerBase = CLASSES[name].from_pretrained(str(folder))
+        tokenizer: PreTrainedTokenizerBase = classes[name].from_pretrained(str(folder))
     except Exception as error:  # whatever transformers makes of a foreign or damaged folder
         raise CheckpointError(f"{folder} holds no readable {name} tokenizer: {error}") from error
     pad_id = tokenizer.pad_token_id

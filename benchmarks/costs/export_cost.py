@@ -49,7 +49,8 @@ def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     import torch
 
     from ...engine.components import DENOISER
-    from ...export.graphs.trace import EXAMPLE_DIMS, Precision, build_module, model_dims
+    from ...export.graphs.trace import EXAMPLE_DIMS, Precision, model_dims
+    from ...export.networks.build import build_module
     from ...export.torch_types import torch_dtype
 
     config = _config(blocks)

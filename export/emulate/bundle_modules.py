@@ -23,7 +23,8 @@ from ...engine.documents import read_json
 from ...engine.errors import BundleError, KontextError
 from ...engine.number_types import ONNX
 from ..configs import ModelConfig
-from ..graphs.trace import build_module, default_dtype, expected_tensors, model_dims, tensor_name
+from ..graphs.trace import default_dtype, expected_tensors, model_dims, tensor_name
+from ..networks.build import build_module
 from ..torch_types import torch_dtype
 
 

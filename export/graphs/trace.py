@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,14 +17,16 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 
 from ...engine.components import DYNAMIC_DIMS, Component, ElementType, Operators, Precision
 from ...engine.errors import CheckpointError, ExportError
 from ...engine.model_dims import ModelDims
-from ..networks import T5, Clip, Conditioner, Denoiser, ModelConfig, VaeDecoder, VaeEncoder, num_vectors
+from ..configs import ModelConfig
+from ..networks.build import build_module
+from ..networks.layers import num_vectors
 from ..torch_types import torch_dtype
 from .functions import add_functions
 
@@ -45,32 +47,6 @@ def model_dims(config: ModelConfig) -> ModelDims:
         vectors=num_vectors(transformer),
         rope_width=transformer.head_width // 2,
     )
-
-
-def build_module(
-    component: str,
-    config: ModelConfig,
-    *,
-    operators: Operators = Operators.SINGLE,
-    prune_last_block: bool = True,
-) -> nn.Module:
-    """Return the torch module of a component, with whatever default type and device are set.
-
-    Args:
-        component: The component's name.
-        config: The configuration of the networks.
-        operators: The form of its graph.
-        prune_last_block: Whether the denoiser's last block computes target tokens only.
-    """
-    builders: dict[str, Callable[[], nn.Module]] = {
-        "clip": lambda: Clip(config.clip),
-        "t5": lambda: T5(config.t5),
-        "vae_encoder": lambda: VaeEncoder(config.vae, operators=operators),
-        "conditioner": lambda: Conditioner(config.transformer),
-        "denoiser": lambda: Denoiser(config.transformer, operators=operators, prune_last_block=prune_last_block),
-        "vae_decoder": lambda: VaeDecoder(config.vae, operators=operators),
-    }
-    return builders[component]().eval()
 
 
 def tensor_name(parameter: str) -> str:

@@ -76,6 +76,7 @@ class TestWriting:
         with pytest.raises(ExportError, match="is not a bundle; it will not be overwritten"):
             export_bundle(checkpoint, tmp_path, ExportOptions(overwrite=True))
 
+    @pytest.mark.check
     def test_tracing_anew_gives_the_same_graph(self, traced: Trace, tmp_path: Path):
         """Of two components; `make check` exports all six anew."""
         for name in ("clip", "conditioner"):

@@ -8,8 +8,8 @@ import torch
 from plain_flow import before_rounding
 
 from kontext_trt import Kontext
-from kontext_trt.export.graphs.trace import build_module
 from kontext_trt.export.networks import conditioner
+from kontext_trt.export.networks.build import build_module
 from kontext_trt.export.networks.layers import sinusoid
 from kontext_trt.export.tiny import tiny_config
 

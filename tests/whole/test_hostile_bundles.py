@@ -24,7 +24,7 @@ from kontext_trt import Bundle
 from kontext_trt.engine.plans.coverage import Coverage
 
 SECONDS_PER_CASE = 20
-CASES, LONG_CASES = 120, int(os.environ.get("KONTEXT_TRT_FUZZ_CASES", "1500"))
+CASES, LONG_CASES = 60, int(os.environ.get("KONTEXT_TRT_FUZZ_CASES", "1500"))
 SUPPORT = Path(__file__).parents[1] / "support"
 
 

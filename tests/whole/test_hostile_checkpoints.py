@@ -94,7 +94,7 @@ def fuzz(checkpoint: Path, folder: Path, picture, seeds: range, max_exports: int
 
 
 def test_what_is_not_refused_makes_a_bundle_that_runs(checkpoint_path: Path, tmp_path: Path, picture, quietly: None):
-    found = fuzz(checkpoint_path, tmp_path, picture, range(150), max_exports=12)
+    found = fuzz(checkpoint_path, tmp_path, picture, range(100), max_exports=6)
     assert found.counts["refused"] > 50
     assert found.counts["accepted"] > 20
     assert found.counts["run"] > 2

@@ -40,8 +40,8 @@ def build(bundle: Bundle, rtx: Flavour, capability: str, component: str = "denoi
         pytest.param("fp8", "sm_89", "fp8", "bf16", marks=pytest.mark.check),
         ("fp8", "sm_120", "fp8", "bf16"),
         pytest.param("fp8-attention", "sm_89", "fp8", "fp8", marks=pytest.mark.check),
-        ("fp8-attention", "sm_120", "fp8", "fp8"),
-        ("nvfp4", "sm_120", "nvfp4", "bf16"),
+        pytest.param("fp8-attention", "sm_120", "fp8", "fp8", marks=pytest.mark.check),
+        pytest.param("nvfp4", "sm_120", "nvfp4", "bf16", marks=pytest.mark.check),
         ("nvfp4-svd", "sm_120", "nvfp4", "bf16"),
     ],
 )

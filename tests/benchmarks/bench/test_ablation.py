@@ -103,6 +103,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Counting]]:
     return found
 
 
+@pytest.mark.check  # a denoiser is traced for it
 def test_every_gain_has_a_row(bundle: Bundle, unpruned: Bundle, image: Path, opened):
     """On the CPU there are no graphs to switch off."""
     found = ablate(bundle, CPU, EDIT, image, repeat=1, unpruned=unpruned)
@@ -147,12 +148,14 @@ def test_on_a_device_the_request_graph_has_one_too(bundle_copy: Path, tmp_path: 
     assert section.note.startswith(f"without last-block pruning: {copy.path} has no clip plan")
 
 
+@pytest.mark.check  # a denoiser is traced for it
 def test_a_bundle_that_another_library_runs_is_no_measure(bundle: Bundle, unpruned: Bundle):
     with pytest.raises(ExecutorError, match=r"is run by onnxruntime \(cpu\), the other bundle by tensorrt 10"):
         ablation._opened_alike(unpruned, CPU, "tensorrt 10.13 (cuda:0)")
 
 
 @pytest.mark.check  # a denoiser traced for this alone
+@pytest.mark.check  # a denoiser is traced for it
 def test_unpruned_is_of_the_same_weights_and_another_denoiser(
     bundle: Bundle, unpruned: Bundle, wide_bundles, tmp_path: Path
 ):

@@ -125,6 +125,7 @@ class TestCommand:
         refused = run("bench", bundle_path, "--plan-only", "--size", "64x64", cwd=tmp_path, code=1)
         assert "--plan-only is of one picture of the usual size, and runs nothing: leave out --size" in refused.stderr
 
+    @pytest.mark.check
     def test_peer_that_takes_too_long(self, bundle_path: Path, checkpoint_path: Path, tmp_path: Path):
         """The rest is measured all the same."""
         options = ("--steps", 1, "--repeat", 1, "--executor", "cpu", "--no-ceilings", "--out", tmp_path / "out")
@@ -149,6 +150,10 @@ class TestCommand:
             *("bench", bundle_path, "--out", tmp_path / "out", "--peer", "diffusers", "--checkpoint", "gone"), code=1
         )
         assert "checkpoint gone is not a folder; peers load a diffusers folder" in refused.stderr
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.check
+    def test_refusals_of_the_request(self, bundle_path: Path, tmp_path: Path):
         for option, words in (
             (("--steps", 2000), "steps must be a whole number from 1 to 1000, not 2000"),
             (("--seed", -1), "0 to 2^64 - 1"),

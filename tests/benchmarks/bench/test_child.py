@@ -55,7 +55,7 @@ def test_a_late_childs_children_end_with_it(child_module, tmp_path: Path):
         "time.sleep(600)"
     )
     with pytest.raises(ChildError, match="not done"):
-        run_child("-m", child_module(code), log=tmp_path / "log", timeout_s=10)
+        run_child("-m", child_module(code), log=tmp_path / "log", timeout_s=5)
     grandchild = int((tmp_path / "log").read_text())
     wait_until(lambda: has_ended(grandchild), "the grandchild ends with its parent")
 

@@ -71,7 +71,8 @@ def flux_conditioner(config: TransformerConfig, dims: dict[str, int]) -> float:
     return 2.0 * (embedders + steps * b * vectors * h * h + tokens)
 
 
-@pytest.mark.parametrize(("width", "pruned"), [pytest.param("full", True, marks=pytest.mark.check), ("tiny", False)])
+@pytest.mark.check  # each traces a denoiser of its own
+@pytest.mark.parametrize(("width", "pruned"), [("full", True), ("tiny", False)])
 def test_a_step_is_what_the_closed_form_says(width: str, pruned: bool, tmp_path: Path):
     """Of full width and size, but few blocks: the rest are the same again."""
     full = TransformerConfig(num_double_blocks=1, num_single_blocks=2)
@@ -109,7 +110,9 @@ def test_torch_counts_the_same(bundle: Bundle, component: str):
     assert operations(work) == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
-@pytest.mark.parametrize("component", ["clip", "t5", pytest.param("denoiser", marks=pytest.mark.check)])
+@pytest.mark.parametrize(
+    "component", ["clip", *(pytest.param(one, marks=pytest.mark.check) for one in ("t5", "denoiser"))]
+)
 def test_both_kinds_of_operators_count_the_same(bundle: Bundle, component: str, tmp_path: Path):
     """A mask beside the scores, a bias, and neither. Only a single operator reads those itself."""
     options = TraceOptions(precision=Precision.FP32, operators=Operators.DECOMPOSED)

@@ -52,6 +52,7 @@ def eager(checkpoint_path: Path, reference: Path, tmp_path_factory: pytest.TempP
     return check_run(found, PeerName.EAGER), folder / "diffusers.png"
 
 
+@pytest.mark.check  # so does the benchmark's own test
 def test_diffusers_makes_our_picture(eager: tuple[EngineRun, Path], kontext: Kontext, reference: Path, tmp_path: Path):
     run, picture = eager
     assert set(run.cold) == {"import", "open", "load", "first request"}
@@ -85,7 +86,7 @@ def test_peers_are_given_our_noise():
     assert "generator" not in asked
 
 
-@pytest.mark.check  # of the peers that a CPU runs, the eager one is in every run of the tests
+@pytest.mark.check
 def test_compiled_diffusers_makes_the_same_picture(
     checkpoint_path: Path, reference: Path, eager: tuple[EngineRun, Path], tmp_path: Path
 ):

@@ -112,6 +112,7 @@ def test_it_can_become_nvfp4(stored: Bundle, calibration: Calibration, tmp_path:
         quantize_bundle(made, tmp_path / "again", make_recipe("fp8"), calibration)
 
 
+@pytest.mark.check
 def test_the_compiler_takes_both(stored: Bundle, requantized: Bundle) -> None:
     """As stored, products are in the graph's own type over FP8 weights; quantized, in FP8."""
     rtx, coverage = load_flavour(FlavourName.TENSORRT_RTX), Coverage(sizes=((96, 192), (128, 128)), max_steps=8)

@@ -18,8 +18,9 @@ from kontext_trt.export.checkpoint import open_checkpoint
 from kontext_trt.export.configs import ModelConfig, TransformerConfig
 from kontext_trt.export.export import ExportOptions, export_bundle
 from kontext_trt.export.graphs.recipes import make_recipe
-from kontext_trt.export.graphs.trace import TraceOptions, build_module, trace
+from kontext_trt.export.graphs.trace import TraceOptions, trace
 from kontext_trt.export.networks import onnxruntime_operators as ort
+from kontext_trt.export.networks.build import build_module
 from kontext_trt.export.quantize.quantize_bundle import check_recipe
 from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
 from kontext_trt.runtime.flow.rope import rope_tables
@@ -120,6 +121,7 @@ def test_operators_of_the_denoiser(own_bundle: Bundle):
             assert node.input[0].endswith(".weight"), "activations are never transposed"
 
 
+@pytest.mark.check
 def test_in_bf16_nothing_is_widened_between_the_ends():
     options = TraceOptions(precision=Precision.BF16, operators=Operators.ONNXRUNTIME)
     counts = Counter(node.op_type for node in trace(COMPONENTS["denoiser"], SMALL, options).graph)

@@ -1,0 +1,60 @@
+"""Makes the module of a component.
+
+A network is imported when it is made: transformers and diffusers take seconds, and most of what is refused is refused
+before any network is needed.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...engine.components import Operators
+from ..configs import ModelConfig
+
+
+def build_module(
+    component: str,
+    config: ModelConfig,
+    *,
+    operators: Operators = Operators.SINGLE,
+    prune_last_block: bool = True,
+) -> nn.Module:
+    """Return the torch module of a component, with whatever default type and device are set.
+
+    Args:
+        component: The component's name.
+        config: The configuration of the networks.
+        operators: The form of its graph.
+        prune_last_block: Whether the denoiser's last block computes target tokens only.
+    """
+    return _made(component, config, operators, prune_last_block).eval()
+
+
+def _made(component: str, config: ModelConfig, operators: Operators, prune_last_block: bool) -> nn.Module:
+    match component:
+        case "clip":
+            from .clip import Clip
+
+            return Clip(config.clip)
+        case "t5":
+            from .t5 import T5
+
+            return T5(config.t5)
+        case "conditioner":
+            from .conditioner import Conditioner
+
+            return Conditioner(config.transformer)
+        case "denoiser":
+            from .denoiser import Denoiser
+
+            return Denoiser(config.transformer, operators=operators, prune_last_block=prune_last_block)
+        case "vae_encoder":
+            from .vae import VaeEncoder
+
+            return VaeEncoder(config.vae, operators=operators)
+        case "vae_decoder":
+            from .vae import VaeDecoder
+
+            return VaeDecoder(config.vae, operators=operators)
+        case _:
+            raise ValueError(f"there is no component {component}")
