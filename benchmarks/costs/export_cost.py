@@ -49,7 +49,7 @@ def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     import torch
 
     from ...engine.components import DENOISER
-    from ...export.graphs.trace import EXAMPLE_DIMS, Precision, model_dims
+    from ...export.graphs.trace import Precision, example_dims, model_dims
     from ...export.networks.build import build_module
     from ...export.torch_types import torch_dtype
 
@@ -58,15 +58,16 @@ def export_plainly(folder: Path, blocks: tuple[int, int]) -> None:
     module = build_module(DENOISER.name, config)
     torch.set_default_dtype(torch.float32)
     component, dims = DENOISER, model_dims(config)
+    examples = example_dims(dims)
     inputs = tuple(
         torch.zeros(
-            [int(extent) for extent in dims.resolve(port.dims, **EXAMPLE_DIMS)],
+            [int(extent) for extent in dims.resolve(port.dims, **examples)],
             dtype=torch_dtype(port.element_type.resolve(Precision.BF16).number),
         )
         for port in component.inputs
     )
     dynamic = tuple(
-        {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(port.dims) if dim in EXAMPLE_DIMS}
+        {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(port.dims) if dim in examples}
         for port in component.inputs
     )
     with torch.no_grad():

@@ -31,7 +31,7 @@ from ..torch_types import torch_dtype
 from .functions import add_functions
 
 # sizes to trace with: different from each other and from every constant, and none of them 0 or 1, which would be frozen
-EXAMPLE_DIMS = {"b": 3, "n": 110, "m": 42, "N": 5, "h": 6, "w": 10}
+_EXAMPLE_DIMS = {"b": 3, "n": 110, "m": 42, "N": 5, "h": 6, "w": 10}
 
 
 def model_dims(config: ModelConfig) -> ModelDims:
@@ -47,6 +47,11 @@ def model_dims(config: ModelConfig) -> ModelDims:
         vectors=num_vectors(transformer),
         rope_width=transformer.head_width // 2,
     )
+
+
+def example_dims(dims: ModelDims) -> dict[str, int]:
+    """Return the sizes of symbolic dimensions to trace with, by name."""
+    return {**_EXAMPLE_DIMS, "s": dims.text_length + _EXAMPLE_DIMS["n"] + _EXAMPLE_DIMS["m"]}
 
 
 def tensor_name(parameter: str) -> str:
@@ -94,7 +99,7 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
     """
     dims, tensors = model_dims(config), expected_tensors(component.name, config)
     dtype = torch_dtype(ElementType.ACTIVATION.resolve(options.precision).number)
-    examples = {**EXAMPLE_DIMS, "s": dims.text_length + EXAMPLE_DIMS["n"] + EXAMPLE_DIMS["m"]}
+    examples = example_dims(dims)
     with FakeTensorMode(), _quiet():
         with default_dtype(dtype):
             module = build_module(
