@@ -86,6 +86,7 @@ def row(what: str, cost: ProcessCost, written: int) -> dict[str, float | str]:
         "what": what,
         "weights_GB": round(gigabytes, 2),
         "seconds": round(cost.seconds, 1),
+        "processor_seconds": round(cost.processor_seconds, 1),
         "peak_anonymous_GB": round(cost.peak_anonymous_bytes / 1e9, 2),
         "disk_MB": round(written / 1e6, 1),
         "seconds_per_GB": round(cost.seconds / gigabytes, 2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -17,9 +18,18 @@ from ..bench.child import ChildError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessCost:
-    """Holds what a child process took; `report` is the JSON it printed last."""
+    """Holds what a child process took.
+
+    Attributes:
+        seconds: What the caller waited.
+        processor_seconds: What it computed, on all cores, its own children included: other work on the machine changes
+            this less.
+        peak_anonymous_bytes: Its most memory that no file is behind.
+        report: The JSON that it printed last.
+    """
 
     seconds: float
+    processor_seconds: float
     peak_anonymous_bytes: int
     report: dict[str, float]
 
@@ -27,7 +37,7 @@ class ProcessCost:
 def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> ProcessCost:
     """Run `python -m MODULE ARGUMENTS` and sample its memory; raise ChildError if it fails."""
     command = [sys.executable, "-m", module, *arguments]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _processor_seconds()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     peak, done = 0, threading.Event()
 
@@ -44,7 +54,18 @@ def measure_module(module: str, *arguments: str, interval_s: float = 0.02) -> Pr
     seconds = time.perf_counter() - start
     if child.returncode:
         raise ChildError(f"{module} ended with {child.returncode}; what it said is above")
-    return ProcessCost(seconds=seconds, peak_anonymous_bytes=peak, report=json.loads(output.strip().splitlines()[-1]))
+    return ProcessCost(
+        seconds=seconds,
+        processor_seconds=_processor_seconds() - before,
+        peak_anonymous_bytes=peak,
+        report=json.loads(output.strip().splitlines()[-1]),
+    )
+
+
+def _processor_seconds() -> float:
+    """Return what this process's children that have ended computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def disk_bytes(folder: Path, *, besides: Path | None = None) -> int:

@@ -59,6 +59,7 @@ def run(folder: Path, small: Path) -> dict[str, object]:
         "file_GB": round(file_bytes / 1e9, 2),
         "file_on_disk_GB": round(512 * (folder / TRANSFORMER).stat().st_blocks / 1e9, 2),
         "seconds": round(cost.seconds, 1),
+        "processor_seconds": round(cost.processor_seconds, 1),
         "peak_anonymous_GB": round(cost.peak_anonymous_bytes / 1e9, 2),
         "bundle_disk_GB": round(disk_bytes(folder / "bundle", besides=folder / "checkpoint") / 1e9, 2),
         **cost.report,

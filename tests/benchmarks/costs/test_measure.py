@@ -23,3 +23,4 @@ def test_a_childs_memory_and_report_are_seen(tmp_path: Path, monkeypatch):
     assert cost.report == {"held": 200_000_000}
     assert 200e6 < cost.peak_anonymous_bytes < 300e6
     assert cost.seconds > 2
+    assert 0.02 < cost.processor_seconds < 2, "sleeping is no work"
