@@ -52,7 +52,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"export", "tiny", "tokenizers"},
         {"emulate"},
         {"quantize"},
-        {"export_quantized"},
+        {"export_quantized", "fuse_lora"},
         {"demo"},
         {"__init__"},
     ),
