@@ -256,9 +256,9 @@ def one_trainer_cases() -> Iterator[Case]:
 
     def dora(weight: Array, user: float) -> Array:
         down, up = halves(q)
-        changed = weight + user * (wide(up) @ wide(down))
-        ratio = wide(scales) / np.linalg.norm(changed, axis=0, keepdims=True)
-        return changed * (user * (ratio - 1) + 1)
+        changed = weight + wide(up) @ wide(down)
+        changed *= wide(scales) / np.linalg.norm(changed, axis=0, keepdims=True)
+        return weight + user * (changed - weight)
 
     yield Case(
         name="OneTrainer DoRA per input",
@@ -417,9 +417,9 @@ def product_cases() -> Iterator[Case]:
         rows = slice(i * D, i * D + D)
 
         def wanted(weight: Array, user: float) -> Array:
-            changed = weight + user * (wide(up)[rows] @ wide(down))
-            ratio = wide(scales)[rows] / np.linalg.norm(changed, axis=1, keepdims=True)
-            return changed * (user * (ratio - 1) + 1)
+            changed = weight + wide(up)[rows] @ wide(down)
+            changed *= wide(scales)[rows] / np.linalg.norm(changed, axis=1, keepdims=True)
+            return weight + user * (changed - weight)
 
         return wanted
 

@@ -24,7 +24,7 @@ def test_files_are_summed_whatever_the_rows_at_a_time(rows: int, monkeypatch: py
     base, one, two = random("base", 40, 32), change("one"), change("two", 5)
     product = Kronecker(small=random("small", 5, 4), large=random("large", 8, 8))
     made = apply_changes(
-        base.copy(), [(one, 1.0), (two, -2.0), (Difference(place=PLACE, values=product, scale=1.5, kind="LoKr"), 1.0)]
+        base.copy(), [([one, Difference(place=PLACE, values=product, scale=1.5, kind="LoKr")], 1.0), ([two], -2.0)]
     )
     wanted = wide(base) + 0.5 * wide(one.up) @ wide(one.down) - wide(two.up) @ wide(two.down)
     wanted += 1.5 * np.kron(wide(product.small), wide(product.large))
@@ -35,14 +35,14 @@ def test_files_are_summed_whatever_the_rows_at_a_time(rows: int, monkeypatch: py
 def test_norms_are_summed_whatever_the_rows_at_a_time(axis: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(apply, "ROWS", 7)
     base, norms = random("base", 40, 32), np.abs(random("norms", *((1, 32) if axis == 0 else (40, 1)))) + 1
-    made = apply_changes(base.copy(), [(Magnitude(place=PLACE, values=norms), 1.0)])
+    made = apply_changes(base.copy(), [([Magnitude(place=PLACE, values=norms)], 1.0)])
     assert np.allclose(np.linalg.norm(wide(made), axis=axis, keepdims=True), norms, rtol=1e-6)
 
 
 def test_a_row_of_zeros_stays_one():
     """Its norm cannot be divided by; PEFT makes NaN of it."""
     made = apply_changes(
-        np.zeros((2, 3), np.float32), [(Magnitude(place=PLACE, values=np.ones((2, 1), np.float32)), 1.0)]
+        np.zeros((2, 3), np.float32), [([Magnitude(place=PLACE, values=np.ones((2, 1), np.float32))], 1.0)]
     )
     assert np.array_equal(made, np.zeros((2, 3)))
 

@@ -116,7 +116,7 @@ def try_one(seed: int, folder: Path) -> str:
     with np.errstate(over="ignore", invalid="ignore"):  # a flipped bit makes 1e38
         for change in read.changes:
             shape = SHAPES[change.place]
-            assert apply_changes(np.ones(shape, np.float32), [(change, 1.0)]).shape == shape
+            assert apply_changes(np.ones(shape, np.float32), [([change], 1.0)]).shape == shape
     return "applied"
 
 
