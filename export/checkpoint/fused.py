@@ -107,7 +107,7 @@ def read_loras(choices: Sequence[LoraChoice], *, allow_unused: bool) -> list[tup
     Raises:
         LoraError: One cannot be used.
     """
-    return [(read_lora(one.path, allow_unused=allow_unused), one.scale) for one in choices]
+    return [(read_lora(Path(one.path), allow_unused=allow_unused), one.scale) for one in choices]
 
 
 def lora_records(files: Sequence[tuple[LoraFile, float]]) -> tuple[LoraRecord, ...]:
