@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from ..tensor_names import Target, transformer_targets
 
+MAX_NAME = 300
+"""The longest name that is looked up; no layer's has half of it."""
 Names = Mapping[str, tuple[Target, ...]]
 """The layers here that each layer of a file is, by its name there; "{}" stands for the number of a block."""
 
@@ -53,6 +55,11 @@ CLIP: Names = _own(*_CLIP_LAYERS) | _own(*_CLIP_LAYERS, prefix="text_model.")
 T5: Names = _own(*_T5_LAYERS)
 
 
+def joined(names: Names) -> Names:
+    """Return names with underscores for their full stops, as many trainers write them."""
+    return {name.replace(".", "_"): targets for name, targets in names.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
     """Says how a family writes the names of one network's layers.
@@ -60,38 +67,25 @@ class Spelling:
     Attributes:
         prefix: What stands before each.
         part: The network: "transformer", "clip" or "t5".
-        names: The layers by the names that they have in files of this kind, with full stops.
-        underscored: Whether underscores stand for the full stops.
+        names: The layers by the names that follow it.
     """
 
     prefix: str
     part: str
     names: Names
-    underscored: bool = False
 
     def find(self, name: str) -> tuple[Target, ...]:
         """Return the layers here that a layer of a file is, with the block's number put in; none if it is unknown."""
-        if not name.startswith(self.prefix):
+        if not name.startswith(self.prefix) or len(name) > MAX_NAME:
             return ()
         rest = name[len(self.prefix) :]
-        names = _underscored(self) if self.underscored else self.names
-        if rest in names:
-            return names[rest]
+        if rest in self.names:
+            return self.names[rest]
         for match in re.finditer(r"(?<=[._])[0-9]{1,4}(?=[._])", rest):
-            found = names.get(f"{rest[: match.start()]}{{}}{rest[match.end() :]}")
+            found = self.names.get(f"{rest[: match.start()]}{{}}{rest[match.end() :]}")
             if found is not None:
                 number = str(int(match[0]))
                 return tuple(
                     Target(layer=one.layer.replace("{}", number), start=one.start, stop=one.stop) for one in found
                 )
         return ()
-
-
-_JOINED: dict[int, Names] = {}
-
-
-def _underscored(spelling: Spelling) -> Names:
-    key = id(spelling.names)
-    if key not in _JOINED:
-        _JOINED[key] = {name.replace(".", "_"): targets for name, targets in spelling.names.items()}
-    return _JOINED[key]

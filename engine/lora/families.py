@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..tensor_names import Target
-from .dialects import BFL, CLIP, DIFFUSERS, T5, XLABS, Names, Spelling
+from .dialects import BFL, CLIP, DIFFUSERS, T5, XLABS, Names, Spelling, joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +51,15 @@ class Found:
 
 
 def _transformer(prefix: str, *names: Names, underscored: bool = False) -> tuple[Spelling, ...]:
-    return tuple(Spelling(prefix=prefix, part="transformer", names=one, underscored=underscored) for one in names)
+    tables = (joined(one) if underscored else one for one in names)
+    return tuple(Spelling(prefix=prefix, part="transformer", names=one) for one in tables)
 
 
 def _texts(*pairs: tuple[str, str], underscored: bool = False) -> tuple[Spelling, ...]:
     tables = {"clip": CLIP, "t5": T5}
-    return tuple(
-        Spelling(prefix=prefix, part=part, names=tables[part], underscored=underscored) for prefix, part in pairs
-    )
+    if underscored:
+        tables = {part: joined(names) for part, names in tables.items()}
+    return tuple(Spelling(prefix=prefix, part=part, names=tables[part]) for prefix, part in pairs)
 
 
 _DOTTED_TEXTS = _texts(("text_encoder.", "clip"), ("text_encoder_2.", "t5"))

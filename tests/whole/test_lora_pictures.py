@@ -51,6 +51,10 @@ def noise() -> np.ndarray:
 def ours(bundle: Bundle, image) -> np.ndarray:
     with Kontext.open(bundle) as kontext:
         result = kontext.edit(image, "make it blue", size=(128, 128), steps=STEPS, guidance=2.5, seed=0, noise=noise())
+        named = result.request(result.outputs[0])["fused_loras"]
+        assert [(one["name"], one["sha256"], one["scale"]) for one in named] == [
+            (record.name, record.sha256, record.scale) for record in bundle.manifest.loras
+        ]
         return before_rounding(bundle, result)
 
 
