@@ -108,6 +108,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Trace a checkpoint's networks to ONNX and put them in a bundle. The weights stay where they are."""
+    chosen_loras = loras.choices()
     require_export()
     quiet_libraries()
     from ..export.checkpoint import CheckpointFiles
@@ -123,7 +124,7 @@ def export(
         hash_weights=hash_weights,
         copy=copy,
         overwrite=overwrite,
-        loras=loras.choices(),
+        loras=chosen_loras,
         allow_unused=loras.allow_unused,
     )
     files = CheckpointFiles(**{field.name: getattr(parts, field.name) for field in fields(parts)})
