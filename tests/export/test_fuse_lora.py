@@ -18,8 +18,13 @@ from kontext_trt.engine.components import Operators, Precision
 from kontext_trt.engine.lora.choice import LoraChoice
 from kontext_trt.export.checkpoint import open_checkpoint
 from kontext_trt.export.checkpoint.fused import fuse_checkpoint
+from kontext_trt.export.emulate.bundle_modules import BundleGraph
+from kontext_trt.export.emulate.emulation import QuantizedLinear, emulated_layers
 from kontext_trt.export.export import ExportOptions, export_bundle
 from kontext_trt.export.fuse_lora import fuse_lora
+from kontext_trt.export.graphs.recipes import make_recipe
+from kontext_trt.export.quantize.calibration import Calibration
+from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 
 Q, FF = f"{DOUBLE}.0.attn.to_q", f"{DOUBLE}.1.ff.net.0.proj"
 TENSORS = {**pair(f"transformer.{Q}", D, 4), **pair(f"transformer.{FF}", MLP, 2), f"transformer.{Q}.alpha": number(8)}
@@ -198,3 +203,19 @@ def test_values_beyond_a_type(bundle: Bundle, tmp_path: Path):
         pytest.raises(LoraError, match=r"has values beyond torch.float32 after LoRA files"),
     ):
         fuse_lora(bundle, tmp_path / "fused", [path])
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("recipe", ["fp8", "nvfp4-svd"])
+def test_what_is_fused_is_quantized(recipe: str, bundle: Bundle, calibration: Calibration, file: Path, tmp_path: Path):
+    """The quantized weight is the sum's, and says which LoRA is in it; fusing into it is refused."""
+    fused = fuse_lora(bundle, tmp_path / "fused", [file])
+    made = quantize_bundle(fused, tmp_path / recipe, make_recipe(recipe), calibration)
+    assert made.manifest.loras == fused.manifest.loras
+    layer = emulated_layers(BundleGraph.read(made, "denoiser"))[Q]
+    assert isinstance(layer, QuantizedLinear)
+    found = layer.full_weight(torch.float32)
+    errors = [float((found - weights(one, "denoiser")[f"{Q}.weight"]).norm() / found.norm()) for one in (fused, bundle)]
+    assert errors[0] < 0.15 < 0.5 < errors[1]
+    with pytest.raises(LoraError, match=rf"is quantized \({recipe}\), and a LoRA is fused before"):
+        fuse_lora(made, tmp_path / "again", [file])
