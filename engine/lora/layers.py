@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import LoraError
 from ..tensor_names import Target
@@ -122,9 +123,9 @@ def _low_rank(layer: Layer, down: Matrix, up: Matrix, scale: float) -> Iterator[
         rows, columns = up[start:stop], down
         if len(layer.targets) > 1:
             # sd-scripts' split_qkv joins the layers' ranks: columns that are zero here are another layer's
-            used = rows.any(axis=0)
+            used: NDArray[np.bool_] = np.asarray(np.any(rows != 0, axis=0))
             if not used.all():
-                used[0] |= not used.any()
+                used[:1] |= not used.any()
                 rows, columns = np.ascontiguousarray(rows[:, used]), np.ascontiguousarray(down[used])
         yield LowRank(place=place, down=columns, up=rows, scale=scale)
 
@@ -163,9 +164,9 @@ def _factor(layer: Layer, slot: str, ranks: set[int]) -> Matrix:
 
 
 def _differences(layer: Layer, values: Matrix | Factors, scale: float, kind: str) -> Iterator[Change]:
-    inputs = values.shape[1] if len(values.shape) > 1 else None
-    for place, start, stop in _places(layer, values, ".weight", inputs):
-        whole = (start, stop) == (0, values.shape[0])
+    shape: tuple[int, ...] = values.shape
+    for place, start, stop in _places(layer, values, ".weight", shape[1] if len(shape) > 1 else None):
+        whole = (start, stop) == (0, *shape[:1])
         if isinstance(values, np.ndarray):
             yield Difference(place=place, values=values[start:stop], scale=scale, kind=kind)
         else:
@@ -181,12 +182,13 @@ def _magnitudes(layer: Layer, inputs: int | None) -> Iterator[Change]:
         if values.ndim > 2 and set(values.shape[2:]) == {1}:
             values = values.reshape(values.shape[:2])
         values = values.reshape(-1, 1) if values.ndim == 1 else values
-        if values.ndim != 2 or 1 not in values.shape or inputs is None:
-            raise layer.fail(f"has {slot} {list(values.shape)}, which should be one norm per output or per input")
-        if values.shape[1] == 1 and values.shape[0] > 1:
+        shape: tuple[int, ...] = values.shape
+        if len(shape) != 2 or 1 not in shape or inputs is None:
+            raise layer.fail(f"has {slot} {list(shape)}, which should be one norm per output or per input")
+        if shape[1] == 1 and shape[0] > 1:
             for place, start, stop in _places(layer, values, ".weight", inputs):
                 yield Magnitude(place=place, values=values[start:stop], blended=blended)
-        elif values.shape[1] == inputs and len(layer.targets) == 1 and layer.targets[0].start is None:
+        elif shape[1] == inputs and len(layer.targets) == 1 and layer.targets[0].start is None:
             yield Magnitude(place=_place(layer, layer.targets[0], ".weight"), values=values, blended=blended)
         else:
             raise layer.fail(

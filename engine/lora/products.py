@@ -50,8 +50,9 @@ class Hadamard:
         return (self.ups[0].shape[0], self.downs[0].shape[1])
 
     def rows(self, start: int, stop: int) -> Matrix:
-        first, second = (up[start:stop] @ down for up, down in zip(self.ups, self.downs, strict=True))
-        return first * second
+        product: Matrix = self.ups[0][start:stop] @ self.downs[0]
+        product *= self.ups[1][start:stop] @ self.downs[1]
+        return product
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
