@@ -107,7 +107,7 @@ class _Layout:
             model = foreign_model(names)
             if model is not None:
                 raise LoraError(
-                    f"{source} is a LoRA for {model}, not for FLUX.1 Kontext (its first tensor is {names[0]})"
+                    f"{source} is a LoRA for {model}, not for FLUX.1 Kontext (its first tensor is {names[0]:.200})"
                 )
             if not layers:
                 raise LoraError(
@@ -122,7 +122,9 @@ def _not_a_lora(names: list[str], source: str) -> LoraError:
     """Return what is said of a file without any tensor of a LoRA."""
     stems = [name.rpartition(".")[0] for name in names]
     if any(family.find(stem) for family in FAMILIES for stem in stems):
-        return LoraError(f"{source} is a checkpoint, not a LoRA: it has whole weights such as {names[0]}; export it")
+        return LoraError(
+            f"{source} is a checkpoint, not a LoRA: it has whole weights such as {names[0]:.200}; export it"
+        )
     if not names:
         return LoraError(f"{source} holds no tensors")
     reason = next((f" ({what})" for name in names if (what := other_method(name))), "")
