@@ -206,7 +206,7 @@ def test_values_beyond_a_type(bundle: Bundle, tmp_path: Path):
 
 
 @pytest.mark.check
-@pytest.mark.parametrize("recipe", ["fp8", "nvfp4-svd"])
+@pytest.mark.parametrize("recipe", ["fp8", "nvfp4"])
 def test_what_is_fused_is_quantized(recipe: str, bundle: Bundle, calibration: Calibration, file: Path, tmp_path: Path):
     """The quantized weight is the sum's, and says which LoRA is in it; fusing into it is refused."""
     fused = fuse_lora(bundle, tmp_path / "fused", [file])

@@ -107,7 +107,7 @@ def test_a_file_that_diffusers_reads(
     by_diffusers(path, their_copy, 0.7)
     made = ours(fuse_lora(bundle, tmp_path / "fused", [(path, 0.7)]), image)
     np.testing.assert_allclose(made, theirs(their_copy, image), atol=TOLERANCE, rtol=0)
-    assert np.abs(made - theirs(pipeline, image)).max() > 100 * TOLERANCE, "the LoRA changes the picture"
+    assert np.abs(made - theirs(pipeline, image)).max() > 50 * TOLERANCE, "the LoRA changes the picture"
 
 
 def test_two_files_add_up_text_encoders_too(bundle: Bundle, their_copy, picture: Callable, tmp_path: Path):
