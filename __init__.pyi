@@ -13,6 +13,7 @@ from .engine.errors import ExportError as ExportError
 from .engine.errors import GpuMemoryError as GpuMemoryError
 from .engine.errors import ImageError as ImageError
 from .engine.errors import KontextError as KontextError
+from .engine.errors import LoraError as LoraError
 from .engine.errors import MissingDependencyError as MissingDependencyError
 from .engine.errors import NotFiniteError as NotFiniteError
 from .engine.errors import OptionError as OptionError
@@ -21,6 +22,7 @@ from .engine.errors import QuantizationError as QuantizationError
 from .engine.errors import RequestError as RequestError
 from .engine.errors import TargetError as TargetError
 from .engine.errors import UntrustedPlanError as UntrustedPlanError
+from .engine.lora.choice import LoraChoice as LoraChoice
 from .engine.plans.coverage import Coverage as Coverage
 from .engine.plans.coverage import Task as Task
 from .engine.plans.options import BuildOptions as BuildOptions
@@ -28,6 +30,7 @@ from .export.checkpoint.open import CheckpointFiles as CheckpointFiles
 from .export.export import ExportOptions as ExportOptions
 from .export.export import export_bundle as export_bundle
 from .export.export_quantized import export_quantized as export_quantized
+from .export.fuse_lora import fuse_lora as fuse_lora
 from .export.graphs.recipes import Recipe as Recipe
 from .export.graphs.recipes import RecipeName as RecipeName
 from .export.graphs.recipes import make_recipe as make_recipe

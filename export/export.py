@@ -28,12 +28,14 @@ from ..engine.bundle.tensor_file import TensorFile
 from ..engine.components import COMPONENTS, Component, Operators, Precision
 from ..engine.documents import TEXT_LENGTH
 from ..engine.errors import ExportError
+from ..engine.lora.choice import LoraChoice
 from ..engine.printable import printable_line
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.system.files import atomic_folder, is_taken, sha256_file
 from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
+from .checkpoint.fused import fuse_checkpoint
 from .configs import FOLDERS, ModelConfig
 from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
 from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
@@ -57,6 +59,8 @@ class ExportOptions:
         hash_weights: Reads every byte once.
         copy: Gives the bundle weights of its own: a checkpoint that is written into then changes nothing.
         overwrite: Replaces a bundle that is there.
+        loras: The LoRA files that are fused into the weights, before anything is quantized.
+        allow_unused: Leaves out tensors of theirs that change nothing here; without, they are refused.
     """
 
     precision: Precision | None = None
@@ -66,6 +70,8 @@ class ExportOptions:
     hash_weights: bool = False
     copy: bool = False
     overwrite: bool = False
+    loras: tuple[LoraChoice, ...] = ()
+    allow_unused: bool = False
 
 
 def export_bundle(
@@ -90,12 +96,15 @@ def export_bundle(
 
     Raises:
         CheckpointError: A part is missing or damaged, or a tensor is missing, extra or misshapen.
+        LoraError: A LoRA cannot be used, or does not fit the checkpoint.
         ExportError: Tracing fails or `path` is taken.
         BundleError: The bundle that is to be replaced has plans that are links.
         OptionError: There are `files` of a checkpoint that is open already.
     """
     options, progress, path = options or ExportOptions(), progress or Silent(), Path(path)
     checkpoint = as_checkpoint(checkpoint, files)
+    if options.loras:
+        checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
     if path.exists() and not options.overwrite:
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
@@ -260,6 +269,7 @@ class _BundleWriter:
             files=tuple(file_record(self.folder, path) for path in written),
             weights=tuple(self._weights_record(file) for file in self.placer.origins),
             features=FEATURES,
+            loras=self.checkpoint.loras,
         )
 
     def _weights_record(self, file: Path) -> WeightsRecord:

@@ -205,6 +205,7 @@ class Kontext:
             step_milliseconds=tuple(clock.step_milliseconds),
             bundle=self._fingerprint,
             executor=self.executor.name,
+            fused_loras=self.bundle.manifest.loras,
         )
 
     def edit(

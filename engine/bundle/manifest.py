@@ -138,11 +138,21 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRecord:
+    """Names a LoRA file that was fused into the weights: its name, what it was read as, its hash and its scale."""
+
+    name: Text
+    family: Text
+    sha256: Sha256
+    scale: Annotated[float, Meta(ge=-1000.0, le=1000.0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Lists everything a bundle holds.
 
     `source` is the checkpoint as the user named it; `features` names what the graphs can do beyond editing and
-    generating.
+    generating; `loras` are those that were fused into the weights, in that order.
     """
 
     schema: int
@@ -156,6 +166,7 @@ class Manifest:
     files: Annotated[tuple[FileRecord, ...], Meta(max_length=MAX_FILES)]
     weights: Annotated[tuple[WeightsRecord, ...], Meta(max_length=MAX_FILES)]
     features: tuple[Text, ...] = ()
+    loras: Annotated[tuple[LoraRecord, ...], Meta(max_length=MAX_FILES)] = ()
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"

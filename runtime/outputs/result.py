@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...engine.bundle.manifest import LoraRecord
 from ...engine.errors import RequestError
 from ...engine.sizes import Size
 from ..inputs.placement import Placement
@@ -55,6 +56,7 @@ class Result:
         step_milliseconds: The milliseconds per step.
         bundle: The fingerprint of the bundle.
         executor: The name of the executor that ran it.
+        fused_loras: The LoRA files that were fused into the bundle's weights: names, hashes and scales.
     """
 
     outputs: tuple[Output, ...]
@@ -70,6 +72,7 @@ class Result:
     step_milliseconds: tuple[float, ...]
     bundle: str
     executor: str
+    fused_loras: tuple[LoraRecord, ...] = ()
 
     @property
     def reference(self) -> Placement | None:
@@ -127,7 +130,14 @@ class Result:
             **({} if self.mask is None else {"mask": self.mask}),
             "bundle": self.bundle,
             "executor": self.executor,
+            **self._loras(),
         }
+
+    def _loras(self) -> dict[str, Any]:
+        if not self.fused_loras:
+            return {}
+        named = [{"name": one.name, "sha256": one.sha256, "scale": one.scale} for one in self.fused_loras]
+        return {"fused_loras": named}
 
     def _references(self) -> dict[str, Any]:
         """Return what is said of the references: of one alone its placement, of several all and how they lay."""

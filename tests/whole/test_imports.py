@@ -24,7 +24,9 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
     f"{PACKAGE}.engine": (
         {"growth", "number_types"},
         {"components", "documents", "errors", "model_dims", "printable", "sizes", "progress", "byte_sizes", "system"},
+        {"tensor_names"},
         {"bundle"},
+        {"lora"},
         {"flavour"},
         {"plans"},
         {"builder"},
@@ -50,7 +52,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"export", "tiny", "tokenizers"},
         {"emulate"},
         {"quantize"},
-        {"export_quantized"},
+        {"export_quantized", "fuse_lora"},
         {"demo"},
         {"__init__"},
     ),

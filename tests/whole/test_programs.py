@@ -57,6 +57,10 @@ WRONG = {
         (["--blocks", "2"], "expected 2 arguments"),
         (["--blocks", "0", "1"], "'0' is not a whole number"),
     ],
+    f"{COSTS}.lora_cost": [
+        (["--blocks", "2"], "expected 2 arguments"),
+        (["--rank", "0"], "'0' is not a whole number of at least 1"),
+    ],
     f"{COSTS}.nvfp4_cost": [(["--size", "1"], "unrecognized arguments: --size 1")],
     f"{COSTS}.opening_cost": [(["--repeat", "0"], "'0' is not a whole number of at least 1")],
     f"{COSTS}.quantized_cost": [
