@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import onnx_ir as ir
 
+from ..engine.branches import MAX_RANK, Branches
 from ..engine.bundle.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.bundle.graph_file import WeightPlace
 from ..engine.bundle.manifest import (
@@ -25,7 +26,7 @@ from ..engine.bundle.manifest import (
 )
 from ..engine.bundle.share import files_below, share_files
 from ..engine.bundle.tensor_file import TensorFile
-from ..engine.components import COMPONENTS, Component, Operators, Precision
+from ..engine.components import COMPONENTS, DENOISER, Component, Operators, Precision
 from ..engine.documents import TEXT_LENGTH
 from ..engine.errors import ExportError
 from ..engine.printable import printable_line
@@ -35,6 +36,8 @@ from ..engine.system.files import atomic_folder, is_taken, sha256_file
 from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
 from .configs import FOLDERS, ModelConfig
+from .graphs.branches import add_branches, branched_layers
+from .graphs.functions import add_functions
 from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
 from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
@@ -54,6 +57,8 @@ class ExportOptions:
             their input, and layers with NVFP4 weights in NVFP4, for which TensorRT needs a GPU from sm_100; without,
             they compute in the graph's type.
         operators: The operators that graphs may have.
+        lora_rank: The rank of the branches that LoRAs are swapped into, in every linear layer of the transformer; 0
+            for none.
         hash_weights: Reads every byte once.
         copy: Gives the bundle weights of its own: a checkpoint that is written into then changes nothing.
         overwrite: Replaces a bundle that is there.
@@ -63,9 +68,14 @@ class ExportOptions:
     fp8_as_stored: bool = True
     input_scales: bool = True
     operators: Operators = Operators.SINGLE
+    lora_rank: int = 0
     hash_weights: bool = False
     copy: bool = False
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lora_rank <= MAX_RANK:
+            raise ExportError(f"the rank of swapped LoRAs is from 0, for none, to {MAX_RANK}, not {self.lora_rank}")
 
 
 def export_bundle(
@@ -152,6 +162,7 @@ class _BundleWriter:
         (self.folder / NETWORKS).write_bytes(msgspec.json.encode(self.config))
         tokenizers = self._write_tokenizers()
         models = self._trace()
+        branches = self._add_branches(models)
         stored = {name: self._stored(component, models[name]) for name, component in COMPONENTS.items()}
         graphs: dict[str, GraphRecord] = {}
         for part in dict.fromkeys(component.part for component in COMPONENTS.values()):
@@ -165,7 +176,7 @@ class _BundleWriter:
             for one in of_part:
                 graphs[one.name] = self._write_graph(one, models[one.name], placed, stored[one.name])
         graphs = {name: graphs[name] for name in COMPONENTS}
-        (self.folder / MANIFEST).write_bytes(self._manifest(graphs, tokenizers).to_json())
+        (self.folder / MANIFEST).write_bytes(self._manifest(graphs, tokenizers, branches).to_json())
 
     def _write_tokenizers(self) -> dict[str, TokenizerRecord]:
         names = [name for name, component in COMPONENTS.items() if component.tokenizer]
@@ -193,6 +204,19 @@ class _BundleWriter:
             models[name] = trace(component, self.config, options)
             self.progress.advance(_cost(component, self.tensors[name]))
         return models
+
+    def _add_branches(self, models: Mapping[str, ir.Model]) -> Branches | None:
+        """Give the transformer's linear layers branches for LoRAs, and return where there are some."""
+        if not self.options.lora_rank:
+            return None
+        part = DENOISER.part
+        chosen = {name: models[name] for name, component in COMPONENTS.items() if component.part == part}
+        layers = {name: branched_layers(model) for name, model in chosen.items()}
+        branches = Branches(rank=self.options.lora_rank, layers=layers)
+        for name, model in chosen.items():
+            add_branches(model, name, branches, self.precisions[part])
+            add_functions(model, self.precisions[part])
+        return branches
 
     def _stored(self, component: Component, model: ir.Model) -> dict[str, StoredLinear]:
         """Return which layers read FP8 weights as they lie; products within fused operators do not."""
@@ -237,7 +261,12 @@ class _BundleWriter:
             quantization=as_stored_record(stored.values()),
         )
 
-    def _manifest(self, graphs: Mapping[str, GraphRecord], tokenizers: Mapping[str, TokenizerRecord]) -> Manifest:
+    def _manifest(
+        self,
+        graphs: Mapping[str, GraphRecord],
+        tokenizers: Mapping[str, TokenizerRecord],
+        branches: Branches | None,
+    ) -> Manifest:
         transformer = self.config.transformer
         written = [NETWORKS, *(record.path for record in (*graphs.values(), *tokenizers.values()))]
         return Manifest(
@@ -259,7 +288,8 @@ class _BundleWriter:
             tokenizers=tokenizers,
             files=tuple(file_record(self.folder, path) for path in written),
             weights=tuple(self._weights_record(file) for file in self.placer.origins),
-            features=FEATURES,
+            features=FEATURES if branches is None else (*FEATURES, "lora"),
+            branches=branches,
         )
 
     def _weights_record(self, file: Path) -> WeightsRecord:

@@ -81,12 +81,23 @@ class Body:
     def dequantized(self, x: str, scale: str) -> str:
         return self.node("DequantizeLinear", x, scale, output_dtype=self.precision.number.onnx_number)
 
-    def linear(self, x: str, weight: str, bias: str, scale: str | None) -> str:
-        """Return x W^T + b; FP8 weights have a scale as an input, named after them. `x` comes dequantized."""
+    def linear(
+        self, x: str, weight: str, bias: str, scale: str | None, *, branch: tuple[str, str] | None = None
+    ) -> str:
+        """Return x W^T + b; FP8 weights have a scale as an input, named after them. `x` comes dequantized.
+
+        A branch, A (rank, inputs) and B (outputs, rank), adds (x A^T) B^T.
+        """
         if scale is not None:
             weight = self.dequantized(weight, scale)
-        product = self.node("MatMul", x, self.node("Transpose", weight, perm=(1, 0)))
+        product = self._product(x, weight)
+        if branch is not None:
+            down, up = branch
+            product = self.node("Add", product, self._product(self._product(x, down), up))
         return self.node("Add", product, bias)
+
+    def _product(self, x: str, weight: str) -> str:
+        return self.node("MatMul", x, self.node("Transpose", weight, perm=(1, 0)))
 
     def gelu(self, x: str) -> str:
         """Return tanh-GELU in float32."""

@@ -22,8 +22,9 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"examples", "__main__", "__init__"},
     ),
     f"{PACKAGE}.engine": (
-        {"growth", "number_types"},
+        {"growth", "number_types", "uses"},
         {"components", "documents", "errors", "model_dims", "printable", "sizes", "progress", "byte_sizes", "system"},
+        {"branches", "lora"},
         {"bundle"},
         {"flavour"},
         {"plans"},

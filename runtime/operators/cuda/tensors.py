@@ -103,6 +103,17 @@ class Tensors:
             weight_scale=self.address(scale_of(name), ()) if fp8 else 0,
         )
 
+    def branch(self, product: Product, inputs: int, outputs: int) -> tuple[Matrix, Matrix]:
+        """Return the matrices of a linear layer's branch: (rank, inputs) and (outputs, rank)."""
+        shape = self._inputs[product.down].shape
+        if len(shape) != 2 or not shape[0]:
+            raise self.refusal(f"{product.down} must be (rank, {inputs})")
+        down, up = (self.address(name, of) for name, of in ((product.down, (shape[0], inputs)), (product.up, (outputs, shape[0]))))
+        return (
+            Matrix(address=down, rows=shape[0], columns=inputs, stride=inputs),
+            Matrix(address=up, rows=outputs, columns=shape[0], stride=shape[0]),
+        )
+
     def scale(self, name: str) -> float:
         """Return an attribute that is the scale of an activation."""
         value = self._attributes[name]

@@ -1,0 +1,105 @@
+"""Gives linear layers of a traced graph low-rank branches whose matrices are inputs: what LoRAs are swapped in by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+
+from ...engine.branches import DOWN, UP, BranchedLayer, Branches, Packed
+from ...engine.components import Precision
+from .fused_nodes import fused_nodes
+from .linears import LinearNodes, find_linears
+
+
+def branched_layers(model: ir.Model) -> tuple[BranchedLayer, ...]:
+    """Return every linear layer of a graph: those by themselves first, then those within fused operators."""
+    weights = {name: linear.weight for name, linear in find_linears(model).items()}
+    weights |= {layer.name: layer.weight for one in fused_nodes(model) for layer in one.layers}
+    return tuple(_described(name, weight) for name, weight in weights.items())
+
+
+def _described(name: str, weight: ir.Value) -> BranchedLayer:
+    assert weight.shape is not None
+    outputs, inputs = weight.shape.numpy()
+    return BranchedLayer(name=name, inputs=inputs, outputs=outputs)
+
+
+def add_branches(model: ir.Model, component: str, branches: Branches, precision: Precision) -> None:
+    """Add a component's packed matrices to its inputs, and to each of its linear layers the branch of its own.
+
+    Args:
+        model: The graph, whose linear layers are those of `branches`.
+        component: The component's name.
+        branches: The layers, and the rank.
+        precision: What the graph computes in.
+    """
+    pieces: dict[str, dict[str, ir.Value]] = {DOWN: {}, UP: {}}
+    for packed in branches.packed(component):
+        kind = DOWN if packed.name.startswith(DOWN) else UP
+        pieces[kind] |= _split(model.graph, packed, precision)
+    downs, ups = pieces[DOWN], pieces[UP]
+    for name, linear in find_linears(model).items():
+        insert_branch(model.graph, linear, linear.input, downs[name], ups[name], f"{name}.swapped")
+    for one in fused_nodes(model):
+        if one.definition.operator.products:
+            one.add_branches(downs, ups)
+
+
+def _split(graph: ir.Graph, packed: Packed, precision: Precision) -> Mapping[str, ir.Value]:
+    """Add a packed input to a graph, and return its layers' matrices."""
+    kind = ir.TensorType(ir.DataType(precision.number.onnx_number))
+    whole = ir.Value(name=packed.name, shape=ir.Shape(packed.shape), type=kind)
+    graph.inputs.append(whole)
+    groups = list(_equal_parts(graph, whole, packed.groups))
+    each = packed.pieces // packed.groups
+    values = [value for group in groups for value in _equal_parts(graph, group, each)]
+    return dict(zip(packed.layers, values, strict=False))
+
+
+def _equal_parts(graph: ir.Graph, whole: ir.Value, count: int) -> Iterator[ir.Value]:
+    """Yield equal pieces of a matrix's rows, which one node at the beginning of the graph splits it into."""
+    if count == 1:
+        yield whole
+        return
+    assert whole.shape is not None
+    rows, columns = whole.shape.numpy()
+    node = ir.node("Split", [whole], {"axis": 0, "num_outputs": count}, num_outputs=count, name=f"{whole.name}.split")
+    for number, value in enumerate(node.outputs):
+        value.name, value.shape, value.type = f"{whole.name}.{number}", ir.Shape([rows // count, columns]), whole.type
+    producer = whole.producer()
+    if producer is None:
+        graph.insert_before(graph[0], node)
+    else:
+        graph.insert_after(producer, node)
+    yield from node.outputs
+
+
+def insert_branch(
+    graph: ir.Graph, linear: LinearNodes, x: ir.Value, down: ir.Value, up: ir.Value, name: str
+) -> None:
+    """Add (x down^T) up^T to a linear layer's product, for all that read it.
+
+    Args:
+        graph: The graph.
+        linear: The layer.
+        x: What the branch reads.
+        down: (rank, inputs).
+        up: (outputs, rank).
+        name: What the branch's nodes are called by.
+    """
+    product, output = linear.product, linear.product.outputs[0]
+    users, narrow = list(output.uses()), x
+    for part, weight in (("down", down), ("up", up)):
+        stem = f"{name}.{part}"
+        turn = ir.node("Transpose", [weight], {"perm": [1, 0]}, name=f"{stem}.transpose")
+        multiply = ir.node("MatMul", [narrow, turn.outputs[0]], name=stem)
+        for node in (turn, multiply):
+            node.outputs[0].name = f"{node.name}_output"
+        graph.insert_before(product, [turn, multiply])
+        narrow = multiply.outputs[0]
+    total = ir.node("Add", [output, narrow], name=f"{name}.branch")
+    total.outputs[0].name, total.outputs[0].shape, total.outputs[0].type = total.name, output.shape, output.type
+    graph.insert_after(product, total)
+    for user, index in users:
+        user.replace_input_with(index, total.outputs[0])
