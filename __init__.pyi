@@ -13,6 +13,7 @@ from .engine.errors import ExportError as ExportError
 from .engine.errors import GpuMemoryError as GpuMemoryError
 from .engine.errors import ImageError as ImageError
 from .engine.errors import KontextError as KontextError
+from .engine.errors import LoraError as LoraError
 from .engine.errors import MissingDependencyError as MissingDependencyError
 from .engine.errors import NotFiniteError as NotFiniteError
 from .engine.errors import OptionError as OptionError

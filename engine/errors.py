@@ -2,6 +2,7 @@
 
 KontextError
   + CheckpointError         a checkpoint cannot be used
+  |   + LoraError           a LoRA file cannot be used
   + ExportError             a graph cannot be made
   + QuantizationError       a graph cannot be quantized
   + BundleError             a bundle cannot be opened
@@ -30,6 +31,10 @@ class KontextError(Exception):
 
 class CheckpointError(KontextError):
     """Reports a checkpoint that is incomplete, damaged, or not of FLUX.1 Kontext."""
+
+
+class LoraError(CheckpointError):
+    """Reports a LoRA file that is damaged, of another model, or changes what cannot be changed."""
 
 
 class ExportError(KontextError):

@@ -1,1 +1,1 @@
-"""LoRA files of every family, read without torch: the runtime swaps with what is read here, the export fuses it."""
+"""Reads LoRA files of every family without torch: the runtime swaps with what is read, the export fuses it."""

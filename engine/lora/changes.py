@@ -1,4 +1,4 @@
-"""What a LoRA file changes, layer by layer and in float32, whatever family wrote it.
+"""Describes what a LoRA file changes, layer by layer and in float32, whatever family wrote it.
 
 Every change is to one layer of this project's own names, so files that change fused layers (BFL's qkv) hold several.
 """
@@ -6,11 +6,23 @@ Every change is to one layer of this project's own names, so files that change f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
+
+
+class Factors(Protocol):
+    """Describes a matrix by factors, whose rows are multiplied out when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def rows(self, start: int, stop: int) -> Matrix:
+        """Return rows `start` to `stop`, (stop - start, inputs)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +31,9 @@ class Place:
 
     Attributes:
         part: The network of the checkpoint: "transformer", "clip" or "t5", as `Component.part` names it.
-        tensor: The tensor of that network under diffusers' or transformers' name, e.g.
-            "transformer_blocks.0.attn.to_q.weight".
+        tensor: The tensor of that network under this project's name, e.g. "transformer_blocks.0.attn.to_q.weight".
+            Names are diffusers' and transformers', but for `norm_out.scale` and `norm_out.shift`, which are the two
+            halves of diffusers' `norm_out.linear`.
     """
 
     part: str
@@ -54,15 +67,19 @@ class Difference:
 
     Attributes:
         place: The tensor.
-        values: What is added, in the tensor's own shape.
+        values: What is added, in the tensor's own shape: the values, or the factors that they are made of.
         scale: The family's own factor; the user's scale is not in it.
         kind: What the file calls it, for messages: "LoKr", "LoHa", ".diff", "bias".
     """
 
     place: Place
-    values: Matrix
+    values: Matrix | Factors
     scale: float
     kind: str
+
+    def rows(self, start: int, stop: int) -> Matrix:
+        """Return rows `start` to `stop` of the values, without the scale."""
+        return self.values[start:stop] if isinstance(self.values, np.ndarray) else self.values.rows(start, stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +89,33 @@ class Magnitude:
     Attributes:
         place: The weight.
         values: (outputs, 1) or (1, inputs): the norm that each row or column gets.
+        blended: What a user's scale other than 1 means. True: that much of the way from the weight's own norms to
+            `values` (LyCORIS). False: it scales the other changes alone, and norms are `values` (PEFT).
+        kind: What it is called, for messages.
     """
 
     place: Place
     values: Matrix
+    blended: bool = False
+    kind: str = "DoRA"
 
 
-Change = LowRank | Difference | Magnitude
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """Puts values in the place of a tensor's own, whatever the user's scale is.
+
+    Attributes:
+        place: The tensor.
+        values: The tensor's new values.
+        kind: What the file calls it, for messages.
+    """
+
+    place: Place
+    values: Matrix
+    kind: str = ".set_weight"
+
+
+Change = LowRank | Difference | Magnitude | Replacement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

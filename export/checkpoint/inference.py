@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...engine.errors import CheckpointError
+from ...engine.tensor_names import count_blocks
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
-from .names import count_blocks
 from .views import TensorView
 
 Views = Mapping[str, TensorView]

@@ -13,13 +13,13 @@ import msgspec
 from ...engine.bundle.tensor_file import TensorFile
 from ...engine.documents import convert_json
 from ...engine.errors import CheckpointError
+from ...engine.tensor_names import Source, count_blocks, transformer_sources, vae_sources
 from ..configs import ClipConfig, T5Config, TransformerConfig, VaeConfig
 from . import inference
 from .file_contents import Contents
 from .folders import open_part, read_json_file
 from .foreign import refuse_foreign, warn_of_dev
 from .formats import read_formats
-from .names import Source, count_blocks, transformer_sources, vae_sources
 from .networks import network_tensors
 from .views import TensorView, Weights
 

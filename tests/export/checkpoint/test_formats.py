@@ -11,6 +11,7 @@ from comfy_kitchen.tensor import TensorCoreMXFP8Layout, TensorWiseINT8Layout
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kontext_trt.engine.bundle.file_kinds import OTHER_KINDS
 from kontext_trt.engine.errors import CheckpointError
 from kontext_trt.export.checkpoint.contents import CONTAINERS, open_contents
 from kontext_trt.export.checkpoint.formats import FORMATS, read_formats
@@ -77,5 +78,5 @@ def test_it_is_refused_by_name_with_what_to_do(tmp_path: Path, name: str):
 
 def test_the_reference_names_every_format_and_container():
     page = (Path(__file__).parents[3] / "docs/reference/checkpoints.md").read_text()
-    named = [one.name for table in (FORMATS, CONTAINERS) for one in table]
+    named = [one.name for table in (FORMATS, CONTAINERS, OTHER_KINDS) for one in table]
     assert [name for name in named if name not in page] == []

@@ -1,7 +1,7 @@
 """Names the tensors of each network: here, in diffusers' files, and in BFL's and ComfyUI's single files.
 
-This is the one table of names. A source may be rows of a larger tensor: `[1:2]` counts them in units of the hidden
-width, and an open end reaches to the last row.
+This is the one table of names, for checkpoints and LoRA files. A source may be rows of a larger tensor: `[1:2]` counts
+them in units of the hidden width, and an open end reaches to the last row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ...engine.errors import CheckpointError
+from .errors import CheckpointError
 
 MAX_BLOCKS = 1024
 """The largest number of blocks of one kind that a network may have."""
@@ -91,6 +91,49 @@ class Source:
             return cls(name=stem + suffix)
         name, start, stop = match.groups()
         return cls(name=name + suffix, start=int(start), stop=int(stop) if stop else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Names a layer here that rows of a layer in other files are.
+
+    Attributes:
+        layer: The layer's name here, without `.weight`; "{}" stands for the number of a block.
+        start: The first row in units of the hidden width, None for all rows.
+        stop: The row after the last, None for the open end.
+    """
+
+    layer: str
+    start: int | None = None
+    stop: int | None = None
+
+
+def transformer_targets(*, bfl: bool) -> dict[str, tuple[Target, ...]]:
+    """Return what each layer of a transformer in BFL's or diffusers' files is here; it is `transformer_sources` turned.
+
+    Names have "{}" for the number of a block, and no `.weight`, `.bias` or `.scale` at the end.
+    """
+    column = 1 if bfl else 0
+    targets: dict[str, tuple[Target, ...]] = {}
+
+    def add(ours: str, theirs: str) -> None:
+        source = Source.parse(theirs, "")
+        target = Target(layer=ours, start=source.start, stop=source.stop)
+        targets[source.name] = (*targets.get(source.name, ()), target)
+
+    for here, *others in _TRANSFORMER_LINEARS:
+        add(here, others[column])
+    for stem, other, linears, norms in (
+        ("transformer_blocks.{}.", "double_blocks.{}.", _DOUBLE_LINEARS, _DOUBLE_NORMS),
+        ("single_transformer_blocks.{}.", "single_blocks.{}.", _SINGLE_LINEARS, _SINGLE_NORMS),
+    ):
+        theirs = other if bfl else stem
+        for here, *others in linears:
+            add(stem + here, theirs + others[column])
+        for norm, bfl_norm in norms:
+            plain = norm.removesuffix(".weight")
+            add(stem + plain, theirs + (bfl_norm.removesuffix(".scale") if bfl else plain))
+    return targets
 
 
 def transformer_sources(names: Iterable[str], *, bfl: bool, source: str) -> dict[str, Source]:
