@@ -17,7 +17,6 @@ from ..engine.bundle.graph_file import WeightPlace
 from ..engine.bundle.manifest import (
     FEATURES,
     SCHEMA,
-    FileRecord,
     GraphRecord,
     Manifest,
     ModelRecord,
@@ -25,7 +24,6 @@ from ..engine.bundle.manifest import (
     WeightsRecord,
 )
 from ..engine.bundle.share import files_below, share_files
-from ..engine.bundle.tensor_file import TensorFile
 from ..engine.components import COMPONENTS, DENOISER, Component, Operators, Precision
 from ..engine.documents import TEXT_LENGTH
 from ..engine.errors import ExportError
@@ -42,6 +40,7 @@ from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
 from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
 from .graphs.weights import attach_weights, stored_precision
+from .records import file_record, weights_record
 from .tokenizers import write_tokenizer
 
 
@@ -298,21 +297,3 @@ class _BundleWriter:
             return record
         self.progress.start(f"hashing {file.name}", record.size_bytes)
         return replace(record, sha256=sha256_file(file, self.progress.advance))
-
-
-def file_record(folder: Path, path: str) -> FileRecord:
-    """Return the manifest's record of the file at `path`, relative to the bundle's `folder`, with its size and hash."""
-    file = folder / path
-    return FileRecord(path=path, size_bytes=file.stat().st_size, sha256=sha256_file(file))
-
-
-def weights_record(file: Path, origin: str) -> WeightsRecord:
-    """Return the manifest's record of a file among the bundle's weights, without its full hash."""
-    tensors = TensorFile.open(file)
-    return WeightsRecord(
-        path=f"{WEIGHTS}/{file.name}",
-        size_bytes=tensors.size_bytes,
-        header_sha256=tensors.header_sha256,
-        sample_sha256=tensors.sample_sha256(),
-        origin=origin,
-    )

@@ -23,7 +23,7 @@ from ...engine.system.files import free_path, share_file
 from ...version import __version__
 from ..checkpoint.views import View
 from ..emulate.bundle_modules import read_model, reading
-from ..export import file_record, weights_record
+from ..records import file_record, weights_record
 from ..graphs.functions import add_functions
 from ..graphs.fused_nodes import fused_nodes
 from ..graphs.fused_quantizer import FusedQuantizer

@@ -17,6 +17,7 @@ from ..inputs.placement import Placement
 from ..inputs.prepared import Tokens
 from ..inputs.references import Latents, ReferenceMethod
 from .picture_file import check_output, write_picture
+from .used_lora import UsedLora
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class Result:
         guidance: The embedded guidance strength.
         strength: How much of the reference gave way; below 1 only that share of the steps was taken.
         mask: What a mask let be edited and how it was used, in words; None without one.
+        loras: The LoRAs that were swapped in.
         tokens: How many tokens each step attended over.
         milliseconds: The milliseconds per stage: tokenize and prepare (on the host: tables, noise), text, encode,
             condition, denoise, decode and total. A network's stage that a cache saved is absent.
@@ -65,6 +67,7 @@ class Result:
     guidance: float
     strength: float
     mask: str | None
+    loras: tuple[UsedLora, ...] = ()
     tokens: Tokens
     milliseconds: Mapping[str, float]
     step_milliseconds: tuple[float, ...]
@@ -125,6 +128,7 @@ class Result:
             **self._references(),
             **({} if self.strength == 1 else {"strength": self.strength}),
             **({} if self.mask is None else {"mask": self.mask}),
+            **({"loras": [one.describe() for one in self.loras]} if self.loras else {}),
             "bundle": self.bundle,
             "executor": self.executor,
         }

@@ -46,7 +46,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     f"{PACKAGE}.export": (
-        {"configs", "environment", "fp4", "torch_types"},
+        {"configs", "environment", "fp4", "records", "torch_types"},
         {"checkpoint"},
         {"networks"},
         {"graphs"},
