@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lora_pictures import random_pairs, write_lora
+from lora_pictures import fuse_by_hand, random_pairs, write_lora
 from once_per_run import OncePerRun
 
 from kontext_trt import Bundle
@@ -30,6 +32,22 @@ def branched_bundle(checkpoint_path: Path, once_per_run: OncePerRun) -> Callable
         )
 
     return bundle
+
+
+@pytest.fixture(scope="session")
+def fused_by_hand(branched_bundle: Callable[..., Bundle], checkpoint_path: Path, once_per_run: OncePerRun) -> Bundle:
+    """A bundle without branches whose weights have the LoRA of seed 1 at 0.5 and that of seed 2 at -1.5."""
+
+    def write(path: Path) -> None:
+        from kontext_trt.export.export import ExportOptions, export_bundle
+
+        with tempfile.TemporaryDirectory() as folder:
+            copied = Path(shutil.copytree(checkpoint_path, Path(folder) / "checkpoint"))
+            for seed, scale in ((1, 0.5), (2, -1.5)):
+                fuse_by_hand(copied, random_pairs(branched_bundle(), 2, seed), scale)
+            export_bundle(copied, path, ExportOptions(copy=True))
+
+    return Bundle.open(once_per_run.make("fused-by-hand", write))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def layers_of(bundle: Bundle) -> dict[str, BranchedLayer]:
 def random_pairs(bundle: Bundle, rank: int, seed: int, only: Iterable[str] | None = None) -> dict:
     """Matrices of every layer, or of some, that change it by about a tenth of what it gives."""
     rng, found = np.random.default_rng(seed), {}
-    for name, layer in layers_of(bundle).items():
+    for name, layer in sorted(layers_of(bundle).items()):
         if (only is None or name in set(only)) and name not in HALVES:
             down = rng.standard_normal((rank, layer.inputs), dtype=np.float32) / layer.inputs**0.5
             up = 0.1 * rng.standard_normal((layer.outputs, rank), dtype=np.float32) / rank**0.5

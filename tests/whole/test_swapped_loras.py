@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from lora_pictures import fuse_by_hand, random_pairs
 from PIL import Image
+from simulated_tensorrt import add_plans
+from simulation import COVERAGE
 
-from kontext_trt import Bundle, Kontext, Session
+from kontext_trt import Bundle, GpuMemoryError, Kontext, Session
+from kontext_trt.benchmarks.quality.metrics import sqnr_db
 from kontext_trt.engine.components import Operators
+from kontext_trt.export.emulate.torch_device import TorchDevice
+from kontext_trt.export.emulate.torch_executor import TorchExecutor
+from kontext_trt.export.graphs.recipes import make_recipe
+from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
+from kontext_trt.runtime.flow.kept import kept_bytes
 
 MakePicture = Callable[..., Image.Image]
 Branched = Callable[..., Bundle]
@@ -55,20 +64,182 @@ def test_one_after_the_other_is_that_one_again(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_swapped_is_what_fused_weights_give(
-    branched_bundle: Branched,
-    lora_file: LoraFile,
-    checkpoint_copy: Path,
-    tmp_path: Path,
-    picture: MakePicture,
-    form: Operators,
+    branched_bundle: Branched, lora_file: LoraFile, fused_by_hand: Bundle, picture: MakePicture, form: Operators
 ):
     """Two files with scales, on an independent sum in float64."""
-    from kontext_trt.export.export import ExportOptions, export_bundle
-
-    bundle = branched_bundle(form)
-    for seed, scale in ((1, 0.5), (2, -1.5)):
-        fuse_by_hand(checkpoint_copy, random_pairs(bundle, 2, seed), scale)
-    fused = export_bundle(checkpoint_copy, tmp_path / "fused", ExportOptions(operators=form))
-    with Kontext.open(fused) as other, Kontext.open(bundle) as kontext:
+    with Kontext.open(fused_by_hand) as other, Kontext.open(branched_bundle(form)) as kontext:
         kontext.set_lora([(lora_file(1), 0.5), (lora_file(2), -1.5)])
         np.testing.assert_allclose(latents(kontext, picture), latents(other, picture), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def swapped(branched_bundle: Branched) -> Iterator[Kontext]:
+    with Kontext.open(branched_bundle()) as opened:
+        yield opened
+
+
+def test_a_request_brings_its_own(swapped: Kontext, lora_file: LoraFile, picture: MakePicture):
+    """And the next one that names none has what is set: texts that were encoded before serve both."""
+    swapped.set_lora([(lora_file(1), 0.5)])
+    first = latents(swapped, picture)
+    other = latents(swapped, picture, loras=[lora_file(2)])
+    none = latents(swapped, picture, loras=[])
+    assert np.array_equal(latents(swapped, picture), first)
+    swapped.forget()
+    assert np.array_equal(latents(swapped, picture, loras=[lora_file(2)]), other)
+    swapped.set_lora([])
+    assert np.array_equal(latents(swapped, picture), none)
+    assert not np.array_equal(other, none)
+
+
+def test_a_batch_is_as_one_by_one(swapped: Kontext, lora_file: LoraFile, picture: MakePicture):
+    asked = {"steps": 2, "size": (144, 112), "loras": [(lora_file(1), 0.8)]}
+    together = swapped.edit(picture(128, 128), ["make it blue", "a fox"], seed=[1, 2], **asked)
+    for output in together.outputs:
+        alone = swapped.edit(picture(128, 128), output.prompt, seed=output.seed, **asked)
+        np.testing.assert_allclose(alone.outputs[0].latents, output.latents, atol=1e-5)
+
+
+def test_metadata_names_files_and_scales(
+    swapped: Kontext, lora_file: LoraFile, picture: MakePicture, tmp_path: Path
+):
+    digest = hashlib.sha256(lora_file(1).read_bytes()).hexdigest()
+    expected = [{"name": lora_file(1).name, "sha256": digest, "scale": 0.8}]
+    result = swapped.edit(picture(128, 128), "x", steps=1, seed=1, loras=[(lora_file(1), 0.8)])
+    (file,) = result.save(tmp_path / "out.png")
+    assert json.loads(Image.open(file).text["kontext-trt"])["loras"] == expected
+    assert "loras" not in result.request(result.outputs[0]) | {"loras": None} or result.loras
+    plain = swapped.edit(picture(128, 128), "x", steps=1, seed=1)
+    assert "loras" not in plain.request(plain.outputs[0])
+
+
+def test_a_sessions_turns_say_what_was_set(
+    swapped: Kontext, lora_file: LoraFile, picture: MakePicture, tmp_path: Path
+):
+    """Each turn by itself; what was saved comes back bit for bit."""
+    asked = {"steps": 1, "seed": 1}
+    with Session(swapped, picture(128, 128)) as session:
+        session.edit("a", loras=[(lora_file(1), 0.8)], **asked)
+        session.edit("b", **asked)
+        session.edit("c", loras=[lora_file(2)], **asked)
+        saved = session.save(tmp_path / "edits.session")
+        with Session.open(swapped, saved) as again:
+            for one, other in zip(session.history, again.history, strict=True):
+                assert dict(one.request) == dict(other.request)
+                assert np.array_equal(np.asarray(one.picture()), np.asarray(other.picture()))
+                assert np.array_equal(one.latents, other.latents)
+            scales = [[lora["scale"] for lora in turn.request.get("loras", [])] for turn in again.history]
+            assert scales == [[0.8], [], [1.0]]
+
+
+def test_requests_under_way_keep_what_they_began_with(swapped: Kontext, lora_file: LoraFile, picture: MakePicture):
+    """One is swapped in between two steps of another thread's request, which does not wait for it."""
+    swapped.set_lora([lora_file(1)])
+    first = latents(swapped, picture, steps=3)
+    latents_of_second = latents(swapped, picture, steps=3, loras=[lora_file(2)])
+
+    def swap(done: int, of: int) -> None:
+        thread = threading.Thread(target=swapped.set_lora, args=([lora_file(2)],))
+        thread.start()
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+    assert np.array_equal(latents(swapped, picture, steps=3, on_step=swap), first)
+    assert np.array_equal(latents(swapped, picture, steps=3), latents_of_second)
+    swapped.set_lora([])
+
+
+def test_many_threads_get_each_its_own(swapped: Kontext, lora_file: LoraFile, picture: MakePicture):
+    wanted = {seed: latents(swapped, picture, loras=[lora_file(seed)]) for seed in (1, 2)}
+    found: list[tuple[int, np.ndarray]] = []
+
+    def ask(seed: int) -> None:
+        found.append((seed, latents(swapped, picture, loras=[lora_file(seed)])))
+
+    threads = [threading.Thread(target=ask, args=(1 + number % 2,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all(np.array_equal(made, wanted[seed]) for seed, made in found)
+
+
+def test_graphs_stay_on_a_device(
+    simulate, branched_bundle: Branched, lora_file: LoraFile, tmp_path: Path, picture: MakePicture
+):
+    """A swap copies the matrices, and nothing more: recorded graphs are launched, and give the other picture."""
+    bundle = Bundle.open(shutil.copytree(branched_bundle().path, tmp_path / "planned"))
+    add_plans(bundle, COVERAGE)
+    simulation = simulate(bundle=Bundle.open(bundle.path))
+    kontext, cuda = simulation.kontext, simulation.cuda
+    none = [simulation.latents() for _ in range(3)][-1]
+    assert simulation.executor.held_bytes["buffers"] > kept_bytes(bundle)
+    recorded, opened = cuda.calls["end_capture"], list(simulation.library.opened)
+    made = []
+    for seed in (1, 2, 1):
+        before = cuda.calls["copy"]
+        kontext.set_lora([lora_file(seed)])
+        assert cuda.calls["copy"] == before, "what is running is left alone"
+        made.append(simulation.latents())
+    assert made[0] == made[2] != made[1]
+    assert made[0] != none
+    kontext.set_lora([])
+    assert simulation.latents() == none
+    assert cuda.calls["end_capture"] == recorded > 0
+    assert simulation.library.opened == opened
+    with Kontext.open(branched_bundle()) as host:
+        asked = {"seed": 1, "steps": 3, "size": (48, 80), "loras": [lora_file(1)]}
+        np.testing.assert_allclose(host.generate("x", **asked).outputs[0].latents, made[0][0], atol=1e-5)
+
+
+def test_without_memory_for_them_the_error_says_so(
+    simulate, branched_bundle: Branched, lora_file: LoraFile, tmp_path: Path
+):
+    """And the next request has what it asked for."""
+    bundle = Bundle.open(shutil.copytree(branched_bundle().path, tmp_path / "planned"))
+    add_plans(bundle, COVERAGE)
+    simulation = simulate(bundle=Bundle.open(bundle.path))
+    simulation.kontext.set_lora([lora_file(1)])
+    for _ in range(2):
+        simulation.cuda.fail("malloc", after=0 if _ == 0 else 0)
+    simulation.cuda.fail("malloc", after=1)
+    with pytest.raises(GpuMemoryError):
+        simulation.latents()
+    again = simulation.latents()
+    assert again == simulation.latents()
+    simulation.kontext.set_lora([])
+    assert simulation.latents() != again
+
+
+@pytest.mark.parametrize("recipe", ["fp8", pytest.param("nvfp4-svd", marks=pytest.mark.check)])
+def test_quantized_it_is_emulated(
+    branched_bundle: Branched,
+    calibration,
+    lora_file: LoraFile,
+    fused_by_hand: Bundle,
+    picture: MakePicture,
+    tmp_path: Path,
+    recipe: str,
+):
+    """The branch is not quantized: what the LoRAs change is as near to the truth as the base's picture is."""
+    quantized = quantize_bundle(branched_bundle(), tmp_path / "quantized", make_recipe(recipe), calibration)
+    assert quantized.manifest.branches == branched_bundle().manifest.branches
+    pairs = [(lora_file(1), 0.5), (lora_file(2), -1.5)]
+    with Kontext(quantized, TorchExecutor(quantized, TorchDevice.CPU)) as kontext:
+        found = latents(kontext, picture, loras=pairs)
+        base = latents(kontext, picture)
+    with Kontext.open(fused_by_hand) as other, Kontext.open(branched_bundle()) as plain:
+        near = sqnr_db(latents(plain, picture), base)
+        assert sqnr_db(latents(other, picture), found) > near - 3
+        assert sqnr_db(latents(other, picture), base) < near - 6
+
+
+def test_what_is_emulated_is_what_the_graph_computes(
+    branched_bundle: Branched, lora_file: LoraFile, picture: MakePicture
+):
+    bundle = branched_bundle()
+    with Kontext.open(bundle) as kontext, Kontext(bundle, TorchExecutor(bundle, TorchDevice.CPU)) as torch:
+        for loras in ([], [(lora_file(1), 0.7)]):
+            found, wanted = (latents(one, picture, loras=loras) for one in (torch, kontext))
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
