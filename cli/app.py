@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "export": "export:export",
     "calibrate": "calibration:calibrate",
     "quantize": "quantize:quantize",
+    "lora": "lora:lora",
     "compare": "compare:compare",
     "build": "build:build",
     "edit": "edit:edit",

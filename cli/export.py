@@ -16,6 +16,7 @@ from ..engine.errors import QuantizationError
 from ..export.emulate.torch_device import TorchDevice
 from ..export.environment import quiet_libraries, require_export, require_quantize
 from ..export.graphs.recipes import RecipeName
+from .lora import LoraOptions
 from .options import JsonOption, spread
 from .quantize import QuantizeOptions, report_quantized
 from .terminal import notes, print_json, progress_bars, screen
@@ -103,6 +104,7 @@ def export(
         typer.Option(help="Copy the weights. Without, they are shared, and the checkpoint must not be written into."),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace BUNDLE if it is a bundle.")] = False,
+    loras: LoraOptions,
     json: JsonOption = False,
 ) -> None:
     """Trace a checkpoint's networks to ONNX and put them in a bundle. The weights stay where they are."""
@@ -121,6 +123,8 @@ def export(
         hash_weights=hash_weights,
         copy=copy,
         overwrite=overwrite,
+        loras=loras.choices(),
+        allow_unused=loras.allow_unused,
     )
     files = CheckpointFiles(**{field.name: getattr(parts, field.name) for field in fields(parts)})
     if recipe is None:

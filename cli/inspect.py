@@ -85,5 +85,7 @@ def show_bundle(bundle: Bundle) -> None:
         f"{model.num_double_blocks} double and {model.num_single_blocks} single blocks, hidden {model.dims.hidden}"
     )
     screen.print(f"sizes {sizes_text}")
+    for lora in manifest.loras:
+        screen.print(f"fused LoRA {lora.name} times {lora.scale:g} ({lora.family}), sha256 {lora.sha256}")
     screen.print(f"from {manifest.source} by {manifest.producer}, {manifest.created}")
     screen.print(f"fingerprint {bundle.fingerprint}")

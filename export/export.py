@@ -27,12 +27,14 @@ from ..engine.bundle.share import files_below, share_files
 from ..engine.components import COMPONENTS, DENOISER, Component, Operators, Precision
 from ..engine.documents import TEXT_LENGTH
 from ..engine.errors import ExportError
+from ..engine.lora.choice import LoraChoice
 from ..engine.printable import printable_line
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
 from ..engine.system.files import atomic_folder, is_taken, sha256_file
 from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
+from .checkpoint.fused import fuse_checkpoint
 from .configs import FOLDERS, ModelConfig
 from .graphs.branches import add_branches, branched_layers
 from .graphs.functions import add_functions
@@ -61,6 +63,8 @@ class ExportOptions:
         hash_weights: Reads every byte once.
         copy: Gives the bundle weights of its own: a checkpoint that is written into then changes nothing.
         overwrite: Replaces a bundle that is there.
+        loras: The LoRA files that are fused into the weights, before anything is quantized.
+        allow_unused: Leaves out tensors of theirs that change nothing here; without, they are refused.
     """
 
     precision: Precision | None = None
@@ -71,6 +75,8 @@ class ExportOptions:
     hash_weights: bool = False
     copy: bool = False
     overwrite: bool = False
+    loras: tuple[LoraChoice, ...] = ()
+    allow_unused: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.lora_rank <= MAX_RANK:
@@ -99,12 +105,15 @@ def export_bundle(
 
     Raises:
         CheckpointError: A part is missing or damaged, or a tensor is missing, extra or misshapen.
+        LoraError: A LoRA cannot be used, or does not fit the checkpoint.
         ExportError: Tracing fails or `path` is taken.
         BundleError: The bundle that is to be replaced has plans that are links.
         OptionError: There are `files` of a checkpoint that is open already.
     """
     options, progress, path = options or ExportOptions(), progress or Silent(), Path(path)
     checkpoint = as_checkpoint(checkpoint, files)
+    if options.loras:
+        checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
     if path.exists() and not options.overwrite:
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
@@ -289,6 +298,7 @@ class _BundleWriter:
             weights=tuple(self._weights_record(file) for file in self.placer.origins),
             features=FEATURES if branches is None else (*FEATURES, "lora"),
             branches=branches,
+            loras=self.checkpoint.loras,
         )
 
     def _weights_record(self, file: Path) -> WeightsRecord:

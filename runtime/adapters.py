@@ -10,13 +10,13 @@ from pathlib import Path
 
 from ..engine.branches import Branches
 from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.manifest import LoraRecord
 from ..engine.components import DENOISER
 from ..engine.errors import BundleError, LoraError
 from ..engine.lora.choice import LoraChoice
 from ..engine.lora.read import read_lora
 from .flow.executor import Executor
 from .flow.workspace import Array
-from .outputs.used_lora import UsedLora
 from .packing import pack
 
 SETS_KEPT = 2
@@ -30,7 +30,7 @@ One of rank 16 takes 188 MB of FLUX.1 Kontext's size.
 class LoraSet:
     """Holds LoRAs as an executor takes them: what they are for people, and their matrices by component and input."""
 
-    used: tuple[UsedLora, ...] = ()
+    used: tuple[LoraRecord, ...] = ()
     matrices: Mapping[str, Mapping[str, Array]] = field(default_factory=dict, repr=False)
 
 
@@ -77,7 +77,7 @@ class Adapters:
         branches = branches_of(self._bundle)
         files = [(read_lora(one.path), one.scale) for one in loras]
         return LoraSet(
-            used=tuple(UsedLora(name=file.name, sha256=file.sha256, scale=scale) for file, scale in files),
+            used=tuple(LoraRecord(name=file.name, family=file.family, sha256=file.sha256, scale=scale) for file, scale in files),
             matrices=pack(files, branches, self._bundle.graph(DENOISER).precision),
         )
 

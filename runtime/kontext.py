@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.manifest import LoraRecord
 from ..engine.components import COMPONENTS
 from ..engine.errors import ImageError
 from ..engine.lora.choice import LoraChoice, lora_choices
@@ -28,7 +29,6 @@ from .inputs.request import Request
 from .keywords import EditKeywords, GenerateKeywords, SessionKeywords, request_of
 from .outputs.finish import finished
 from .outputs.result import Result
-from .outputs.used_lora import UsedLora
 from .session import Session
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Kontext:
         self._adapters.chosen = self._adapters.choose(lora_choices(loras))
 
     @property
-    def loras(self) -> tuple[UsedLora, ...]:
+    def loras(self) -> tuple[LoraRecord, ...]:
         """The LoRAs of requests that name none, in the order that they were set in."""
         return self._adapters.chosen.used
 
@@ -209,7 +209,7 @@ class Kontext:
             prepared,
             made,
             clock,
-            self.bundle.manifest.model,
+            self.bundle.manifest,
             bundle=self._fingerprint,
             executor=self.executor.name,
             loras=loras.used,

@@ -103,12 +103,11 @@ class Bundle:
     def fingerprint(self) -> str:
         """The SHA-256 over the bytes of every file, weights by their samples: what a picture's metadata refers to."""
         manifest = self.manifest
-        digest = hashlib.sha256()
-        for record in sorted(manifest.files, key=lambda record: record.path):
-            digest.update(f"{record.path}\0{record.sha256}\n".encode())
+        lines = [f"{one.path}\0{one.sha256}\n" for one in sorted(manifest.files, key=lambda one: one.path)]
         for weights in sorted(manifest.weights, key=lambda record: record.path):
-            digest.update(f"{weights.path}\0{weights.size_bytes}\0{weights.sample_sha256}\n".encode())
-        return digest.hexdigest()
+            lines.append(f"{weights.path}\0{weights.size_bytes}\0{weights.sample_sha256}\n")
+        lines += [f"{one.sha256}\0{one.scale}\n" for one in manifest.loras]  # a weak one may change no sampled byte
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def component(self, name: str) -> Component:
         """Return a component with the ports that this bundle's graph of it has: every reader of ports asks here."""

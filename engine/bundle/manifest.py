@@ -139,11 +139,22 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRecord:
+    """Names a LoRA file that was fused or swapped in: its name, what it was read as, its hash and its scale."""
+
+    name: Text
+    family: Text
+    sha256: Sha256
+    scale: Annotated[float, Meta(ge=-1000.0, le=1000.0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Lists everything a bundle holds.
 
     `source` is the checkpoint as the user named it; `features` names what the graphs can do beyond editing and
-    generating; `branches` where LoRAs can be swapped in, None if nowhere.
+    generating; `loras` are those that were fused into the weights, in that order; `branches` says where LoRAs can be
+    swapped in, None if nowhere.
     """
 
     schema: int
@@ -157,6 +168,7 @@ class Manifest:
     files: Annotated[tuple[FileRecord, ...], Meta(max_length=MAX_FILES)]
     weights: Annotated[tuple[WeightsRecord, ...], Meta(max_length=MAX_FILES)]
     features: tuple[Text, ...] = ()
+    loras: Annotated[tuple[LoraRecord, ...], Meta(max_length=MAX_FILES)] = ()
     branches: Branches | None = None
 
     def to_json(self) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...engine.bundle.manifest import FlowRecord, Sizes
+from ...engine.bundle.manifest import FlowRecord, LoraRecord, Sizes
 from ...engine.bundle.tensor_file import TensorFile
 from ...engine.documents import convert_json
 from ...engine.errors import CheckpointError, OptionError
@@ -47,6 +47,7 @@ class Checkpoint:
         tokenizers: CLIP's folder and T5's folder.
         sizes: The (width, height) in pixels that it was trained at, None for FLUX.1 Kontext's own.
         flow: Its noise schedule.
+        loras: The LoRA files that are fused into its tensors.
 
     Raises:
         CheckpointError: The parts' widths do not fit together, or the autoencoder does not scale down by 8.
@@ -61,6 +62,7 @@ class Checkpoint:
     tokenizers: tuple[Path, Path]
     sizes: tuple[tuple[int, int], ...] | None
     flow: FlowRecord
+    loras: tuple[LoraRecord, ...] = ()
 
     def __post_init__(self) -> None:
         transformer = self.transformer

@@ -6,25 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...engine.bundle.manifest import ModelRecord
+from ...engine.bundle.manifest import LoraRecord, Manifest
 from ..flow.clock import Clock
 from ..flow.run import Generated
 from ..inputs.masking import PreparedMask
 from ..inputs.prepared import PreparedRequest
 from .paste import Paste
 from .result import Output, Result
-from .used_lora import UsedLora
 
 
 def finished(
     prepared: PreparedRequest,
     made: Generated,
     clock: Clock,
-    model: ModelRecord,
+    manifest: Manifest,
     *,
     bundle: str,
     executor: str,
-    loras: tuple[UsedLora, ...],
+    loras: tuple[LoraRecord, ...],
 ) -> Result:
     """Return the result of a request.
 
@@ -32,7 +31,7 @@ def finished(
         prepared: The request.
         made: The pictures and latents that were computed.
         clock: The times that it took.
-        model: The model's record.
+        manifest: The bundle's manifest.
         bundle: The fingerprint of the bundle.
         executor: The name of the executor.
         loras: What was swapped in.
@@ -55,11 +54,12 @@ def finished(
         strength=prepared.strength,
         mask=None if prepared.mask is None else prepared.mask.describe(),
         loras=loras,
-        tokens=prepared.tokens(model),
+        tokens=prepared.tokens(manifest.model),
         milliseconds=clock.milliseconds,
         step_milliseconds=tuple(clock.step_milliseconds),
         bundle=bundle,
         executor=executor,
+        fused_loras=manifest.loras,
     )
 
 

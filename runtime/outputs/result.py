@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...engine.bundle.manifest import LoraRecord
 from ...engine.errors import RequestError
 from ...engine.sizes import Size
 from ..inputs.placement import Placement
 from ..inputs.prepared import Tokens
 from ..inputs.references import Latents, ReferenceMethod
 from .picture_file import check_output, write_picture
-from .used_lora import UsedLora
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,7 @@ class Result:
         step_milliseconds: The milliseconds per step.
         bundle: The fingerprint of the bundle.
         executor: The name of the executor that ran it.
+        fused_loras: The LoRA files that were fused into the bundle's weights: names, hashes and scales.
     """
 
     outputs: tuple[Output, ...]
@@ -67,12 +68,13 @@ class Result:
     guidance: float
     strength: float
     mask: str | None
-    loras: tuple[UsedLora, ...] = ()
+    loras: tuple[LoraRecord, ...] = ()
     tokens: Tokens
     milliseconds: Mapping[str, float]
     step_milliseconds: tuple[float, ...]
     bundle: str
     executor: str
+    fused_loras: tuple[LoraRecord, ...] = ()
 
     @property
     def reference(self) -> Placement | None:
@@ -128,9 +130,17 @@ class Result:
             **self._references(),
             **({} if self.strength == 1 else {"strength": self.strength}),
             **({} if self.mask is None else {"mask": self.mask}),
-            **({"loras": [one.describe() for one in self.loras]} if self.loras else {}),
             "bundle": self.bundle,
             "executor": self.executor,
+            **self._loras(),
+        }
+
+    def _loras(self) -> dict[str, Any]:
+        """Return what is said of the LoRAs that were swapped in, and of those that were fused into the weights."""
+        return {
+            what: [{"name": one.name, "sha256": one.sha256, "scale": one.scale} for one in loras]
+            for what, loras in (("loras", self.loras), ("fused_loras", self.fused_loras))
+            if loras
         }
 
     def _references(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"export", "tiny", "tokenizers"},
         {"emulate"},
         {"quantize"},
-        {"export_quantized"},
+        {"export_quantized", "fuse_lora"},
         {"demo"},
         {"__init__"},
     ),
