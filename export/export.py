@@ -36,8 +36,7 @@ from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
 from .checkpoint.fused import fuse_checkpoint
 from .configs import FOLDERS, ModelConfig
-from .graphs.branches import add_branches, branched_layers
-from .graphs.functions import add_functions
+from .graphs.branches import add_branches
 from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
 from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
@@ -170,7 +169,7 @@ class _BundleWriter:
         (self.folder / NETWORKS).write_bytes(msgspec.json.encode(self.config))
         tokenizers = self._write_tokenizers()
         models = self._trace()
-        branches = self._add_branches(models)
+        branches = add_branches(models, self.options.lora_rank, self.precisions[DENOISER.part])
         stored = {name: self._stored(component, models[name]) for name, component in COMPONENTS.items()}
         graphs: dict[str, GraphRecord] = {}
         for part in dict.fromkeys(component.part for component in COMPONENTS.values()):
@@ -212,19 +211,6 @@ class _BundleWriter:
             models[name] = trace(component, self.config, options)
             self.progress.advance(_cost(component, self.tensors[name]))
         return models
-
-    def _add_branches(self, models: Mapping[str, ir.Model]) -> Branches | None:
-        """Give the transformer's linear layers branches for LoRAs, and return where there are some."""
-        if not self.options.lora_rank:
-            return None
-        part = DENOISER.part
-        chosen = {name: models[name] for name, component in COMPONENTS.items() if component.part == part}
-        layers = {name: branched_layers(model) for name, model in chosen.items()}
-        branches = Branches(rank=self.options.lora_rank, layers=layers)
-        for name, model in chosen.items():
-            add_branches(model, name, branches, self.precisions[part])
-            add_functions(model, self.precisions[part])
-        return branches
 
     def _stored(self, component: Component, model: ir.Model) -> dict[str, StoredLinear]:
         """Return which layers read FP8 weights as they lie; products within fused operators do not."""

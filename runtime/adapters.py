@@ -77,7 +77,9 @@ class Adapters:
         branches = branches_of(self._bundle)
         files = [(read_lora(one.path), one.scale) for one in loras]
         return LoraSet(
-            used=tuple(LoraRecord(name=file.name, family=file.family, sha256=file.sha256, scale=scale) for file, scale in files),
+            used=tuple(
+                LoraRecord(name=file.name, family=file.family, sha256=file.sha256, scale=scale) for file, scale in files
+            ),
             matrices=pack(files, branches, self._bundle.graph(DENOISER).precision),
         )
 

@@ -228,8 +228,8 @@ class Kontext:
                 an array (h, w), (h, w, 3) or (h, w, 4) uint8, or the `Latents` of an earlier result. A list adds
                 further references to it.
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-            **keywords: Those of `Request` (`fit`, `references`, `mask`, `loras`), of `Masking` for its mask (`crop`, `feather`,
-                `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of `run`
+            **keywords: Those of `Request` (`fit`, `references`, `mask`, `loras`), of `Masking` for its mask (`crop`,
+                `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of `run`
                 (`on_step`, `cancel`, `debug_nan`).
 
         Returns:
@@ -287,4 +287,3 @@ class Kontext:
             RequestError: The file cannot be read, or is no session.
         """
         return Session.open(self, path, **keywords)
-

@@ -83,10 +83,10 @@ def _check_ranks(pieces: _Pieces, rank: int, files: Sequence[ScaledFile]) -> Non
     ranks = {name: sum(down.shape[0] for down, _ in listed) for name, listed in pieces.items()}
     largest = max(ranks, key=lambda name: ranks[name], default=None)
     if largest is not None and ranks[largest] > rank:
-        names = " and ".join(file.name for file, _ in files)
+        names, need = " and ".join(file.name for file, _ in files), "need" if len(files) > 1 else "needs"
         raise LoraError(
-            f"{names} {'need' if len(files) > 1 else 'needs'} a rank of {ranks[largest]} (of {largest}), and this bundle's branches have "
-            f"{rank}; export it with --lora-rank {ranks[largest]}, or fuse: kontext-trt lora fuse BUNDLE FILE OUT"
+            f"{names} {need} a rank of {ranks[largest]} (of {largest}), and this bundle's branches have {rank}; export "
+            f"it with --lora-rank {ranks[largest]}, or fuse: kontext-trt lora fuse BUNDLE FILE OUT"
         )
 
 
@@ -111,8 +111,8 @@ def _typed(values: Matrix, precision: Precision) -> Array:
     narrow = rounded(values, precision)
     if not np.isfinite(narrow).all():
         raise LoraError(
-            f"the LoRAs have values beyond what {precision.value} holds, or that are no numbers; give a smaller scale, or "
-            "export the bundle in bf16"
+            f"the LoRAs have values beyond what {precision.value} holds, or that are no numbers; give a smaller scale, "
+            "or export the bundle in bf16"
         )
     if precision is Precision.BF16:
         return (narrow.view(np.uint32) >> np.uint32(16)).astype(np.uint16)

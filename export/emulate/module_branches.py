@@ -51,7 +51,9 @@ class ModuleBranches:
 
         Within fused operators a branch reads what its layer's product reads, rounded to FP8 if that is.
         """
-        rounded = {layer.name for one in fused_nodes(graph.model) if one.definition.format.operands for layer in one.layers}
+        rounded = {
+            layer.name for one in fused_nodes(graph.model) if one.definition.format.operands for layer in one.layers
+        }
         for name, down in self._downs.items():
             layer = module.get_submodule(name)
             layer.register_forward_hook(_adding(down, self._ups[name], rounded=name in rounded))

@@ -7,9 +7,27 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from ...engine.branches import DOWN, UP, BranchedLayer, Branches, Packed
-from ...engine.components import Precision
+from ...engine.components import COMPONENTS, DENOISER, Precision
+from .functions import add_functions
 from .fused_nodes import fused_nodes
 from .linears import LinearNodes, find_linears
+
+
+def add_branches(models: Mapping[str, ir.Model], rank: int, precision: Precision) -> Branches | None:
+    """Give the transformer's linear layers branches, and return where there are some; None for a rank of 0.
+
+    Args:
+        models: The graphs of all components, by name.
+        rank: The rank of every branch.
+        precision: What the transformer's graphs compute in.
+    """
+    if not rank:
+        return None
+    own = {name: models[name] for name, component in COMPONENTS.items() if component.part == DENOISER.part}
+    branches = Branches(rank=rank, layers={name: branched_layers(model) for name, model in own.items()})
+    for name, model in own.items():
+        add_branches_to(model, name, branches, precision)
+    return branches
 
 
 def branched_layers(model: ir.Model) -> tuple[BranchedLayer, ...]:
@@ -25,7 +43,7 @@ def _described(name: str, weight: ir.Value) -> BranchedLayer:
     return BranchedLayer(name=name, inputs=inputs, outputs=outputs)
 
 
-def add_branches(model: ir.Model, component: str, branches: Branches, precision: Precision) -> None:
+def add_branches_to(model: ir.Model, component: str, branches: Branches, precision: Precision) -> None:
     """Add a component's packed matrices to its inputs, and to each of its linear layers the branch of its own.
 
     Args:
@@ -44,6 +62,7 @@ def add_branches(model: ir.Model, component: str, branches: Branches, precision:
     for one in fused_nodes(model):
         if one.definition.operator.products:
             one.add_branches(downs, ups)
+    add_functions(model, precision)
 
 
 def _split(graph: ir.Graph, packed: Packed, precision: Precision) -> Mapping[str, ir.Value]:
@@ -75,9 +94,7 @@ def _equal_parts(graph: ir.Graph, whole: ir.Value, count: int) -> Iterator[ir.Va
     yield from node.outputs
 
 
-def insert_branch(
-    graph: ir.Graph, linear: LinearNodes, x: ir.Value, down: ir.Value, up: ir.Value, name: str
-) -> None:
+def insert_branch(graph: ir.Graph, linear: LinearNodes, x: ir.Value, down: ir.Value, up: ir.Value, name: str) -> None:
     """Add (x down^T) up^T to a linear layer's product, for all that read it.
 
     Args:

@@ -113,8 +113,8 @@ class Request:
         sampling: How the answer is sampled.
         fit: How each reference is brought to its trained size: "resize", "pad" or "crop".
         references: How several references lie beside each other: "offset", "index" or "stitch".
-        loras: The LoRAs that are swapped in for it, files or (file, scale) of each; an empty list for none, None for those
-            that are set (`Kontext.set_lora`).
+        loras: The LoRAs that are swapped in for it, files or (file, scale) of each; an empty list for none, None for
+            those that are set (`Kontext.set_lora`).
         mask: What of the first reference is edited; None for all of it. See `Masking`.
 
     Raises:

@@ -100,22 +100,17 @@ def test_a_batch_is_as_one_by_one(swapped: Kontext, lora_file: LoraFile, picture
         np.testing.assert_allclose(alone.outputs[0].latents, output.latents, atol=1e-5)
 
 
-def test_metadata_names_files_and_scales(
-    swapped: Kontext, lora_file: LoraFile, picture: MakePicture, tmp_path: Path
-):
+def test_metadata_names_files_and_scales(swapped: Kontext, lora_file: LoraFile, picture: MakePicture, tmp_path: Path):
     digest = hashlib.sha256(lora_file(1).read_bytes()).hexdigest()
     expected = [{"name": lora_file(1).name, "sha256": digest, "scale": 0.8}]
     result = swapped.edit(picture(128, 128), "x", steps=1, seed=1, loras=[(lora_file(1), 0.8)])
     (file,) = result.save(tmp_path / "out.png")
     assert json.loads(Image.open(file).text["kontext-trt"])["loras"] == expected
-    assert "loras" not in result.request(result.outputs[0]) | {"loras": None} or result.loras
     plain = swapped.edit(picture(128, 128), "x", steps=1, seed=1)
     assert "loras" not in plain.request(plain.outputs[0])
 
 
-def test_a_sessions_turns_say_what_was_set(
-    swapped: Kontext, lora_file: LoraFile, picture: MakePicture, tmp_path: Path
-):
+def test_a_sessions_turns_say_what_was_set(swapped: Kontext, lora_file: LoraFile, picture: MakePicture, tmp_path: Path):
     """Each turn by itself; what was saved comes back bit for bit."""
     asked = {"steps": 1, "seed": 1}
     with Session(swapped, picture(128, 128)) as session:
@@ -201,9 +196,7 @@ def test_without_memory_for_them_the_error_says_so(
     add_plans(bundle, COVERAGE)
     simulation = simulate(bundle=Bundle.open(bundle.path))
     simulation.kontext.set_lora([lora_file(1)])
-    for _ in range(2):
-        simulation.cuda.fail("malloc", after=0 if _ == 0 else 0)
-    simulation.cuda.fail("malloc", after=1)
+    simulation.cuda.fail("malloc")
     with pytest.raises(GpuMemoryError):
         simulation.latents()
     again = simulation.latents()

@@ -108,7 +108,10 @@ class Tensors:
         shape = self._inputs[product.down].shape
         if len(shape) != 2 or not shape[0]:
             raise self.refusal(f"{product.down} must be (rank, {inputs})")
-        down, up = (self.address(name, of) for name, of in ((product.down, (shape[0], inputs)), (product.up, (outputs, shape[0]))))
+        down, up = (
+            self.address(name, of)
+            for name, of in ((product.down, (shape[0], inputs)), (product.up, (outputs, shape[0])))
+        )
         return (
             Matrix(address=down, rows=shape[0], columns=inputs, stride=inputs),
             Matrix(address=up, rows=outputs, columns=shape[0], stride=shape[0]),
