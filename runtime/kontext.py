@@ -229,8 +229,8 @@ class Kontext:
                 further references to it.
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Request` (`fit`, `references`, `mask`, `loras`), of `Masking` for its mask (`crop`,
-                `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of `run`
-                (`on_step`, `cancel`, `debug_nan`).
+                `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of
+                `run` (`on_step`, `cancel`, `debug_nan`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
