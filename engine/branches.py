@@ -1,8 +1,8 @@
 """Says how the low-rank matrices of swapped LoRAs are packed, as inputs of the components whose layers they change.
 
-A layer y = x W^T gets a branch, y + (x A^T) B^T. All A of layers with the same number of inputs are the rows of one
-input of their component, (layers * rank, inputs), and all B of layers with the same number of outputs those of another,
-(layers * outputs, rank), so that each layer's matrix is contiguous.
+A layer y = x W^T gets a branch, y + (x A) B. All A of layers with the same number of inputs are the rows of one input
+of their component, (layers * inputs, rank), and all B of layers with the same number of outputs those of another,
+(layers * rank, outputs), so that each layer's matrix is contiguous and lies as a product takes it.
 """
 
 from __future__ import annotations
@@ -102,11 +102,11 @@ def _packed(layers: tuple[BranchedLayer, ...], rank: int) -> tuple[Packed, ...]:
         by_inputs.setdefault(layer.inputs, []).append(layer.name)
         by_outputs.setdefault(layer.outputs, []).append(layer.name)
     downs = (
-        Packed(name=f"{DOWN}_{width}", layers=tuple(names), rows=rank, columns=width)
+        Packed(name=f"{DOWN}_{width}", layers=tuple(names), rows=width, columns=rank)
         for width, names in by_inputs.items()
     )
     ups = (
-        Packed(name=f"{UP}_{width}", layers=tuple(names), rows=width, columns=rank)
+        Packed(name=f"{UP}_{width}", layers=tuple(names), rows=rank, columns=width)
         for width, names in by_outputs.items()
     )
     return (*downs, *ups)

@@ -1,4 +1,4 @@
-"""Swaps LoRAs into the branches of an opened bundle: which are set, which a request has, which the executor holds."""
+"""Puts LoRAs into the branches of an opened bundle: which are set, which a request has, which the executor holds."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ SUFFIX = ".weight"
 ScaledFile = tuple[LoraFile, float]
 """A file that was read, and the scale that a user gave it."""
 _Pieces = Mapping[str, Sequence[tuple[Matrix, Matrix]]]
-"""The A (rank, inputs) and B (outputs, rank) of each layer, every scale in B."""
+"""The down (rank, inputs) and up (outputs, rank) of each layer, every scale in the latter."""
 
 
 def pack(files: Sequence[ScaledFile], branches: Branches, precision: Precision) -> dict[str, dict[str, Array]]:
@@ -99,16 +99,17 @@ def _matrices(packed: Packed, pieces: _Pieces, rank: int, precision: Precision) 
         for down, up in pieces.get(layer, ()):
             stop = start + down.shape[0]
             if is_down:
-                rows[start:stop] = down
+                rows[:, start:stop] = down.T
             else:
-                rows[:, start:stop] = up
+                rows[start:stop] = up.T
             start = stop
     return _typed(whole, precision)
 
 
 def _typed(values: Matrix, precision: Precision) -> Array:
     """Round values to a type, BF16 as its bits. Raises LoraError for those that it cannot hold."""
-    narrow = rounded(values, precision)
+    with np.errstate(over="ignore"):  # what it gives is looked at
+        narrow = rounded(values, precision)
     if not np.isfinite(narrow).all():
         raise LoraError(
             f"the LoRAs have values beyond what {precision.value} holds, or that are no numbers; give a smaller scale, "

@@ -37,7 +37,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="cas
     """Describes the request that is measured.
 
     `size` is (width, height); `reference` the reference's, None for text to image. The batch is one prompt with `batch`
-    seeds from `seed` on. `loras` are the LoRAs that are swapped in, as FILE:SCALE; peers have none.
+    seeds from `seed` on. `loras` are those that are swapped in, as FILE:SCALE; peers have none.
     """
 
     size: tuple[int, int]

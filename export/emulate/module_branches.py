@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...engine.branches import DOWN
@@ -64,7 +63,7 @@ def _adding(down: Tensor, up: Tensor, *, rounded: bool) -> Callable[[nn.Module, 
         (x,) = inputs
         if rounded and isinstance(layer, QuantizedLinear):
             x = layer.rounded(x)
-        return output + F.linear(F.linear(x, down), up)
+        return output + x @ down @ up
 
     return add
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -58,7 +58,7 @@ def add_branches_to(model: ir.Model, component: str, branches: Branches, precisi
         pieces[kind] |= _split(model.graph, packed, precision)
     downs, ups = pieces[DOWN], pieces[UP]
     for name, linear in find_linears(model).items():
-        insert_branch(model.graph, linear, linear.input, downs[name], ups[name], f"{name}.swapped")
+        insert_branch(model.graph, linear, downs[name], ups[name], f"{name}.swapped", apart=True)
     for one in fused_nodes(model):
         if one.definition.operator.products:
             one.add_branches(downs, ups)
@@ -94,29 +94,52 @@ def _equal_parts(graph: ir.Graph, whole: ir.Value, count: int) -> Iterator[ir.Va
     yield from node.outputs
 
 
-def insert_branch(graph: ir.Graph, linear: LinearNodes, x: ir.Value, down: ir.Value, up: ir.Value, name: str) -> None:
-    """Add (x down^T) up^T to a linear layer's product, for all that read it.
+def insert_branch(
+    graph: ir.Graph, linear: LinearNodes, down: ir.Value, up: ir.Value, name: str, *, apart: bool = False
+) -> None:
+    """Add (x down) up to a linear layer's product, for all that read it; x is what the product reads now.
 
     Args:
         graph: The graph.
         linear: The layer.
-        x: What the branch reads.
-        down: (rank, inputs).
-        up: (outputs, rank).
+        down: (inputs, rank).
+        up: (rank, outputs).
         name: What the branch's nodes are called by.
+        apart: Give x another axis for the first product. TensorRT-RTX 1.7 makes one product of all that read the same
+            x, for which it copies constant weights and matrices that are inputs together at every run: the memory and
+            the time of all weights once more.
     """
-    product, output = linear.product, linear.product.outputs[0]
-    users, narrow = list(output.uses()), x
-    for part, weight in (("down", down), ("up", up)):
-        stem = f"{name}.{part}"
-        turn = ir.node("Transpose", [weight], {"perm": [1, 0]}, name=f"{stem}.transpose")
-        multiply = ir.node("MatMul", [narrow, turn.outputs[0]], name=stem)
-        for node in (turn, multiply):
-            node.outputs[0].name = f"{node.name}_output"
-        graph.insert_before(product, [turn, multiply])
-        narrow = multiply.outputs[0]
-    total = ir.node("Add", [output, narrow], name=f"{name}.branch")
+    product, output, x = linear.product, linear.product.outputs[0], linear.input
+    users = list(output.uses())
+    first = _first_axis(graph) if apart else None
+    if first is not None:
+        x = _before(product, "Unsqueeze", [x, first], f"{name}.apart")
+    narrow = _before(product, "MatMul", [x, down], f"{name}.down")
+    if first is not None:
+        narrow = _before(product, "Squeeze", [narrow, first], f"{name}.together")
+    wide = _before(product, "MatMul", [narrow, up], f"{name}.up")
+    total = ir.node("Add", [output, wide], name=f"{name}.branch")
     total.outputs[0].name, total.outputs[0].shape, total.outputs[0].type = total.name, output.shape, output.type
     graph.insert_after(product, total)
     for user, index in users:
         user.replace_input_with(index, total.outputs[0])
+
+
+def _before(node: ir.Node, operator: str, inputs: Sequence[ir.Value], name: str) -> ir.Value:
+    made = ir.node(operator, list(inputs), name=name)
+    made.outputs[0].name = f"{name}_output"
+    graph = node.graph
+    assert graph is not None
+    graph.insert_before(node, made)
+    return made.outputs[0]
+
+
+def _first_axis(graph: ir.Graph) -> ir.Value:
+    """Add the number of the first axis to a graph, or return the one that is there."""
+    name = "swapped_axis"
+    if name not in graph.initializers:
+        tensor = ir.tensor([0], dtype=ir.DataType.INT64, name=name)
+        graph.initializers[name] = ir.Value(
+            name=name, shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64), const_value=tensor
+        )
+    return graph.initializers[name]

@@ -79,7 +79,7 @@ class GraphQuantizer:
         if isinstance(format, Nvfp4):
             linear.transpose.replace_input_with(0, self._nvfp4_weight(linear))
             if format.rank:
-                self._add_branch(linear, x, format.rank)
+                self._add_branch(linear, format.rank)
         else:
             weight = linear.dequantized or self._fp8_weight(linear, stored_scale)
             if isinstance(format, Fp8Weights):
@@ -185,12 +185,16 @@ class GraphQuantizer:
         ir.convenience.replace_all_uses_with(output, result)
         self.graph.remove(node, safe=True)
 
-    def _add_branch(self, linear: LinearNodes, x: ir.Value, rank: int) -> None:
+    def _add_branch(self, linear: LinearNodes, rank: int) -> None:
         outputs, inputs = _extent(linear.weight, 0), _extent(linear.weight, 1)
         rank = min(rank, outputs, inputs)
-        down = self._weight_part(linear, DOWN, self.dtype, [rank, inputs])
-        up = self._weight_part(linear, UP, self.dtype, [outputs, rank])
-        insert_branch(self.graph, linear, x, down, up, f"{linear.name}.lora")
+        turned: list[ir.Value] = []
+        for part, shape in ((DOWN, [rank, inputs]), (UP, [outputs, rank])):
+            weight, stem = self._weight_part(linear, part, self.dtype, shape), part.removesuffix(".weight")
+            turned.append(
+                self._insert(linear.product, "Transpose", [weight], f"{linear.name}.{stem}.transpose", perm=[1, 0])
+            )
+        insert_branch(self.graph, linear, *turned, f"{linear.name}.lora")
 
     def _fp8_pair(self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str) -> ir.Value:
         zero_name = "fp8_zero"

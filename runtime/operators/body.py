@@ -86,18 +86,18 @@ class Body:
     ) -> str:
         """Return x W^T + b; FP8 weights have a scale as an input, named after them. `x` comes dequantized.
 
-        A branch, A (rank, inputs) and B (outputs, rank), adds (x A^T) B^T.
+        A branch, A (inputs, rank) and B (rank, outputs), adds (x A) B. Its x has another axis, or TensorRT-RTX would make
+        one product of both, and copy the weight to A at every run.
         """
         if scale is not None:
             weight = self.dequantized(weight, scale)
-        product = self._product(x, weight)
+        product = self.node("MatMul", x, self.node("Transpose", weight, perm=(1, 0)))
         if branch is not None:
-            down, up = branch
-            product = self.node("Add", product, self._product(self._product(x, down), up))
+            first = self.numbers(0)
+            narrow = self.node("MatMul", self.node("Unsqueeze", x, first), branch[0])
+            narrow = self.node("Squeeze", narrow, first)
+            product = self.node("Add", product, self.node("MatMul", narrow, branch[1]))
         return self.node("Add", product, bias)
-
-    def _product(self, x: str, weight: str) -> str:
-        return self.node("MatMul", x, self.node("Transpose", weight, perm=(1, 0)))
 
     def gelu(self, x: str) -> str:
         """Return tanh-GELU in float32."""

@@ -54,7 +54,7 @@ class Format:
 class Product:
     """Names the inputs of one linear layer of an operator; `weight` and `bias` are inputs of it, as is `x`.
 
-    So are `down` (rank, inputs) and `up` (outputs, rank), where it has a low-rank branch.
+    So are `down` (inputs, rank) and `up` (rank, outputs), where it has a low-rank branch.
     """
 
     x: str

@@ -39,7 +39,7 @@ def added(packed, component: str, layer: str) -> np.ndarray:
     """What a branch adds to its layer's weight."""
     found = [(one, packed[component][one.name]) for one in BRANCHES.packed(component) if layer in one.layers]
     (down, up) = (array[one.row(layer) : one.row(layer) + one.rows] for one, array in found)
-    return up.astype(np.float64) @ down.astype(np.float64)
+    return (down.astype(np.float64) @ up.astype(np.float64)).T
 
 
 def delta(change: LowRank, scale: float = 1.0) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_bf16_comes_as_its_bits_rounded_to_the_nearest():
     packed = pack([(file(change), 1.0)], BRANCHES, Precision.BF16)
     bits = packed["denoiser"]["lora_down_8"]
     assert bits.dtype == np.uint16
-    found = (bits[:2].astype(np.uint32) << 16).view(np.float32)
+    found = (bits.astype(np.uint32) << 16).view(np.float32)[:8, :2].T
     np.testing.assert_allclose(found, change.down, rtol=2**-8)
     assert np.abs(found - change.down).max() > 0
     assert pack([(file(change), 1.0)], BRANCHES, Precision.FP16)["denoiser"]["lora_down_8"].dtype == np.float16
@@ -81,8 +81,8 @@ PLACE = Place(part="transformer", tensor="blocks.0.q.weight")
 REFUSED: list[tuple[list[LoraFile], str]] = [
     (
         [file(Difference(place=PLACE, values=WHOLE, scale=1.0, kind="LoKr"))],
-        r"style.safetensors changes blocks.0.q.weight of the transformer by LoKr, which is no pair of low-rank matrices "
-        r"and cannot be swapped in; fuse it: kontext-trt lora fuse BUNDLE style.safetensors OUT",
+        r"style.safetensors changes blocks.0.q.weight of the transformer by LoKr, which is no pair of low-rank matrices"
+        r" and cannot be swapped in; fuse it: kontext-trt lora fuse BUNDLE style.safetensors OUT",
     ),
     (
         [
@@ -123,5 +123,5 @@ def test_what_no_branch_can_add_is_refused(files: list[LoraFile], words: str):
 def test_values_that_the_type_cannot_hold_are_refused():
     change = low("blocks.0.q.weight", scale=1e6)
     pack([(file(change), 1.0)], BRANCHES, Precision.BF16)
-    with pytest.raises(LoraError, match="values beyond what fp16 holds, .* give a smaller scale"):
+    with pytest.raises(LoraError, match=r"values beyond what fp16 holds, .* give a smaller scale"):
         pack([(file(change), 1.0)], BRANCHES, Precision.FP16)

@@ -103,7 +103,7 @@ def shapes(definition: Definition, sizes: Sizes) -> dict[str, tuple[int, ...]]:
     for product in operator.products:
         outputs = sizes.wide if "Gelu" in operator.name else hidden
         found |= {product.weight: (outputs, hidden), product.bias: (outputs,)}
-        found |= {product.down: (sizes.rank, hidden), product.up: (outputs, sizes.rank)}
+        found |= {product.down: (hidden, sizes.rank), product.up: (sizes.rank, outputs)}
         if definition.format.operands:
             found[scale_of(product.weight)] = ()
     return {name: found[name] for name in definition.inputs}

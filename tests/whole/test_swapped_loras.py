@@ -30,9 +30,12 @@ LoraFile = Callable[[int], Path]
 FORMS = (Operators.SINGLE, Operators.FUSED)
 
 
-def latents(kontext: Kontext, picture: MakePicture, **request) -> np.ndarray:
-    asked = {"steps": 2, "seed": 1, "size": (144, 112)} | request
-    return kontext.edit(picture(128, 128), asked.pop("prompt", "make it blue"), **asked).outputs[0].latents
+def latents(kontext: Kontext, picture: MakePicture | None = None, **request) -> np.ndarray:
+    """Of an edit, or a small picture from text."""
+    if picture is not None:
+        asked = {"steps": 2, "seed": 1, "size": (144, 112)} | request
+        return kontext.edit(picture(128, 128), "make it blue", **asked).outputs[0].latents
+    return kontext.generate("x", **({"steps": 2, "seed": 1, "size": (48, 80)} | request)).outputs[0].latents
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -46,20 +49,18 @@ def test_with_none_set_the_pictures_are_the_bases(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_after_the_other_is_that_one_again(
-    branched_bundle: Branched, lora_file: LoraFile, picture: MakePicture, form: Operators
-):
+def test_one_after_the_other_is_that_one_again(branched_bundle: Branched, lora_file: LoraFile, form: Operators):
     with Kontext.open(branched_bundle(form)) as kontext:
-        none = latents(kontext, picture)
+        none = latents(kontext)
         made = []
         for seed in (1, 2, 1):
             kontext.set_lora([lora_file(seed)])
-            made.append(latents(kontext, picture))
+            made.append(latents(kontext))
         kontext.set_lora([])
         assert np.array_equal(made[0], made[2])
         assert np.abs(made[0] - made[1]).max() > 1e-2
         assert np.abs(made[0] - none).max() > 1e-2
-        assert np.array_equal(latents(kontext, picture), none)
+        assert np.array_equal(latents(kontext), none)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -78,17 +79,17 @@ def swapped(branched_bundle: Branched) -> Iterator[Kontext]:
         yield opened
 
 
-def test_a_request_brings_its_own(swapped: Kontext, lora_file: LoraFile, picture: MakePicture):
+def test_a_request_brings_its_own(swapped: Kontext, lora_file: LoraFile):
     """And the next one that names none has what is set: texts that were encoded before serve both."""
     swapped.set_lora([(lora_file(1), 0.5)])
-    first = latents(swapped, picture)
-    other = latents(swapped, picture, loras=[lora_file(2)])
-    none = latents(swapped, picture, loras=[])
-    assert np.array_equal(latents(swapped, picture), first)
+    first = latents(swapped)
+    other = latents(swapped, loras=[lora_file(2)])
+    none = latents(swapped, loras=[])
+    assert np.array_equal(latents(swapped), first)
     swapped.forget()
-    assert np.array_equal(latents(swapped, picture, loras=[lora_file(2)]), other)
+    assert np.array_equal(latents(swapped, loras=[lora_file(2)]), other)
     swapped.set_lora([])
-    assert np.array_equal(latents(swapped, picture), none)
+    assert np.array_equal(latents(swapped), none)
     assert not np.array_equal(other, none)
 
 
@@ -127,11 +128,11 @@ def test_a_sessions_turns_say_what_was_set(swapped: Kontext, lora_file: LoraFile
             assert scales == [[0.8], [], [1.0]]
 
 
-def test_requests_under_way_keep_what_they_began_with(swapped: Kontext, lora_file: LoraFile, picture: MakePicture):
+def test_requests_under_way_keep_what_they_began_with(swapped: Kontext, lora_file: LoraFile):
     """One is swapped in between two steps of another thread's request, which does not wait for it."""
     swapped.set_lora([lora_file(1)])
-    first = latents(swapped, picture, steps=3)
-    latents_of_second = latents(swapped, picture, steps=3, loras=[lora_file(2)])
+    first = latents(swapped, steps=3)
+    second = latents(swapped, steps=3, loras=[lora_file(2)])
 
     def swap(done: int, of: int) -> None:
         thread = threading.Thread(target=swapped.set_lora, args=([lora_file(2)],))
@@ -139,17 +140,17 @@ def test_requests_under_way_keep_what_they_began_with(swapped: Kontext, lora_fil
         thread.join(timeout=30)
         assert not thread.is_alive()
 
-    assert np.array_equal(latents(swapped, picture, steps=3, on_step=swap), first)
-    assert np.array_equal(latents(swapped, picture, steps=3), latents_of_second)
+    assert np.array_equal(latents(swapped, steps=3, on_step=swap), first)
+    assert np.array_equal(latents(swapped, steps=3), second)
     swapped.set_lora([])
 
 
-def test_many_threads_get_each_its_own(swapped: Kontext, lora_file: LoraFile, picture: MakePicture):
-    wanted = {seed: latents(swapped, picture, loras=[lora_file(seed)]) for seed in (1, 2)}
+def test_many_threads_get_each_its_own(swapped: Kontext, lora_file: LoraFile):
+    wanted = {seed: latents(swapped, loras=[lora_file(seed)]) for seed in (1, 2)}
     found: list[tuple[int, np.ndarray]] = []
 
     def ask(seed: int) -> None:
-        found.append((seed, latents(swapped, picture, loras=[lora_file(seed)])))
+        found.append((seed, latents(swapped, loras=[lora_file(seed)])))
 
     threads = [threading.Thread(target=ask, args=(1 + number % 2,)) for number in range(6)]
     for thread in threads:
@@ -160,9 +161,7 @@ def test_many_threads_get_each_its_own(swapped: Kontext, lora_file: LoraFile, pi
     assert all(np.array_equal(made, wanted[seed]) for seed, made in found)
 
 
-def test_graphs_stay_on_a_device(
-    simulate, branched_bundle: Branched, lora_file: LoraFile, tmp_path: Path, picture: MakePicture
-):
+def test_graphs_stay_on_a_device(simulate, branched_bundle: Branched, lora_file: LoraFile, tmp_path: Path):
     """A swap copies the matrices, and nothing more: recorded graphs are launched, and give the other picture."""
     bundle = Bundle.open(shutil.copytree(branched_bundle().path, tmp_path / "planned"))
     add_plans(bundle, COVERAGE)
@@ -228,11 +227,9 @@ def test_quantized_it_is_emulated(
         assert sqnr_db(latents(other, picture), base) < near - 6
 
 
-def test_what_is_emulated_is_what_the_graph_computes(
-    branched_bundle: Branched, lora_file: LoraFile, picture: MakePicture
-):
+def test_what_is_emulated_is_what_the_graph_computes(branched_bundle: Branched, lora_file: LoraFile):
     bundle = branched_bundle()
     with Kontext.open(bundle) as kontext, Kontext(bundle, TorchExecutor(bundle, TorchDevice.CPU)) as torch:
         for loras in ([], [(lora_file(1), 0.7)]):
-            found, wanted = (latents(one, picture, loras=loras) for one in (torch, kontext))
+            found, wanted = (latents(one, loras=loras) for one in (torch, kontext))
             np.testing.assert_allclose(found, wanted, atol=1e-4)

@@ -37,15 +37,15 @@ class BranchProducts:
 
         Args:
             call: The product.
-            down: (rank, inputs) bfloat16.
-            up: (outputs, rank) bfloat16.
+            down: (inputs, rank) bfloat16.
+            up: (rank, outputs) bfloat16.
             scale: What an FP8 input is multiplied by.
         """
-        stride = -(-down.rows // PACK) * PACK
+        stride = -(-down.columns // PACK) * PACK
         narrow_bytes = -(-BF16_BYTES * call.x.rows * stride // 256) * 256
         wide_bytes = BF16_BYTES * call.y.rows * call.y.columns if call.y.fp8 else 0
         scratch = self._device.scratch(narrow_bytes + wide_bytes, "branches")
-        narrow = Matrix(address=scratch, rows=call.x.rows, columns=down.rows, stride=stride)
+        narrow = Matrix(address=scratch, rows=call.x.rows, columns=down.columns, stride=stride)
         addend = call.y
         if call.y.fp8:
             columns = call.y.columns
@@ -53,8 +53,8 @@ class BranchProducts:
         made, products, enqueue = replace(call, addend=addend), self._kernels.products, self._enqueuing.enqueue
         enqueue(partial(products.prepare, made))
         x = self._wide(call.x, scale) if call.x.fp8 else call.x
-        enqueue(partial(products, LinearCall(x=x, weight=down, bias=0, y=narrow)))
-        enqueue(partial(products, LinearCall(x=narrow, weight=up, bias=0, y=addend)))
+        enqueue(partial(products, LinearCall(x=x, weight=down, bias=0, y=narrow, turned=True)))
+        enqueue(partial(products, LinearCall(x=narrow, weight=up, bias=0, y=addend, turned=True)))
         return made
 
     def _wide(self, x: Matrix, scale: float) -> Matrix:

@@ -104,17 +104,15 @@ class Tensors:
         )
 
     def branch(self, product: Product, inputs: int, outputs: int) -> tuple[Matrix, Matrix]:
-        """Return the matrices of a linear layer's branch: (rank, inputs) and (outputs, rank)."""
+        """Return the matrices of a linear layer's branch: (inputs, rank) and (rank, outputs)."""
         shape = self._inputs[product.down].shape
-        if len(shape) != 2 or not shape[0]:
-            raise self.refusal(f"{product.down} must be (rank, {inputs})")
-        down, up = (
-            self.address(name, of)
-            for name, of in ((product.down, (shape[0], inputs)), (product.up, (outputs, shape[0])))
-        )
+        if len(shape) != 2 or not shape[1]:
+            raise self.refusal(f"{product.down} must be ({inputs}, rank)")
+        rank = shape[1]
+        down, up = self.address(product.down, (inputs, rank)), self.address(product.up, (rank, outputs))
         return (
-            Matrix(address=down, rows=shape[0], columns=inputs, stride=inputs),
-            Matrix(address=up, rows=outputs, columns=shape[0], stride=shape[0]),
+            Matrix(address=down, rows=inputs, columns=rank, stride=rank),
+            Matrix(address=up, rows=rank, columns=outputs, stride=outputs),
         )
 
     def scale(self, name: str) -> float:
