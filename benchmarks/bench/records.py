@@ -12,10 +12,7 @@ import numpy as np
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds percentiles of a measured time over `count` repetitions, in ms.
-
-    Of few values the 95th and 99th are interpolated between the two largest.
-    """
+    """Holds percentiles of a measured time over `count` repetitions, in ms; the upper ones of few are interpolated."""
 
     p50: float
     p95: float

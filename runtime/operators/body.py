@@ -86,8 +86,8 @@ class Body:
     ) -> str:
         """Return x W^T + b; FP8 weights have a scale as an input, named after them. `x` comes dequantized.
 
-        A branch, A (inputs, rank) and B (rank, outputs), adds (x A) B. Its x has another axis, or TensorRT-RTX would make
-        one product of both, and copy the weight to A at every run.
+        A branch, A (inputs, rank) and B (rank, outputs), adds (x A) B. Its x has another axis, or TensorRT-RTX would
+        make one product of both, and copy the weight to A at every run.
         """
         if scale is not None:
             weight = self.dequantized(weight, scale)

@@ -42,8 +42,10 @@ LOG = [
 BRANCH = _line(
     "__myl_FcAddAddCastMulAdd_myl0_420",
     "runtime_fusion",
-    [_tensor("1,1,1", "Float"), _tensor("1,256,64", "Float"), _tensor("1,256,64", "BFloat16")]
-    + [_tensor("1,256,16", "BFloat16"), _tensor("1,16,64", "BFloat16")],
+    [
+        *(_tensor(dims, "Float") for dims in ("1,1,1", "1,256,64")),
+        *(_tensor(dims, "BFloat16") for dims in ("1,256,64", "1,256,16", "1,16,64")),
+    ],
     [_tensor("1,1,64", "BFloat16")],
 )
 """A product of two inputs, with residuals in float32 and a bias."""
