@@ -25,7 +25,7 @@ def test_a_swap_takes_a_fraction_of_a_second(
 
 
 def test_a_branchs_share_is_that_of_its_matrices(branched_bundle: Callable[..., Bundle]):
-    """Every token of every layer is multiplied by both, but in the last block, where keys and values alone are of all."""
+    """Every token goes through every layer, but in the last block, where keys and values alone are of all."""
     bundle = branched_bundle()
     case = Case(size=(96, 192), reference=(128, 128), steps=1, batch=1, seed=0, guidance=2.5, prompt="x")
     counted = work_of(bundle, "denoiser", case)
