@@ -2,6 +2,7 @@ from .engine.builder.build import Built as Built
 from .engine.builder.build_plans import build_plans as build_plans
 from .engine.builder.plan_build import BuildPolicy as BuildPolicy
 from .engine.bundle.bundle import Bundle as Bundle
+from .engine.bundle.manifest import LoraRecord as LoraRecord
 from .engine.errors import BudgetError as BudgetError
 from .engine.errors import BuildError as BuildError
 from .engine.errors import BundleError as BundleError
@@ -22,6 +23,7 @@ from .engine.errors import QuantizationError as QuantizationError
 from .engine.errors import RequestError as RequestError
 from .engine.errors import TargetError as TargetError
 from .engine.errors import UntrustedPlanError as UntrustedPlanError
+from .engine.lora.choice import LoraChoice as LoraChoice
 from .engine.plans.coverage import Coverage as Coverage
 from .engine.plans.coverage import Task as Task
 from .engine.plans.options import BuildOptions as BuildOptions
@@ -29,6 +31,7 @@ from .export.checkpoint.open import CheckpointFiles as CheckpointFiles
 from .export.export import ExportOptions as ExportOptions
 from .export.export import export_bundle as export_bundle
 from .export.export_quantized import export_quantized as export_quantized
+from .export.fuse_lora import fuse_lora as fuse_lora
 from .export.graphs.recipes import Recipe as Recipe
 from .export.graphs.recipes import RecipeName as RecipeName
 from .export.graphs.recipes import make_recipe as make_recipe

@@ -1,7 +1,7 @@
 """Gives a tensor with the changes of LoRA files, in float32.
 
 Sources: peft 0.21.2 (tuners/lora/layer.py `merge`, tuners/lora/dora.py), lycoris-lora 4.1.3
-(functional/general.py, modules/base.py `apply_weight_decompose`).
+(functional/general.py `_weight_decompose`), ComfyUI (comfy/weight_adapter/base.py `weight_decompose`).
 """
 
 from __future__ import annotations
@@ -17,21 +17,34 @@ ROWS = 1024
 _EPSILON = float(np.finfo(np.float32).eps)
 
 
-def apply_changes(weight: Matrix, changes: Sequence[tuple[Change, float]]) -> Matrix:
-    """Return a tensor with changes, each times the user's scale of its file; `weight` itself is changed.
+def apply_changes(weight: Matrix, files: Sequence[tuple[Sequence[Change], float]]) -> Matrix:
+    """Return a tensor with changes; `weight` itself is changed.
 
     Args:
         weight: The tensor, contiguous and in float32.
-        changes: What is changed of it: the changes of one file together, magnitudes last.
+        files: What each file changes of it, with the user's scale of the file, in the order in which files are applied.
     """
-    for change, scale in changes:
+    for changes, scale in files:
+        ordered = sorted(changes, key=lambda change: isinstance(change, Magnitude))
+        if scale != 1 and any(isinstance(change, Magnitude) and change.blended for change in ordered):
+            before = weight.copy()
+            _apply(weight, ordered, 1.0)
+            weight -= before
+            weight *= np.float32(scale)
+            weight += before
+        else:
+            _apply(weight, ordered, scale)
+    return weight
+
+
+def _apply(weight: Matrix, changes: Sequence[Change], scale: float) -> None:
+    for change in changes:
         if isinstance(change, (LowRank, Difference)):
             _add(weight, change, scale)
         elif isinstance(change, Magnitude):
-            _renormalize(weight, change, scale)
+            _renormalize(weight, change)
         else:
             weight[...] = change.values
-    return weight
 
 
 def _add(weight: Matrix, change: LowRank | Difference, scale: float) -> None:
@@ -46,18 +59,15 @@ def _add(weight: Matrix, change: LowRank | Difference, scale: float) -> None:
         weight[start:stop] += delta
 
 
-def _renormalize(weight: Matrix, change: Magnitude, scale: float) -> None:
+def _renormalize(weight: Matrix, change: Magnitude) -> None:
     """Give each row or column of a changed weight the norm that DoRA trained.
 
-    LyCORIS adds an epsilon to norms, and a user's scale goes only part of the way; PEFT does neither.
+    LyCORIS adds an epsilon to norms and PEFT does not; a norm of 0 divides nothing here.
     """
     norms = _norms(weight, 1 if change.values.shape[1] == 1 else 0)
     if change.blended:
-        factor = change.values / (norms + np.float32(_EPSILON))
-        factor = np.float32(scale) * (factor - 1) + 1 if scale != 1 else factor
-    else:
-        factor = change.values / np.maximum(norms, np.float32(np.finfo(np.float32).tiny))
-    weight *= factor
+        norms += np.float32(_EPSILON)
+    weight *= change.values / np.maximum(norms, np.float32(np.finfo(np.float32).tiny))
 
 
 def _norms(weight: Matrix, axis: int) -> Matrix:

@@ -89,8 +89,9 @@ class Magnitude:
     Attributes:
         place: The weight.
         values: (outputs, 1) or (1, inputs): the norm that each row or column gets.
-        blended: What a user's scale other than 1 means. True: that much of the way from the weight's own norms to
-            `values` (LyCORIS). False: it scales the other changes alone, and norms are `values` (PEFT).
+        blended: What a user's scale other than 1 means. True: that much of the way from the tensor to what all changes
+            of the file at 1 make of it (ComfyUI, with files of LyCORIS). False: it scales the other changes alone, and
+            norms are `values` (PEFT).
         kind: What it is called, for messages.
     """
 

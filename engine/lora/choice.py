@@ -17,17 +17,18 @@ class LoraChoice:
     """Names a LoRA file and the scale that its changes get.
 
     Attributes:
-        path: The file.
+        path: The file; text becomes a path.
         scale: What all its changes are multiplied by, 1 for as it was trained.
 
     Raises:
         OptionError: The scale is not a number between -100 and 100, or is 0.
     """
 
-    path: Path
+    path: Path | str
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
         if not (math.isfinite(self.scale) and 0 < abs(self.scale) <= MAX_SCALE):
             raise OptionError(
                 f"the scale of {self.path} is {self.scale}; it must be a number between -{MAX_SCALE:g} and "

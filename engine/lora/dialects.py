@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..tensor_names import Target, transformer_targets
 
 Names = Mapping[str, tuple[Target, ...]]
-"""What each layer is here, by its name in files; "{}" stands for the number of a block."""
+"""The layers here that each layer of a file is, by its name there; "{}" stands for the number of a block."""
 
 
 def _own(*names: str, prefix: str = "") -> dict[str, tuple[Target, ...]]:

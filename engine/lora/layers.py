@@ -216,8 +216,9 @@ def _places(
     Raises:
         LoraError: The rows are not as many as the layers have.
     """
-    total = values.shape[0] if values.shape else 0
-    targets = layer.targets
+    if not values.shape:
+        raise layer.fail("has one number where a tensor should be")
+    total, targets = values.shape[0], layer.targets
     if len(targets) == 1 and targets[0].start is None:
         yield _place(layer, targets[0], suffix), 0, total
         return

@@ -35,7 +35,7 @@ def _e4m3() -> Matrix:
 
 @cache
 def _e5m2() -> Matrix:
-    """E5M2 is the upper byte of float16, special values too."""
+    """Return the values of all codes, which are the upper bytes of float16, special values too."""
     return (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32)
 
 

@@ -52,7 +52,7 @@ def _input_channels(number: int) -> Callable[[Tensors], str | None]:
 
 
 FOREIGN = (
-    Foreign(name="a LoRA, not a checkpoint", found=_lora, advice="fuse it into a checkpoint first"),
+    Foreign(name="a LoRA, not a checkpoint", found=_lora, advice="name the checkpoint, and this with --lora"),
     Foreign(name="FLUX.2", found=_begins("double_stream_modulation_img.")),
     Foreign(name="Chroma, a FLUX without modulation", found=_begins("distilled_guidance_layer.")),
     Foreign(name="Qwen-Image", found=_begins("txt_norm.weight")),

@@ -16,7 +16,7 @@ from ...engine.bundle.manifest import LoraRecord
 from ...engine.documents import TEXT_LENGTH
 from ...engine.errors import LoraError
 from ...engine.lora.apply import apply_changes
-from ...engine.lora.changes import Change, LoraFile, Magnitude, Place
+from ...engine.lora.changes import Change, LoraFile, Place
 from ...engine.lora.choice import LoraChoice
 from ...engine.lora.fit import check_fit
 from ...engine.lora.read import read_lora
@@ -32,7 +32,7 @@ PARTS = ("transformer", "clip", "t5")
 """The parts of a checkpoint that LoRA files change."""
 _KEPT = ("F64", "F32", "F16", "BF16")
 """The types that a fused tensor keeps; of quantized ones it becomes BF16."""
-ScaledChange = tuple[Change, float]
+ScaledChanges = tuple[Sequence[Change], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +41,13 @@ class FusedView:
 
     Attributes:
         base: The tensor without them.
-        changes: What is changed of it, each with the scale of its file.
+        changes: What each file changes of it, with the scale of the file.
         first: The first row that this is of what is computed.
         shape: The shape of the rows that this is.
     """
 
     base: TensorView
-    changes: tuple[ScaledChange, ...]
+    changes: tuple[ScaledChanges, ...]
     shape: tuple[int, ...]
     first: int = 0
 
@@ -107,7 +107,7 @@ def read_loras(choices: Sequence[LoraChoice], *, allow_unused: bool) -> list[tup
     Raises:
         LoraError: One cannot be used.
     """
-    return [(read_lora(one.path, allow_unused=allow_unused), one.scale) for one in choices]
+    return [(read_lora(Path(one.path), allow_unused=allow_unused), one.scale) for one in choices]
 
 
 def lora_records(files: Sequence[tuple[LoraFile, float]]) -> tuple[LoraRecord, ...]:
@@ -131,15 +131,18 @@ def fused_views(
         LoraError: A file does not fit.
     """
     shapes = {Place(part=part, tensor=name): view.shape for part in parts for name, view in parts[part].items()}
-    gathered: dict[Place, list[ScaledChange]] = {}
+    gathered: dict[Place, list[ScaledChanges]] = {}
     for file, scale in files:
         check_fit(file, shapes)
-        for change in sorted(file.changes, key=lambda one: isinstance(one, Magnitude)):
-            gathered.setdefault(change.place, []).append((change, scale))
+        changes: dict[Place, list[Change]] = {}
+        for change in file.changes:
+            changes.setdefault(change.place, []).append(change)
+        for place, of_place in changes.items():
+            gathered.setdefault(place, []).append((of_place, scale))
     fused: dict[str, dict[str, FusedView]] = {}
-    for place, changes in gathered.items():
+    for place, scaled in gathered.items():
         view = parts[place.part][place.tensor]
-        fused.setdefault(place.part, {})[place.tensor] = FusedView(base=view, changes=tuple(changes), shape=view.shape)
+        fused.setdefault(place.part, {})[place.tensor] = FusedView(base=view, changes=tuple(scaled), shape=view.shape)
     return fused
 
 

@@ -59,6 +59,10 @@ WRONG = {
     ],
     f"{COSTS}.lora_plan_cost": [(["--rank", "0"], "'0' is not a whole number of at least 1")],
     f"{COSTS}.lora_swap_cost": [(["--rank", "x"], "'x' is not a whole number of at least 1")],
+    f"{COSTS}.lora_cost": [
+        (["--blocks", "2"], "expected 2 arguments"),
+        (["--rank", "0"], "'0' is not a whole number of at least 1"),
+    ],
     f"{COSTS}.nvfp4_cost": [(["--size", "1"], "unrecognized arguments: --size 1")],
     f"{COSTS}.opening_cost": [(["--repeat", "0"], "'0' is not a whole number of at least 1")],
     f"{COSTS}.quantized_cost": [
