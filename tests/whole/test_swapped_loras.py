@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from simulated_tensorrt import add_plans
@@ -17,12 +18,15 @@ from simulation import COVERAGE
 
 from kontext_trt import Bundle, GpuMemoryError, Kontext, Session
 from kontext_trt.benchmarks.quality.metrics import sqnr_db
-from kontext_trt.engine.components import Operators
+from kontext_trt.engine.components import Operators, Precision
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.emulate.torch_executor import TorchExecutor
+from kontext_trt.export.fuse_lora import fuse_lora
 from kontext_trt.export.graphs.recipes import make_recipe
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.runtime.flow.kept import kept_bytes
+from kontext_trt.runtime.operators.catalogue import DOMAIN
+from kontext_trt.runtime.operators.functions import foreign_functions
 
 MakePicture = Callable[..., Image.Image]
 Branched = Callable[..., Bundle]
@@ -225,6 +229,38 @@ def test_quantized_it_is_emulated(
         near = sqnr_db(latents(plain, picture), base)
         assert sqnr_db(latents(other, picture), found) > near - 3
         assert sqnr_db(latents(other, picture), base) < near - 6
+
+
+def test_fused_operators_in_fp8_compute_what_is_emulated(
+    branched_bundle: Branched, calibration, lora_file: LoraFile, tmp_path: Path
+):
+    """The branch reads what is rounded to FP8 for its layer, on both roads; the rest is rounding."""
+    bundle = quantize_bundle(branched_bundle(Operators.FUSED), tmp_path / "fp8", make_recipe("fp8"), calibration)
+    file = bundle.file(bundle.graph("denoiser").path)
+    names = {node.op_type for node in onnx.load(file, load_external_data=False).graph.node if node.domain == DOMAIN}
+    assert {name for name in names if "Gelu" in name} == {
+        "LinearGelu_branched_fp8_to_fp8", "AttendBesideGelu_branched_fp8_to_fp8"
+    }  # fmt: skip
+    assert foreign_functions(file.read_bytes(), Precision.FP32) == []
+    with Kontext.open(bundle) as kontext, Kontext(bundle, TorchExecutor(bundle, TorchDevice.CPU)) as torch:
+        found, wanted = (latents(one, loras=[lora_file(1)]) for one in (torch, kontext))
+        assert sqnr_db(wanted, found) > 30
+        assert sqnr_db(wanted, latents(torch)) < 20
+
+
+@pytest.mark.check  # two bundles are written for this alone
+def test_a_fused_file_and_a_swapped_one_go_together(
+    branched_bundle: Branched, lora_file: LoraFile, fused_by_hand: Bundle, tmp_path: Path
+):
+    fused = fuse_lora(branched_bundle(), tmp_path / "fused", [(lora_file(1), 0.5)])
+    assert fused.manifest.branches == branched_bundle().manifest.branches
+    with Kontext.open(fused) as kontext, Kontext.open(fused_by_hand) as other:
+        kontext.set_lora([(lora_file(2), -1.5)])
+        np.testing.assert_allclose(latents(kontext), latents(other), atol=1e-4)
+        result = kontext.generate("x", steps=1, size=(48, 80))
+        said = result.request(result.outputs[0])
+        assert [one["name"] for one in said["fused_loras"]] == [lora_file(1).name]
+        assert [one["name"] for one in said["loras"]] == [lora_file(2).name]
 
 
 def test_what_is_emulated_is_what_the_graph_computes(branched_bundle: Branched, lora_file: LoraFile):
