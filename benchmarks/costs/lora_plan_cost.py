@@ -2,8 +2,8 @@
 
     python -m kontext_trt.benchmarks.costs.lora_plan_cost [--rank 16] [--gpu "rtx 4090"] [--json]
 
-The small checkpoint's denoiser in bf16, compiled by TensorRT-RTX without a GPU: bytes of the plan, of weights and of
-activations, and what the compiler made of the graph.
+The small checkpoint's denoiser in bf16, compiled by TensorRT-RTX: bytes of the plan, of weights and of activations, and
+what the compiler made of the graph. Without a GPU it compiles no plan for refit; the refusal is printed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ...engine.builder.build import build
 from ...engine.builder.plan_build import BuildPolicy, plan_build
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import DENOISER, Precision
+from ...engine.errors import BuildError
 from ...engine.flavour import FlavourName, load_flavour
 from ...engine.plans.coverage import Coverage
 from ...engine.plans.options import BuildOptions, Refit
@@ -68,7 +69,10 @@ def main() -> None:
             bundle = export_bundle(SMALL, Path(name) / str(rank), options)
             for refit in Refit if rank == 0 else (Refit.NONE,):
                 kind = f"branches of rank {rank}" if rank else f"refit {refit.value}"
-                rows[kind] = measure(bundle, arguments.gpu, refit)
+                try:
+                    rows[kind] = measure(bundle, arguments.gpu, refit)
+                except BuildError as error:
+                    rows[kind] = {"refused": str(error)}
     if arguments.json:
         print(json.dumps({"date": time.strftime("%Y-%m-%d"), **rows}))
         return
