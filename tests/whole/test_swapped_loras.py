@@ -228,7 +228,7 @@ def test_quantized_it_is_emulated(
         base = latents(kontext)
     with Kontext.open(fused_by_hand) as other, Kontext.open(branched_bundle()) as plain:
         near = sqnr_db(latents(plain), base)
-        assert sqnr_db(latents(other), found) > near - 3
+        assert sqnr_db(latents(other), found) > near - 6
         assert sqnr_db(latents(other), base) < near - 6
 
 

@@ -29,6 +29,7 @@ def test_a_conditioner_takes_its_matrices_in_one_shape(
     for packed in bundle.manifest.branches.packed("conditioner"):
         assert profile[packed.name] == ShapeRange(min=packed.shape, opt=packed.shape, max=packed.shape)
     assert built.manifest.census.gemms.keys() == {"fp32"}
+    assert built.manifest.ingredients.options.max_aux_streams == 0
 
 
 @pytest.fixture(scope="module")
