@@ -17,9 +17,10 @@ from ..benchmarks.bench.records import Record, encode_lines
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import OptionError
+from ..engine.lora.choice import LoraChoice
 from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
-from .making import ExecutorOption, GuidanceOption, StepsOption
+from .making import ExecutorOption, GuidanceOption, StepsOption, SwapOption
 from .options import ExportedArgument
 from .terminal import notes, progress_bars, screen
 
@@ -39,6 +40,7 @@ def bench(
     batch: Annotated[int, typer.Option(help="Pictures per request.")] = 1,
     repeat: Annotated[int, typer.Option(help="Warm requests.")] = 5,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the first picture's noise.")] = 0,
+    lora: SwapOption = None,
     executor: ExecutorOption = ExecutorName.AUTO,
     vram: Annotated[str | None, typer.Option(help="GPU memory to use, as 24GiB.", show_default=False)] = None,
     graphs: Annotated[bool, typer.Option("--graphs/--no-graphs", help="Record CUDA graphs.")] = True,
@@ -86,6 +88,7 @@ def bench(
         ceilings=ceilings,
         ablation=ablation,
         unpruned=unpruned,
+        loras=tuple(LoraChoice.parse(text) for text in lora or ()),
     )
     from ..benchmarks.bench.bench import run_bench
 

@@ -15,7 +15,7 @@ from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.picture_file import check_output
 from ..runtime.outputs.result import Result
 from ..runtime.session import Session
-from .making import MaskOptions, PictureOptions, RunOptions, StepBar, opened
+from .making import MaskOptions, PictureOptions, RunOptions, StepBar, SwapOptions, opened
 from .options import ExportedArgument, JsonOption, spread
 from .terminal import notes, print_json, progress_bars, screen
 
@@ -44,6 +44,7 @@ def edit(
         ReferenceMethod, typer.Option(help="How several references lie beside each other.")
     ] = ReferenceMethod.OFFSET,
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
+    swapped: SwapOptions,
     run: RunOptions,
     json: JsonOption = False,
 ) -> None:
@@ -55,6 +56,7 @@ def edit(
         fit=fit,
         references=references,
         mask=masked.masking(),
+        loras=swapped.choices(),
     )
     if then:
         _chain(bundle, request, then, run, out, debug_nan=picture.debug_nan, as_json=json)
@@ -69,11 +71,12 @@ def generate(
     *,
     out: OutOption = Path("generated.png"),
     picture: PictureOptions,
+    swapped: SwapOptions,
     run: RunOptions,
     json: JsonOption = False,
 ) -> None:
     """Make a picture from a prompt alone."""
-    request = Request(prompt=prompt, sampling=picture.sampling())
+    request = Request(prompt=prompt, sampling=picture.sampling(), loras=swapped.choices())
     _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
 
 
@@ -94,7 +97,12 @@ def _chain(
         raise OptionError("--then goes on with one picture, so it takes one --prompt and one --seed")
     first, *beside = cast("tuple[Path, ...]", request.sources)
     sampling = request.sampling
-    shared: TurnKeywords = {"seed": sampling.seed, "steps": sampling.steps, "guidance": sampling.guidance}
+    shared: TurnKeywords = {
+        "seed": sampling.seed,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "loras": request.loras,
+    }
     once: TurnKeywords = {
         "size": sampling.size,
         "strength": sampling.strength,

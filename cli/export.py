@@ -90,6 +90,9 @@ def export(
             "Runtime's own, or fused: the fastest on CUDA, in FP8 too, and run everywhere."
         ),
     ] = Operators.SINGLE,
+    lora_rank: Annotated[
+        int, typer.Option(help="The rank of branches that LoRAs are swapped into while it runs; 0 for none.")
+    ] = 0,
     parts: PartOptions,
     hash_weights: Annotated[bool, typer.Option(help="Record the SHA-256 of all weights (reads every byte).")] = False,
     input_scales: Annotated[
@@ -120,6 +123,7 @@ def export(
         precision=plain,
         fp8_as_stored=plain is None,
         operators=operators,
+        lora_rank=lora_rank,
         input_scales=input_scales,
         hash_weights=hash_weights,
         copy=copy,

@@ -12,6 +12,7 @@ from ..engine.bundle.bundle import Bundle, Verification
 from ..engine.byte_sizes import human_bytes
 from ..engine.errors import BundleError
 from ..engine.plans.store import PlanStore
+from ..runtime.flow.kept import kept_bytes
 from .options import BundleArgument, JsonOption
 from .plans import show_plans
 from .terminal import print_json, progress_bars, screen
@@ -85,6 +86,12 @@ def show_bundle(bundle: Bundle) -> None:
         f"{model.num_double_blocks} double and {model.num_single_blocks} single blocks, hidden {model.dims.hidden}"
     )
     screen.print(f"sizes {sizes_text}")
+    if manifest.branches is not None:
+        count = sum(map(len, manifest.branches.layers.values()))
+        screen.print(
+            f"branches of rank {manifest.branches.rank} in {count} layers for LoRAs, {human_bytes(kept_bytes(bundle))} "
+            "of inputs"
+        )
     for lora in manifest.loras:
         screen.print(f"fused LoRA {lora.name} times {lora.scale:g} ({lora.family}), sha256 {lora.sha256}")
     screen.print(f"from {manifest.source} by {manifest.producer}, {manifest.created}")

@@ -13,6 +13,7 @@ import typer
 
 from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import OptionError
+from ..engine.lora.choice import LoraChoice
 from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
 from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
@@ -93,6 +94,22 @@ def _box(text: str) -> tuple[int, int, int, int]:
         raise OptionError(f"--box is LEFT,TOP,RIGHT,BOTTOM in pixels, such as 100,50,400,300, not {text!r}")
     left, top, right, bottom = map(int, numbers)
     return left, top, right, bottom
+
+
+SwapOption = Annotated[
+    list[str] | None,
+    typer.Option(help="FILE or FILE:SCALE, a LoRA to swap into a bundle of --lora-rank; several times."),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwapOptions:
+    """Says which LoRAs are swapped in."""
+
+    lora: SwapOption = None
+
+    def choices(self) -> tuple[LoraChoice, ...]:
+        return tuple(LoraChoice.parse(text) for text in self.lora or ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from ..runtime.inputs.placement import Fit
 from ..runtime.keywords import TurnKeywords
 from ..runtime.session import Session
 from ..runtime.turn import Carry, Turn
-from .making import GuidanceOption, RunOptions, StepBar, StepsOption, opened
+from .making import GuidanceOption, RunOptions, StepBar, StepsOption, SwapOptions, opened
 from .options import ExportedArgument, spread
 from .terminal import notes, progress_bars, screen
 
@@ -43,12 +43,14 @@ def session(
     seed: Annotated[int | None, typer.Option("--seed", "-s", help="Of every turn. Default: drawn for each.")] = None,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    swapped: SwapOptions,
     run: RunOptions,
 ) -> None:
     """Edit a picture turn after turn; prompts are read line by line. /help says what else there is."""
     if (image is None) == (resume is None):
         raise OptionError("a session begins with --image, or goes on with --open: give one of them")
     with opened(bundle, run, graphs=True) as kontext:
+        kontext.set_lora(swapped.choices())
         if resume is not None:
             begun = Session.open(kontext, resume, carry=carry, fit=fit)
         else:

@@ -5,12 +5,14 @@ This is the one table of them: the exporter, profiles, executors, recipes and th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from .growth import GrowsWith
 from .number_types import NUMBER_TYPES, NumberType
+from .uses import Quantized as Quantized
+from .uses import Runs as Runs
 
 DYNAMIC_DIMS = frozenset({"b", "n", "m", "s", "N", "h", "w"})
 """The dimensions of shapes that are not constants of the model.
@@ -104,41 +106,17 @@ class Port:
     Attributes:
         name: What it is called in the graph.
         element_type: The type of its elements.
-        dims: Its dimensions. Each is dynamic ("n"), a multiple of a dynamic one ("16*h"), or a constant of the model.
+        dims: Its dimensions. Each is dynamic ("n"), a multiple of a dynamic one ("16*h"), a constant of the model, or a
+            number.
         since: The first schema of bundles whose graphs have it; 0 if all have.
+        kept: True if no request gives it: its values stay, in one place, until an executor is given others.
     """
 
     name: str
     element_type: ElementType
     dims: tuple[str, ...]
     since: int = 0
-
-
-class Runs(str, Enum):
-    """Says what a request runs a component once for.
-
-    Encodings of prompts and references are kept between requests.
-    """
-
-    PROMPT = "prompt"
-    REFERENCE = "reference"
-    REQUEST = "request"
-    STEP = "step"
-    PICTURE = "picture"
-
-
-class Quantized(str, Enum):
-    """Says what a recipe may change of a component's linear layers.
-
-    Attributes:
-        NOTHING: They stay as they are.
-        WEIGHTS: Weights alone, which needs no calibration.
-        PRODUCTS: Weights and calibrated activations, and attention's products.
-    """
-
-    NOTHING = "nothing"
-    WEIGHTS = "weights"
-    PRODUCTS = "products"
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +186,20 @@ class Component:
     @property
     def ports(self) -> tuple[Port, ...]:
         return self.inputs + self.outputs
+
+    @property
+    def given_inputs(self) -> tuple[Port, ...]:
+        """The inputs that requests give."""
+        return tuple(port for port in self.inputs if not port.kept)
+
+    @property
+    def kept_inputs(self) -> tuple[Port, ...]:
+        """The inputs that stay from request to request: the matrices of swapped LoRAs."""
+        return tuple(port for port in self.inputs if port.kept)
+
+    def with_kept(self, ports: Iterable[Port]) -> Component:
+        """Return the component with further inputs that stay from request to request."""
+        return replace(self, inputs=(*self.inputs, *ports))
 
     def of_schema(self, schema: int) -> Component:
         """Return the component with those ports alone that it has in bundles of a schema."""

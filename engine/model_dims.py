@@ -51,7 +51,7 @@ class ModelDims:
     def _resolve_one(self, dim: str, dynamic: Mapping[str, int]) -> int | str:
         factor, _, name = dim.rpartition("*")
         if name not in DYNAMIC_DIMS:
-            return getattr(self, name)
+            return int(name) if name.isdecimal() else getattr(self, name)
         if name not in dynamic:
             return dim
         return dynamic[name] * int(factor or 1)

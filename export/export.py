@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import onnx_ir as ir
 
+from ..engine.branches import MAX_RANK, Branches
 from ..engine.bundle.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.bundle.graph_file import WeightPlace
 from ..engine.bundle.manifest import (
     FEATURES,
     SCHEMA,
-    FileRecord,
     GraphRecord,
     Manifest,
     ModelRecord,
@@ -24,8 +24,7 @@ from ..engine.bundle.manifest import (
     WeightsRecord,
 )
 from ..engine.bundle.share import files_below, share_files
-from ..engine.bundle.tensor_file import TensorFile
-from ..engine.components import COMPONENTS, Component, Operators, Precision
+from ..engine.components import COMPONENTS, DENOISER, Component, Operators, Precision
 from ..engine.documents import TEXT_LENGTH
 from ..engine.errors import ExportError
 from ..engine.lora.choice import LoraChoice
@@ -37,10 +36,12 @@ from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
 from .checkpoint.fused import fuse_checkpoint
 from .configs import FOLDERS, ModelConfig
+from .graphs.branches import add_branches
 from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
 from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
 from .graphs.weights import attach_weights, stored_precision
+from .records import file_record, weights_record
 from .tokenizers import write_tokenizer
 
 
@@ -56,6 +57,8 @@ class ExportOptions:
             their input, and layers with NVFP4 weights in NVFP4, for which TensorRT needs a GPU from sm_100; without,
             they compute in the graph's type.
         operators: The operators that graphs may have.
+        lora_rank: The rank of the branches that LoRAs are swapped into, in every linear layer of the transformer; 0
+            for none.
         hash_weights: Reads every byte once.
         copy: Gives the bundle weights of its own: a checkpoint that is written into then changes nothing.
         overwrite: Replaces a bundle that is there.
@@ -67,11 +70,16 @@ class ExportOptions:
     fp8_as_stored: bool = True
     input_scales: bool = True
     operators: Operators = Operators.SINGLE
+    lora_rank: int = 0
     hash_weights: bool = False
     copy: bool = False
     overwrite: bool = False
     loras: tuple[LoraChoice, ...] = ()
     allow_unused: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lora_rank <= MAX_RANK:
+            raise ExportError(f"the rank of swapped LoRAs is from 0, for none, to {MAX_RANK}, not {self.lora_rank}")
 
 
 def export_bundle(
@@ -161,6 +169,7 @@ class _BundleWriter:
         (self.folder / NETWORKS).write_bytes(msgspec.json.encode(self.config))
         tokenizers = self._write_tokenizers()
         models = self._trace()
+        branches = add_branches(models, self.options.lora_rank, self.precisions[DENOISER.part])
         stored = {name: self._stored(component, models[name]) for name, component in COMPONENTS.items()}
         graphs: dict[str, GraphRecord] = {}
         for part in dict.fromkeys(component.part for component in COMPONENTS.values()):
@@ -174,7 +183,7 @@ class _BundleWriter:
             for one in of_part:
                 graphs[one.name] = self._write_graph(one, models[one.name], placed, stored[one.name])
         graphs = {name: graphs[name] for name in COMPONENTS}
-        (self.folder / MANIFEST).write_bytes(self._manifest(graphs, tokenizers).to_json())
+        (self.folder / MANIFEST).write_bytes(self._manifest(graphs, tokenizers, branches).to_json())
 
     def _write_tokenizers(self) -> dict[str, TokenizerRecord]:
         names = [name for name, component in COMPONENTS.items() if component.tokenizer]
@@ -246,7 +255,12 @@ class _BundleWriter:
             quantization=as_stored_record(stored.values()),
         )
 
-    def _manifest(self, graphs: Mapping[str, GraphRecord], tokenizers: Mapping[str, TokenizerRecord]) -> Manifest:
+    def _manifest(
+        self,
+        graphs: Mapping[str, GraphRecord],
+        tokenizers: Mapping[str, TokenizerRecord],
+        branches: Branches | None,
+    ) -> Manifest:
         transformer = self.config.transformer
         written = [NETWORKS, *(record.path for record in (*graphs.values(), *tokenizers.values()))]
         return Manifest(
@@ -268,7 +282,8 @@ class _BundleWriter:
             tokenizers=tokenizers,
             files=tuple(file_record(self.folder, path) for path in written),
             weights=tuple(self._weights_record(file) for file in self.placer.origins),
-            features=FEATURES,
+            features=FEATURES if branches is None else (*FEATURES, "lora"),
+            branches=branches,
             loras=self.checkpoint.loras,
         )
 
@@ -278,21 +293,3 @@ class _BundleWriter:
             return record
         self.progress.start(f"hashing {file.name}", record.size_bytes)
         return replace(record, sha256=sha256_file(file, self.progress.advance))
-
-
-def file_record(folder: Path, path: str) -> FileRecord:
-    """Return the manifest's record of the file at `path`, relative to the bundle's `folder`, with its size and hash."""
-    file = folder / path
-    return FileRecord(path=path, size_bytes=file.stat().st_size, sha256=sha256_file(file))
-
-
-def weights_record(file: Path, origin: str) -> WeightsRecord:
-    """Return the manifest's record of a file among the bundle's weights, without its full hash."""
-    tensors = TensorFile.open(file)
-    return WeightsRecord(
-        path=f"{WEIGHTS}/{file.name}",
-        size_bytes=tensors.size_bytes,
-        header_sha256=tensors.header_sha256,
-        sample_sha256=tensors.sample_sha256(),
-        origin=origin,
-    )

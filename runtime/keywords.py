@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from ..engine.lora.choice import LoraChoice
 from .flow.run import OnStep
 from .inputs.masking import Masking, MaskKeywords
 from .inputs.masks import MaskSource
@@ -24,7 +26,9 @@ class WatchKeywords(TypedDict, total=False):
 
 
 class GenerateKeywords(SamplingKeywords, WatchKeywords, total=False):
-    """Types the keywords of `Kontext.generate`: those of `Sampling` and of `Kontext.run`."""
+    """Types the keywords of `Kontext.generate`: those of `Sampling` and of `Kontext.run`, and `Request.loras`."""
+
+    loras: Sequence[LoraChoice | tuple[Path | str, float] | Path | str] | None
 
 
 class EditKeywords(GenerateKeywords, MaskKeywords, total=False):
@@ -61,7 +65,7 @@ def request_of(prompt: Any, keywords: Mapping[str, Any], **given: Any) -> tuple[
     rest = dict(keywords)
     sampling = {name: rest.pop(name) for name in SamplingKeywords.__annotations__ if name in rest}
     details = {name: rest.pop(name) for name in MaskKeywords.__annotations__ if name in rest}
-    own = {name: rest.pop(name) for name in ("fit", "references", "mask") if name in rest}
+    own = {name: rest.pop(name) for name in ("fit", "references", "mask", "loras") if name in rest}
     if details:
         own["mask"] = Masking.of(own.get("mask"), details)
     return Request(prompt=prompt, sampling=Sampling(**sampling), **given, **own), cast(WatchKeywords, rest)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.manifest import LoraRecord
 from ..engine.components import COMPONENTS
 from ..engine.errors import ImageError
+from ..engine.lora.choice import LoraChoice, lora_choices
 from ..engine.sizes import Size
+from .adapters import Adapters
 from .admission import Admission
 from .executors.open import open_executor
 from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
@@ -23,14 +22,13 @@ from .flow.clock import Clock
 from .flow.executor import Executor
 from .flow.run import Flow, OnStep, Watch
 from .inputs.choices import parse_choice
-from .inputs.masking import PreparedMask
 from .inputs.pictures import Picture
 from .inputs.prepared import prepare
 from .inputs.references import ReferenceSource
 from .inputs.request import Request
 from .keywords import EditKeywords, GenerateKeywords, SessionKeywords, request_of
-from .outputs.paste import Paste
-from .outputs.result import Output, Result
+from .outputs.finish import finished
+from .outputs.result import Result
 from .session import Session
 
 if TYPE_CHECKING:
@@ -53,6 +51,7 @@ class Kontext:
         self.executor = executor
         self._fingerprint = bundle.fingerprint
         self._flow = Flow(bundle, executor)
+        self._adapters = Adapters(bundle)
 
     @classmethod
     def open(
@@ -134,6 +133,27 @@ class Kontext:
         with self._admission.enter():
             self._flow.encodings.clear()
 
+    def set_lora(self, loras: Iterable[LoraChoice | tuple[Path | str, float] | Path | str]) -> None:
+        """Set the LoRAs of requests that name none: those that begin from now on, on any thread.
+
+        Nothing is built or quantized anew, and what was recorded stays. Requests that run or wait keep what they had.
+
+        Args:
+            loras: Files, or (file, scale) of each; none at all for the model as it was exported. The ranks of all
+                together are at most that of the bundle, and each is low-rank: what is not can be fused.
+
+        Raises:
+            LoraError: A file cannot be read, or swapped in; what was set stays.
+            BundleError: The bundle was exported without `lora_rank`.
+            OptionError: A scale is none.
+        """
+        self._adapters.chosen = self._adapters.choose(lora_choices(loras))
+
+    @property
+    def loras(self) -> tuple[LoraRecord, ...]:
+        """The LoRAs of requests that name none, in the order that they were set in."""
+        return self._adapters.chosen.used
+
     @property
     def residency(self) -> list[str]:
         """The lines that say what lies in the GPU's memory, or will when it is needed: one per network, and the sum.
@@ -174,38 +194,25 @@ class Kontext:
             NotFiniteError: A component returned NaN or infinity.
             ExecutorError: A component could not be loaded or run, or there is not enough memory.
             PlanError, BundleError: A network is loaded now, and its file cannot be opened.
-            BundleError: There is a mask, and the bundle was exported before there were any.
+            BundleError: There is a mask or a LoRA, and the bundle was exported without what it takes.
+            LoraError: A LoRA cannot be swapped in.
             KontextError: This is closed, or a request's own `on_step` calls it.
         """
         if request.mask is not None:
             self.bundle.require("masks")
-        prepared = prepare(request, self.bundle.manifest.model)
+        prepared, loras = prepare(request, self.bundle.manifest.model), self._adapters.choose(request.chosen_loras)
         watch, clock = Watch(on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
         with self._admission.enter(cancel=cancel), clock.stage("total"):
+            self._adapters.swap(loras, self.executor)
             made = self._flow.run(prepared, watch, clock)
-        return Result(
-            outputs=tuple(
-                Output(
-                    image=_finished(picture, prepared.mask),
-                    latents=latents,
-                    prompt=prompt,
-                    seed=None if prepared.noise is not None else seed,
-                )
-                for picture, latents, (prompt, seed) in zip(made.pictures, made.latents, prepared.jobs, strict=True)
-            ),
-            size=prepared.size,
-            references=tuple(reference.placement for reference in prepared.references),
-            method=prepared.method,
-            steps=prepared.steps,
-            guidance=prepared.guidance,
-            strength=prepared.strength,
-            mask=None if prepared.mask is None else prepared.mask.describe(),
-            tokens=prepared.tokens(self.bundle.manifest.model),
-            milliseconds=clock.milliseconds,
-            step_milliseconds=tuple(clock.step_milliseconds),
+        return finished(
+            prepared,
+            made,
+            clock,
+            self.bundle.manifest,
             bundle=self._fingerprint,
             executor=self.executor.name,
-            fused_loras=self.bundle.manifest.loras,
+            loras=loras.used,
         )
 
     def edit(
@@ -221,9 +228,9 @@ class Kontext:
                 an array (h, w), (h, w, 3) or (h, w, 4) uint8, or the `Latents` of an earlier result. A list adds
                 further references to it.
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-            **keywords: Those of `Request` (`fit`, `references`, `mask`), of `Masking` for its mask (`crop`, `feather`,
-                `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of `run`
-                (`on_step`, `cancel`, `debug_nan`).
+            **keywords: Those of `Request` (`fit`, `references`, `mask`, `loras`), of `Masking` for its mask (`crop`,
+                `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of
+                `run` (`on_step`, `cancel`, `debug_nan`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -243,8 +250,8 @@ class Kontext:
 
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`) and of `run` (`on_step`,
-                `cancel`, `debug_nan`).
+            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`), of `run` (`on_step`,
+                `cancel`, `debug_nan`), and `loras` of `Request`.
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -280,11 +287,3 @@ class Kontext:
             RequestError: The file cannot be read, or is no session.
         """
         return Session.open(self, path, **keywords)
-
-
-def _finished(picture: NDArray[np.uint8], mask: PreparedMask | None) -> Image.Image:
-    """Return a picture that was decoded: as it is, or what a mask lets through of it, on the picture that it is of."""
-    made = Image.fromarray(picture)
-    if mask is None:
-        return made
-    return Paste(original=mask.original, alpha=mask.alpha, placement=mask.placement, box=mask.box).apply(made)

@@ -22,6 +22,7 @@ pytest_plugins = [
     "bundle_fixtures",
     "quantizing_fixtures",
     "fused_fixtures",
+    "lora_fixtures",
     "compiler_fixtures",
     "simulation",
 ]

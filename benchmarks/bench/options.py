@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.errors import RequestError
+from ...engine.lora.choice import LoraChoice
 from ...engine.sizes import Size
 from ...runtime.executors.options import ExecutorName
 from .peers import TIMEOUT_S, PeerName
@@ -41,6 +42,7 @@ class BenchOptions:
         ceilings: Measure what the GPU reaches with plain kernels; needs torch and a CUDA device.
         ablation: Switch each gain off by itself.
         unpruned: For the ablation, a bundle of the same weights whose last block computes every token.
+        loras: What is swapped in, of a bundle with branches.
 
     Raises:
         RequestError: Options contradict each other or are out of range.
@@ -67,6 +69,7 @@ class BenchOptions:
     ceilings: bool = True
     ablation: bool = False
     unpruned: Path | None = None
+    loras: tuple[LoraChoice, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.batch, self.repeat) < 1:

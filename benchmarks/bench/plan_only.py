@@ -30,6 +30,7 @@ from ...runtime.device.residency import (
 )
 from ...runtime.executors.onnxruntime_cuda import costs as onnxruntime_costs
 from ...runtime.executors.open import GRAPH_BYTES, plan_costs
+from ...runtime.flow.kept import kept_bytes
 from ...runtime.flow.stages import EncodeReference, EncodeText
 from ...runtime.flow.tensors import request_tensors, total_bytes, usual_shape
 from .engine_process import precision_of
@@ -77,7 +78,7 @@ def predict(bundle: Bundle, budget: int | None = None) -> Prediction:
     Raises:
         MissingDependencyError: There are plans, and the onnx package is not installed.
     """
-    buffers = GRAPH_BYTES + total_bytes(request_tensors(bundle, usual_shape(bundle)))
+    buffers = GRAPH_BYTES + total_bytes(request_tensors(bundle, usual_shape(bundle))) + kept_bytes(bundle)
     rows: list[Predicted] = []
     for way in _ways(bundle):
         plans = {

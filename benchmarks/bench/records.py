@@ -12,10 +12,7 @@ import numpy as np
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds percentiles of a measured time over `count` repetitions, in ms.
-
-    Of few values the 95th and 99th are interpolated between the two largest.
-    """
+    """Holds percentiles of a measured time over `count` repetitions, in ms; the upper ones of few are interpolated."""
 
     p50: float
     p95: float
@@ -37,7 +34,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="cas
     """Describes the request that is measured.
 
     `size` is (width, height); `reference` the reference's, None for text to image. The batch is one prompt with `batch`
-    seeds from `seed` on.
+    seeds from `seed` on. `loras` are those that are swapped in, as FILE:SCALE; peers have none.
     """
 
     size: tuple[int, int]
@@ -47,6 +44,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="cas
     seed: int
     guidance: float
     prompt: str
+    loras: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -77,13 +77,16 @@ def _trace(bundle: Bundle, file: Path) -> None:
     import onnx_ir as ir
 
     from ...export.emulate.bundle_modules import read_config, read_model
+    from ...export.graphs.branches import add_branches_to
     from ...export.graphs.trace import TraceOptions, trace
 
     record = bundle.graph(DENOISER)
     if record.quantization is not None:
         raise BundleError(f"the denoiser of {bundle.path} is quantized; pruning is measured on an unquantized bundle")
     options = TraceOptions(precision=record.precision, operators=Operators(record.operators), prune_last_block=False)
-    model = trace(bundle.component(DENOISER.name), read_config(bundle), options)
+    model = trace(DENOISER.of_schema(bundle.manifest.schema), read_config(bundle), options)
+    if bundle.manifest.branches is not None:
+        add_branches_to(model, DENOISER.name, bundle.manifest.branches, record.precision)
     own = read_model(bundle, DENOISER.name).graph.initializers
     for name, value in model.graph.initializers.items():
         if value.const_value is None:

@@ -104,7 +104,7 @@ def with_random_weights(bundle: Bundle, *, whole: bool = False) -> Bundle:
 
     With `whole` all weights are replaced, also in the files that others share with it.
     """
-    from ...export.export import weights_record
+    from ...export.records import weights_record
 
     records = {record.path: record for record in bundle.manifest.weights}
     for file in sorted((bundle.path / WEIGHTS).glob("*.safetensors" if whole else "denoiser.*.safetensors")):

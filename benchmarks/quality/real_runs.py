@@ -11,7 +11,6 @@ from ...runtime.executors.fused_kernels import fused_components, obstacles
 from ...runtime.executors.open import open_executor
 from ...runtime.executors.options import Device, OnnxRuntimeOptions
 from ...runtime.kontext import Kontext
-from ...runtime.operators.definition import Format
 from ...runtime.operators.functions import formats_of
 from ...runtime.outputs.result import Result
 from .probe import CompareCase
@@ -24,7 +23,11 @@ def check_real(bundle: Bundle, device: Device) -> None:
         QuantizationError: It has no fused operators in FP8.
         ExecutorError: There is no GPU, or the kernels do not run on it.
     """
-    components = [name for name in fused_components(bundle) if formats_of(bundle.read_graph(name).data) - {Format()}]
+    components = [
+        name
+        for name in fused_components(bundle)
+        if any(form.has_fp8 for form in formats_of(bundle.read_graph(name).data))
+    ]
     if not components:
         raise QuantizationError(
             f"{bundle.path} has no fused operators in FP8, so it is only emulated: leave out --executor, or export the "

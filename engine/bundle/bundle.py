@@ -14,13 +14,7 @@ from ..system.files import sha256_of
 from .folder import Folder
 from .graph_file import GraphFile, misplaced_weights
 from .identity import FileIdentity, HeldFiles
-from .manifest import (
-    MAX_MANIFEST_BYTES,
-    GraphRecord,
-    Manifest,
-    TokenizerRecord,
-    parse_manifest,
-)
+from .manifest import MAX_MANIFEST_BYTES, GraphRecord, Manifest, TokenizerRecord, parse_manifest
 from .problems import file_problems, size_problems, weights_problems
 from .tensor_file import SAMPLE_BYTES, TensorFile
 
@@ -117,7 +111,8 @@ class Bundle:
 
     def component(self, name: str) -> Component:
         """Return a component with the ports that this bundle's graph of it has: every reader of ports asks here."""
-        return COMPONENTS[name].of_schema(self.manifest.schema)
+        found, branches = COMPONENTS[name].of_schema(self.manifest.schema), self.manifest.branches
+        return found if branches is None else found.with_kept(one.port for one in branches.packed(name))
 
     def require(self, feature: str) -> None:
         """Raise BundleError unless the bundle has a feature, one of `manifest.FEATURES`."""

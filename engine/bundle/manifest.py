@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from ..branches import MAX_VALUES, Branches
 from ..components import COMPONENTS, PIXELS_PER_TOKEN, ElementType, Precision
 from ..documents import Count, Extent, Fraction, Layers, Place, Positive, Sha256, Text, convert_json, read_json
 from ..errors import BundleError
@@ -139,7 +140,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRecord:
-    """Names a LoRA file that was fused into the weights: its name, what it was read as, its hash and its scale."""
+    """Names a LoRA file that was fused or swapped in: its name, what it was read as, its hash and its scale."""
 
     name: Text
     family: Text
@@ -152,7 +153,8 @@ class Manifest:
     """Lists everything a bundle holds.
 
     `source` is the checkpoint as the user named it; `features` names what the graphs can do beyond editing and
-    generating; `loras` are those that were fused into the weights, in that order.
+    generating; `loras` are those that were fused into the weights, in that order; `branches` says where LoRAs can be
+    swapped in, None if nowhere.
     """
 
     schema: int
@@ -167,6 +169,7 @@ class Manifest:
     weights: Annotated[tuple[WeightsRecord, ...], Meta(max_length=MAX_FILES)]
     features: tuple[Text, ...] = ()
     loras: Annotated[tuple[LoraRecord, ...], Meta(max_length=MAX_FILES)] = ()
+    branches: Branches | None = None
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
@@ -245,9 +248,26 @@ def _check_model(manifest: Manifest, damaged: Callable[[str], BundleError]) -> N
         raise damaged("its noise schedule has no shift for every number of tokens")
     if manifest.features and manifest.schema < 3:
         raise damaged(f"bundles of schema {manifest.schema} have no features")
+    _check_branches(manifest, damaged)
     for part, precisions in _precisions(manifest):
         if len(precisions) > 1:
             raise damaged(f"the graphs of the {part} hand values over in {' and '.join(sorted(precisions))}")
+
+
+def _check_branches(manifest: Manifest, damaged: Callable[[str], BundleError]) -> None:
+    """Raise BundleError for branches of other components than the transformer's, listed twice, or of too many values.
+
+    Of these components a graph computes the branches in its own type.
+    """
+    if manifest.branches is None:
+        return
+    for name, layers in manifest.branches.layers.items():
+        if name not in COMPONENTS or COMPONENTS[name].part != "transformer":
+            raise damaged(f"it has branches of {name}, which is no part of the transformer")
+        if len({layer.name for layer in layers}) != len(layers):
+            raise damaged(f"it has two branches of one layer of {name}")
+        if manifest.branches.values(name) > MAX_VALUES:
+            raise damaged(f"the branches of {name} have more than {MAX_VALUES:,} values")
 
 
 def _precisions(manifest: Manifest) -> Iterator[tuple[str, set[str]]]:

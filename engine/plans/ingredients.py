@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import msgspec
@@ -69,8 +69,14 @@ class Ingredients:
 def plan_ingredients(
     bundle: Bundle, component: str, target: Target, coverage: Coverage, options: BuildOptions | None = None
 ) -> Ingredients:
-    """Collect what a component's plan would be made of, from the bundle's manifest alone."""
-    manifest, graph = bundle.manifest, bundle.graph(component)
+    """Collect what a component's plan would be made of, from the bundle's manifest alone.
+
+    A component with branches for LoRAs gets one stream, if nothing else is asked: TensorRT-RTX would run each branch on
+    a stream of its own, and keep apart what they hold. The small denoiser then takes five times the activations.
+    """
+    manifest, graph, options = bundle.manifest, bundle.graph(component), options or BuildOptions()
+    if bundle.component(component).kept_inputs and options.max_aux_streams is None:
+        options = replace(options, max_aux_streams=0)
     hashes = {record.path: record.sha256 for record in manifest.files}
     weights = [record for record in manifest.weights if record.path in graph.weights]
     return Ingredients(
@@ -84,5 +90,5 @@ def plan_ingredients(
         target=target,
         coverage=coverage,
         profile=profile_of(bundle.component(component), coverage, manifest.model),
-        options=options or BuildOptions(),
+        options=options,
     )

@@ -117,6 +117,9 @@ class Layer:
     @property
     def _operands(self) -> Sequence[LayerTensor]:
         weight = max((tensor for tensor in self.constants if prod(tensor.dims) > 1), key=_size, default=None)
+        pairs = self._chained
+        if len(pairs) == 1 and (weight is None or len(weight.dims) < 2 or weight.dims[-2] == 1):  # that is a bias
+            return pairs[0]
         if weight is not None and len(weight.dims) > 1:
             # a residual may be as wide as the operand; in a strongly typed network it is not the narrower of the two
             fitting = [tensor for tensor in self.inputs if tensor.dims[-1:] == weight.dims[-2:-1]]
@@ -125,6 +128,17 @@ class Layer:
         if len(matrices) > 2 and self.kind.lower() != "gemm" and len({one.number_format for one in matrices}) > 1:
             return ()  # a fusion lists operands and residuals in an order of its own
         return matrices[:2] or self.inputs[:2]
+
+    @property
+    def _chained(self) -> list[tuple[LayerTensor, LayerTensor]]:
+        """The inputs that can be multiplied with each other, the first's columns being as many as the second's rows."""
+        matrices = [tensor for tensor in self.inputs if len(tensor.dims) > 1]
+        return [
+            (one, other)
+            for one in matrices
+            for other in matrices
+            if one is not other and one.dims[-1] == other.dims[-2] > 1
+        ]
 
 
 def _size(tensor: LayerTensor) -> int:

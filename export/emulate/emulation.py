@@ -62,12 +62,12 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.full_weight(x.dtype) if self._held is None else self._held
         self._held = weight if self._hold else None
-        result = F.linear(self._rounded(x), weight, self.bias)
+        result = F.linear(self.rounded(x), weight, self.bias)
         if DOWN in self._names:
             result = result + F.linear(F.linear(x, self._part(DOWN)), self._part(UP))
         return result
 
-    def _rounded(self, x: Tensor) -> Tensor:
+    def rounded(self, x: Tensor) -> Tensor:
         if not self.input_format:
             return x
         scale = self._part(INPUT_SCALE).to(torch.float32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,12 +15,14 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import Component, ElementType
 from ...engine.errors import ExecutorError, KontextError
 from ...runtime.flow.executor import LastWorkspace, Performed, run_in_turn
+from ...runtime.flow.kept import KeptValues
 from ...runtime.flow.stages import Stage
 from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors
 from ...runtime.flow.workspace import Array
 from ..torch_types import torch_dtype
 from .bundle_modules import BundleGraph, load_module, read_config
 from .emulation import emulated_layers
+from .module_branches import ModuleBranches, from_host
 from .torch_device import TorchDevice
 from .wide_products import WideProducts
 
@@ -74,6 +75,8 @@ class TorchExecutor:
         self._device = torch.device("cuda" if has_cuda and device is not TorchDevice.CPU else "cpu")
         self.bundle, self._hold_weights = bundle, hold_weights
         self._modules: dict[str, nn.Module] = {}
+        found = bundle.manifest.branches
+        self._branches = {name: ModuleBranches(bundle, name, self._device) for name in (found.layers if found else ())}
         self._workspaces = LastWorkspace(self._workspace)
         self.name = f"torch ({self._device.type})"
 
@@ -83,7 +86,13 @@ class TorchExecutor:
             graph = BundleGraph.read(self.bundle, component)
             module = load_module(graph, read_config(self.bundle), emulated_layers(graph, hold=self._hold_weights))
             self._modules[component] = module.to(self._device)
+            if component in self._branches:
+                self._branches[component].attach(self._modules[component], graph)
         return self._modules[component]
+
+    def keep(self, values: KeptValues) -> None:
+        for component, branches in self._branches.items():
+            branches.write(values.get(component, {}))
 
     def _workspace(self, shape: RequestShape) -> TorchWorkspace:
         return TorchWorkspace(shape, request_tensors(self.bundle, shape), self._device, self.compute)
@@ -102,7 +111,7 @@ class TorchExecutor:
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         ports, precision = self.bundle.component(component), self.bundle.graph(component).precision
-        types = {port.name: port.element_type.resolve(precision).number for port in ports.inputs}
+        types = {port.name: port.element_type.resolve(precision).number for port in ports.given_inputs}
         given = {name: from_host(inputs[name], torch_dtype(number)).to(self._device) for name, number in types.items()}
         outputs = run_module(self.module(component), ports, given)
         return {name: to_host(tensor) for name, tensor in outputs.items()}
@@ -134,7 +143,7 @@ def run_module(module: nn.Module, component: Component, inputs: Mapping[str, Ten
         ExecutorError: Torch fails.
     """
     with _failures(component.name), WideProducts():
-        outputs = module(*(inputs[port.name] for port in component.inputs))
+        outputs = module(*(inputs[port.name] for port in component.given_inputs))
         listed = (outputs,) if isinstance(outputs, Tensor) else outputs
         return {port.name: tensor for port, tensor in zip(component.outputs, listed, strict=True)}
 
@@ -148,11 +157,6 @@ def _failures(component: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ExecutorError(f"{component} failed in torch: {error}") from error
-
-
-def from_host(array: Array, dtype: torch.dtype) -> Tensor:
-    """Return a tensor of `dtype` over a host array; bfloat16 comes as its bits, in uint16."""
-    return torch.from_numpy(np.require(array, requirements=["C", "W"])).view(dtype)
 
 
 def to_host(tensor: Tensor) -> Array:

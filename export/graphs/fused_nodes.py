@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from ...runtime.operators.catalogue import DEFINITIONS, DOMAIN
-from ...runtime.operators.definition import Definition, Format, Kind, Product, scale_of
+from ...runtime.operators.definition import Definition, Format, Kind, Product
 from .linears import find_linears
 from .trace import tensor_name
 
@@ -69,17 +69,23 @@ class FusedNode:
     def number(self, attribute: str) -> float:
         return self.node.attributes[attribute].as_float()
 
-    def become(self, form: Format, scales: Mapping[str, float], weight_scales: Mapping[str, ir.Value]) -> None:
+    def add_branches(self, downs: Mapping[str, ir.Value], ups: Mapping[str, ir.Value]) -> None:
+        """Give the node's linear layers low-rank branches, whose matrices come by the layers' names."""
+        matrices: dict[str, ir.Value] = {}
+        for layer in self.layers:
+            matrices |= {layer.product.down: downs[layer.name], layer.product.up: ups[layer.name]}
+        self.become(replace(self.definition.format, branches=True), {}, matrices)
+
+    def become(self, form: Format, scales: Mapping[str, float], inputs: Mapping[str, ir.Value]) -> None:
         """Give the node another format.
 
         Args:
             form: The format.
             scales: The values of the attributes that are scales, by name.
-            weight_scales: The scales of FP8 weights, by the name of the weight's input.
+            inputs: The inputs that the format has and the node has not, by name.
         """
-        found = {name: self.input(name) for name in self.definition.inputs}
+        found = {name: self.input(name) for name in self.definition.inputs} | dict(inputs)
         made = Definition(self.definition.operator, form)
-        found |= {scale_of(name): value for name, value in weight_scales.items()}
         outputs = self.node.outputs
         replacement = ir.Node(
             DOMAIN,

@@ -75,7 +75,7 @@ class FusedQuantizer:
             name = f"{layer.name}.{SCALE}"
             scale = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
             self._model.graph.initializers[name] = scale
-            self._weight_scales[id(one)][layer.product.weight] = scale
+            self._weight_scales[id(one)][scale_of(layer.product.weight)] = scale
         return layers
 
     def _round_operands(self, layers: Sequence[FusedLayer]) -> None:

@@ -19,6 +19,7 @@ from ...engine.components import ElementType, Precision
 from ...engine.errors import QuantizationError
 from ..fp4 import BLOCK
 from ..torch_types import torch_dtype
+from .branches import insert_branch
 from .formats import FP8_MAX, fp8_scale, nvfp4_scale, round_up
 from .linears import AttentionNodes, LinearNodes
 from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
@@ -78,7 +79,7 @@ class GraphQuantizer:
         if isinstance(format, Nvfp4):
             linear.transpose.replace_input_with(0, self._nvfp4_weight(linear))
             if format.rank:
-                self._add_branch(linear, x, format.rank)
+                self._add_branch(linear, format.rank)
         else:
             weight = linear.dequantized or self._fp8_weight(linear, stored_scale)
             if isinstance(format, Fp8Weights):
@@ -184,22 +185,16 @@ class GraphQuantizer:
         ir.convenience.replace_all_uses_with(output, result)
         self.graph.remove(node, safe=True)
 
-    def _add_branch(self, linear: LinearNodes, x: ir.Value, rank: int) -> None:
+    def _add_branch(self, linear: LinearNodes, rank: int) -> None:
         outputs, inputs = _extent(linear.weight, 0), _extent(linear.weight, 1)
         rank = min(rank, outputs, inputs)
-        product, output = linear.product, linear.product.outputs[0]
-        narrow = x
+        turned: list[ir.Value] = []
         for part, shape in ((DOWN, [rank, inputs]), (UP, [outputs, rank])):
-            weight = self._weight_part(linear, part, self.dtype, shape)
-            stem = f"{linear.name}.{part.removesuffix('.weight')}"
-            turned = self._insert(product, "Transpose", [weight], f"{stem}.transpose", perm=[1, 0])
-            narrow = self._insert(product, "MatMul", [narrow, turned], stem)
-        users = list(output.uses())
-        total = ir.node("Add", [output, narrow], name=f"{linear.name}.branch")
-        total.outputs[0].name, total.outputs[0].shape, total.outputs[0].type = total.name, output.shape, output.type
-        self.graph.insert_after(product, total)
-        for user, index in users:
-            user.replace_input_with(index, total.outputs[0])
+            weight, stem = self._weight_part(linear, part, self.dtype, shape), part.removesuffix(".weight")
+            turned.append(
+                self._insert(linear.product, "Transpose", [weight], f"{linear.name}.{stem}.transpose", perm=[1, 0])
+            )
+        insert_branch(self.graph, linear, *turned, f"{linear.name}.lora")
 
     def _fp8_pair(self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str) -> ir.Value:
         zero_name = "fp8_zero"

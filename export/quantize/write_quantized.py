@@ -23,7 +23,6 @@ from ...engine.system.files import free_path, share_file
 from ...version import __version__
 from ..checkpoint.views import View
 from ..emulate.bundle_modules import read_model, reading
-from ..export import file_record, weights_record
 from ..graphs.functions import add_functions
 from ..graphs.fused_nodes import fused_nodes
 from ..graphs.fused_quantizer import FusedQuantizer
@@ -33,6 +32,7 @@ from ..graphs.quantizer import GraphQuantizer
 from ..graphs.recipes import CALIBRATED, Fp8, Fp8Weights, Recipe
 from ..graphs.stored_fp8 import reads_fp8_alone
 from ..graphs.weights import attach_weights, write_tensors
+from ..records import file_record, weights_record
 from .calibration import Calibration
 
 CALIBRATION = "calibration.json"

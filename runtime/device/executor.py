@@ -13,12 +13,14 @@ from typing import TypeVar
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..flow.executor import Performed
+from ..flow.kept import KeptValues, kept_specs
 from ..flow.stages import Stage
 from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors
 from ..flow.workspace import Array
 from .cuda import Cuda
 from .engine import Engines
 from .graphs import Graphs
+from .kept import KeptOnDevice
 from .loading import LoadedEngines
 from .memory import Arena, DeviceBlock, Staging
 from .residency import ResidencyPlan
@@ -64,8 +66,14 @@ class DeviceExecutor:
         self._graphs = Graphs(enabled=options.graphs)
         self._arena = Arena(cuda, self._stream, self._graphs)
         self._loaded = LoadedEngines(engines, plan, cuda, self._stream, self._graphs, self._arena)
+        self._kept = KeptOnDevice(cuda, self._stream, kept_specs(bundle))
         self._shared = SharedDevice(
-            cuda=cuda, stream=self._stream, graphs=self._graphs, arena=self._arena, engines=self._loaded
+            cuda=cuda,
+            stream=self._stream,
+            graphs=self._graphs,
+            arena=self._arena,
+            engines=self._loaded,
+            kept=self._kept,
         )
 
     def perform(
@@ -88,8 +96,14 @@ class DeviceExecutor:
         while len(self._workspaces) >= self._options.workspaces:
             self._drop_oldest()
         tensors = request_tensors(self._bundle, shape)
+        self._with_room(self._kept.allocate)
         self._workspaces[shape] = self._with_room(lambda: DeviceWorkspace(shape, tensors, self._shared))
         return self._workspaces[shape]
+
+    def keep(self, values: KeptValues) -> None:
+        self._enter()
+        self._with_room(self._kept.allocate)
+        self._kept.write(values)
 
     def free_bytes(self) -> int:
         """Return the bytes of the device's memory that nobody has."""
@@ -100,7 +114,7 @@ class DeviceExecutor:
     def held_bytes(self) -> dict[str, int]:
         """The bytes of the device's memory that the arena of activations and the buffers of requests take."""
         buffers = sum(workspace.size_bytes for workspace in self._workspaces.values())
-        return {"arena": self._arena.size_bytes, "buffers": buffers}
+        return {"arena": self._arena.size_bytes, "buffers": buffers + self._kept.size_bytes}
 
     def load(self, component: str) -> None:
         self._enter()
@@ -109,8 +123,11 @@ class DeviceExecutor:
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self._enter()
+        self._with_room(self._kept.allocate)
         shapes = {name: tuple(array.shape) for name, array in inputs.items()}
-        ins, outs = input_specs(self._bundle, component, shapes), output_specs(self._bundle, component, shapes)
+        shapes |= {name: tensor.shape for name, tensor in self._kept.of(component).items()}
+        specs, outs = input_specs(self._bundle, component, shapes), output_specs(self._bundle, component, shapes)
+        ins = {name: spec for name, spec in specs.items() if name in inputs}
         return self._with_room(lambda: self._run(component, inputs, ins, outs))
 
     def _run(
@@ -124,14 +141,17 @@ class DeviceExecutor:
         try:
             staging = Staging(self._cuda, {**ins, **outs})
             try:
-                bound = self._loaded.ready(component).bind({name: spec.shape for name, spec in ins.items()})
+                tensors = {**block.tensors, **self._kept.of(component)}
+                bound = self._loaded.ready(component).bind(
+                    {name: tensor.shape for name, tensor in tensors.items() if name not in outs}
+                )
                 try:
                     for name, array in inputs.items():
                         staging.arrays[name][...] = array
                         self._copy(block.tensors[name].address, staging.addresses[name], ins[name])
                     self._arena.reserve(bound.activation_bytes)
                     bound.place(self._arena.place)
-                    bound.enqueue(block.tensors, self._stream)
+                    bound.enqueue(tensors, self._stream)
                     for name, spec in outs.items():
                         self._copy(staging.addresses[name], block.tensors[name].address, spec)
                 finally:
@@ -192,6 +212,7 @@ class DeviceExecutor:
             return  # nothing can be released any more, but by ending the process
         with ExitStack() as stack:  # whatever fails, the rest is released, too; the last is called first
             stack.callback(self._cuda.destroy_stream, self._stream)
+            stack.callback(self._kept.close)
             stack.callback(self._arena.close)
             stack.callback(self._loaded.close)
             for workspace in self._workspaces.values():

@@ -14,6 +14,7 @@ from ..flow.tensors import RequestShape, TensorSpec
 from ..flow.workspace import Array
 from .cuda import Cuda, CudaError, Handle
 from .graphs import Graphs, Job, RecordedGraph, Timeline
+from .kept import KeptOnDevice
 from .loading import LoadedEngines
 from .memory import Arena, DeviceBlock, DeviceTensor, Staging
 
@@ -29,6 +30,7 @@ class SharedDevice:
     graphs: Graphs
     arena: Arena
     engines: LoadedEngines
+    kept: KeptOnDevice
 
 
 class DeviceWorkspace:
@@ -62,6 +64,7 @@ class DeviceWorkspace:
 
     def run(self, component: str, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
         device = self._device
+        inputs = {**inputs, **device.kept.of(component)}
         shapes = {name: tensor.shape for name, tensor in inputs.items()}
         bound = device.engines.bind(self.shape, component, shapes)
         device.arena.reserve(bound.activation_bytes)

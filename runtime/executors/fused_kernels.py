@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, Operators, Precision
 from ...engine.system.gpus import Gpu
-from ..operators.definition import Format
 from ..operators.functions import foreign_functions, formats_of
 
 logger = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
         formats = formats_of(data)
         needed = (
             (BF16, True, "bf16"),
-            (FP8, any(form != Format() for form in formats), "FP8 products"),
+            (FP8, any(form.has_fp8 for form in formats), "FP8 products"),
             (FP8_ATTENTION, any(form.attention for form in formats), "FP8 attention"),
         )
         for least, wanted, what in needed:

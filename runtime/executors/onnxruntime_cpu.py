@@ -10,6 +10,7 @@ from ...engine.bundle.identity import HeldFiles
 from ...engine.components import Precision
 from ...engine.errors import ExecutorError
 from ..flow.executor import LastWorkspace, Performed, run_in_turn
+from ..flow.kept import KeptOnHost, KeptValues
 from ..flow.stages import Stage
 from ..flow.tensors import RequestShape, empty, output_specs, request_tensors
 from ..flow.workspace import Array
@@ -31,7 +32,11 @@ class OnnxRuntimeCpu:
         self._ort = import_onnxruntime()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._held: dict[str, HeldFiles] = {}
+        self._kept = KeptOnHost(bundle)
         self._workspaces = LastWorkspace(self._workspace)
+
+    def keep(self, values: KeptValues) -> None:
+        self._kept.write(values)
 
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
@@ -62,7 +67,8 @@ class OnnxRuntimeCpu:
         self._sessions[component] = session
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        specs = output_specs(self._bundle, component, {name: array.shape for name, array in inputs.items()})
+        given = {**inputs, **self._kept.of(component)}
+        specs = output_specs(self._bundle, component, {name: array.shape for name, array in given.items()})
         outputs: dict[str, Array] = {name: empty(spec) for name, spec in specs.items()}
         self._compute(component, inputs, outputs)
         return outputs
@@ -70,6 +76,7 @@ class OnnxRuntimeCpu:
     def _compute(self, component: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         self.load(component)
         self._held[component].check()  # they are mapped: what is written to them is computed with
+        inputs = {**self._kept.of(component), **inputs}
         session, precision = self._sessions[component], self._bundle.graph(component).precision
         binding, ports = session.io_binding(), self._bundle.component(component)
         for port in ports.inputs:

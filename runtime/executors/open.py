@@ -18,6 +18,7 @@ from ...engine.plans.store import PlanStore
 from ...engine.system.gpus import Gpu, find_gpus
 from ..device.residency import Cost, ResidencyPlan, plan_residency
 from ..flow.executor import Executor
+from ..flow.kept import kept_bytes
 from ..flow.tensors import request_tensors, total_bytes, usual_shape
 from .fused_kernels import fused_architecture
 from .onnxruntime_cpu import OnnxRuntimeCpu
@@ -165,7 +166,8 @@ def _residency(bundle: Bundle, costs: Mapping[str, Cost], budget: int | None, fr
     if budget is not None and budget > free:
         logger.warning("the budget is %s, but %s are free", human_bytes(budget), human_bytes(free))
     tensors = request_tensors(bundle, usual_shape(bundle))
-    plan = plan_residency(costs, fixed=total_bytes(tensors) + GRAPH_BYTES, budget=free if budget is None else budget)
+    fixed = total_bytes(tensors) + kept_bytes(bundle) + GRAPH_BYTES
+    plan = plan_residency(costs, fixed=fixed, budget=free if budget is None else budget)
     for line in plan.describe():
         logger.info("%s", line)
     return plan

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from .kept import KeptValues
 from .stages import Stage
 from .tensors import RequestShape
 from .workspace import Array, Workspace
@@ -41,8 +42,18 @@ class Executor(Protocol):
         """
         ...
 
+    def keep(self, values: KeptValues) -> None:
+        """Give the inputs that stay from request to request other values, and let what was recorded read them.
+
+        Raises ExecutorError if there is no memory for them; they are then not known.
+        """
+        ...
+
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run one component alone, from host arrays to host arrays. Raises ExecutorError, naming the component."""
+        """Run one component alone, from host arrays to host arrays. Raises ExecutorError, naming the component.
+
+        `inputs` are those that requests give; the others are as they were kept.
+        """
         ...
 
     def load(self, component: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.errors import RequestError
+from ...engine.lora.choice import LoraChoice, lora_choices
 from ...engine.sizes import Size, check_size
 from .masking import Masking
 from .masks import MaskSource
@@ -111,12 +113,15 @@ class Request:
         sampling: How the answer is sampled.
         fit: How each reference is brought to its trained size: "resize", "pad" or "crop".
         references: How several references lie beside each other: "offset", "index" or "stitch".
+        loras: The LoRAs that are swapped in for it, files or (file, scale) of each; an empty list for none, None for
+            those that are set (`Kontext.set_lora`).
         mask: What of the first reference is edited; None for all of it. See `Masking`.
 
     Raises:
         RequestError: A prompt is empty or no text, a word is none of those, there are more than 1000 pictures or 16
             references, or there is a mask and nothing to edit.
         ImageError: `image` is of a type that no picture can be read from.
+        OptionError: A LoRA's scale is none.
     """
 
     prompt: str | Sequence[str]
@@ -125,6 +130,7 @@ class Request:
     fit: Fit | str = Fit.RESIZE
     references: ReferenceMethod | str = ReferenceMethod.OFFSET
     mask: Masking | MaskSource | None = None
+    loras: Sequence[LoraChoice | tuple[Path | str, float] | Path | str] | None = None
 
     def __post_init__(self) -> None:
         prompts = _each(self.prompt)
@@ -135,6 +141,8 @@ class Request:
         for prompt in prompts:
             check_prompt(prompt)
         object.__setattr__(self, "prompt", prompts[0] if len(prompts) == 1 else prompts)
+        if self.loras is not None:
+            object.__setattr__(self, "loras", lora_choices(self.loras))
         object.__setattr__(self, "fit", parse_fit(self.fit))
         object.__setattr__(self, "references", parse_method(self.references))
         sources = each_source(self.image)
@@ -148,6 +156,11 @@ class Request:
     def prompts(self) -> tuple[str, ...]:
         """The prompts, in a tuple."""
         return _each(self.prompt)
+
+    @property
+    def chosen_loras(self) -> tuple[LoraChoice, ...] | None:
+        """The LoRAs that are named for it, None if it takes those that are set."""
+        return None if self.loras is None else lora_choices(self.loras)
 
     @property
     def sources(self) -> tuple[ReferenceSource, ...]:

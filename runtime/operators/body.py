@@ -81,11 +81,22 @@ class Body:
     def dequantized(self, x: str, scale: str) -> str:
         return self.node("DequantizeLinear", x, scale, output_dtype=self.precision.number.onnx_number)
 
-    def linear(self, x: str, weight: str, bias: str, scale: str | None) -> str:
-        """Return x W^T + b; FP8 weights have a scale as an input, named after them. `x` comes dequantized."""
+    def linear(
+        self, x: str, weight: str, bias: str, scale: str | None, *, branch: tuple[str, str] | None = None
+    ) -> str:
+        """Return x W^T + b; FP8 weights have a scale as an input, named after them. `x` comes dequantized.
+
+        A branch, A (inputs, rank) and B (rank, outputs), adds (x A) B. Its x has another axis, or TensorRT-RTX would
+        make one product of both, and copy the weight to A at every run.
+        """
         if scale is not None:
             weight = self.dequantized(weight, scale)
         product = self.node("MatMul", x, self.node("Transpose", weight, perm=(1, 0)))
+        if branch is not None:
+            first = self.numbers(0)
+            narrow = self.node("MatMul", self.node("Unsqueeze", x, first), branch[0])
+            narrow = self.node("Squeeze", narrow, first)
+            product = self.node("Add", product, self.node("MatMul", narrow, branch[1]))
         return self.node("Add", product, bias)
 
     def gelu(self, x: str) -> str:

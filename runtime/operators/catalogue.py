@@ -24,8 +24,9 @@ def _operand(body: Body, definition: Definition, name: str) -> str:
 
 
 def _linear(body: Body, definition: Definition, x: str, one: Product) -> str:
-    scale = scale_of(one.weight) if definition.format.operands else None
-    return body.linear(x, one.weight, one.bias, scale)
+    form = definition.format
+    scale = scale_of(one.weight) if form.operands else None
+    return body.linear(x, one.weight, one.bias, scale, branch=(one.down, one.up) if form.branches else None)
 
 
 def _attend(body: Body, definition: Definition) -> str:

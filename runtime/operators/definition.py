@@ -24,25 +24,50 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Says what of an operator is FP8: its products' operands, attention's operands, its result."""
+    """Says what of an operator is FP8, and whether its linear layers have low-rank branches.
+
+    FP8 are its products' operands, attention's operands, and its result. Branches compute in the operator's own type;
+    what they add is added before an activation function.
+    """
 
     operands: bool = False
     attention: bool = False
     result: bool = False
+    branches: bool = False
 
     @property
     def suffix(self) -> str:
-        parts = (self.operands, "_fp8"), (self.attention, "_fp8_attention"), (self.result, "_to_fp8")
+        parts = (
+            (self.branches, "_branched"),
+            (self.operands, "_fp8"),
+            (self.attention, "_fp8_attention"),
+            (self.result, "_to_fp8"),
+        )
         return "".join(words for there, words in parts if there)
+
+    @property
+    def has_fp8(self) -> bool:
+        return self.operands or self.attention or self.result
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Names the inputs of one linear layer of an operator; `weight` and `bias` are inputs of it, as is `x`."""
+    """Names the inputs of one linear layer of an operator; `weight` and `bias` are inputs of it, as is `x`.
+
+    So are `down` (inputs, rank) and `up` (rank, outputs), where it has a low-rank branch.
+    """
 
     x: str
     weight: str
     bias: str
+
+    @property
+    def down(self) -> str:
+        return self.weight.removesuffix("weight") + "down"
+
+    @property
+    def up(self) -> str:
+        return self.weight.removesuffix("weight") + "up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +102,8 @@ class Operator:
 
     def formats(self) -> Iterator[Format]:
         """Yield the formats that there are; attention in FP8 gives FP8, as kernels of it do."""
-        choices = ((False, True) if there else (False,) for there in (self.products, self.attention, self.results))
+        parts = (self.products, self.attention, self.results, self.products)
+        choices = ((False, True) if there else (False,) for there in parts)
         for one in product(*choices):
             form = Format(*one)
             if form.result or not (form.attention or self.fp8_alone):
@@ -97,12 +123,11 @@ class Definition:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of its inputs; an FP8 weight is followed by its scale."""
-        weights = [
-            name
-            for one in self.operator.products
-            for name in (one.weight, *((scale_of(one.weight),) if self.format.operands else ()), one.bias)
-        ]
+        """The names of its inputs; an FP8 weight is followed by its scale, a bias by the branch's matrices."""
+        form, weights = self.format, list[str]()
+        for one in self.operator.products:
+            scale = (scale_of(one.weight),) if form.operands else ()
+            weights += (one.weight, *scale, one.bias, *((one.down, one.up) if form.branches else ()))
         return (*self.operator.values, *weights)
 
     @property

@@ -50,6 +50,7 @@ class Result:
         guidance: The embedded guidance strength.
         strength: How much of the reference gave way; below 1 only that share of the steps was taken.
         mask: What a mask let be edited and how it was used, in words; None without one.
+        loras: The LoRAs that were swapped in.
         tokens: How many tokens each step attended over.
         milliseconds: The milliseconds per stage: tokenize and prepare (on the host: tables, noise), text, encode,
             condition, denoise, decode and total. A network's stage that a cache saved is absent.
@@ -67,6 +68,7 @@ class Result:
     guidance: float
     strength: float
     mask: str | None
+    loras: tuple[LoraRecord, ...] = ()
     tokens: Tokens
     milliseconds: Mapping[str, float]
     step_milliseconds: tuple[float, ...]
@@ -134,10 +136,12 @@ class Result:
         }
 
     def _loras(self) -> dict[str, Any]:
-        if not self.fused_loras:
-            return {}
-        named = [{"name": one.name, "sha256": one.sha256, "scale": one.scale} for one in self.fused_loras]
-        return {"fused_loras": named}
+        """Return what is said of the LoRAs that were swapped in, and of those that were fused into the weights."""
+        return {
+            what: [{"name": one.name, "sha256": one.sha256, "scale": one.scale} for one in loras]
+            for what, loras in (("loras", self.loras), ("fused_loras", self.fused_loras))
+            if loras
+        }
 
     def _references(self) -> dict[str, Any]:
         """Return what is said of the references: of one alone its placement, of several all and how they lay."""

@@ -105,3 +105,22 @@ def test_what_does_not_go_together(
 ) -> None:
     with pytest.raises(KontextError, match=words):
         edit(bundle_path, image_path, *arguments, "-o", tmp_path / "out.png")
+
+
+def test_loras_are_swapped_in_for_every_turn(
+    branched_bundle: Any, lora_file: Any, image_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.png"
+    bundle, file = branched_bundle().path, lora_file(1)
+    edit(bundle, image_path, "-p", "x", "--lora", f"{file}:0.5", "--lora", lora_file(2), "--then", "y", "-o", out)
+    request = request_in(out)
+    expected = [(file.name, 0.5), (lora_file(2).name, 1.0)]
+    for turn in (request, *request["chain"]):
+        assert [(one["name"], one["scale"]) for one in turn["loras"]] == expected
+    shown = CliRunner().invoke(app, ["inspect", str(bundle)]).output
+    assert "branches of rank 4 in 46 layers for LoRAs" in " ".join(shown.split())
+
+
+def test_a_bundle_without_branches_refuses_them(bundle_path: Path, lora_file: Any, image_path: Path) -> None:
+    with pytest.raises(KontextError, match="exported without --lora-rank"):
+        edit(bundle_path, image_path, "-p", "x", "--lora", lora_file(1))

@@ -34,6 +34,7 @@ class Sizes:
     columns: int = 10
     channels: int = 64
     filters: int = 40
+    rank: int = 12
 
     @property
     def hidden(self) -> int:
@@ -102,6 +103,7 @@ def shapes(definition: Definition, sizes: Sizes) -> dict[str, tuple[int, ...]]:
     for product in operator.products:
         outputs = sizes.wide if "Gelu" in operator.name else hidden
         found |= {product.weight: (outputs, hidden), product.bias: (outputs,)}
+        found |= {product.down: (hidden, sizes.rank), product.up: (sizes.rank, outputs)}
         if definition.format.operands:
             found[scale_of(product.weight)] = ()
     return {name: found[name] for name in definition.inputs}
@@ -140,7 +142,7 @@ def arrays(definition: Definition, sizes: Sizes, seed: int = 0) -> Arrays:
         values = rng.standard_normal(shape, dtype=np.float32)
         if name.endswith("_norm"):
             values = 1 + 0.1 * values
-        elif name.endswith("weight"):
+        elif name.endswith(("weight", "down", "up")):
             values *= 50 if kinds[name] is Kind.FP8 else float(np.prod(shape[1:])) ** -0.5
         elif kinds[name] is Kind.FP8:
             values *= 50

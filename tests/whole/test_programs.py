@@ -57,6 +57,8 @@ WRONG = {
         (["--blocks", "2"], "expected 2 arguments"),
         (["--blocks", "0", "1"], "'0' is not a whole number"),
     ],
+    f"{COSTS}.lora_plan_cost": [(["--rank", "0"], "'0' is not a whole number of at least 1")],
+    f"{COSTS}.lora_swap_cost": [(["--rank", "x"], "'x' is not a whole number of at least 1")],
     f"{COSTS}.lora_cost": [
         (["--blocks", "2"], "expected 2 arguments"),
         (["--rank", "0"], "'0' is not a whole number of at least 1"),

@@ -10,6 +10,7 @@ from functools import partial
 from ...device.launch import POINTER
 from ..definition import Definition, Format, Product, scale_of
 from .attention import AttentionCall, AttentionShape
+from .branches import BranchProducts
 from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
@@ -34,6 +35,7 @@ class Computing(Enqueuing):
         self._kernels, self._t = kernels, tensors
         self._definition, self._operator = definition, definition.operator
         self._format: Format = definition.format
+        self._branches = BranchProducts(kernels, self)
 
     def run(self) -> None:
         """Compute the operator."""
@@ -98,6 +100,9 @@ class Computing(Enqueuing):
             weight_scale=layer.weight_scale,
             y_inverse=constant(1 / self._t.scale("result_scale")) if y.fp8 else 0,
         )
+        if self._format.branches:
+            matrices = self._t.branch(product, x.columns, y.columns)
+            call = self._branches.added(call, *matrices, self._t.scale(scale_of(product.x)) if x.fp8 else 1.0)
         self._enqueue(partial(self._kernels.products, call))
 
     def _joint_linear(self) -> None:

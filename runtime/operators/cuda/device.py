@@ -31,7 +31,7 @@ class KernelDevice:
         self.stream_address = cuda.stream_address(stream)
         self.launcher = Launcher()
         self._functions: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
-        self._scratch: list[tuple[int, int]] = []
+        self._scratch: dict[str, list[tuple[int, int]]] = {}
         self._kept: dict[int, int] = {}
         self._constants: dict[float, int] = {}
         self._block = 0
@@ -39,7 +39,7 @@ class KernelDevice:
     @property
     def size_bytes(self) -> int:
         """The bytes of device memory that kernels share or keep."""
-        scratch = sum(size for _, size in self._scratch)
+        scratch = sum(size for blocks in self._scratch.values() for _, size in blocks)
         return scratch + sum(self._kept.values()) + (4 * CONSTANTS if self._block else 0)
 
     @property
@@ -67,17 +67,18 @@ class KernelDevice:
         """Launch a function of a one-dimensional grid; arguments are values with their ctypes types."""
         self.launcher.launch(function, grid, block, arguments, self.stream)
 
-    def scratch(self, size_bytes: int) -> int:
-        """Return the address of memory that is free until the next kernel that asks.
+    def scratch(self, size_bytes: int, place: str = "results") -> int:
+        """Return the address of memory that is free until the next kernel that asks for the same place.
 
         It never moves while it is large enough, and what was too small stays: recorded graphs may write there.
 
         Raises:
             GpuMemoryError: There is not enough memory.
         """
-        if not self._scratch or self._scratch[-1][1] < size_bytes:
-            self._scratch.append((self.cuda.malloc(size_bytes), size_bytes))
-        return self._scratch[-1][0]
+        blocks = self._scratch.setdefault(place, [])
+        if not blocks or blocks[-1][1] < size_bytes:
+            blocks.append((self.cuda.malloc(size_bytes), size_bytes))
+        return blocks[-1][0]
 
     def keep(self, size_bytes: int) -> int:
         """Return the address of memory that is the caller's until it is given back.
@@ -112,7 +113,7 @@ class KernelDevice:
 
     def close(self) -> None:
         """Free the memory. No session that calls kernels with it may run any more."""
-        for address in [*self._kept, *(address for address, _ in self._scratch)]:
+        for address in [*self._kept, *(address for blocks in self._scratch.values() for address, _ in blocks)]:
             self.cuda.free(address)
         if self._block:
             self.cuda.free(self._block)

@@ -16,6 +16,14 @@ class Enqueuing:
         self.launches: list[Callable[[], None]] = []
         self._device = device
 
+    def enqueue(self, launch: Callable[[], None]) -> None:
+        """Enqueue what a function does, and remember it."""
+        self._enqueue(launch)
+
+    def launch(self, function: object, grid: int, block: int, arguments: Sequence[tuple[Any, Any]]) -> None:
+        """Enqueue a function of a one-dimensional grid, and remember it."""
+        self._launch(function, grid, block, arguments)
+
     def _enqueue(self, launch: Callable[[], None]) -> None:
         launch()
         self.launches.append(launch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class LinearCall:
         weight: (n, k), FP8 if `x` is.
         bias: The address of (n,) bfloat16; 0 for none.
         y: (m, n), float32 without a bias alone.
+        addend: (m, n) bfloat16, added before the bias and GELU; None for none. It may be `y` itself, unless that is
+            FP8.
         gelu: Tanh-GELU of it.
         turned: True if the weight is (k, n).
         x_scale: The address of what FP8 values of `x` are multiplied by.
@@ -57,6 +59,7 @@ class LinearCall:
     weight: Matrix
     bias: int
     y: Matrix
+    addend: Matrix | None = None
     gelu: bool = False
     turned: bool = False
     x_scale: int = 0
@@ -68,7 +71,8 @@ class LinearCall:
         """The kind that products are measured and planned by."""
         x, weight, y = self.x, self.weight, self.y
         extents = x.rows, y.columns, x.columns, x.stride, weight.stride, y.stride
-        return *extents, x.fp8, y.fp8, y.float32, self.gelu, self.turned, bool(self.bias)
+        added = 0 if self.addend is None else self.addend.stride
+        return *extents, x.fp8, y.fp8, y.float32, self.gelu, self.turned, bool(self.bias), added
 
 
 class Products:
@@ -94,13 +98,21 @@ class Products:
 
     def __call__(self, call: LinearCall) -> None:
         """Enqueue a linear layer."""
+        plan = self._prepared(call)
+        self._set_addresses(plan, call)
+        self._run(plan, call, plan.best)
+
+    def prepare(self, call: LinearCall) -> None:
+        """Measure a kind of product that is new, which writes to its result: before an addend is written there."""
+        self._prepared(call)
+
+    def _prepared(self, call: LinearCall) -> _Plan:
         plan = self._plans.get(call.kind)
         if plan is None:
             plan = self._plans[call.kind] = self._make(call)
         if not plan.measured and not self._device.recording:
             self._measure(plan, call)
-        self._set_addresses(plan, call)
-        self._run(plan, call, plan.best)
+        return plan
 
     def _make(self, call: LinearCall) -> _Plan:
         lt, types = self._lt, self._types
@@ -113,11 +125,11 @@ class Products:
         if call.x.fp8:
             self._set(descriptor, "FAST_ACCUM", ctypes.c_int8(1))
         # cuBLASLt counts columns first: the weight is (k, n), or (n, k) if turned, x (k, m) and y (n, m) to it
-        c_type = call.y if not call.y.fp8 else Matrix(address=0, rows=0, columns=0, stride=0)
+        c = call.addend or replace(call.y, fp8=False)
         layouts = (
             self._layout(call.weight, call.weight.columns, call.weight.rows),
             self._layout(call.x, call.x.columns, call.x.rows),
-            lt.matrix_layout_create(self._type(c_type), call.y.columns, call.y.rows, call.y.stride),
+            self._layout(c, call.y.columns, call.y.rows),
             self._layout(call.y, call.y.columns, call.y.rows),
         )
         plan = _Plan(descriptor=descriptor, layouts=layouts, results=self._empty_results())
@@ -164,7 +176,10 @@ class Products:
             self._set(plan.descriptor, "D_SCALE_POINTER", ctypes.c_void_p(call.y_inverse))
 
     def _run(self, plan: _Plan, call: LinearCall, index: int) -> None:
-        unread = self._workspace if call.y.fp8 else call.y.address  # where D is FP8, C must lie elsewhere
+        added = self._workspace if call.y.fp8 else call.y.address  # where D is FP8, C must lie elsewhere
+        if call.addend is not None:
+            added = call.addend.address
+        factor = self._zero if call.addend is None else self._one
         weight, x, c, y = plan.layouts
         self._lt.matmul(
             self._handle,
@@ -174,8 +189,8 @@ class Products:
             weight,
             call.x.address,
             x,
-            ctypes.addressof(self._zero),
-            unread,
+            ctypes.addressof(factor),
+            added,
             c,
             call.y.address,
             y,

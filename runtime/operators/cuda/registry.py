@@ -39,3 +39,5 @@ def compile_for(device: KernelDevice, definitions: Iterable[Definition], hidden:
             device.function("heads", HEAD_WIDTH=head_width, HEADS=hidden // head_width, FP8=fp8)
         if fp8:
             device.function("quantize")
+        if definition.format.branches and definition.format.operands:
+            device.function("widen")

@@ -103,6 +103,18 @@ class Tensors:
             weight_scale=self.address(scale_of(name), ()) if fp8 else 0,
         )
 
+    def branch(self, product: Product, inputs: int, outputs: int) -> tuple[Matrix, Matrix]:
+        """Return the matrices of a linear layer's branch: (inputs, rank) and (rank, outputs)."""
+        shape = self._inputs[product.down].shape
+        if len(shape) != 2 or not shape[1]:
+            raise self.refusal(f"{product.down} must be ({inputs}, rank)")
+        rank = shape[1]
+        down, up = self.address(product.down, (inputs, rank)), self.address(product.up, (rank, outputs))
+        return (
+            Matrix(address=down, rows=inputs, columns=rank, stride=rank),
+            Matrix(address=up, rows=rank, columns=outputs, stride=outputs),
+        )
+
     def scale(self, name: str) -> float:
         """Return an attribute that is the scale of an activation."""
         value = self._attributes[name]

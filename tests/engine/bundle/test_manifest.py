@@ -28,6 +28,11 @@ def put(*path: Any, value: Any) -> Callable[[Any], None]:
     return change
 
 
+def branches(component: str = "denoiser", *, rank: int = 4, times: int = 1, names: int = 1, **extents: int) -> Any:
+    listed = [{"name": f"a{number}", "inputs": 64, "outputs": 64} | extents for number in range(names)] * times
+    return {"rank": rank, "layers": {component: listed}}
+
+
 FLOW = ("model", "flow")
 
 
@@ -66,6 +71,16 @@ FLOW = ("model", "flow")
         (put("schema", value="two"), "it has no schema"),
         (put("schema", value=2), "bundles of schema 2 have no features"),
         (put("features", value=["x\n"]), r"\$\.features"),
+        (put("branches", value=branches(rank=0)), "Expected `int` >= 1"),
+        (put("branches", value=branches(rank=1 << 12)), "Expected `int` <= 1024"),
+        (put("branches", value=branches(inputs=-1)), "Expected `int` >= 1"),
+        (
+            put("branches", value=branches("vae_decoder")),
+            "branches of vae_decoder, which is no part of the transformer",
+        ),
+        (put("branches", value=branches("unet")), "branches of unet, which is no part of the transformer"),
+        (put("branches", value=branches(times=2)), "two branches of one layer of denoiser"),
+        (put("branches", value=branches(inputs=1 << 20, rank=1024, outputs=1 << 20, names=64)), "values"),
     ],
 )
 def test_odd_values_are_refused_with_their_place(bundle: Bundle, change: Callable, words: str) -> None:

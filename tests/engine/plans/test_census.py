@@ -39,6 +39,24 @@ LOG = [
 ]
 
 
+BRANCH = _line(
+    "__myl_FcAddAddCastMulAdd_myl0_420",
+    "runtime_fusion",
+    [
+        *(_tensor(dims, "Float") for dims in ("1,1,1", "1,256,64")),
+        *(_tensor(dims, "BFloat16") for dims in ("1,256,64", "1,256,16", "1,16,64")),
+    ],
+    [_tensor("1,1,64", "BFloat16")],
+)
+"""A product of two inputs, with residuals in float32 and a bias."""
+
+
+def test_a_product_of_inputs_has_their_type_and_not_a_residuals() -> None:
+    (layer,) = layers_from_log([BRANCH])
+    assert layer.is_gemm
+    assert layer.number_format == "bf16"
+
+
 def census(layers: list[Layer], attention: int = 1) -> Census:
     return take_census(layers, attention_asked=attention, weight_bytes=1, activation_bytes=2, io_bytes=3)
 

@@ -36,8 +36,11 @@ class WrittenDown:
     def launch(self, function: str, grid: int, block: int, arguments: Any) -> None:
         self.did.append((function, (grid, block, tuple(value for value, _ in arguments))))
 
-    def scratch(self, size_bytes: int) -> int:
-        return 1 << 40
+    def scratch(self, size_bytes: int, place: str = "results") -> int:
+        return (1 << 40) + (("results", "branches", "widened").index(place) << 36)
+
+    def prepare(self, call: LinearCall) -> None:
+        self.did.append(("prepare", call))
 
     def constant(self, value: float) -> int:
         address = (1 << 50) + 4 * len(self.constants)
@@ -117,6 +120,40 @@ def test_an_fp8_result_of_wide_operands_is_rounded_by_a_kernel():
     assert function == "quantize"
 
 
+def test_a_branch_is_added_before_the_epilogue():
+    """The product is measured first, for that writes to its result; then the branch is written there, and added."""
+    device, _ = run("LinearGelu_branched")
+    (first, measured), (_, down), (_, up), (last, product) = device.did
+    assert (first, last) == ("prepare", "product")
+    assert measured == product
+    assert product.gelu
+    assert product.addend == product.y == up.y
+    assert down.x == product.x
+    assert up.x == down.y
+    assert (down.y.columns, down.y.stride) == (SIZES.rank, 16), "rows begin at multiples of 16 bytes"
+    assert not down.bias + up.bias
+
+
+def test_an_fp8_product_adds_a_branch_from_elsewhere_of_widened_values():
+    device, _ = run("LinearGelu_branched_fp8_to_fp8", x_scale=0.5)
+    _, (function, (_, _, arguments)), (_, down), (_, up), (_, product) = device.did
+    assert function == "widen"
+    assert arguments[0] == product.x.address
+    assert arguments[1] == down.x.address
+    assert arguments[-1] == 0.5
+    assert not down.x.fp8
+    assert product.addend == up.y
+    assert up.y.address != product.y.address
+    assert up.y.address >= down.y.address + 2 * down.y.rows * down.y.stride
+    assert not up.y.fp8
+
+
+def test_values_that_several_layers_read_are_widened_once():
+    device, _ = run("Heads_branched_fp8")
+    widened = [what for what, _ in device.did if what == "widen"]
+    assert len(widened) == 2, "queries are of other tokens than keys and values"
+
+
 def test_attention_beside_a_product_leaves_no_copy():
     device, _ = run("AttendBesideGelu")
     (_, (shape, call)), (_, product) = device.did
@@ -154,6 +191,9 @@ WRONG: list[tuple[str, dict[str, tuple[int, ...]], str]] = [
     ("Linear", {"weight": (120, 128)}, r"weight must be \(n, c\), n a multiple of 16"),
     ("Linear", {"bias": (64,)}, r"bias must be \(128,\)"),
     ("Linear_fp8", {"weight_scale": (128,)}, r"weight_scale must be \(\)"),
+    ("Linear_branched", {"down": (64, 12)}, r"down must be \(128, 12\)"),
+    ("Linear_branched", {"down": (128, 0)}, r"down must be \(128, rank\)"),
+    ("Linear_branched", {"up": (8, 128)}, r"up must be \(12, 128\)"),
     ("Heads", {"queried": (1, 24, 128)}, "queried must be of the pictures and the width of x"),
     ("Heads", {"query_norm": (48,)}, "a power of two from 16 to 256 that divides 128"),
     ("Heads", {"key_norm": (32,)}, r"cos must be \(40, 16\)"),
