@@ -27,7 +27,7 @@ _NARROW = (torch.bfloat16, torch.float16)
 
 
 class WideProducts(TorchFunctionMode):
-    """Widens the operands of products and convolutions on a CPU to float32, and rounds what comes out."""
+    """Computes products and convolutions on a CPU of operands widened to float32, and rounds what comes out."""
 
     def __torch_function__(
         self,
