@@ -39,6 +39,7 @@ from .runtime.executors.options import Device as Device
 from .runtime.executors.options import OnnxRuntimeOptions as OnnxRuntimeOptions
 from .runtime.executors.options import TensorRtOptions as TensorRtOptions
 from .runtime.executors.options import WhenBusy as WhenBusy
+from .runtime.flow.previews import Previews as Previews
 from .runtime.inputs.masking import MaskCrop as MaskCrop
 from .runtime.inputs.masking import Masking as Masking
 from .runtime.inputs.placement import Fit as Fit

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.components import COMPONENTS
@@ -21,6 +20,7 @@ from .executors.open import open_executor
 from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
 from .flow.clock import Clock
 from .flow.executor import Executor
+from .flow.previews import Previews, Show
 from .flow.run import Flow, OnStep, Watch
 from .inputs.choices import parse_choice
 from .inputs.masking import PreparedMask
@@ -29,7 +29,7 @@ from .inputs.prepared import prepare
 from .inputs.references import ReferenceSource
 from .inputs.request import Request
 from .keywords import EditKeywords, GenerateKeywords, SessionKeywords, request_of
-from .outputs.paste import Paste
+from .outputs.paste import finished
 from .outputs.result import Output, Result
 from .session import Session
 
@@ -155,6 +155,7 @@ class Kontext:
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
         debug_nan: bool = False,
+        previews: Previews | None = None,
     ) -> Result:
         """Make the pictures that a request asks for. Several prompts or seeds give every combination, in one batch.
 
@@ -163,6 +164,7 @@ class Kontext:
             on_step: A function that is called after each step with the number of steps done and of all.
             cancel: An event that ends the request between two steps, before its encoders, or while it waits.
             debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
+            previews: How many pictures of what is to come are shown between steps, and to whom.
 
         Returns:
             The pictures, prompts outermost and seeds innermost, with what made them and the milliseconds per stage.
@@ -180,13 +182,20 @@ class Kontext:
         if request.mask is not None:
             self.bundle.require("masks")
         prepared = prepare(request, self.bundle.manifest.model)
-        watch, clock = Watch(on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
+        watch = Watch(
+            on_step=on_step,
+            cancel=cancel,
+            every_step=debug_nan,
+            previews=0 if previews is None else previews.count,
+            show=None if previews is None else _showing(previews, prepared.mask),
+        )
+        clock = Clock()
         with self._admission.enter(cancel=cancel), clock.stage("total"):
             made = self._flow.run(prepared, watch, clock)
         return Result(
             outputs=tuple(
                 Output(
-                    image=_finished(picture, prepared.mask),
+                    image=finished(picture, prepared.mask),
                     latents=latents,
                     prompt=prompt,
                     seed=None if prepared.noise is not None else seed,
@@ -222,7 +231,7 @@ class Kontext:
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Request` (`fit`, `references`, `mask`), of `Masking` for its mask (`crop`, `feather`,
                 `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of `run`
-                (`on_step`, `cancel`, `debug_nan`).
+                (`on_step`, `cancel`, `debug_nan`, `previews`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -243,7 +252,7 @@ class Kontext:
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`) and of `run` (`on_step`,
-                `cancel`, `debug_nan`).
+                `cancel`, `debug_nan`, `previews`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -281,9 +290,10 @@ class Kontext:
         return Session.open(self, path, **keywords)
 
 
-def _finished(picture: NDArray[np.uint8], mask: PreparedMask | None) -> Image.Image:
-    """Return a picture that was decoded: as it is, or what a mask lets through of it, on the picture that it is of."""
-    made = Image.fromarray(picture)
-    if mask is None:
-        return made
-    return Paste(original=mask.original, alpha=mask.alpha, placement=mask.placement, box=mask.box).apply(made)
+def _showing(previews: Previews, mask: PreparedMask | None) -> Show:
+    """Return what shows decoded previews as the result's pictures are shown: as it is, or through a mask."""
+
+    def show(number: int, pictures: NDArray[np.uint8]) -> None:
+        previews.show(number, tuple(finished(picture, mask) for picture in pictures))
+
+    return show
