@@ -55,4 +55,8 @@ from .runtime.outputs.result import Result as Result
 from .runtime.session import Session as Session
 from .runtime.turn import Carry as Carry
 from .runtime.turn import Turn as Turn
+from .serving.app import create_app as create_app
+from .serving.options import Keeping as Keeping
+from .serving.options import Limits as Limits
+from .serving.options import ServingOptions as ServingOptions
 from .version import __version__ as __version__

@@ -37,6 +37,7 @@ def serve(
     deadline: Annotated[float, typer.Option(help="Seconds that a request may take, waiting included.")] = 600,
     max_body: Annotated[str, typer.Option(help="The largest body of a request.")] = "64MiB",
     max_steps: Annotated[int, typer.Option(help="The most steps of a picture.")] = 100,
+    batch: Annotated[int, typer.Option(help="Pictures of one request that are made at once. Plans must cover it.")] = 1,
     session_seconds: Annotated[float, typer.Option(help="Seconds after its last use that a session ends.")] = 3600,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
     run: RunOptions,
@@ -57,7 +58,9 @@ def serve(
         keys=keys,
         hosts=tuple(allow_host or ()),
         origins=tuple(allow_origin or ()),
-        limits=Limits(waiting=waiting, seconds=deadline, body_bytes=parse_bytes(max_body), steps=max_steps),
+        limits=Limits(
+            waiting=waiting, seconds=deadline, body_bytes=parse_bytes(max_body), steps=max_steps, batch=batch
+        ),
         keeping=Keeping(session_seconds=session_seconds),
         log_prompts=log_prompts,
     )

@@ -176,7 +176,7 @@ class Bfl:
         def on_step(done: int, of: int) -> None:
             task.progress = done / of
 
-        made = await self._service.maker.make(place, replace(order, on_step=on_step))
+        (made,) = await self._service.maker.make(place, replace(order, on_step=on_step))
         file_format = fields.output_format or "png"
         encoded = await asyncio.to_thread(encode_picture, made.image, file_format, QUALITY)
         end = time.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -122,6 +123,8 @@ def _size(text: str | None) -> Size | None:
         raise Refusal(str(error), param="size") from None
 
 
-def seeds_of(seed: int | None, count: int) -> list[int | None]:
-    """Return the seed of each of several pictures: the one that was given and those after it; None is drawn."""
-    return [None if seed is None else (seed + number) % (MAX_SEED + 1) for number in range(count)]
+def seeds_of(seed: int | None, count: int) -> tuple[int, ...]:
+    """Return the seed of each of several pictures: the one that was given and those after it, or drawn ones."""
+    if seed is None:
+        return tuple(secrets.randbits(32) for _ in range(count))
+    return tuple((seed + number) % (MAX_SEED + 1) for number in range(count))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -69,11 +70,11 @@ class Images:
         data: list[dict[str, Any]] = []
         mades: list[Made] = []
         with self._service.turns.admit(client_of(request)) as place:
-            for seed in asked.seeds:
-                made = await self._service.maker.make(place, asked.order.seeded(seed))
-                encoded = await asyncio.to_thread(encode_picture, made.image, asked.file_format, asked.quality)
-                mades.append(made)
-                data.append({**self._picture(request, encoded, asked), "seed": made.seed})
+            for seeds in asked.batches:
+                for made in await self._service.maker.make(place, asked.order.seeded(seeds)):
+                    encoded = await asyncio.to_thread(encode_picture, made.image, asked.file_format, asked.quality)
+                    mades.append(made)
+                    data.append({**self._picture(request, encoded, asked), "seed": made.seed})
         self._done(request, place, mades)
         return json_response({"created": int(time.time()), **self._described(mades, asked), "data": data})
 
@@ -89,7 +90,7 @@ class Images:
         return {
             "background": "opaque",
             "output_format": asked.file_format,
-            "size": size_text(last.size),
+            "size": size_text(last.image.size),
             "usage": _sum([made.usage for made in mades]),
             **self._session(asked, last),
             **({"warnings": list(dict.fromkeys(words))} if words else {}),
@@ -120,22 +121,31 @@ class Images:
             await emit(kind_and_name, event)
 
         with self._service.turns.admit(client_of(request)) as place:
-            for seed in asked.seeds:
-                shown = _Shown()
-                order = asked.order.seeded(seed)
+            for seeds in asked.batches:
+                shown, order = _Shown(), asked.order.seeded(seeds)
                 if asked.previews:
                     order = replace(order, previews=Previews(count=asked.previews, show=shown.show))
-                async for number, image in shown.until(self._service.maker.make(place, order)):
-                    await send("partial_image", image, partial_image_index=number)
-                made = await shown.made()
-                mades.append(made)
-                self._done(request, place, mades)
-                more = {"seed": made.seed, "usage": made.usage, **self._session(asked, made)}
-                await send("completed", made.image, **more)
+                async with aclosing(shown.until(self._service.maker.make(place, order))) as previews:
+                    async for number, pictures in previews:
+                        for image in pictures:
+                            await send("partial_image", image, partial_image_index=number)
+                for made in await shown.made():
+                    mades.append(made)
+                    self._done(request, place, mades)
+                    more = {"seed": made.seed, "usage": made.usage, **self._session(asked, made)}
+                    await send("completed", made.image, **more)
 
     def _done(self, request: Request, place: Place, mades: list[Made]) -> None:
         log = request.scope["kontext.log"]
-        log |= {"pictures": len(mades), "size": size_text(mades[-1].size), "waited": round(place.waited_seconds, 4)}
+        log |= {
+            "pictures": len(mades),
+            "size": size_text(mades[-1].image.size),
+            "waited": round(place.waited_seconds, 4),
+        }
+
+
+Previewed = AsyncGenerator[tuple[int, tuple[Image.Image, ...]], None]
+"""The previews as they come, each with its number: a picture for each seed."""
 
 
 class _Shown:
@@ -143,15 +153,15 @@ class _Shown:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[int, Image.Image] | None] = asyncio.Queue()
-        self._making: asyncio.Future[Made] | None = None
+        self._queue: asyncio.Queue[tuple[int, tuple[Image.Image, ...]] | None] = asyncio.Queue()
+        self._making: asyncio.Future[tuple[Made, ...]] | None = None
 
     def show(self, number: int, pictures: Any) -> None:
-        """Hand over a preview; called in the thread."""
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, (number, pictures[0]))
+        """Pass a preview on; called in the thread."""
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, (number, pictures))
 
-    async def until(self, making: Any):
-        """Yield previews until the picture is made, or the caller is cancelled, which cancels the making."""
+    async def until(self, making: Coroutine[Any, Any, tuple[Made, ...]]) -> Previewed:
+        """Yield previews until the pictures are made, or the caller is cancelled, which cancels the making."""
         self._making = task = asyncio.ensure_future(making)
         task.add_done_callback(lambda _: self._queue.put_nowait(None))
         try:
@@ -161,8 +171,8 @@ class _Shown:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def made(self) -> Made:
-        """Return the picture, or raise what became of it."""
+    async def made(self) -> tuple[Made, ...]:
+        """Return the pictures, or raise what became of it."""
         assert self._making is not None
         return await self._making
 

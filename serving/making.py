@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from PIL import Image
 
-from ..engine.sizes import Size
 from ..runtime.flow.previews import Previews
 from ..runtime.flow.run import OnStep
 from ..runtime.inputs.prompts import PromptCutWarning
@@ -31,7 +30,6 @@ class Made:
     Attributes:
         image: The picture.
         seed: The seed of its noise.
-        size: The (width, height) that it was made at.
         usage: The tokens of text, references and picture, as OpenAI counts them.
         warnings: What the client should know, such as the end of a prompt that did not fit.
         turn: The number of the session's turn, None outside one.
@@ -39,7 +37,6 @@ class Made:
 
     image: Image.Image = field(repr=False)
     seed: int | None
-    size: Size
     usage: dict[str, Any]
     warnings: tuple[str, ...]
     turn: int | None = None
@@ -69,9 +66,9 @@ class Order:
     previews: Previews | None = None
     on_step: OnStep | None = None
 
-    def seeded(self, seed: int | None) -> Order:
-        """Return the same with another seed."""
-        return replace(self, sampling=replace(self.sampling, seed=seed))
+    def seeded(self, seeds: Sequence[int]) -> Order:
+        """Return the same with other seeds, a picture for each."""
+        return replace(self, sampling=replace(self.sampling, seed=tuple(seeds)))
 
     def request(self) -> Request:
         """Return the request outside a session. Raises RequestError for what no request may be."""
@@ -112,8 +109,8 @@ class Maker:
         self.runner = Observed(runner, metrics)
         self._worker = worker
 
-    async def make(self, place: Place, order: Order) -> Made:
-        """Wait for a turn, and make a picture.
+    async def make(self, place: Place, order: Order) -> tuple[Made, ...]:
+        """Wait for a turn, and make a picture for each seed.
 
         Raises:
             Refusal: The server stops before the first turn.
@@ -122,26 +119,22 @@ class Maker:
         async with place.turn():
             return await self._worker.run(lambda cancel: self._make(order, cancel))
 
-    async def call(self, place: Place, function: Callable[[], Any]) -> Any:
-        """Wait for a turn, and call a function in the thread that makes pictures."""
-        async with place.turn():
-            return await self._worker.run(lambda _: function())
-
-    def _make(self, order: Order, cancel: threading.Event) -> Made:
+    def _make(self, order: Order, cancel: threading.Event) -> tuple[Made, ...]:
         turn: int | None = None
         with warnings.catch_warnings(record=True) as caught:  # the only thread that changes filters
             warnings.simplefilter("always", PromptCutWarning)
             if order.session is None:
-                watch = {"cancel": cancel, "previews": order.previews, "on_step": order.on_step}
-                result = self.runner.run(order.request(), **watch)
-                image, seed = result.image, result.seed
+                result = self.runner.run(order.request(), cancel=cancel, previews=order.previews, on_step=order.on_step)
+                pictures = [(output.image, output.seed) for output in result.outputs]
             else:
                 made = order.session.edit(order.prompt, **_turn(order, cancel))
-                image, seed, turn = made.picture(), made.seed, made.number
+                pictures, turn = [(made.picture(), made.seed)], made.number
         last = self.runner.last
         assert last is not None
         words = tuple(str(one.message) for one in caught if issubclass(one.category, PromptCutWarning))
-        return Made(image=image, seed=seed, size=image.size, usage=_usage(last), warnings=words, turn=turn)
+        return tuple(
+            Made(image=image, seed=seed, usage=_usage(last), warnings=words, turn=turn) for image, seed in pictures
+        )
 
 
 def _turn(order: Order, cancel: threading.Event) -> TurnKeywords:

@@ -23,6 +23,7 @@ class Limits:
         pixels: The pixels of one input picture.
         output_pixels: The pixels of one output.
         steps: The steps of one picture.
+        batch: The pictures of one request that are made at once, in one turn. Plans must cover it.
 
     Raises:
         OptionError: One of these is not above 0.
@@ -36,6 +37,7 @@ class Limits:
     pixels: int = 32_000_000
     output_pixels: int = 4 * MIB
     steps: int = 100
+    batch: int = 1
 
     def __post_init__(self) -> None:
         _check_positive(self)

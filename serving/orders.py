@@ -25,7 +25,7 @@ class Asked:
 
     Attributes:
         order: The picture that is to be made.
-        seeds: The seed of each picture, None for one that is drawn.
+        batches: The seeds of the pictures, those together that are made in one turn.
         session: The name of the session, "new", or "" outside one.
         by_address: Whether pictures are answered as addresses.
         file_format: "png", "jpeg" or "webp".
@@ -36,7 +36,7 @@ class Asked:
     """
 
     order: Order
-    seeds: tuple[int | None, ...]
+    batches: tuple[tuple[int, ...], ...]
     session: str
     by_address: bool
     file_format: str
@@ -68,9 +68,10 @@ async def read_order(service: Service, body: Body, *, edit: bool) -> Asked:
         raise Refusal("a generation has no picture; ask /v1/images/edits for an edit", param=param)
     if order.session is None:
         _check_request(order)
+    seeds = seeds_of(sampling.seed if isinstance(sampling.seed, int) else None, fields.n or 1)
     return Asked(
         order=order,
-        seeds=tuple(seeds_of(sampling.seed if isinstance(sampling.seed, int) else None, fields.n or 1)),
+        batches=tuple(seeds[start : start + limits.batch] for start in range(0, len(seeds), limits.batch)),
         session=fields.session or "",
         by_address=fields.response_format == "url",
         file_format=fields.output_format or "png",

@@ -16,7 +16,7 @@ MAX_RETRY_SECONDS = 60
 
 
 class Turns:
-    """Hands out turns, one at a time. Everything happens in one event loop, so there are no locks.
+    """Gives turns, one at a time. Everything happens in one event loop, so there are no locks.
 
     A request is admitted once and takes a turn per picture, so that one for ten pictures lets others in between.
     Clients that wait take turns in rounds, whatever each has waiting.
