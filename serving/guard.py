@@ -76,7 +76,9 @@ class Guard:
                 "pages of other origins may not call this server; start it with --allow-origin ORIGIN if they should",
                 status=403,
             )
-        if self._keys and scope["path"] not in OPEN_ROUTES and not self._has_key(headers):
+        if scope["path"] in OPEN_ROUTES or scope["method"] == "OPTIONS":  # browsers ask beforehand, without the key
+            return
+        if self._keys and not self._has_key(headers):
             raise Refusal(
                 "a key is needed: Authorization: Bearer KEY, or x-key: KEY",
                 status=401,
