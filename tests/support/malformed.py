@@ -15,33 +15,14 @@ from PIL import Image
 
 ROUTES = ("/v1/images/edits", "/v1/images/generations", "/v1/flux-kontext-pro")
 BOUNDARY = "the-boundary"
-FIELDS = [
-    "prompt",
-    "n",
-    "size",
-    "background",
-    "output_format",
-    "output_compression",
-    "response_format",
-    "stream",
-    "partial_images",
-    "seed",
-    "turn",
-    "model",
-    "num_inference_steps",
-    "guidance_scale",
-    "session",
-    "lora",
-    "user",
-    "image",
-    "images",
-    "mask",
-    "input_image",
-    "aspect_ratio",
-    "webhook_url",
-]
+FIELDS = (
+    "prompt", "n", "size", "background", "output_format", "output_compression", "response_format", "stream",
+    "partial_images", "seed", "turn", "model", "num_inference_steps", "guidance_scale", "session", "lora", "user",
+    "image", "images", "mask", "input_image", "aspect_ratio", "webhook_url",
+)  # fmt: skip
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 3, 1e308, -0.0, 2**63, 2**64, -(2**70), "", " ", "x", "null", "NaN", "1e9", "\x00", "\ud800",
+    None, True, False, 0, -1, 3, 1e308, -0.0, 2**63, 2**64, -(2**70), "", " ", "x", "null", "NaN", "1e9", "\x00",
+    "\ud800",
     "🐈" * 50, "a" * 40_000, "../../etc/passwd", "https://example.org/a.png", "data:,", [], [1], ["x"], {}, {"a": {}},
     {"image_url": 7}, [[[[]]]],
 )  # fmt: skip
@@ -74,9 +55,8 @@ def swollen_png(draw: random.Random) -> bytes:
 def picture(draw: random.Random) -> bytes:
     file = io.BytesIO()
     mode = draw.choice(["RGB", "L", "RGBA", "P", "1", "I;16", "LA"])
-    image = Image.new("RGB", (draw.randint(1, 80), draw.randint(1, 80)), "teal").convert(
-        "L" if mode == "I;16" else mode
-    )
+    size = draw.randint(1, 80), draw.randint(1, 80)
+    image = Image.new("RGB", size, "teal").convert("L" if mode == "I;16" else mode)
     if mode == "I;16":
         image = image.convert("I").convert("I;16")
     file_format = draw.choice(["PNG", "GIF", "TIFF"] if mode not in ("RGB", "L") else ["PNG", "JPEG", "WEBP", "BMP"])

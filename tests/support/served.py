@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx2
 import uvicorn
+from command_line import LINKS
 
 from kontext_trt import Kontext, Request, Result
 from kontext_trt.serving.app import create_app
@@ -81,7 +83,8 @@ class Process:
 
     def __init__(self, bundle: Path, *options: str) -> None:
         command = [sys.executable, "-m", "kontext_trt", "serve", str(bundle), "--port", "0", *options]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        environment = {**os.environ, "PYTHONPATH": LINKS}
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.lines: list[str] = []
         self.url = ""
         assert self._process.stderr is not None
