@@ -69,7 +69,7 @@ class Bfl:
         service, taken = self._service, False
         try:
             body = await service.bodies.read(request)
-            order, fields = self._read(body)
+            order, fields = await asyncio.to_thread(self._read, body)
             if service.options.log_prompts:
                 request.scope["kontext.log"]["prompt"] = fields.prompt
             place = service.turns.admit(client_of(request))

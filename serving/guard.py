@@ -65,13 +65,14 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         options = self._service.options
-        host = headers.get("host", "")
+        host = headers.get("host", "").lower()
         if not known_host(host, options):
             raise Refusal(
                 "this server is not known by that name; start it with --allow-host NAME if it should be", status=421
             )
         origin = headers.get("origin")
-        if origin is not None and origin not in options.origins and urlsplit(origin).netloc != host:
+        own = (f"http://{host}", f"https://{host}")
+        if origin is not None and origin not in options.origins and origin.lower() not in own:
             raise Refusal(
                 "pages of other origins may not call this server; start it with --allow-origin ORIGIN if they should",
                 status=403,
@@ -127,8 +128,8 @@ def known_host(host: str, options: ServingOptions) -> bool:
 
     Addresses are: a page that was led here by a name of its own sends that name. So is localhost, and what was allowed.
     """
-    name = urlsplit(f"//{host}")
     try:
+        name = urlsplit(f"//{host}")
         hostname, _ = name.hostname or "", name.port
     except ValueError:
         return False

@@ -10,6 +10,7 @@ from ..runtime.inputs.prompts import check_prompt
 from .bodies import Body
 from .fields import ImageFields, parse_fields, parse_sampling, seeds_of
 from .making import Order
+from .options import Limits
 from .pictures import picture_bytes
 from .refusals import Refusal
 from .service import Service
@@ -56,8 +57,7 @@ async def read_order(service: Service, body: Body, *, edit: bool) -> Asked:
     fields = parse_fields(body, ImageFields)
     limits = service.options.limits
     _check_together(service, fields)
-    pictures = tuple(picture_bytes(one, "image", limits) for one in body.pictures)
-    mask = None if body.mask is None else picture_bytes(body.mask, "mask", limits)
+    pictures, mask = await asyncio.to_thread(_pictures, body, limits)
     check_usable(service, fields.prompt, masked=mask is not None)
     sampling = parse_sampling(fields, limits)
     order = Order(prompt=fields.prompt, pictures=pictures, mask=mask, sampling=sampling, of=fields.turn)
@@ -80,6 +80,11 @@ async def read_order(service: Service, body: Body, *, edit: bool) -> Asked:
         previews=fields.partial_images or 0,
         fields=fields,
     )
+
+
+def _pictures(body: Body, limits: Limits) -> tuple[tuple[bytes, ...], bytes | None]:
+    pictures = tuple(picture_bytes(one, "image", limits) for one in body.pictures)
+    return pictures, None if body.mask is None else picture_bytes(body.mask, "mask", limits)
 
 
 def _check_together(service: Service, fields: ImageFields) -> None:

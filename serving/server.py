@@ -49,7 +49,7 @@ def serve(app: Starlette, *, host: str, port: int, grace_seconds: float = GRACE_
         timeout_graceful_shutdown=int(grace_seconds),
         timeout_keep_alive=30,
         ws="none",
-        proxy_headers=False,
+        proxy_headers=True,  # of a proxy on this machine: whose request it is, and that it came by TLS
     )
     Server(config, app).run()
 
