@@ -17,6 +17,7 @@ def this_checkout(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", LINKS)
 
 
+@pytest.mark.check
 def test_a_server_that_does_not_begin_is_quoted():
     words = r"the server did not begin: .*bundle nope does not exist"
     with pytest.raises(ChildError, match=words), serving(Path("nope")):
