@@ -31,12 +31,14 @@ class Body:
         pictures: The pictures that came as files or in the fields of pictures, each bytes or a text.
         mask: The mask, None without.
         form: Whether it came as a form, whose numbers are texts.
+        size_bytes: Its bytes as they came.
     """
 
     fields: dict[str, Any]
     pictures: list[Any] = field(default_factory=list, repr=False)
     mask: Any = field(default=None, repr=False)
     form: bool = False
+    size_bytes: int = 0
 
 
 class Bodies:
@@ -112,7 +114,7 @@ class Bodies:
         if not isinstance(fields, dict):
             raise Refusal(f"the body is a JSON object of fields, not {type(fields).__name__}", code="invalid_json")
         pictures, mask = _json_pictures(fields), fields.pop("mask", None)
-        return Body(fields=fields, pictures=pictures, mask=_address("mask", mask))
+        return Body(fields=fields, pictures=pictures, mask=_address("mask", mask), size_bytes=len(data))
 
     async def _form(self, request: Request) -> Body:
         parser = _FormParser(
@@ -145,7 +147,8 @@ class Bodies:
                 )
             else:
                 fields[name] = content
-        return Body(fields=fields, pictures=pictures, mask=mask, form=True)
+        size = request.scope["kontext.body_bytes"]
+        return Body(fields=fields, pictures=pictures, mask=mask, form=True, size_bytes=size)
 
 
 class _FormParser(MultiPartParser):
