@@ -43,6 +43,7 @@ from .runtime.executors.options import Device as Device
 from .runtime.executors.options import OnnxRuntimeOptions as OnnxRuntimeOptions
 from .runtime.executors.options import TensorRtOptions as TensorRtOptions
 from .runtime.executors.options import WhenBusy as WhenBusy
+from .runtime.flow.previews import Previews as Previews
 from .runtime.inputs.masking import MaskCrop as MaskCrop
 from .runtime.inputs.masking import Masking as Masking
 from .runtime.inputs.placement import Fit as Fit
@@ -58,4 +59,8 @@ from .runtime.outputs.result import Result as Result
 from .runtime.session import Session as Session
 from .runtime.turn import Carry as Carry
 from .runtime.turn import Turn as Turn
+from .serving.app import create_app as create_app
+from .serving.options import Keeping as Keeping
+from .serving.options import Limits as Limits
+from .serving.options import ServingOptions as ServingOptions
 from .version import __version__ as __version__

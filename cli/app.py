@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "edit": "edit:edit",
     "generate": "edit:generate",
     "session": "session:session",
+    "serve": "serve:serve",
     "inspect": "inspect:inspect",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",

@@ -75,7 +75,7 @@ class Adapters:
 
     def _read(self, loras: Iterable[LoraChoice]) -> LoraSet:
         branches = branches_of(self._bundle)
-        files = [(read_lora(one.path), one.scale) for one in loras]
+        files = [(read_lora(Path(one.path)), one.scale) for one in loras]
         return LoraSet(
             used=tuple(
                 LoraRecord(name=file.name, family=file.family, sha256=file.sha256, scale=scale) for file, scale in files
@@ -108,8 +108,9 @@ def branches_of(bundle: Bundle) -> Branches:
 
 def _identity(lora: LoraChoice) -> tuple[Path, int, int, int, float]:
     """Return what tells a file from what lay at its place before. Raises LoraError if there is none."""
+    path = Path(lora.path)
     try:
-        status = lora.path.stat()
+        status = path.stat()
     except OSError as error:
-        raise LoraError(f"{lora.path} cannot be read: {error.strerror}; give a LoRA file") from error
-    return lora.path, status.st_ino, status.st_mtime_ns, status.st_size, lora.scale
+        raise LoraError(f"{path} cannot be read: {error.strerror}; give a LoRA file") from error
+    return path, status.st_ino, status.st_mtime_ns, status.st_size, lora.scale

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from ..engine.lora.choice import LoraChoice
+from .flow.previews import Previews
 from .flow.run import OnStep
 from .inputs.masking import Masking, MaskKeywords
 from .inputs.masks import MaskSource
@@ -23,6 +24,7 @@ class WatchKeywords(TypedDict, total=False):
     on_step: OnStep | None
     cancel: threading.Event | None
     debug_nan: bool
+    previews: Previews | None
 
 
 class GenerateKeywords(SamplingKeywords, WatchKeywords, total=False):

@@ -20,6 +20,7 @@ from .executors.open import open_executor
 from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
 from .flow.clock import Clock
 from .flow.executor import Executor
+from .flow.previews import Previews
 from .flow.run import Flow, OnStep, Watch
 from .inputs.choices import parse_choice
 from .inputs.pictures import Picture
@@ -27,7 +28,7 @@ from .inputs.prepared import prepare
 from .inputs.references import ReferenceSource
 from .inputs.request import Request
 from .keywords import EditKeywords, GenerateKeywords, SessionKeywords, request_of
-from .outputs.finish import finished
+from .outputs.finish import result_of, showing
 from .outputs.result import Result
 from .session import Session
 
@@ -175,6 +176,7 @@ class Kontext:
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
         debug_nan: bool = False,
+        previews: Previews | None = None,
     ) -> Result:
         """Make the pictures that a request asks for. Several prompts or seeds give every combination, in one batch.
 
@@ -183,6 +185,7 @@ class Kontext:
             on_step: A function that is called after each step with the number of steps done and of all.
             cancel: An event that ends the request between two steps, before its encoders, or while it waits.
             debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
+            previews: How many pictures of what is to come are shown between steps, and to whom.
 
         Returns:
             The pictures, prompts outermost and seeds innermost, with what made them and the milliseconds per stage.
@@ -201,11 +204,18 @@ class Kontext:
         if request.mask is not None:
             self.bundle.require("masks")
         prepared, loras = prepare(request, self.bundle.manifest.model), self._adapters.choose(request.chosen_loras)
-        watch, clock = Watch(on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
+        watch = Watch(
+            on_step=on_step,
+            cancel=cancel,
+            every_step=debug_nan,
+            previews=0 if previews is None else previews.count,
+            show=None if previews is None else showing(previews, prepared.mask),
+        )
+        clock = Clock()
         with self._admission.enter(cancel=cancel), clock.stage("total"):
             self._adapters.swap(loras, self.executor)
             made = self._flow.run(prepared, watch, clock)
-        return finished(
+        return result_of(
             prepared,
             made,
             clock,
@@ -230,7 +240,7 @@ class Kontext:
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Request` (`fit`, `references`, `mask`, `loras`), of `Masking` for its mask (`crop`,
                 `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of
-                `run` (`on_step`, `cancel`, `debug_nan`).
+                `run` (`on_step`, `cancel`, `debug_nan`, `previews`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -251,7 +261,7 @@ class Kontext:
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`), of `run` (`on_step`,
-                `cancel`, `debug_nan`), and `loras` of `Request`.
+                `cancel`, `debug_nan`, `previews`), and `loras` of `Request`.
 
         Returns:
             One picture per prompt and seed, as `run` returns them.

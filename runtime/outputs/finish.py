@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...engine.bundle.manifest import LoraRecord, Manifest
 from ..flow.clock import Clock
+from ..flow.previews import Previews, Show
 from ..flow.run import Generated
 from ..inputs.masking import PreparedMask
 from ..inputs.prepared import PreparedRequest
-from .paste import Paste
+from .paste import finished_picture
 from .result import Output, Result
 
 
-def finished(
+def result_of(
     prepared: PreparedRequest,
     made: Generated,
     clock: Clock,
@@ -39,7 +39,7 @@ def finished(
     return Result(
         outputs=tuple(
             Output(
-                image=_picture(picture, prepared.mask),
+                image=finished_picture(picture, prepared.mask),
                 latents=latents,
                 prompt=prompt,
                 seed=None if prepared.noise is not None else seed,
@@ -63,9 +63,10 @@ def finished(
     )
 
 
-def _picture(picture: NDArray[np.uint8], mask: PreparedMask | None) -> Image.Image:
-    """Return a picture that was decoded: as it is, or what a mask lets through of it, on the picture that it is of."""
-    made = Image.fromarray(picture)
-    if mask is None:
-        return made
-    return Paste(original=mask.original, alpha=mask.alpha, placement=mask.placement, box=mask.box).apply(made)
+def showing(previews: Previews, mask: PreparedMask | None) -> Show:
+    """Return what shows decoded previews as the result's pictures are shown: as it is, or through a mask."""
+
+    def show(number: int, pictures: NDArray[np.uint8]) -> None:
+        previews.show(number, tuple(finished_picture(picture, mask) for picture in pictures))
+
+    return show
