@@ -22,7 +22,7 @@ from .packing import pack
 SETS_KEPT = 2
 """The sets of LoRAs whose matrices are kept in memory, so that going back to one reads no file.
 
-One of rank 16 takes 176 MB of FLUX.1 Kontext's size in bf16.
+One of rank 16 takes 175 MB of FLUX.1 Kontext's size in bf16.
 """
 
 
