@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.components import COMPONENTS
@@ -19,18 +15,19 @@ from ..engine.sizes import Size
 from .admission import Admission
 from .executors.open import open_executor
 from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
+from .filters.interface import ContentFilter
+from .filters.screen import FilterCount, Screen
 from .flow.clock import Clock
 from .flow.executor import Executor
 from .flow.run import Flow, OnStep, Watch
 from .inputs.choices import parse_choice
-from .inputs.masking import PreparedMask
 from .inputs.pictures import Picture
 from .inputs.prepared import prepare
 from .inputs.references import ReferenceSource
 from .inputs.request import Request
 from .keywords import EditKeywords, GenerateKeywords, SessionKeywords, request_of
-from .outputs.paste import Paste
-from .outputs.result import Output, Result
+from .outputs.finished import finished_outputs
+from .outputs.result import Result
 from .session import Session
 
 if TYPE_CHECKING:
@@ -47,7 +44,15 @@ class Kontext:
         executor: Who runs the bundle's components; it is closed with this.
     """
 
-    def __init__(self, bundle: Bundle, executor: Executor, *, when_busy: WhenBusy | str = WhenBusy.WAIT) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        executor: Executor,
+        *,
+        when_busy: WhenBusy | str = WhenBusy.WAIT,
+        filters: Iterable[ContentFilter] = (),
+    ) -> None:
+        self._screen = Screen(filters)
         self._admission = Admission(parse_choice(WhenBusy, "when_busy", when_busy))
         self.bundle = bundle
         self.executor = executor
@@ -61,6 +66,7 @@ class Kontext:
         *,
         executor: ExecutorOptions | None = None,
         when_busy: WhenBusy | str = WhenBusy.WAIT,
+        filters: Iterable[ContentFilter] = (),
     ) -> Kontext:
         """Open a bundle. Networks are loaded when they are first needed; `load` does it now.
 
@@ -69,6 +75,7 @@ class Kontext:
             executor: Who runs it; see `AnyExecutor` for the default.
             when_busy: Whether a request waits while another thread's runs ("wait"), or is refused with BusyError
                 ("refuse").
+            filters: Who is asked about prompts and pictures, in this order; one that fails refuses.
 
         Returns:
             The opened bundle, which is the caller's to close.
@@ -77,12 +84,13 @@ class Kontext:
             BundleError: The bundle is not sound.
             PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
             RequestError: `when_busy` is another word.
+            OptionError: A filter is none.
         """
         chosen = parse_choice(WhenBusy, "when_busy", when_busy)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         runner = open_executor(opened, executor or AnyExecutor())
         try:
-            return cls(opened, runner, when_busy=chosen)
+            return cls(opened, runner, when_busy=chosen, filters=filters)
         except BaseException:
             runner.close()
             raise
@@ -144,6 +152,11 @@ class Kontext:
         return [] if plan is None else plan.describe()
 
     @property
+    def filter_counts(self) -> tuple[FilterCount, ...]:
+        """The counts of what each filter allowed and refused at each of its stages; what was refused is not kept."""
+        return self._screen.counts
+
+    @property
     def sizes(self) -> tuple[Size, ...]:
         """The (width, height) in pixels that the model was trained at."""
         return self.bundle.manifest.model.sizes
@@ -170,6 +183,7 @@ class Kontext:
         Raises:
             RequestError: The request is one that the plans or the model do not take.
             ImageError: The reference cannot be read.
+            ContentRefused: A filter refuses a prompt or a picture; of several pictures then none is handed out.
             Cancelled, BusyError: The request was cancelled, or refused.
             NotFiniteError: A component returned NaN or infinity.
             ExecutorError: A component could not be loaded or run, or there is not enough memory.
@@ -179,20 +193,15 @@ class Kontext:
         """
         if request.mask is not None:
             self.bundle.require("masks")
+        request = self._screen.admit(request, cancel)
         prepared = prepare(request, self.bundle.manifest.model)
         watch, clock = Watch(on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
         with self._admission.enter(cancel=cancel), clock.stage("total"):
             made = self._flow.run(prepared, watch, clock)
+        outputs = finished_outputs(made, prepared)
+        self._screen.release([(output.prompt, output.image) for output in outputs], cancel)
         return Result(
-            outputs=tuple(
-                Output(
-                    image=_finished(picture, prepared.mask),
-                    latents=latents,
-                    prompt=prompt,
-                    seed=None if prepared.noise is not None else seed,
-                )
-                for picture, latents, (prompt, seed) in zip(made.pictures, made.latents, prepared.jobs, strict=True)
-            ),
+            outputs=outputs,
             size=prepared.size,
             references=tuple(reference.placement for reference in prepared.references),
             method=prepared.method,
@@ -279,11 +288,3 @@ class Kontext:
             RequestError: The file cannot be read, or is no session.
         """
         return Session.open(self, path, **keywords)
-
-
-def _finished(picture: NDArray[np.uint8], mask: PreparedMask | None) -> Image.Image:
-    """Return a picture that was decoded: as it is, or what a mask lets through of it, on the picture that it is of."""
-    made = Image.fromarray(picture)
-    if mask is None:
-        return made
-    return Paste(original=mask.original, alpha=mask.alpha, placement=mask.placement, box=mask.box).apply(made)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...engine.errors import RequestError
+from ..inputs.masking import PreparedMask
 from ..inputs.placed_masks import bounds
 from ..inputs.placement import Box, FractionalBox, Placement
 
@@ -76,6 +77,14 @@ class Paste:
         if (whole[2] - whole[0], whole[3] - whole[1]) == size and np.allclose(whole, source, rtol=0, atol=1e-6):
             return np.asarray(edited.crop(whole))
         return np.asarray(edited.resize(size, Image.Resampling.LANCZOS, box=source))
+
+
+def finished(picture: NDArray[np.uint8], mask: PreparedMask | None) -> Image.Image:
+    """Return a picture that was decoded: as it is, or what a mask lets through of it, on the picture that it is of."""
+    made = Image.fromarray(picture)
+    if mask is None:
+        return made
+    return Paste(original=mask.original, alpha=mask.alpha, placement=mask.placement, box=mask.box).apply(made)
 
 
 def _mapped(box: Box, kept: FractionalBox, filled: Box) -> FractionalBox:

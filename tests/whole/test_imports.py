@@ -36,7 +36,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"device"},
         {"operators"},
         {"executors"},
-        {"admission", "keywords", "runner", "turn"},
+        {"admission", "filters", "keywords", "runner", "turn"},
         {"carrying", "session_file"},
         {"session"},
         {"kontext"},
