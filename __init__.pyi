@@ -61,6 +61,10 @@ from .runtime.inputs.references import ReferenceMethod as ReferenceMethod
 from .runtime.inputs.request import Request as Request
 from .runtime.inputs.request import Sampling as Sampling
 from .runtime.kontext import Kontext as Kontext
+from .runtime.outputs.credentials import Credentials as Credentials
+from .runtime.outputs.credentials import CredentialState as CredentialState
+from .runtime.outputs.credentials import read_credentials as read_credentials
+from .runtime.outputs.provenance import PictureSigner as PictureSigner
 from .runtime.outputs.result import Output as Output
 from .runtime.outputs.result import Result as Result
 from .runtime.session import Session as Session

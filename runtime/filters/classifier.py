@@ -155,10 +155,11 @@ class ImageClassifier:
     def _placed(self, picture: Image.Image) -> NDArray[Any]:
         options = self._options
         small = picture.convert("RGB").resize(self._size, Image.Resampling.BILINEAR)
-        values = (np.asarray(small, np.float32) / 255 - np.float32(options.mean)) / np.float32(options.std)
-        if options.layout is Layout.CHANNELS_FIRST:
-            values = values.transpose(2, 0, 1)
-        return np.ascontiguousarray(values[None], self._type)
+        with np.errstate(over="ignore"):  # what becomes infinite gives no scores, which is seen
+            values = (np.asarray(small, np.float32) / 255 - np.float32(options.mean)) / np.float32(options.std)
+            if options.layout is Layout.CHANNELS_FIRST:
+                values = values.transpose(2, 0, 1)
+            return np.ascontiguousarray(values[None], self._type)
 
     def _own_size(self, path: Path, shape: Sequence[Any]) -> tuple[int, int]:
         height, width = shape[2:] if self._options.layout is Layout.CHANNELS_FIRST else shape[1:3]

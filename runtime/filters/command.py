@@ -78,12 +78,14 @@ class CommandFilter:
 
     def _talk(self, process: subprocess.Popen[bytes], question: bytes, content: Content) -> None:
         """Hand a question over, and wait for the end, the time or the cancelling."""
+        given: bytes | None = question
         end = time.monotonic() + self._seconds
         while True:
             try:
-                process.communicate(question, timeout=_SLICE_SECONDS)
+                process.communicate(given, timeout=_SLICE_SECONDS)
                 return
             except subprocess.TimeoutExpired:
+                given = None  # what is not written yet is gone on with
                 if content.cancel is not None and content.cancel.is_set():
                     raise
                 if time.monotonic() > end:

@@ -26,6 +26,8 @@ def write_means(path: Path, *, shape: tuple = (1, 3, 8, 8), number: int = Tensor
         helper.make_node("ReduceMean", ["picture", "axes"], ["means"], keepdims=0),
         helper.make_node("Mul", ["means", "factor"], ["scores"]),
     ]
+    if len(shape) == 2:
+        nodes = [helper.make_node("Mul", ["picture", "factor"], ["scores"])]
     graph = helper.make_graph(
         nodes,
         "means",
