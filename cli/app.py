@@ -28,6 +28,8 @@ COMMANDS: Mapping[str, str] = {
     "edit": "edit:edit",
     "generate": "edit:generate",
     "session": "session:session",
+    "sign": "sign:sign",
+    "verify": "sign:verify",
     "inspect": "inspect:inspect",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",

@@ -17,7 +17,7 @@ from PIL import Image
 from kontext_trt import Kontext, Latents, PictureSigner
 from kontext_trt.engine.errors import ImageError, ProvenanceError
 from kontext_trt.runtime.outputs import provenance
-from kontext_trt.runtime.outputs.credentials import CredentialState, Credentials, read_credentials
+from kontext_trt.runtime.outputs.credentials import Credentials, CredentialState, read_credentials
 from kontext_trt.runtime.outputs.picture_file import METADATA_KEY
 from kontext_trt.runtime.outputs.provenance import EDITED, GENERATED, Origin
 

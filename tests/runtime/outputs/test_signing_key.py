@@ -74,5 +74,5 @@ def test_a_certificate_for_something_else_is_refused_before_anything_is_made(fil
     authority, key = make_authority(), make_key()
     files.chain.write_bytes(make_chain(authority, key, purpose=ExtendedKeyUsageOID.SERVER_AUTH))
     files.key.write_bytes(key_pem(key))
-    with pytest.raises(ProvenanceError, match="the picture could not be signed: .*certificate"):
+    with pytest.raises(ProvenanceError, match=r"the picture could not be signed: .*certificate"):
         PictureSigner.open(files.chain, files.key)
