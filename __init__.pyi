@@ -51,6 +51,7 @@ from .runtime.filters.interface import Verdict as Verdict
 from .runtime.filters.review import ManualReview as ManualReview
 from .runtime.filters.screen import FilterCount as FilterCount
 from .runtime.filters.words import WordList as WordList
+from .runtime.flow.previews import Previews as Previews
 from .runtime.inputs.masking import MaskCrop as MaskCrop
 from .runtime.inputs.masking import Masking as Masking
 from .runtime.inputs.placement import Fit as Fit
@@ -70,4 +71,8 @@ from .runtime.outputs.result import Result as Result
 from .runtime.session import Session as Session
 from .runtime.turn import Carry as Carry
 from .runtime.turn import Turn as Turn
+from .serving.app import create_app as create_app
+from .serving.options import Keeping as Keeping
+from .serving.options import Limits as Limits
+from .serving.options import ServingOptions as ServingOptions
 from .version import __version__ as __version__

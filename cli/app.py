@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "session": "session:session",
     "sign": "sign:sign",
     "verify": "sign:verify",
+    "serve": "serve:serve",
     "inspect": "inspect:inspect",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
+from .flow.previews import Previews
 from .flow.run import OnStep
 from .inputs.masking import Masking, MaskKeywords
 from .inputs.masks import MaskSource
@@ -21,6 +22,7 @@ class WatchKeywords(TypedDict, total=False):
     on_step: OnStep | None
     cancel: threading.Event | None
     debug_nan: bool
+    previews: Previews | None
 
 
 class GenerateKeywords(SamplingKeywords, WatchKeywords, total=False):

@@ -15,10 +15,11 @@ from ..engine.sizes import Size
 from .admission import Admission
 from .executors.open import open_executor
 from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
-from .filters.interface import ContentFilter
+from .filters.interface import ContentFilter, Stage
 from .filters.screen import FilterCount, Screen
 from .flow.clock import Clock
 from .flow.executor import Executor
+from .flow.previews import Previews
 from .flow.run import Flow, OnStep, Watch
 from .inputs.choices import parse_choice
 from .inputs.pictures import Picture
@@ -26,7 +27,7 @@ from .inputs.prepared import prepare
 from .inputs.references import ReferenceSource
 from .inputs.request import Request
 from .keywords import EditKeywords, GenerateKeywords, SessionKeywords, request_of
-from .outputs.finished import finished_outputs
+from .outputs.finished import finished_outputs, shown
 from .outputs.result import Result
 from .session import Session
 
@@ -83,8 +84,7 @@ class Kontext:
         Raises:
             BundleError: The bundle is not sound.
             PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
-            RequestError: `when_busy` is another word.
-            OptionError: A filter is none.
+            RequestError, OptionError: `when_busy` is another word, or a filter is none.
         """
         chosen = parse_choice(WhenBusy, "when_busy", when_busy)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
@@ -168,6 +168,7 @@ class Kontext:
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
         debug_nan: bool = False,
+        previews: Previews | None = None,
     ) -> Result:
         """Make the pictures that a request asks for. Several prompts or seeds give every combination, in one batch.
 
@@ -176,6 +177,7 @@ class Kontext:
             on_step: A function that is called after each step with the number of steps done and of all.
             cancel: An event that ends the request between two steps, before its encoders, or while it waits.
             debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
+            previews: How many pictures of what is to come are shown, and to whom; none where a filter looks at outputs.
 
         Returns:
             The pictures, prompts outermost and seeds innermost, with what made them and the milliseconds per stage.
@@ -194,8 +196,16 @@ class Kontext:
         if request.mask is not None:
             self.bundle.require("masks")
         request = self._screen.admit(request, cancel)
+        previews = None if self._screen.looks_at(Stage.OUTPUT) else previews
         prepared = prepare(request, self.bundle.manifest.model)
-        watch, clock = Watch(on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
+        watch = Watch(
+            on_step=on_step,
+            cancel=cancel,
+            every_step=debug_nan,
+            previews=0 if previews is None else previews.count,
+            show=None if previews is None else shown(previews, prepared.mask),
+        )
+        clock = Clock()
         with self._admission.enter(cancel=cancel), clock.stage("total"):
             made = self._flow.run(prepared, watch, clock)
         outputs = finished_outputs(made, prepared)
@@ -231,7 +241,7 @@ class Kontext:
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Request` (`fit`, `references`, `mask`), of `Masking` for its mask (`crop`, `feather`,
                 `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of `run`
-                (`on_step`, `cancel`, `debug_nan`).
+                (`on_step`, `cancel`, `debug_nan`, `previews`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -252,7 +262,7 @@ class Kontext:
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`) and of `run` (`on_step`,
-                `cancel`, `debug_nan`).
+                `cancel`, `debug_nan`, `previews`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.

@@ -6,6 +6,7 @@ import threading
 from typing import Protocol
 
 from ..engine.bundle.bundle import Bundle
+from .flow.previews import Previews
 from .flow.run import OnStep
 from .inputs.request import Request
 from .outputs.result import Result
@@ -23,4 +24,5 @@ class Runner(Protocol):
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
         debug_nan: bool = False,
+        previews: Previews | None = None,
     ) -> Result: ...

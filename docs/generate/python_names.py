@@ -21,6 +21,7 @@ FIRST = ("Kontext", "Request", "Sampling", "Result", "Output")
 """The names that a reader looks for; the rest follows in the stub's order."""
 ROOMS = {
     "runtime": "Pictures: opening a bundle, asking, results",
+    "serving": "Serving over HTTP",
     "export": "Bundles: exporting, calibrating, quantizing",
     "engine": "Bundles and plans: opening, building",
 }

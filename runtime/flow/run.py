@@ -19,6 +19,7 @@ from .encodings import Encodings
 from .executor import Executor
 from .guards import check, checked_tensors
 from .noise import request_noise
+from .previews import Show, preview_steps, straight_on
 from .stages import Decode, EncodeReference, EncodeText, Stage, Step, request_stages
 from .tensors import (
     RequestShape,
@@ -46,6 +47,8 @@ class Watch:
     on_step: OnStep | None = None
     cancel: threading.Event | None = None
     every_step: bool = False
+    previews: int = 0
+    show: Show | None = None
 
     def check(self, done: int, steps: int) -> None:
         """Raise Cancelled if the request is cancelled."""
@@ -56,7 +59,7 @@ class Watch:
         """Return the runs of stages between which something is looked at."""
         if self.every_step:
             return [(stage,) for stage in stages]
-        if self.on_step is None and self.cancel is None:
+        if self.on_step is None and self.cancel is None and self.show is None:
             return [tuple(stages)]
         keys = groupby(stages, key=lambda stage: stage if isinstance(stage, Step) else isinstance(stage, Decode))
         return [tuple(part) for _, part in keys]
@@ -81,6 +84,7 @@ class _UnderWay:
     precisions: Mapping[str, Precision]
     watch: Watch
     clock: Clock
+    previewed: tuple[int, ...]
     outputs: dict[str, Array] = field(default_factory=dict)
 
     def perform(self, stages: Sequence[Stage], inputs: Mapping[str, Array]) -> None:
@@ -98,6 +102,24 @@ class _UnderWay:
             yield "pictures"
         elif stage == Step(self.shape.num_steps - 1):
             yield latents_before(self.shape.num_steps)
+        elif self.watch.show is not None and isinstance(stage, Step) and stage.index + 1 in self.previewed:
+            yield latents_before(stage.index)
+            yield latents_before(stage.index + 1)
+
+    def preview(self, step: int, step_sizes: NDArray[np.float32]) -> dict[str, Array]:
+        """Show what is expected after a step that may be previewed, and return the latents to go on from.
+
+        It is decoded from where the result will be, so it takes neither memory nor a graph of its own.
+        """
+        if self.watch.show is None or step not in self.previewed:
+            return {}
+        before, after = (self.outputs[latents_before(one)] for one in (step - 1, step))
+        place = latents_before(self.shape.num_steps)
+        with self.clock.stage("preview"):
+            expected = straight_on(before, after, step_sizes[step - 1 :])
+            decoded = self.executor.perform(self.shape, (Decode(),), {place: expected}, ("pictures",))
+            self.watch.show(self.previewed.index(step), decoded.outputs["pictures"])
+        return {place: after} if place == latents_before(step) else {}
 
 
 class Flow:
@@ -139,6 +161,7 @@ class Flow:
             precisions=self._precisions,
             watch=watch,
             clock=clock,
+            previewed=preview_steps(watch.previews, shape.num_steps),
         )
         if request.strength < 1 and 0 in conditions.new_references:  # the flow begins with what the encoder gives
             part = (EncodeReference(0),)
@@ -154,9 +177,10 @@ class Flow:
             under_way.perform(part, inputs)
             inputs = {}
             self._keep(under_way, part)
-            if watch.on_step is not None:
-                for step in steps:
+            for step in steps:
+                if watch.on_step is not None:
                     watch.on_step(step.index + 1, shape.num_steps)
+                inputs |= under_way.preview(step.index + 1, conditions.inputs["step_sizes"][:, 0])
         outputs = under_way.outputs
         return Generated(latents=outputs[latents_before(shape.num_steps)], pictures=outputs["pictures"])
 

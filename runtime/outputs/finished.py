@@ -1,8 +1,13 @@
-"""Makes outputs of what the flow returns."""
+"""Makes outputs and previews of what the flow returns."""
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..flow.previews import Previews, Show
 from ..flow.run import Generated
+from ..inputs.masking import PreparedMask
 from ..inputs.prepared import PreparedRequest
 from .paste import finished
 from .result import Output
@@ -19,3 +24,12 @@ def finished_outputs(made: Generated, prepared: PreparedRequest) -> tuple[Output
         )
         for picture, latents, (prompt, seed) in zip(made.pictures, made.latents, prepared.jobs, strict=True)
     )
+
+
+def shown(previews: Previews, mask: PreparedMask | None) -> Show:
+    """Return what shows decoded previews as the result's pictures are shown: as it is, or through a mask."""
+
+    def show(number: int, pictures: NDArray[np.uint8]) -> None:
+        previews.show(number, tuple(finished(picture, mask) for picture in pictures))
+
+    return show

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("cli", "engine", "runtime", "export", "benchmarks", "examples")
+ROOMS = ("cli", "engine", "runtime", "export", "serving", "benchmarks", "examples")
 NOUNS = ("The", "A", "An", "Every", "Each", "All", "No", "True if")
 """The words that the docstring of a constant, field or property may begin with."""
 VERBS = """

@@ -9,7 +9,7 @@ import pytest
 from imports import PACKAGE, find_circle, module_files, module_imports
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("engine", "runtime", "export", "benchmarks", "cli", "examples")
+FOLDERS = ("engine", "runtime", "export", "serving", "benchmarks", "cli", "examples")
 CHAINS: dict[str, tuple[set[str], ...]] = {
     # what stands further on may import what stands before it, and what stands with it
     PACKAGE: (
@@ -17,6 +17,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"engine"},
         {"runtime"},
         {"export"},
+        {"serving"},
         {"benchmarks"},
         {"cli"},
         {"examples", "__main__", "__init__"},
@@ -40,6 +41,17 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"carrying", "session_file"},
         {"session"},
         {"kontext"},
+        {"__init__"},
+    ),
+    f"{PACKAGE}.serving": (
+        {"keys", "options", "refusals"},
+        {"bodies", "metrics", "pictures", "results", "sessions", "turns", "work"},
+        {"fields", "making", "streams"},
+        {"service"},
+        {"guard", "orders"},
+        {"images"},
+        {"bfl"},
+        {"app", "server"},
         {"__init__"},
     ),
     f"{PACKAGE}.export": (
@@ -89,6 +101,14 @@ def test_a_chain_names_what_is_there(imports: dict[str, set[str]], folder: str) 
 @pytest.mark.parametrize("folder", CHAINS)
 def test_imports_run_one_way(imports: dict[str, set[str]], folder: str) -> None:
     assert against(imports, folder, CHAINS[folder]) == []
+
+
+def test_serving_stands_on_the_runtime_alone(imports: dict[str, set[str]]) -> None:
+    """An export needs torch, and a server does not."""
+    rooms = {
+        room(other, PACKAGE) for one, others in imports.items() if room(one, PACKAGE) == "serving" for other in others
+    }
+    assert rooms == {"serving", "runtime", "engine"}
 
 
 def test_imports_run_in_no_circle(imports: dict[str, set[str]]) -> None:

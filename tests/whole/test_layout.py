@@ -15,7 +15,7 @@ from imports import imported
 import kontext_trt
 
 ROOT = Path(__file__).parents[2]
-CODE = ("engine", "runtime", "export", "benchmarks", "cli")
+CODE = ("engine", "runtime", "export", "serving", "benchmarks", "cli")
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "tensorrt", "tensorrt_rtx", "modelopt")
 
 

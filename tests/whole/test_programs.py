@@ -57,6 +57,11 @@ WRONG = {
         (["--blocks", "2"], "expected 2 arguments"),
         (["--blocks", "0", "1"], "'0' is not a whole number"),
     ],
+    f"{COSTS}.preview_cost": [
+        (["nope"], "bundle nope does not exist"),
+        (["nope", "--steps", "0"], "'0' is not a whole number"),
+    ],
+    f"{COSTS}.serving_cost": [(["nope"], "bundle nope does not exist"), ([], "required: bundle")],
     f"{COSTS}.nvfp4_cost": [(["--size", "1"], "unrecognized arguments: --size 1")],
     f"{COSTS}.opening_cost": [(["--repeat", "0"], "'0' is not a whole number of at least 1")],
     f"{COSTS}.quantized_cost": [

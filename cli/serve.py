@@ -1,0 +1,84 @@
+"""Defines the command that serves a bundle over HTTP: `serve`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..engine.byte_sizes import parse_bytes
+from ..engine.errors import MissingDependencyError
+from .making import RunOptions, opened
+from .options import ExportedArgument, spread
+from .terminal import notes
+
+
+@spread
+def serve(
+    bundle: ExportedArgument,
+    *,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 for any that is free.")] = 8000,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="A file of keys, one a line, that nobody else may read.", show_default=False)
+    ] = None,
+    no_key: Annotated[bool, typer.Option("--no-key", help="Listen beyond this machine without a key.")] = False,
+    name: Annotated[str, typer.Option(help="The model's name for clients. Default: the bundle's folder.")] = "",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name that clients may call this server by; several are allowed.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="An origin of web pages that may call it; several are allowed.")
+    ] = None,
+    waiting: Annotated[int, typer.Option(help="Requests that may wait; further ones are answered with 429.")] = 64,
+    deadline: Annotated[float, typer.Option(help="Seconds that a request may take, waiting included.")] = 600,
+    max_body: Annotated[str, typer.Option(help="The largest body of a request.")] = "64MiB",
+    max_steps: Annotated[int, typer.Option(help="The most steps of a picture.")] = 100,
+    batch: Annotated[int, typer.Option(help="Pictures of one request that are made at once. Plans must cover it.")] = 1,
+    session_seconds: Annotated[float, typer.Option(help="Seconds after its last use that a session ends.")] = 3600,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
+    run: RunOptions,
+) -> None:
+    """Serve a bundle over HTTP: OpenAI's images API, and BFL's protocol. SIGTERM stops it once running requests end."""
+    try:
+        from ..serving.app import create_app
+        from ..serving.keys import check_exposure, read_keys
+        from ..serving.options import Keeping, Limits, ServingOptions
+        from ..serving.server import JsonLines
+        from ..serving.server import serve as serve_app
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"serving needs {error.name}: pip install '.[serve]'") from error
+    keys = () if api_key_file is None else read_keys(api_key_file)
+    check_exposure(host, keys, open_to_all=no_key)
+    options = ServingOptions(
+        name=name,
+        keys=keys,
+        hosts=tuple(allow_host or ()),
+        origins=tuple(allow_origin or ()),
+        limits=Limits(
+            waiting=waiting, seconds=deadline, body_bytes=parse_bytes(max_body), steps=max_steps, batch=batch
+        ),
+        keeping=Keeping(session_seconds=session_seconds),
+        log_prompts=log_prompts,
+    )
+    _log_lines(JsonLines(), log_prompts=log_prompts)
+    with opened(bundle, run, graphs=True) as kontext:
+        kontext.load()
+        notes.print(f"serving {bundle} on http://{host}:{port}", highlight=False)
+        serve_app(create_app(kontext, options), host=host, port=port, grace_seconds=deadline)
+
+
+def _log_lines(formatter: logging.Formatter, *, log_prompts: bool) -> None:
+    """Log in JSON lines on standard error; what logs parts of prompts is silent unless they are wanted."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    for logged in ("kontext_trt.serving", "uvicorn"):
+        logging.getLogger(logged).setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # each form that cannot be read is answered
+    if not log_prompts:
+        logging.getLogger("kontext_trt.runtime.inputs.prompts").setLevel(logging.WARNING)

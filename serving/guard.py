@@ -1,0 +1,146 @@
+"""Stands before every route: who may call, under which name, and what the log says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .options import ServingOptions
+from .refusals import Refusal
+from .service import Service
+
+OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
+"""The routes that need no key: they say nothing of what is made."""
+
+access_log = logging.getLogger(f"{__name__}.access")
+
+
+class Guard:
+    """Lets through what has a known name, origin and key, gives each request a number, and logs and counts it."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+        self._keys = tuple(_digest(key) for key in service.options.keys)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, number = time.monotonic(), secrets.token_hex(8)
+        log: dict[str, Any] = {}
+        scope["kontext.log"] = log
+        status = 0
+
+        async def marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = number
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        try:
+            self._check(scope, Headers(scope=scope))
+        except Refusal as refusal:
+            log["error"] = refusal.code
+            await refusal.response()(scope, receive, marked)
+        else:
+            await self._app(scope, receive, marked)
+        finally:
+            self._note(scope, number, status, time.monotonic() - start, log)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        options = self._service.options
+        host = headers.get("host", "").lower()
+        if not known_host(host, options):
+            raise Refusal(
+                "this server is not known by that name; start it with --allow-host NAME if it should be", status=421
+            )
+        origin = headers.get("origin")
+        own = (f"http://{host}", f"https://{host}")
+        if origin is not None and origin not in options.origins and origin.lower() not in own:
+            raise Refusal(
+                "pages of other origins may not call this server; start it with --allow-origin ORIGIN if they should",
+                status=403,
+            )
+        if scope["path"] in OPEN_ROUTES or scope["method"] == "OPTIONS":  # browsers ask beforehand, without the key
+            return
+        if self._keys and not self._has_key(headers):
+            raise Refusal(
+                "a key is needed: Authorization: Bearer KEY, or x-key: KEY",
+                status=401,
+                headers={"www-authenticate": "Bearer"},
+            )
+
+    def _has_key(self, headers: Headers) -> bool:
+        """Return whether a known key was shown. What is compared has one length, and all keys are looked at."""
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        shown = _digest(key.strip() if kind.lower() == "bearer" else headers.get("x-key", ""))
+        return any([hmac.compare_digest(shown, known) for known in self._keys])  # noqa: C419 - a generator stops early
+
+    def _note(self, scope: Scope, number: str, status: int, seconds: float, log: Mapping[str, Any]) -> None:
+        metrics = self._service.metrics
+        route = getattr(scope.get("route"), "path", "other")
+        metrics.requests.labels(route, str(status)).inc()
+        metrics.seconds.labels(route).observe(seconds)
+        if "waited" in log:
+            metrics.waited.observe(log["waited"])
+        if log.get("error") in ("client_closed_request", "deadline_exceeded"):
+            metrics.cancelled.labels(log["error"]).inc()
+        if scope["path"] in OPEN_ROUTES:
+            return
+        client = scope.get("client")
+        access_log.info(
+            "%s %s %d",
+            scope["method"],
+            route,
+            status,
+            extra={
+                "fields": {
+                    "request": number,
+                    "client": client[0] if client else None,
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "seconds": round(seconds, 4),
+                    **log,
+                }
+            },
+        )
+
+
+def known_host(host: str, options: ServingOptions) -> bool:
+    """Return whether a Host header is one of this server's.
+
+    Addresses are: a page that was led here by a name of its own sends that name. So is localhost, and what was allowed.
+    """
+    try:
+        name = urlsplit(f"//{host}")
+        hostname, _ = name.hostname or "", name.port
+    except ValueError:
+        return False
+    if hostname == "localhost" or hostname in (known.lower() for known in options.hosts):
+        return True
+    try:
+        ipaddress.ip_address(hostname)
+    except ValueError:
+        return False
+    return True
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

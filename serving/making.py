@@ -1,0 +1,168 @@
+"""Makes pictures for requests: waits for turns, runs in the thread, and tells what became of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from PIL import Image
+
+from ..runtime.flow.previews import Previews
+from ..runtime.flow.run import OnStep
+from ..runtime.inputs.prompts import PromptCutWarning
+from ..runtime.inputs.request import Request, Sampling
+from ..runtime.keywords import TurnKeywords
+from ..runtime.outputs.result import Result
+from ..runtime.runner import Runner
+from ..runtime.session import Session
+from .metrics import Metrics
+from .turns import Place
+from .work import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Holds a picture that was made, and what a client is told of it.
+
+    Attributes:
+        image: The picture.
+        seed: The seed of its noise.
+        usage: The tokens of text, references and picture, as OpenAI counts them.
+        warnings: What the client should know, such as the end of a prompt that did not fit.
+        turn: The number of the session's turn, None outside one.
+    """
+
+    image: Image.Image = field(repr=False)
+    seed: int | None
+    usage: dict[str, Any]
+    warnings: tuple[str, ...]
+    turn: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Says which picture is to be made.
+
+    Attributes:
+        prompt: What to do.
+        pictures: Encoded pictures: what is edited and further references; of a session the references alone.
+        mask: An encoded mask, None for none.
+        sampling: How it is drawn.
+        session: The session whose picture is edited, None outside one.
+        of: The turn of it whose result is edited, None for the current one.
+        previews: What is shown on the way, None for nothing.
+        on_step: A function that is told of each step, in the thread.
+    """
+
+    prompt: str
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)
+    mask: bytes | None = field(default=None, repr=False)
+    sampling: Sampling = field(default_factory=Sampling)
+    session: Session | None = None
+    of: int | None = None
+    previews: Previews | None = None
+    on_step: OnStep | None = None
+
+    def seeded(self, seeds: Sequence[int]) -> Order:
+        """Return the same with other seeds, a picture for each."""
+        return replace(self, sampling=replace(self.sampling, seed=tuple(seeds)))
+
+    def request(self) -> Request:
+        """Return the request outside a session. Raises RequestError for what no request may be."""
+        return Request(prompt=self.prompt, image=list(self.pictures) or None, sampling=self.sampling, mask=self.mask)
+
+
+class Observed:
+    """Runs requests as another runner does, counts them, and remembers the last result of its one thread."""
+
+    def __init__(self, runner: Runner, metrics: Metrics) -> None:
+        self.bundle = runner.bundle
+        self._runner, self._metrics = runner, metrics
+        self.last: Result | None = None
+
+    def run(
+        self,
+        request: Request,
+        *,
+        on_step: OnStep | None = None,
+        cancel: threading.Event | None = None,
+        debug_nan: bool = False,
+        previews: Previews | None = None,
+    ) -> Result:
+        """Make the pictures that a request asks for, as `Kontext.run` does."""
+        start = time.perf_counter()
+        self.last = self._runner.run(request, on_step=on_step, cancel=cancel, debug_nan=debug_nan, previews=previews)
+        self._metrics.made(self.last, time.perf_counter() - start)
+        return self.last
+
+
+class Maker:
+    """Makes one picture at a time.
+
+    Attributes:
+        runner: Who runs requests; sessions are of it, too.
+    """
+
+    def __init__(self, runner: Runner, metrics: Metrics, worker: Worker) -> None:
+        self.runner = Observed(runner, metrics)
+        self._worker = worker
+
+    async def make(self, place: Place, order: Order) -> tuple[Made, ...]:
+        """Wait for a turn, and make a picture for each seed.
+
+        Raises:
+            Refusal: The server stops before the first turn.
+            KontextError: What the runtime raises.
+        """
+        async with place.turn():
+            return await self._worker.run(lambda cancel: self._make(order, cancel))
+
+    def _make(self, order: Order, cancel: threading.Event) -> tuple[Made, ...]:
+        turn: int | None = None
+        with warnings.catch_warnings(record=True) as caught:  # the only thread that changes filters
+            warnings.simplefilter("always", PromptCutWarning)
+            if order.session is None:
+                result = self.runner.run(order.request(), cancel=cancel, previews=order.previews, on_step=order.on_step)
+                pictures = [(output.image, output.seed) for output in result.outputs]
+            else:
+                made = order.session.edit(order.prompt, **_turn(order, cancel))
+                pictures, turn = [(made.picture(), made.seed)], made.number
+        last = self.runner.last
+        assert last is not None
+        words = tuple(str(one.message) for one in caught if issubclass(one.category, PromptCutWarning))
+        return tuple(
+            Made(image=image, seed=seed, usage=_usage(last), warnings=words, turn=turn) for image, seed in pictures
+        )
+
+
+def _turn(order: Order, cancel: threading.Event) -> TurnKeywords:
+    """Return what a session is asked for; what nobody said is left out, since some of it speaks against latents."""
+    sampling = order.sampling
+    given: dict[str, Any] = {
+        "of": order.of,
+        "beside": order.pictures or None,
+        "mask": order.mask,
+        "seed": sampling.seed,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "size": sampling.size,
+        "cancel": cancel,
+        "previews": order.previews,
+        "on_step": order.on_step,
+    }
+    return cast(TurnKeywords, {name: value for name, value in given.items() if value is not None})
+
+
+def _usage(result: Result) -> dict[str, Any]:
+    tokens = result.tokens
+    images, text = sum(tokens.references), tokens.text
+    return {
+        "input_tokens": images + text,
+        "input_tokens_details": {"image_tokens": images, "text_tokens": text},
+        "output_tokens": tokens.target,
+        "total_tokens": tokens.total,
+    }

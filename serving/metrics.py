@@ -1,0 +1,66 @@
+"""Counts what a server does, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+if TYPE_CHECKING:
+    from ..runtime.outputs.result import Result
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+
+
+class Metrics:
+    """Holds the counters of one server, in a registry of its own, and those of the process: memory, CPU, files."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "kontext_requests", "Answers by address and status.", ("route", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "kontext_request_seconds",
+            "Seconds from a request's arrival to the end of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.waited = Histogram(
+            "kontext_waited_seconds",
+            "Seconds that a request waited for its turns.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.stages = Histogram(
+            "kontext_stage_seconds",
+            "Seconds per stage of a picture.",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.pictures = Counter("kontext_pictures", "Pictures that were made.", registry=self.registry)
+        self.cancelled = Counter(
+            "kontext_cancelled",
+            "Requests that ended before their answer, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+
+    def show(self, name: str, words: str, value: Callable[[], float]) -> None:
+        """Show a value that is looked up when it is asked for."""
+        Gauge(name, words, registry=self.registry).set_function(value)
+
+    def made(self, result: Result, seconds: float) -> None:
+        """Count what a result says of itself, and the seconds of the whole call as the stage "run"."""
+        self.stages.labels("run").observe(seconds)
+        self.pictures.inc(len(result.outputs))
+        for stage, milliseconds in result.milliseconds.items():
+            self.stages.labels(stage).observe(milliseconds / 1e3)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        return generate_latest(self.registry)

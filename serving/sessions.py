@@ -1,0 +1,78 @@
+"""Keeps sessions of edits between requests, until they were not used for a while."""
+
+from __future__ import annotations
+
+import secrets
+
+from cachetools import TTLCache
+
+from ..runtime.runner import Runner
+from ..runtime.session import Session
+from .options import Keeping
+from .refusals import Refusal
+
+NEW = "new"
+"""The word that begins a session."""
+
+
+class Sessions:
+    """Keeps sessions by names that nobody can guess.
+
+    Args:
+        runner: Who runs their requests.
+        keeping: How long after its last use a session ends, how many there are, and how many bytes each keeps.
+    """
+
+    def __init__(self, runner: Runner, keeping: Keeping) -> None:
+        self._runner, self._keeping = runner, keeping
+        self._kept: TTLCache[str, Session] = TTLCache(keeping.sessions, keeping.session_seconds)
+
+    def begin(self, picture: bytes) -> Session:
+        """Begin a session with an encoded picture, which is read now. It is kept from `keep` on.
+
+        Raises:
+            ImageError: The picture cannot be read.
+        """
+        return Session(self._runner, picture, kept_bytes=self._keeping.session_bytes)
+
+    def keep(self, session: Session, name: str = "") -> str:
+        """Keep a session from now on, and return its name. Beyond the most, the one used longest ago ends."""
+        name = name or f"session-{secrets.token_urlsafe(18)}"
+        self._kept.pop(name, None)
+        self._kept[name] = session
+        return name
+
+    def get(self, name: str) -> Session:
+        """Return a session, whose time begins anew.
+
+        Raises:
+            Refusal: There is none of that name any more (404).
+        """
+        session = self._kept.get(name)
+        if session is None:
+            raise Refusal(
+                f"there is no such session; one ends {self._keeping.session_seconds:g} s after its last use, or when "
+                f"there are more than {self._keeping.sessions}. Begin a new one with session={NEW} and a picture",
+                status=404,
+                code="session_not_found",
+                param="session",
+            )
+        self.keep(session, name)
+        return session
+
+    def end(self, name: str) -> None:
+        """End a session. Raises Refusal (404) if there is none of that name."""
+        self.get(name).close()
+        del self._kept[name]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the pictures and latents of all sessions."""
+        return sum(session.size_bytes for session in list(self._kept.values()))
+
+    def expire(self) -> None:
+        """End what was not used for too long."""
+        self._kept.expire()

@@ -1,0 +1,82 @@
+"""The command that serves: what it refuses before anything is opened, and what it hands on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from kontext_trt import KontextError
+from kontext_trt.cli.app import app
+from kontext_trt.serving import server
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root, prompts = logging.getLogger(), logging.getLogger("kontext_trt.runtime.inputs.prompts")
+    handlers, level = list(root.handlers), prompts.level
+    yield
+    root.handlers[:] = handlers
+    prompts.setLevel(level)
+    for name in ("kontext_trt.serving", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["serve", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ("--host", "0.0.0.0"),
+            "on 0.0.0.0 everybody who reaches this machine could use it: give --api-key",
+        ),
+        (("--api-key-file", "/no/such/file"), "cannot be read as a file of keys"),
+        (("--waiting", "0"), "waiting must be a number above 0, not 0"),
+        (("--max-body", "much"), "much"),
+    ],
+)
+def test_what_is_not_possible_is_said_before_anything_is_opened(options: tuple[str, ...], words: str):
+    done = invoke("no-such-bundle", *options)
+    assert isinstance(done.exception, KontextError)
+    assert words in str(done.exception)
+
+
+def test_options_reach_the_application(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    served: list[Any] = []
+    monkeypatch.setattr(server, "serve", lambda application, **where: served.append((application, where)))
+    keys = tmp_path / "keys"
+    keys.write_text("one\n")
+    keys.chmod(0o600)
+    done = invoke(
+        bundle_path,
+        *("--host", "0.0.0.0", "--port", 9, "--api-key-file", keys, "--name", "mine", "--allow-host", "a.example"),
+        *("--allow-origin", "https://b.example", "--waiting", 3, "--deadline", 7, "--max-body", "1MiB", "--batch", 2),
+        *("--max-steps", 5, "--session-seconds", 60, "--log-prompts"),
+    )
+    assert done.exit_code == 0, done.exception
+    ((application, where),) = served
+    assert where == {"host": "0.0.0.0", "port": 9, "grace_seconds": 7}
+    options = application.state.service.options
+    assert (options.name, options.keys, options.hosts) == ("mine", ("one",), ("a.example",))
+    assert (options.origins, options.log_prompts) == (("https://b.example",), True)
+    limits = options.limits
+    assert (limits.waiting, limits.seconds, limits.body_bytes, limits.batch, limits.steps) == (3, 7, 1 << 20, 2, 5)
+    assert options.keeping.session_seconds == 60
+
+
+def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("kontext_trt.serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    done = invoke("bundle")
+    assert isinstance(done.exception, KontextError)
+    assert "serving needs prometheus_client: pip install '.[serve]'" in str(done.exception)
