@@ -46,10 +46,11 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
     f"{PACKAGE}.serving": (
         {"keys", "options", "refusals"},
         {"bodies", "metrics", "pictures", "results", "sessions", "turns", "work"},
+        {"desk"},
         {"fields", "making", "streams"},
         {"service"},
         {"guard", "orders"},
-        {"images"},
+        {"images", "reviewing"},
         {"bfl"},
         {"app", "server"},
         {"__init__"},
