@@ -77,7 +77,7 @@ class CommandFilter:
         return json.dumps(asked).encode() + b"\n" + picture
 
     def _talk(self, process: subprocess.Popen[bytes], question: bytes, content: Content) -> None:
-        """Hand a question over, and wait for the end, the time or the cancelling."""
+        """Write a question, and wait for the program's end, or until its time is up or nobody waits any more."""
         given: bytes | None = question
         end = time.monotonic() + self._seconds
         while True:

@@ -84,18 +84,21 @@ def test_what_is_allowed_is_the_same_picture(kontext: Kontext, screened, picture
     ]
 
 
-@pytest.mark.parametrize("stage", Stage)
+ANSWERS = [
+    (refuse, r"not here\n", False),
+    (fail, "it failed, which refuses", True),
+    (lambda _: Verdict(allowed=False), "it gives no reason", False),
+    (lambda _: True, "it failed, which refuses", True),
+    (lambda _: None, "it failed, which refuses", True),
+    (lambda _: Verdict(allowed="no"), "it failed, which refuses", True),  # type: ignore[arg-type]
+    (lambda _: Verdict(allowed=True, reason=None), "it failed, which refuses", True),  # type: ignore[arg-type]
+]
+
+
 @pytest.mark.parametrize(
-    ("answer", "reason", "failed"),
-    [
-        (refuse, r"not here\n", False),
-        (lambda _: Verdict(allowed=False), "it gives no reason", False),
-        (fail, "it failed, which refuses", True),
-        (lambda _: True, "it failed, which refuses", True),
-        (lambda _: None, "it failed, which refuses", True),
-        (lambda _: Verdict(allowed="no"), "it failed, which refuses", True),  # type: ignore[arg-type]
-        (lambda _: Verdict(allowed=True, reason=None), "it failed, which refuses", True),  # type: ignore[arg-type]
-    ],
+    ("stage", "answer", "reason", "failed"),
+    [(Stage.PROMPT, *one) for one in ANSWERS]
+    + [(stage, *one) for stage in (Stage.INPUT, Stage.OUTPUT) for one in ANSWERS[:2]],
 )
 def test_what_is_refused_does_not_leave(
     screened, picture, caplog: pytest.LogCaptureFixture, stage: Stage, answer, reason: str, failed: bool
