@@ -156,7 +156,8 @@ class ImageClassifier:
         options = self._options
         small = picture.convert("RGB").resize(self._size, Image.Resampling.BILINEAR)
         with np.errstate(over="ignore"):  # what becomes infinite gives no scores, which is seen
-            values = (np.asarray(small, np.float32) / 255 - np.float32(options.mean)) / np.float32(options.std)
+            values = np.asarray(small, np.float32) / 255 - np.asarray(options.mean, np.float32)
+            values = values / np.asarray(options.std, np.float32)
             if options.layout is Layout.CHANNELS_FIRST:
                 values = values.transpose(2, 0, 1)
             return np.ascontiguousarray(values[None], self._type)
