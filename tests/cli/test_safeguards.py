@@ -41,6 +41,7 @@ def test_several_filters_are_asked_in_turn(bundle_path: Path, words: Path, tmp_p
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.check
 def test_a_session_goes_on_after_a_refusal(bundle_path: Path, words: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "in.png")
     command = ["session", bundle_path, "-i", tmp_path / "in.png", *FAST, "--filter", f"words:{words}"]

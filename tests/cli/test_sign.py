@@ -66,6 +66,7 @@ def test_an_edit_is_signed_in_its_place_and_verified(
     assert "tampered with or damaged" in invoke("verify", edited, code=1)
 
 
+@pytest.mark.check
 def test_a_picture_from_text_is_signed_elsewhere(kontext: Kontext, files: Files, given: Path, tmp_path: Path) -> None:
     (made,) = kontext.generate("a cat", steps=1, seed=0).save(tmp_path / "made.webp")
     before, keys = made.read_bytes(), ("--cert", files.chain, "--key", files.key)
@@ -110,6 +111,7 @@ def test_an_edit_is_signed_as_it_is_made(bundle_path: Path, given: Path, files: 
             invoke(*asked, *options)
 
 
+@pytest.mark.check
 def test_a_session_signs_what_it_saves(bundle_path: Path, given: Path, files: Files, tmp_path: Path) -> None:
     keys = ("--c2pa-cert", str(files.chain), "--c2pa-key", str(files.key))
     command = ["session", str(bundle_path), "-i", str(given), "--steps", "1", "--seed", "0", *keys]

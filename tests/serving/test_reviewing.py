@@ -80,6 +80,7 @@ def test_a_picture_is_handed_out_once_it_is_approved(kontext: Kontext) -> None:
         assert "kontext_review_waiting 0.0" in text
 
 
+@pytest.mark.check
 def test_a_session_goes_on_with_what_was_approved(kontext: Kontext, picture: Callable) -> None:
     file = io.BytesIO()
     picture(48, 32).save(file, format="PNG")

@@ -151,12 +151,14 @@ def test_a_refused_turn_leaves_the_session_as_it_was(screened, picture) -> None:
     assert session.edit("three", **FAST).parent == first.number
 
 
+@pytest.mark.check
 def test_masked_edits_are_looked_at_whole(screened, picture) -> None:
     asked = Asked(allow, Stage.INPUT, Stage.OUTPUT)
     screened(asked).edit(picture(200, 150), "x", mask=[(20, 20, 60, 60)], crop="mask", **FAST)
     assert asked.seen == [(Stage.INPUT, (200, 150)), (Stage.OUTPUT, (200, 150))]
 
 
+@pytest.mark.check
 def test_latents_are_looked_at_as_their_picture(screened, kontext: Kontext, picture) -> None:
     made = kontext.edit(picture(64, 64), "x", **FAST)
     asked = Asked(allow, Stage.INPUT)
@@ -193,6 +195,7 @@ def test_a_cancelled_request_hands_out_nothing(screened) -> None:
         screened(Asked(answer, Stage.OUTPUT)).run(Request(prompt="x", sampling=Sampling(steps=1)), cancel=cancel)
 
 
+@pytest.mark.check
 def test_a_waiting_filter_holds_nobody_else_up(screened) -> None:
     waits, go = threading.Event(), threading.Event()
 
