@@ -77,7 +77,7 @@ def serve(
     """Serve a bundle over HTTP: OpenAI's images API, and BFL's protocol. SIGTERM stops it once running requests end."""
     try:
         from ..serving.app import create_app
-        from ..serving.keys import check_exposure, read_keys
+        from ..serving.keys import check_exposure, is_loopback, read_keys
         from ..serving.options import Keeping, Limits, ServingOptions
         from ..serving.server import JsonLines
         from ..serving.server import serve as serve_app
@@ -86,8 +86,8 @@ def serve(
     keys = () if api_key_file is None else read_keys(api_key_file)
     check_exposure(host, keys, open_to_all=no_key)
     review = reviewed.chosen()
-    if review is not None:
-        check_exposure(host, review.keys, open_to_all=False)
+    if review is not None and not review.keys and not is_loopback(host):
+        raise OptionError(f"on {host} everybody who reaches this machine could approve: give --review-key-file FILE")
     options = ServingOptions(
         name=name,
         keys=keys,
