@@ -4,16 +4,45 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..engine.byte_sizes import parse_bytes
-from ..engine.errors import MissingDependencyError
+from ..engine.errors import MissingDependencyError, OptionError
 from .making import RunOptions, opened
 from .options import ExportedArgument, spread
+from .safeguards import FilterOptions, SigningOptions
 from .terminal import notes
+
+if TYPE_CHECKING:
+    from ..serving.options import Review
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewOptions:
+    """Says how a person looks at pictures before they are handed out."""
+
+    review: Annotated[
+        bool, typer.Option("--review", help="Hand out no picture before a person approves of it, on the page /review.")
+    ] = False
+    review_key_file: Annotated[
+        Path | None,
+        typer.Option(help="A file of keys of who reviews, that clients do not have.", show_default=False),
+    ] = None
+    review_seconds: Annotated[float, typer.Option(help="Seconds that a picture waits; then it is refused.")] = 600
+
+    def chosen(self) -> Review | None:
+        """Return how pictures are looked at, None if nobody is to."""
+        from ..serving.keys import read_keys
+        from ..serving.options import Review
+
+        if not self.review and self.review_key_file is not None:
+            raise OptionError("--review-key-file is about a review; ask for one with --review")
+        keys = () if self.review_key_file is None else read_keys(self.review_key_file)
+        return Review(keys=keys, seconds=self.review_seconds) if self.review else None
 
 
 @spread
@@ -40,12 +69,15 @@ def serve(
     batch: Annotated[int, typer.Option(help="Pictures of one request that are made at once. Plans must cover it.")] = 1,
     session_seconds: Annotated[float, typer.Option(help="Seconds after its last use that a session ends.")] = 3600,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
+    filtering: FilterOptions,
+    reviewed: ReviewOptions,
+    signing: SigningOptions,
     run: RunOptions,
 ) -> None:
     """Serve a bundle over HTTP: OpenAI's images API, and BFL's protocol. SIGTERM stops it once running requests end."""
     try:
         from ..serving.app import create_app
-        from ..serving.keys import check_exposure, read_keys
+        from ..serving.keys import check_exposure, is_loopback, read_keys
         from ..serving.options import Keeping, Limits, ServingOptions
         from ..serving.server import JsonLines
         from ..serving.server import serve as serve_app
@@ -53,6 +85,9 @@ def serve(
         raise MissingDependencyError(f"serving needs {error.name}: pip install '.[serve]'") from error
     keys = () if api_key_file is None else read_keys(api_key_file)
     check_exposure(host, keys, open_to_all=no_key)
+    review = reviewed.chosen()
+    if review is not None and not review.keys and not is_loopback(host):
+        raise OptionError(f"on {host} everybody who reaches this machine could approve: give --review-key-file FILE")
     options = ServingOptions(
         name=name,
         keys=keys,
@@ -63,9 +98,12 @@ def serve(
         ),
         keeping=Keeping(session_seconds=session_seconds),
         log_prompts=log_prompts,
+        review=review,
+        signer=signing.signer(),
     )
+    filters = filtering.filters()
     _log_lines(JsonLines(), log_prompts=log_prompts)
-    with opened(bundle, run, graphs=True) as kontext:
+    with opened(bundle, run, graphs=True, filters=filters) as kontext:
         kontext.load()
         notes.print(f"serving {bundle} on http://{host}:{port}", highlight=False)
         serve_app(create_app(kontext, options), host=host, port=port, grace_seconds=deadline)

@@ -25,6 +25,7 @@ from .guard import Guard
 from .images import Images
 from .options import ServingOptions
 from .refusals import Refusal, json_response, refusal_of
+from .reviewing import Reviewing
 from .service import Service
 
 SECONDS_BETWEEN_SWEEPS = 15.0
@@ -74,6 +75,7 @@ def create_app(kontext: Runner, options: ServingOptions | None = None) -> Starle
             Route("/healthz", about.health, methods=["GET"]),
             Route("/readyz", about.ready, methods=["GET"]),
             Route("/metrics", about.metrics, methods=["GET"]),
+            *(() if service.maker.desk is None else Reviewing(service.maker.desk).routes()),
         ],
         middleware=[Middleware(Guard, service=service), *_cross_origin(service.options)],
         exception_handlers={HTTPException: _say, KontextError: _say, Exception: _say},

@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,8 +19,10 @@ from .options import ServingOptions
 from .refusals import Refusal
 from .service import Service
 
-OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/review"})
 """The routes that need no key: they say nothing of what is made."""
+REVIEWED = "/review/"
+"""The beginning of the routes that need the key of who reviews."""
 
 access_log = logging.getLogger(f"{__name__}.access")
 
@@ -30,7 +32,9 @@ class Guard:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
-        self._keys = tuple(_digest(key) for key in service.options.keys)
+        options = service.options
+        self._keys = tuple(map(_digest, options.keys))
+        self._review_keys = () if options.review is None else tuple(map(_digest, options.review.keys))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -79,18 +83,13 @@ class Guard:
             )
         if scope["path"] in OPEN_ROUTES or scope["method"] == "OPTIONS":  # browsers ask beforehand, without the key
             return
-        if self._keys and not self._has_key(headers):
+        keys = self._review_keys if scope["path"].startswith(REVIEWED) else self._keys
+        if keys and not _has_key(headers, keys):
             raise Refusal(
                 "a key is needed: Authorization: Bearer KEY, or x-key: KEY",
                 status=401,
                 headers={"www-authenticate": "Bearer"},
             )
-
-    def _has_key(self, headers: Headers) -> bool:
-        """Return whether a known key was shown. What is compared has one length, and all keys are looked at."""
-        kind, _, key = headers.get("authorization", "").partition(" ")
-        shown = _digest(key.strip() if kind.lower() == "bearer" else headers.get("x-key", ""))
-        return any([hmac.compare_digest(shown, known) for known in self._keys])  # noqa: C419 - a generator stops early
 
     def _note(self, scope: Scope, number: str, status: int, seconds: float, log: Mapping[str, Any]) -> None:
         metrics = self._service.metrics
@@ -121,6 +120,13 @@ class Guard:
                 }
             },
         )
+
+
+def _has_key(headers: Headers, keys: Sequence[bytes]) -> bool:
+    """Return whether a known key was shown. What is compared has one length, and all keys are looked at."""
+    kind, _, key = headers.get("authorization", "").partition(" ")
+    shown = _digest(key.strip() if kind.lower() == "bearer" else headers.get("x-key", ""))
+    return any([hmac.compare_digest(shown, known) for known in keys])  # noqa: C419 - a generator stops early
 
 
 def known_host(host: str, options: ServingOptions) -> bool:

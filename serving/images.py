@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from ..engine.sizes import size_text
 from ..runtime.flow.previews import Previews
+from ..runtime.outputs.provenance import Origin
 from .making import Made
 from .orders import Asked, read_order
 from .pictures import encode_picture
@@ -72,7 +73,7 @@ class Images:
         with self._service.turns.admit(client_of(request)) as place:
             for seeds in asked.batches:
                 for made in await self._service.maker.make(place, asked.order.seeded(seeds)):
-                    encoded = await encoded_picture(made.image, asked.file_format, asked.quality)
+                    encoded = await handed_out(self._service, made, asked.file_format, asked.quality)
                     mades.append(made)
                     data.append({**self._picture(request, encoded, asked), "seed": made.seed})
         self._done(request, place, mades)
@@ -98,17 +99,19 @@ class Images:
 
     def _session(self, asked: Asked, made: Made) -> dict[str, Any]:
         """Keep the session, which is not begun before its first turn was made, and return what is said of it."""
-        if asked.order.session is None:
+        if asked.order.session is None or made.session is None:
             return {}
-        name = "" if asked.session == NEW else asked.session
-        return {"session": self._service.sessions.keep(asked.order.session, name), "turn": made.turn}
+        if asked.session == NEW:
+            name = self._service.sessions.keep(made.session)
+        else:
+            name = self._service.sessions.go_on(asked.session, asked.order.session, made.session)
+        return {"session": name, "turn": made.turn}
 
     async def _events(self, request: Request, kind: str, asked: Asked, emit: Emit) -> None:
         common = {"background": "opaque", "output_format": asked.file_format, "quality": "auto"}
         mades: list[Made] = []
 
-        async def send(name: str, image: Image.Image, **more: Any) -> None:
-            encoded = await encoded_picture(image, asked.file_format, asked.quality)
+        async def send(name: str, image: Image.Image, encoded: bytes, **more: Any) -> None:
             kind_and_name = f"{kind}.{name}"
             event = {
                 "type": kind_and_name,
@@ -128,12 +131,14 @@ class Images:
                 async with aclosing(shown.until(self._service.maker.make(place, order))) as previews:
                     async for number, pictures in previews:
                         for image in pictures:
-                            await send("partial_image", image, partial_image_index=number)
+                            preview = await encoded_picture(image, asked.file_format, asked.quality)
+                            await send("partial_image", image, preview, partial_image_index=number)
                 for made in await shown.made():
                     mades.append(made)
                     self._done(request, place, mades)
                     more = {"seed": made.seed, "usage": made.usage, **self._session(asked, made)}
-                    await send("completed", made.image, **more)
+                    encoded = await handed_out(self._service, made, asked.file_format, asked.quality)
+                    await send("completed", made.image, encoded, **more)
 
     def _done(self, request: Request, place: Place, mades: list[Made]) -> None:
         log = request.scope["kontext.log"]
@@ -188,6 +193,22 @@ def _note(service: Service, request: Request, asked: Asked) -> None:
 async def encoded_picture(image: Image.Image, file_format: str, quality: int) -> bytes:
     """Return a picture as the bytes of a file, as `encode_picture` does."""
     return await beside(image.width * image.height, encode_picture, image, file_format, quality)
+
+
+async def handed_out(service: Service, made: Made, file_format: str, quality: int) -> bytes:
+    """Return a picture that was made as the bytes of a file, signed where that is wanted.
+
+    Raises:
+        ProvenanceError: It could not be signed.
+    """
+    signer = service.options.signer
+    if signer is None:
+        return await encoded_picture(made.image, file_format, quality)
+
+    def signed() -> bytes:
+        return signer.sign(encode_picture(made.image, file_format, quality), Origin.of(made.request, made.inputs))
+
+    return await asyncio.to_thread(signed)
 
 
 def client_of(request: Request) -> str:

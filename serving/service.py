@@ -36,7 +36,7 @@ class Service:
     def of(cls, runner: Runner, options: ServingOptions) -> Service:
         """Return the parts of a server for a runner, nothing of them begun."""
         metrics, worker, turns = Metrics(), Worker(), Turns(options.limits.waiting)
-        maker, results = Maker(runner, metrics, worker), Results(options.keeping)
+        maker, results = Maker(runner, metrics, worker, options), Results(options.keeping)
         sessions, bodies = Sessions(maker.runner, options.keeping), Bodies(options.limits)
         metrics.show("kontext_waiting", "Requests that wait for a turn.", lambda: turns.waiting)
         metrics.show("kontext_running", "Pictures that are being made.", lambda: int(turns.running))
@@ -45,6 +45,10 @@ class Service:
         metrics.show("kontext_result_bytes", "Bytes of pictures with an address.", lambda: results.size_bytes)
         metrics.show("kontext_sessions", "Sessions that are kept.", lambda: len(sessions))
         metrics.show("kontext_session_bytes", "Bytes of sessions.", lambda: sessions.size_bytes)
+        metrics.count_filters(lambda: getattr(runner, "filter_counts", ()))
+        if maker.desk is not None:
+            desk = maker.desk
+            metrics.show("kontext_review_waiting", "Pictures that wait for a person.", lambda: len(desk.cases))
         return cls(
             runner=runner,
             options=options,

@@ -42,6 +42,20 @@ class Sessions:
         self._kept[name] = session
         return name
 
+    def go_on(self, name: str, before: Session, after: Session) -> str:
+        """Keep what became of a session in its place, and return its name.
+
+        Raises:
+            Refusal: Something else became of it meanwhile (400).
+        """
+        if after is not before and self._kept.get(name) is not before:
+            raise Refusal(
+                "the session went on, or ended, while this picture was looked at; ask again",
+                code="session_changed",
+                param="session",
+            )
+        return self.keep(after, name)
+
     def get(self, name: str) -> Session:
         """Return a session, whose time begins anew.
 

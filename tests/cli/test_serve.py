@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import write_files
 from typer.testing import CliRunner
 
 from kontext_trt import KontextError
@@ -40,6 +41,11 @@ def invoke(*arguments: object) -> Any:
         (("--api-key-file", "/no/such/file"), "cannot be read as a file of keys"),
         (("--waiting", "0"), "waiting must be a number above 0, not 0"),
         (("--max-body", "much"), "much"),
+        (("--review-key-file", "keys"), "--review-key-file is about a review; ask for one with --review"),
+        (("--host", "0.0.0.0", "--no-key", "--review"), "on 0.0.0.0 everybody who reaches this machine could approve"),
+        (("--review", "--review-seconds", "0"), "seconds must be a number above 0, not 0"),
+        (("--filter", "words"), "a filter is words:FILE"),
+        (("--c2pa-cert", "chain.pem"), "a signature needs --c2pa-cert and --c2pa-key, both"),
     ],
 )
 def test_what_is_not_possible_is_said_before_anything_is_opened(options: tuple[str, ...], words: str):
@@ -80,3 +86,24 @@ def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPa
     done = invoke("bundle")
     assert isinstance(done.exception, KontextError)
     assert "serving needs prometheus_client: pip install '.[serve]'" in str(done.exception)
+
+
+def test_filters_review_and_signer_reach_the_application(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    served: list[Any] = []
+    monkeypatch.setattr(server, "serve", lambda application, **_: served.append(application))
+    files, words, keys = write_files(tmp_path), tmp_path / "words.txt", tmp_path / "reviewers"
+    words.write_text("weapon\n")
+    keys.write_text("one\n")
+    keys.chmod(0o600)
+    done = invoke(
+        bundle_path,
+        *("--filter", f"words:{words}", "--review", "--review-key-file", keys, "--review-seconds", 5),
+        *("--c2pa-cert", files.chain, "--c2pa-key", files.key),
+    )
+    assert done.exit_code == 0, done.output
+    service = served[0].state.service
+    assert [count.filter for count in service.runner.filter_counts] == ["words.txt"]
+    assert (service.options.review.keys, service.options.review.seconds) == (("one",), 5)
+    assert service.options.signer.name == "test signer"
