@@ -50,7 +50,7 @@ def read_lora(path: Path, *, allow_unused: bool = False) -> LoraFile:
     if layout.unused and not allow_unused:
         raise LoraError(
             f"{source} ({layout.family.name}) has {len(layout.unused)} of {len(file.tensors)} tensors that change "
-            f"nothing here: {_listed(layout.unused)}; --allow-unused leaves them out"
+            f"nothing here: {_listed(layout.unused)}; --allow-unused leaves them out when it is fused"
         )
     if layout.unused:
         logger.warning(
