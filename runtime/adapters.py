@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from ..engine.bundle.manifest import LoraRecord
 from ..engine.components import DENOISER
 from ..engine.errors import BundleError, LoraError
 from ..engine.lora.choice import LoraChoice
-from ..engine.lora.read import read_lora
+from ..engine.lora.read import identity, read_lora
+from ..engine.lora.scales import ADAPTER_CONFIG
 from .flow.executor import Executor
 from .flow.workspace import Array
 from .packing import pack
@@ -35,7 +37,8 @@ class LoraSet:
 
 
 NOTHING = LoraSet()
-_Key = tuple[tuple[Path, int, int, int, float], ...]
+_Identity = tuple[int, int, int, int]
+_Key = tuple[tuple[Path, _Identity, _Identity | None, float], ...]
 
 
 class Adapters:
@@ -67,11 +70,13 @@ class Adapters:
             key = tuple(map(_identity, loras))
             if key in self._kept:
                 self._kept.move_to_end(key)
-            else:
-                self._kept[key] = self._read(loras)
+                return self._kept[key]
+            read = self._read(loras)
+            if tuple(map(_identity, loras)) == key:  # or it would be found for files that it is not of
+                self._kept[key] = read
                 while len(self._kept) > SETS_KEPT:
                     self._kept.popitem(last=False)
-            return self._kept[key]
+            return read
 
     def _read(self, loras: Iterable[LoraChoice]) -> LoraSet:
         branches = branches_of(self._bundle)
@@ -106,11 +111,13 @@ def branches_of(bundle: Bundle) -> Branches:
     return bundle.manifest.branches
 
 
-def _identity(lora: LoraChoice) -> tuple[Path, int, int, int, float]:
-    """Return what tells a file from what lay at its place before. Raises LoraError if there is none."""
+def _identity(lora: LoraChoice) -> tuple[Path, _Identity, _Identity | None, float]:
+    """Return what tells a file, and the configuration beside it, from what lay there before.
+
+    Raises LoraError if there is no file.
+    """
     path = Path(lora.path)
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise LoraError(f"{path} cannot be read: {error.strerror}; give a LoRA file") from error
-    return path, status.st_ino, status.st_mtime_ns, status.st_size, lora.scale
+    beside: _Identity | None = None
+    with suppress(LoraError):
+        beside = identity(path.with_name(ADAPTER_CONFIG))
+    return path, identity(path), beside, lora.scale

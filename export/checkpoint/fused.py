@@ -40,12 +40,14 @@ class FusedView:
     """Describes a tensor with the changes of LoRA files; it is computed whole, in float32, each time it is read.
 
     Attributes:
+        name: What the tensor is called here, for messages.
         base: The tensor without them.
         changes: What each file changes of it, with the scale of the file.
         first: The first row that this is of what is computed.
         shape: The shape of the rows that this is.
     """
 
+    name: str
     base: TensorView
     changes: tuple[ScaledChanges, ...]
     shape: tuple[int, ...]
@@ -85,7 +87,7 @@ class FusedView:
             yield values[start : start + views.CHUNK_ITEMS]
 
     def read(self) -> Tensor:
-        """Return the whole tensor in float32."""
+        """Return the whole tensor in float32. Raises LoraError for one that float32 does not hold."""
         values = np.empty(self.base.num_items, dtype=np.float32)
         begin = 0
         for chunk in self.base.chunks():
@@ -93,6 +95,11 @@ class FusedView:
             begin += chunk.numel()
         made = apply_changes(values.reshape(self.base.shape), self.changes)
         rows = made[self.first : self.first + self.shape[0]] if self.shape else made
+        if not np.isfinite(rows).all():
+            raise LoraError(
+                f"{self.name} of {self.path} has values beyond float32 after LoRA files were fused into it; take a "
+                "smaller scale, or a LoRA that is not damaged"
+            )
         return torch.from_numpy(rows).reshape(self.shape)
 
 
@@ -142,7 +149,9 @@ def fused_views(
     fused: dict[str, dict[str, FusedView]] = {}
     for place, scaled in gathered.items():
         view = parts[place.part][place.tensor]
-        fused.setdefault(place.part, {})[place.tensor] = FusedView(base=view, changes=tuple(scaled), shape=view.shape)
+        fused.setdefault(place.part, {})[place.tensor] = FusedView(
+            name=place.tensor, base=view, changes=tuple(scaled), shape=view.shape
+        )
     return fused
 
 
