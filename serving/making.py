@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from PIL import Image
 
+from ..engine.errors import CheckpointError
+from ..engine.lora.choice import LoraChoice
 from ..runtime.flow.previews import Previews
 from ..runtime.flow.run import OnStep
 from ..runtime.inputs.prompts import PromptCutWarning
@@ -21,6 +23,7 @@ from ..runtime.outputs.result import Result
 from ..runtime.runner import Runner
 from ..runtime.session import Session
 from .desk import Desk
+from .loras import lora_refusal
 from .metrics import Metrics
 from .options import ServingOptions
 from .turns import Place
@@ -65,6 +68,7 @@ class Order:
         of: The turn of it whose result is edited, None for the current one.
         previews: What is shown on the way, None for nothing.
         on_step: A function that is told of each step, in the thread.
+        loras: The LoRAs that it is made with, None for those that are set.
     """
 
     prompt: str
@@ -75,6 +79,7 @@ class Order:
     of: int | None = None
     previews: Previews | None = None
     on_step: OnStep | None = None
+    loras: tuple[LoraChoice, ...] | None = None
 
     def seeded(self, seeds: Sequence[int]) -> Order:
         """Return the same with other seeds, a picture for each."""
@@ -82,7 +87,13 @@ class Order:
 
     def request(self) -> Request:
         """Return the request outside a session. Raises RequestError for what no request may be."""
-        return Request(prompt=self.prompt, image=list(self.pictures) or None, sampling=self.sampling, mask=self.mask)
+        return Request(
+            prompt=self.prompt,
+            image=list(self.pictures) or None,
+            sampling=self.sampling,
+            mask=self.mask,
+            loras=self.loras,
+        )
 
 
 class Observed:
@@ -128,7 +139,7 @@ class Maker:
         A session is not touched before that: the turn is made in a branch of it.
 
         Raises:
-            Refusal: The server stops before the first turn.
+            Refusal: The server stops before the first turn, or a LoRA cannot be used.
             KontextError: What the runtime raises, or ContentRefused by a person.
         """
         if self._hides_previews:
@@ -142,6 +153,12 @@ class Maker:
         return mades
 
     def _make(self, order: Order, cancel: threading.Event) -> tuple[Made, ...]:
+        try:
+            return self._made(order, cancel)
+        except CheckpointError as error:  # a bundle's checkpoint was read long ago
+            raise lora_refusal(error, order.loras) from error
+
+    def _made(self, order: Order, cancel: threading.Event) -> tuple[Made, ...]:
         with warnings.catch_warnings(record=True) as caught:  # the only thread that changes filters
             warnings.simplefilter("always", PromptCutWarning)
             if order.session is None:
@@ -192,6 +209,7 @@ def _turn(order: Order, cancel: threading.Event) -> TurnKeywords:
         "cancel": cancel,
         "previews": order.previews,
         "on_step": order.on_step,
+        "loras": order.loras,
     }
     return cast(TurnKeywords, {name: value for name, value in given.items() if value is not None})
 

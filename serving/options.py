@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from ..engine.errors import OptionError
@@ -105,6 +106,7 @@ class ServingOptions:
         log_prompts: Whether prompts are in the log.
         review: How a person looks at pictures before they are handed out; None for nobody.
         signer: Who signs pictures with content credentials; None for nobody.
+        lora_folder: The folder of the LoRA files that clients may name, None for none.
 
     Raises:
         OptionError: A key is empty, or clients could review their own pictures.
@@ -119,6 +121,7 @@ class ServingOptions:
     log_prompts: bool = False
     review: Review | None = None
     signer: PictureSigner | None = None
+    lora_folder: Path | None = None
 
     def __post_init__(self) -> None:
         _check_keys(self.keys)
