@@ -86,14 +86,13 @@ class Images:
     def _described(self, mades: list[Made], asked: Asked) -> dict[str, Any]:
         """Return what is said of all pictures together."""
         last = mades[-1]
-        words = [word for made in mades for word in made.warnings]
         return {
             "background": "opaque",
             "output_format": asked.file_format,
             "size": size_text(last.image.size),
             "usage": _sum([made.usage for made in mades]),
             **self._session(asked, last),
-            **({"warnings": list(dict.fromkeys(words))} if words else {}),
+            **_warned(mades),
         }
 
     def _session(self, asked: Asked, made: Made) -> dict[str, Any]:
@@ -132,7 +131,7 @@ class Images:
                 for made in await shown.made():
                     mades.append(made)
                     self._done(request, place, mades)
-                    more = {"seed": made.seed, "usage": made.usage, **self._session(asked, made)}
+                    more = {"seed": made.seed, "usage": made.usage, **self._session(asked, made), **_warned([made])}
                     await send("completed", made.image, **more)
 
     def _done(self, request: Request, place: Place, mades: list[Made]) -> None:
@@ -194,6 +193,11 @@ def address_of(service: Service, request: Request, encoded: bytes, file_format: 
     """Keep a picture, and return the address that it can be fetched from, with the client's own name of this server."""
     name = service.results.put(Stored(data=encoded, media_type=f"image/{file_format}"))
     return f"{request.url.scheme}://{request.url.netloc}/v1/results/{name}"
+
+
+def _warned(mades: list[Made]) -> dict[str, Any]:
+    words = [word for made in mades for word in made.warnings]
+    return {"warnings": list(dict.fromkeys(words))} if words else {}
 
 
 def _sum(usages: list[Mapping[str, Any]]) -> dict[str, Any]:

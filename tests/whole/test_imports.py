@@ -48,6 +48,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"bodies", "metrics", "pictures", "results", "sessions", "turns", "work"},
         {"fields", "making", "streams"},
         {"service"},
+        {"playground"},
         {"guard", "orders"},
         {"images"},
         {"bfl"},
