@@ -48,16 +48,19 @@ export async function make(request, signal, onPreview) {
   if (request.previews) form.append("partial_images", String(request.previews));
   const response = await ask(request.path, { method: "POST", body: form, signal });
   const format = request.format;
+  let answer = null;
   try {
+    // to its end: who leaves earlier is taken for one who went away
     for await (const event of eventsOf(response)) {
       if (event.error) throw errorOf(event, response.status);
       if (event.type.endsWith(".partial_image")) onPreview(blobOf(event.b64_json, format), event.partial_image_index);
-      if (event.type.endsWith(".completed")) return { ...event, blob: blobOf(event.b64_json, format) };
+      if (event.type.endsWith(".completed")) answer = { ...event, blob: blobOf(event.b64_json, format) };
     }
   } catch (error) {
     if (error instanceof ApiError || signal.aborted) throw error;
     throw new ApiError(`The connection broke before the picture was there (${error.message}).`);
   }
+  if (answer) return answer;
   throw new ApiError("The server ended its answer before the picture was there.");
 }
 

@@ -50,10 +50,8 @@ export class History {
     const rows = [];
     const walk = (picture, level, lane) => {
       rows.push({ picture, level, lane });
-      // the branches come first, so that each stands near the picture that it is of; the first line goes on below
-      const [first, ...others] = picture.children;
-      for (const other of others) walk(other, level + 1, lane + 1);
-      if (first) walk(first, level + 1, lane);
+      // what was made first goes on in the same lane, so that edits in a row do not wander off to the side
+      picture.children.forEach((child, index) => walk(child, level + 1, lane + (index ? 1 : 0)));
     };
     for (const picture of this.pictures) if (!picture.parent) walk(picture, 1, 0);
     return rows;

@@ -13,7 +13,7 @@ const byId = (id) => document.getElementById(id);
 const LOST = ["session_not_found", "turn_not_found"];
 
 const history = new History();
-const stage = new Stage(() => say(""));
+const stage = new Stage(() => complain(null));
 const references = new References(byId("references"), () => show());
 const tree = new Tree(byId("tree"), history, (picture) => goTo(picture));
 let server = { key_needed: false, session_seconds: 3600 };
@@ -96,9 +96,9 @@ async function run() {
   const progress = byId("progress");
   progress.removeAttribute("value");
   progress.hidden = false;
-  byId("cancel").hidden = false;
-  byId("cancel").focus();
+  const pressed = document.activeElement === byId("run");
   show();
+  if (pressed) byId("cancel").focus();
   say("The request is on its way.");
   const start = performance.now();
   try {
@@ -112,9 +112,9 @@ async function run() {
   running = null;
   stage.preview(null);
   progress.hidden = true;
-  const cancelled = document.activeElement === byId("cancel");
+  const atCancel = document.activeElement === byId("cancel");
   show();
-  if (cancelled) byId("prompt").focus();
+  if (atCancel) byId("run").focus();
 }
 
 /** Make a picture; where the server has let a session go, from the picture that this page still has. */

@@ -11,13 +11,12 @@ export class Stage {
     this.picture = null;
     this.previewUrl = "";
     this.masksAllowed = true;
-    this.onMask = onMask;
     this.slider = new Slider({ range: byId("slider"), before: byId("before"), divider: byId("divider") });
     this.mask = new Mask({
       canvas: byId("mask"),
       cursor: byId("mask-cursor"),
       brush: byId("brush"),
-      onChange: () => onMask(),
+      onChange: onMask,
     });
     byId("mask-open").addEventListener("click", () => this.openMask(!this.mask.isOpen));
     byId("mask-invert").addEventListener("click", () => this.mask.invert());
@@ -74,7 +73,6 @@ export class Stage {
     byId("mask-tools").hidden = !open;
     this.erase(false);
     this.compare();
-    this.onMask();
   }
 
   erase(erasing) {

@@ -16,8 +16,16 @@ export class Tree {
     const rows = this.history.rows();
     this.list.replaceChildren(...rows.map((row, index) => this.item(row, rows[index - 1])));
     const current = this.list.querySelector("[aria-selected=true]");
-    current?.scrollIntoView({ block: "nearest" });
-    if (focused) current?.focus();
+    if (current) this.bringIntoView(current);
+    if (focused) current?.focus({ preventScroll: true });
+  }
+
+  /** Scroll the list, and not the page with it. */
+  bringIntoView(item) {
+    const { list } = this;
+    const [box, around] = [item.getBoundingClientRect(), list.getBoundingClientRect()];
+    if (box.top < around.top) list.scrollTop -= around.top - box.top;
+    if (box.bottom > around.bottom) list.scrollTop += box.bottom - around.bottom;
   }
 
   item({ picture, level, lane }, above) {
