@@ -81,11 +81,14 @@ export class Mask {
   stroke(from, to) {
     const { context } = this;
     context.globalCompositeOperation = this.erasing ? "destination-out" : "source-over";
-    Object.assign(context, { strokeStyle: COLOUR, lineWidth: this.diameter, lineCap: "round" });
+    Object.assign(context, { strokeStyle: COLOUR, fillStyle: COLOUR, lineWidth: this.diameter, lineCap: "round" });
     context.beginPath();
     context.moveTo(from.x, from.y);
     context.lineTo(to.x, to.y);
     context.stroke();
+    context.beginPath(); // a line of no length is not drawn, not even its ends
+    context.arc(to.x, to.y, this.diameter / 2, 0, 2 * Math.PI);
+    context.fill();
     this.onChange();
   }
 

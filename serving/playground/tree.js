@@ -42,7 +42,7 @@ export class Tree {
     const words = document.createElement("span");
     const title = document.createElement("span");
     title.className = "title";
-    title.textContent = `${picture.number}  ${picture.prompt || picture.name}`;
+    title.textContent = `${picture.number}. ${picture.prompt || picture.name}`;
     const note = document.createElement("span");
     note.className = "note";
     const of = picture.parent && picture.parent !== above?.picture ? `of ${picture.parent.number}` : "";
