@@ -79,5 +79,6 @@ def _log_lines(formatter: logging.Formatter, *, log_prompts: bool) -> None:
     root.handlers[:] = [handler]
     for logged in ("kontext_trt.serving", "uvicorn"):
         logging.getLogger(logged).setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # each form that cannot be read is answered
     if not log_prompts:
         logging.getLogger("kontext_trt.runtime.inputs.prompts").setLevel(logging.WARNING)

@@ -19,14 +19,14 @@ from ..runtime.inputs.placement import nearest_size
 from ..runtime.inputs.request import Sampling
 from .bodies import Body
 from .fields import BflFields, parse_fields
-from .images import address_of, client_of
+from .images import address_of, client_of, encoded_picture
 from .making import Order
 from .orders import check_usable
-from .pictures import encode_picture, picture_bytes
+from .pictures import picture_bytes
 from .refusals import Refusal, json_response, refusal_of
 from .service import Service
 from .turns import Place
-from .work import watched
+from .work import beside, watched
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Bfl:
         service, taken = self._service, False
         try:
             body = await service.bodies.read(request)
-            order, fields = await asyncio.to_thread(self._read, body)
+            order, fields = await beside(body.size_bytes, self._read, body)
             if service.options.log_prompts:
                 request.scope["kontext.log"]["prompt"] = fields.prompt
             place = service.turns.admit(client_of(request))
@@ -178,7 +178,7 @@ class Bfl:
 
         (made,) = await self._service.maker.make(place, replace(order, on_step=on_step))
         file_format = fields.output_format or "png"
-        encoded = await asyncio.to_thread(encode_picture, made.image, file_format, QUALITY)
+        encoded = await encoded_picture(made.image, file_format, QUALITY)
         end = time.time()
         task.result = {
             "sample": address_of(self._service, request, encoded, file_format),

@@ -31,12 +31,14 @@ class Body:
         pictures: The pictures that came as files or in the fields of pictures, each bytes or a text.
         mask: The mask, None without.
         form: Whether it came as a form, whose numbers are texts.
+        size_bytes: Its bytes as they came.
     """
 
     fields: dict[str, Any]
     pictures: list[Any] = field(default_factory=list, repr=False)
     mask: Any = field(default=None, repr=False)
     form: bool = False
+    size_bytes: int = 0
 
 
 class Bodies:
@@ -66,26 +68,33 @@ class Bodies:
                 f"a body is multipart/form-data or application/json, not {kind[:80] or 'without a type'}", status=415
             )
         limit = self._limits.body_bytes
+        if int(request.headers.get("content-length", "0")) > 8 * limit:  # not worth lingering for
+            raise _too_large(limit)
         try:
-            declared = int(request.headers.get("content-length", "0"))
-            if declared > 8 * limit:  # not worth lingering for
-                raise _too_large(limit)
             reading = self._form(request) if kind == "multipart/form-data" else self._json(request)
             return await asyncio.wait_for(reading, self._limits.upload_seconds)
         except asyncio.TimeoutError:
             raise Refusal(f"the body did not arrive within {self._limits.upload_seconds:g} s", status=408) from None
         except ClientDisconnect:
             raise Refusal("the client went away", status=499) from None
+        except Refusal as refusal:
+            if refusal.status == 413 and request.scope.get("kontext.more_body"):
+                await _linger(request)
+            raise
 
     async def _chunks(self, request: Request) -> AsyncGenerator[bytes, None]:
         """Yield a body within the limits."""
-        scope, size = request.scope, 0
-        async for chunk in request.stream():
+        scope, size, more = request.scope, 0, True
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            more = scope["kontext.more_body"] = message.get("more_body", False)
             size += len(chunk)
             self.held_bytes += len(chunk)
             scope["kontext.body_bytes"] = size
             if size > self._limits.body_bytes:
-                await _linger(request)
                 raise _too_large(self._limits.body_bytes)
             if self.held_bytes > self._limits.total_bytes:
                 raise Refusal(
@@ -105,14 +114,13 @@ class Bodies:
         if not isinstance(fields, dict):
             raise Refusal(f"the body is a JSON object of fields, not {type(fields).__name__}", code="invalid_json")
         pictures, mask = _json_pictures(fields), fields.pop("mask", None)
-        return Body(fields=fields, pictures=pictures, mask=_address("mask", mask))
+        return Body(fields=fields, pictures=pictures, mask=_address("mask", mask), size_bytes=len(data))
 
     async def _form(self, request: Request) -> Body:
-        most = MAX_REFERENCES + 1
-        parser = MultiPartParser(
+        parser = _FormParser(
             request.headers,
             self._chunks(request),
-            max_files=most,
+            max_files=MAX_REFERENCES + 1,
             max_fields=MAX_FIELDS,
             max_part_size=self._limits.body_bytes,
         )
@@ -120,6 +128,9 @@ class Bodies:
             form = await parser.parse()
         except MultiPartException as error:
             raise Refusal(f"the form cannot be read: {error.message}", code="invalid_form") from None
+        if not parser.ended:
+            parser.close()
+            raise Refusal("the form is cut short: its last boundary is missing", code="invalid_form")
         fields: dict[str, Any] = {}
         pictures: list[Any] = []
         mask: Any = None
@@ -136,7 +147,26 @@ class Bodies:
                 )
             else:
                 fields[name] = content
-        return Body(fields=fields, pictures=pictures, mask=mask, form=True)
+        size = request.scope["kontext.body_bytes"]
+        return Body(fields=fields, pictures=pictures, mask=mask, form=True, size_bytes=size)
+
+
+class _FormParser(MultiPartParser):
+    """Parses a form, and knows whether it was whole: of one that is cut short the last part is dropped without a word.
+
+    Attributes:
+        ended: Whether the last boundary was seen.
+    """
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+    def close(self) -> None:
+        """Close the files of parts that never ended, which no form holds."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def _contents(form: FormData) -> list[tuple[str, Any]]:

@@ -26,7 +26,7 @@ from .service import Service
 from .sessions import NEW
 from .streams import Emit, EventStream
 from .turns import Place
-from .work import watched
+from .work import beside, watched
 
 
 class Images:
@@ -72,7 +72,7 @@ class Images:
         with self._service.turns.admit(client_of(request)) as place:
             for seeds in asked.batches:
                 for made in await self._service.maker.make(place, asked.order.seeded(seeds)):
-                    encoded = await asyncio.to_thread(encode_picture, made.image, asked.file_format, asked.quality)
+                    encoded = await encoded_picture(made.image, asked.file_format, asked.quality)
                     mades.append(made)
                     data.append({**self._picture(request, encoded, asked), "seed": made.seed})
         self._done(request, place, mades)
@@ -107,7 +107,7 @@ class Images:
         mades: list[Made] = []
 
         async def send(name: str, image: Image.Image, **more: Any) -> None:
-            encoded = await asyncio.to_thread(encode_picture, image, asked.file_format, asked.quality)
+            encoded = await encoded_picture(image, asked.file_format, asked.quality)
             kind_and_name = f"{kind}.{name}"
             event = {
                 "type": kind_and_name,
@@ -182,6 +182,11 @@ def _note(service: Service, request: Request, asked: Asked) -> None:
     log["references"] = len(asked.order.pictures)
     if service.options.log_prompts:
         log["prompt"] = asked.fields.prompt
+
+
+async def encoded_picture(image: Image.Image, file_format: str, quality: int) -> bytes:
+    """Return a picture as the bytes of a file, as `encode_picture` does."""
+    return await beside(image.width * image.height, encode_picture, image, file_format, quality)
 
 
 def client_of(request: Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -93,8 +94,9 @@ class Observed:
         previews: Previews | None = None,
     ) -> Result:
         """Make the pictures that a request asks for, as `Kontext.run` does."""
+        start = time.perf_counter()
         self.last = self._runner.run(request, on_step=on_step, cancel=cancel, debug_nan=debug_nan, previews=previews)
-        self._metrics.made(self.last)
+        self._metrics.made(self.last, time.perf_counter() - start)
         return self.last
 
 

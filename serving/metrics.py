@@ -54,8 +54,9 @@ class Metrics:
         """Show a value that is looked up when it is asked for."""
         Gauge(name, words, registry=self.registry).set_function(value)
 
-    def made(self, result: Result) -> None:
-        """Count what a result says of itself."""
+    def made(self, result: Result, seconds: float) -> None:
+        """Count what a result says of itself, and the seconds of the whole call as the stage "run"."""
+        self.stages.labels("run").observe(seconds)
         self.pictures.inc(len(result.outputs))
         for stage, milliseconds in result.milliseconds.items():
             self.stages.labels(stage).observe(milliseconds / 1e3)

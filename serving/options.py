@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass, field, fields
 
 from ..engine.errors import OptionError
@@ -101,5 +100,5 @@ class ServingOptions:
 def _check_positive(options: Limits | Keeping) -> None:
     for one in fields(options):
         value = getattr(options, one.name)
-        if not isinstance(value, numbers.Real) or not value > 0:
+        if not isinstance(value, (int, float)) or not value > 0:
             raise OptionError(f"{one.name} must be a number above 0, not {value!r}")

@@ -16,6 +16,7 @@ from .pictures import picture_bytes
 from .refusals import Refusal
 from .service import Service
 from .sessions import NEW
+from .work import beside
 
 BEST_QUALITY = 100
 """The quality of JPEG and WebP if nobody says otherwise, as in OpenAI's contract."""
@@ -58,7 +59,7 @@ async def read_order(service: Service, body: Body, *, edit: bool) -> Asked:
     fields = parse_fields(body, ImageFields)
     limits = service.options.limits
     _check_together(service, fields)
-    pictures, mask = await asyncio.to_thread(_pictures, body, limits)
+    pictures, mask = await beside(body.size_bytes, _pictures, body, limits)
     check_usable(service, fields.prompt, masked=mask is not None)
     sampling = parse_sampling(fields, limits)
     order = Order(prompt=fields.prompt, pictures=pictures, mask=mask, sampling=sampling, of=fields.turn)

@@ -15,6 +15,9 @@ from .refusals import Refusal
 
 Made = TypeVar("Made")
 
+SMALL = 1 << 17
+"""The bytes or pixels that are worked on in the event loop, which others wait for: a few milliseconds."""
+
 
 class Worker:
     """Runs calls that compute in one thread of its own."""
@@ -42,6 +45,19 @@ class Worker:
     def close(self) -> None:
         """End the thread, after what it does."""
         self._thread.shutdown()
+
+
+async def beside(size: int, function: Callable[..., Made], *arguments: Any) -> Made:
+    """Call a function that takes as long as its input is large: in a thread, unless that would take longer.
+
+    Args:
+        size: The bytes or pixels of the input.
+        function: What to call.
+        *arguments: What it is called with.
+    """
+    if size <= SMALL:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
 
 
 async def watched(work: Coroutine[Any, Any, Made], receive: Receive | None, seconds: float) -> Made:

@@ -56,7 +56,7 @@ def fit_map(pairs: list[tuple[NDArray[np.float32], NDArray[np.uint8]]]) -> NDArr
     """Return the (c + 1, 3) least-squares map from latent pixels, and a one, to the mean colours of their pixels."""
     inputs = np.concatenate([_with_one(latents).reshape(-1, latents.shape[-1] + 1) for latents, _ in pairs])
     colours = np.concatenate([_small(pixels, latents.shape[:2]).reshape(-1, 3) for latents, pixels in pairs])
-    return np.linalg.lstsq(inputs, colours, rcond=None)[0]
+    return np.linalg.lstsq(inputs, colours, rcond=None)[0].astype(np.float64)
 
 
 def apply_map(fitted: NDArray[np.float64], latents: NDArray[np.float32], size: Size) -> NDArray[np.uint8]:

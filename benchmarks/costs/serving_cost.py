@@ -4,7 +4,7 @@
 
 A process serves the bundle as `kontext-trt serve` does, and is asked for the same edit again and again. The overhead is
 what a client waits beyond what `Kontext.run` took for that very request, as the server's metrics have it: reading the
-body, the fields and the picture, the way to the thread and back, PNG, base64, JSON and the connection. Batches are one
+body and its fields, the way to the thread and back, PNG, base64, JSON and the connection. Batches are one
 request with several seeds, without a server.
 """
 
@@ -68,7 +68,7 @@ def seconds_of_runs(connection: http.client.HTTPConnection) -> float:
     """Return the seconds that all of a server's calls of `Kontext.run` took together."""
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
-    found = re.search(r'^kontext_stage_seconds_sum\{stage="total"\} (\S+)$', text, re.MULTILINE)
+    found = re.search(r'^kontext_stage_seconds_sum\{stage="run"\} (\S+)$', text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 

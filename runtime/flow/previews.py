@@ -60,4 +60,5 @@ def straight_on(
         after: The latents that it ended with.
         step_sizes: The sizes of that step and of all that follow, each a change of sigma.
     """
-    return after + (after - before) * np.float32(step_sizes[1:].sum() / step_sizes[0])
+    left = np.asarray(step_sizes[1:].sum() / step_sizes[0], np.float32)
+    return (after + (after - before) * left).astype(np.float32, copy=False)

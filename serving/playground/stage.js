@@ -27,8 +27,9 @@ export class Stage {
 
   /** Show a picture of the history, or the place where one is dropped if this is null. */
   show(picture) {
-    if (this.picture !== picture) this.openMask(false);
+    const other = this.picture !== picture;
     this.picture = picture;
+    if (other) this.openMask(false);
     byId("drop").hidden = picture !== null;
     for (const id of ["compare", "caption", "another", "download"]) byId(id).hidden = picture === null;
     byId("mask-open").hidden = picture === null || !this.masksAllowed;

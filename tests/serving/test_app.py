@@ -58,7 +58,7 @@ def test_metrics_count_answers_pictures_and_seconds_per_stage(url: str):
     text = httpx2.get(f"{url}/metrics").text
     assert 'kontext_requests_total{route="/v1/images/generations",status="200"} 1.0' in text
     assert "kontext_pictures_total 1.0" in text
-    for stage in ("denoise", "decode", "total"):
+    for stage in ("denoise", "decode", "run"):
         assert f'kontext_stage_seconds_count{{stage="{stage}"}} 1.0' in text
     assert "process_resident_memory_bytes" in text
     assert "kontext_waiting 0.0" in text

@@ -72,6 +72,16 @@ def test_forms_that_cannot_be_read_are_said(url: str, kind: str, body: bytes):
     error_of(answer)
 
 
+@pytest.mark.parametrize("missing", [1, 8, 60, 300])
+def test_a_form_that_is_cut_short_is_said(url: str, missing: int):
+    """The parser would drop its last part: an edit would be made without its mask, or with another reference."""
+    request = httpx2.Request("POST", f"{url}{EDITS}", files=[("prompt", (None, "x")), ("image", ("a.png", bytes(500)))])
+    body = request.read()[:-missing].rstrip(b"\r\n-") if missing < 60 else request.read()[:-missing]
+    answer = httpx2.post(f"{url}{EDITS}", content=body, headers={"content-type": request.headers["content-type"]})
+    assert answer.status_code == 400
+    assert "the form is cut short: its last boundary is missing" in error_of(answer)["message"]
+
+
 def test_fields_come_once_and_files_are_pictures(url: str):
     two = [("prompt", (None, "x")), ("prompt", (None, "y"))]
     assert error_of(httpx2.post(f"{url}{EDITS}", files=two))["code"] == "duplicate_field"

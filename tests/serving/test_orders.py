@@ -1,15 +1,74 @@
-"""What is looked at before a request is made."""
+"""What is seen before a request waits: combinations that are not possible, each with its field."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import httpx2
+import pytest
 from served import error_of, served
 
 from kontext_trt import Kontext
-from kontext_trt.serving.options import Keeping, ServingOptions
+from kontext_trt.serving.bodies import Body
+from kontext_trt.serving.options import Keeping, Limits, ServingOptions
+from kontext_trt.serving.orders import Asked, check_usable, read_order
+from kontext_trt.serving.refusals import Refusal
+from kontext_trt.serving.service import Service
+
+
+def read(kontext: Kontext, *, edit: bool = False, limits: Limits | None = None, **fields: Any) -> Asked:
+    service = Service.of(kontext, ServingOptions(limits=limits or Limits()))
+    return asyncio.run(read_order(service, Body(fields={"prompt": "x", **fields}), edit=edit))
+
+
+def test_what_nobody_says_is_the_usual(kontext: Kontext):
+    asked = read(kontext)
+    assert (asked.file_format, asked.quality, asked.stream, asked.previews) == ("png", 100, False, 0)
+    ((seed,),) = asked.batches
+    assert 0 <= seed < 2**32
+    assert asked.order.sampling.steps is None
+
+
+def test_seeds_go_on_from_the_first_and_wrap(kontext: Kontext):
+    asked = read(kontext, n=5, seed=2**64 - 2, limits=Limits(batch=2))
+    assert asked.batches == ((2**64 - 2, 2**64 - 1), (0, 1), (2,))
+
+
+@pytest.mark.parametrize(
+    ("edit", "fields", "words", "param"),
+    [
+        (True, {"session": "new"}, "a new session begins with a picture", "image"),
+        (True, {"session": "none"}, "there is no such session", "session"),
+        (True, {"session": "new", "turn": 1}, "turn names a result of a session; give its session", "turn"),
+        (True, {}, "an edit needs a picture", "image"),
+        (False, {"session": "new"}, "a generation has no picture", "session"),
+        (False, {"num_inference_steps": 101}, "up to 100 steps are taken here, not 101", "num_inference_steps"),
+        (False, {"size": "4096x4096"}, "up to 4,194,304 pixels are made here, not 4096x4096", "size"),
+        (False, {"stream": True, "response_format": "url"}, "events hold pictures, not addresses", "response_format"),
+        (False, {"partial_images": 1}, "partial images come as events", "partial_images"),
+        (False, {"output_compression": 3}, "PNG has no quality", "output_compression"),
+        (False, {"background": "transparent"}, "pictures have no transparency here", "background"),
+        (False, {"lora": {"name": "x"}}, "this bundle takes no LoRA", "lora"),
+        (False, {"model": "x"}, "there is no model 'x'; this server has", "model"),
+        (False, {"n": 2, "session": "new"}, "a session's turn makes one picture; leave n out", "n"),
+    ],
+)
+def test_what_is_not_possible_names_its_field(kontext: Kontext, edit: bool, fields: dict, words: str, param: str):
+    with pytest.raises(Refusal, match=words) as caught:
+        read(kontext, edit=edit, **fields)
+    assert caught.value.param == param
+
+
+def test_a_bundle_of_before_takes_no_mask():
+    bundle = SimpleNamespace(manifest=SimpleNamespace(features=()))
+    service: Any = SimpleNamespace(runner=SimpleNamespace(bundle=bundle))
+    check_usable(service, "x", masked=False)
+    with pytest.raises(Refusal, match="this bundle was exported before there were masks; export it again"):
+        check_usable(service, "x", masked=True)
 
 
 def test_a_turn_that_was_let_go_is_told_from_other_mistakes(kontext: Kontext, picture: Callable):

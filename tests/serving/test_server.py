@@ -25,7 +25,7 @@ def test_sigterm_lets_running_requests_end_and_sends_waiting_ones_away(bundle_pa
             time.sleep(0.01)
 
     with Process(bundle_path) as server:
-        running = threading.Thread(target=ask, args=("running", 60, "160x160"))
+        running = threading.Thread(target=ask, args=("running", 40, "96x96"))
         running.start()
         admitted(1)
         waiting = threading.Thread(target=ask, args=("waiting", 1, "32x32"))

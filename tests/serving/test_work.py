@@ -9,7 +9,7 @@ import time
 import pytest
 
 from kontext_trt.serving.refusals import Refusal
-from kontext_trt.serving.work import Worker, watched
+from kontext_trt.serving.work import SMALL, Worker, beside, watched
 
 
 async def never() -> dict:
@@ -79,3 +79,11 @@ def test_work_nobody_waits_for_is_cancelled(receive: str, seconds: float, status
         asyncio.run(watched(work(), gone if receive == "gone" else never, seconds))
     assert caught.value.status == status
     assert cancelled == [True]
+
+
+def test_only_what_is_large_goes_to_a_thread():
+    async def body() -> None:
+        assert await beside(1000, threading.get_ident) == threading.get_ident()
+        assert await beside(SMALL + 1, threading.get_ident) != threading.get_ident()
+
+    asyncio.run(body())

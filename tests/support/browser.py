@@ -94,6 +94,7 @@ def downloaded(page: Page, selector: str) -> tuple[str, Image.Image]:
 
 
 def shoot(page: Page, name: str, **options: Any) -> None:
-    """Take a picture of a page for the documentation, where that is wanted."""
+    """Take a picture of a page for the documentation, where that is wanted, in 256 colours."""
     if folder := os.environ.get(SCREENSHOTS):
-        page.screenshot(path=Path(folder) / f"{name}.png", **options)
+        image = Image.open(io.BytesIO(page.screenshot(**options))).convert("RGB")
+        image.quantize(256, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)
