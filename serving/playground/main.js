@@ -10,6 +10,7 @@ import { Stage } from "./stage.js";
 import { Tree } from "./tree.js";
 
 const byId = (id) => document.getElementById(id);
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const LOST = ["session_not_found", "turn_not_found"];
 
 const history = new History();
@@ -65,13 +66,13 @@ async function addReferences(files) {
   await references.add(files).catch(complain);
 }
 
-/** Return the request of what the page holds. */
-async function requestNow() {
+/** Return what the page holds of a request now; what is typed or chosen later is of the next one. */
+async function askedNow() {
   const value = (id) => byId(id).value.trim();
-  return requestOf({
+  return {
     prompt: byId("prompt").value,
     picture: history.current,
-    references: references.pictures,
+    references: [...references.pictures],
     mask: stage.mask.isOpen && stage.mask.isMarked() ? await stage.mask.blob() : null,
     settings: {
       seed: value("seed"),
@@ -81,7 +82,7 @@ async function requestNow() {
       format: value("format"),
       previews: Number(value("previews")),
     },
-  });
+  };
 }
 
 async function run() {
@@ -92,9 +93,9 @@ async function run() {
     return;
   }
   running = new AbortController();
-  const parent = history.current;
   const progress = byId("progress");
-  progress.removeAttribute("value");
+  if (STILL.matches) progress.value = 0;
+  else progress.removeAttribute("value"); // which moves to and fro
   progress.hidden = false;
   const pressed = document.activeElement === byId("run");
   show();
@@ -102,8 +103,9 @@ async function run() {
   say("The request is on its way.");
   const start = performance.now();
   try {
-    const answer = await makeAgain(parent, running.signal);
-    await keep(parent, answer);
+    const asked = await askedNow();
+    const answer = await makeAgain(asked, running.signal);
+    await keep(asked, answer);
     say(`Made in ${((performance.now() - start) / 1000).toFixed(1)} s with seed ${answer.seed}. ${warned(answer)}`);
   } catch (error) {
     say(running.signal.aborted ? "Cancelled. The server stops between two steps." : "");
@@ -118,31 +120,30 @@ async function run() {
 }
 
 /** Make a picture; where the server has let a session go, from the picture that this page still has. */
-async function makeAgain(parent, signal) {
-  const previewed = (request) => (blob, number) => {
+async function makeAgain(asked, signal) {
+  const { picture, settings } = asked;
+  const previewed = (blob, number) => {
     stage.preview(blob);
-    byId("progress").value = (number + 1) / (request.previews + 1);
-    say(`Preview ${number + 1} of ${request.previews}`);
+    byId("progress").value = (number + 1) / (settings.previews + 1);
+    say(`Preview ${number + 1} of ${settings.previews}`);
   };
-  const request = await requestNow();
   try {
-    return await make(request, signal, previewed(request));
+    return await make(requestOf(asked), signal, previewed);
   } catch (error) {
-    if (!LOST.includes(error.code) || !parent?.session) throw error;
-    if (error.code === "session_not_found") history.forgetSession(parent.session);
-    parent.session = "";
-    const anew = await requestNow();
-    return make(anew, signal, previewed(anew));
+    if (!LOST.includes(error.code) || !picture?.session) throw error;
+    if (error.code === "session_not_found") history.forgetSession(picture.session);
+    picture.session = "";
+    return make(requestOf(asked), signal, previewed);
   }
 }
 
 /** Write an answer into the history. */
-async function keep(parent, answer) {
+async function keep({ prompt, picture: parent }, answer) {
   const number = history.pictures.length;
   const picture = await readPicture(answer.blob, `picture-${number}.${answer.output_format}`);
   const { session = "", turn = 0, seed } = answer;
   if (parent && session && parent.session !== session) Object.assign(parent, { session, turn: 0 });
-  history.add({ ...picture, prompt: byId("prompt").value, seed, session, turn }, parent);
+  history.add({ ...picture, prompt, seed, session, turn }, parent);
 }
 
 function warned(answer) {
@@ -244,6 +245,6 @@ async function meetServer() {
 takeDrops();
 takeChoices();
 takePresses();
-offerProgram(requestNow, () => server, say);
+offerProgram(async () => requestOf(await askedNow()), () => server, say);
 show();
 meetServer();

@@ -23,9 +23,12 @@ SCREENSHOTS = "KONTEXT_TRT_SCREENSHOTS"
 """The variable that names a folder for pictures of pages."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Skips where there is none, which fails where KONTEXT_TRT_CI says that nothing may be skipped."""
+    """Skips where there is none, which fails where KONTEXT_TRT_CI says that nothing may be skipped.
+
+    Per module: Playwright's event loop runs in this thread, and nobody else's can as long as it does.
+    """
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None or importlib.util.find_spec("playwright") is None:
         pytest.skip(f"needs {' or '.join(NAMES)}, and playwright: make browser")
@@ -97,4 +100,6 @@ def shoot(page: Page, name: str, **options: Any) -> None:
     """Take a picture of a page for the documentation, where that is wanted, in 256 colours."""
     if folder := os.environ.get(SCREENSHOTS):
         image = Image.open(io.BytesIO(page.screenshot(**options))).convert("RGB")
-        image.quantize(256, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)
+        image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            Path(folder) / f"{name}.png", optimize=True
+        )

@@ -126,7 +126,8 @@ def test_a_dropped_picture_is_edited_with_previews_and_compared(page: Page, kont
     with kontext.session(BEFORE) as session:
         assert np.array_equal(made, session.edit(PROMPT, steps=28, seed=0).picture())
     page.evaluate("document.activeElement.blur()")
-    shoot(page, "desktop")
+    page.mouse.move(0, 0)
+    shoot(page, "desktop", full_page=True)
 
 
 def test_the_slider_moves_by_mouse_and_keys(page: Page):
@@ -259,9 +260,12 @@ def test_cancel_ends_the_request_and_the_next_one_works(browser: Browser, kontex
             page.wait_for_timeout(100)
         assert held.done == ["Cancelled"]
         assert titles(page) == ["1 0. before.png"]
+        page.click("#run")
+        page.fill("#prompt", "typed meanwhile")
         held.go_on.set()
-        edit(page, PROMPT)
+        page.wait_for_selector("#tree li:nth-child(2)")
         assert held.done == ["Cancelled", "made"]
+        assert titles(page)[1] == f"2 1. {PROMPT}"
 
 
 def test_the_keyboard_alone_reaches_everything(page: Page):
