@@ -10,7 +10,7 @@ GPU_SETUP := $(GPU_VENV)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test suite check check-slow fuzz extras docs test-gpu lint types wheel clean
+.PHONY: setup demo test suite check browser check-slow fuzz extras docs test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -35,10 +35,16 @@ suite: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
 
 # what takes longer: whole tables of which the tests take a tenth
-check: docs extras check-slow
+check: docs extras browser check-slow
 
 check-slow: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m check
+
+# for the playground's tests; elsewhere than on Debian, install Chromium by hand
+browser: $(SETUP)
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ $$([ "$$(id -u)" = 0 ] || echo sudo) apt-get update && \
+		$$([ "$$(id -u)" = 0 ] || echo sudo) apt-get install --yes chromium; }
 
 # hostile bundles beyond those of test and check
 CASES ?= 10000

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .options import ServingOptions
+from .playground.files import is_playground
 from .refusals import Refusal
 from .service import Service
 
@@ -81,7 +82,8 @@ class Guard:
                 "pages of other origins may not call this server; start it with --allow-origin ORIGIN if they should",
                 status=403,
             )
-        if scope["path"] in OPEN_ROUTES or scope["method"] == "OPTIONS":  # browsers ask beforehand, without the key
+        path, asked_beforehand = scope["path"], scope["method"] == "OPTIONS"  # by browsers, without the key
+        if path in OPEN_ROUTES or is_playground(path) or asked_beforehand:
             return
         keys = self._review_keys if scope["path"].startswith(REVIEWED) else self._keys
         if keys and not _has_key(headers, keys):

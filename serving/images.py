@@ -87,14 +87,13 @@ class Images:
     def _described(self, mades: list[Made], asked: Asked) -> dict[str, Any]:
         """Return what is said of all pictures together."""
         last = mades[-1]
-        words = [word for made in mades for word in made.warnings]
         return {
             "background": "opaque",
             "output_format": asked.file_format,
             "size": size_text(last.image.size),
             "usage": _sum([made.usage for made in mades]),
             **self._session(asked, last),
-            **({"warnings": list(dict.fromkeys(words))} if words else {}),
+            **_warned(mades),
         }
 
     def _session(self, asked: Asked, made: Made) -> dict[str, Any]:
@@ -136,7 +135,7 @@ class Images:
                 for made in await shown.made():
                     mades.append(made)
                     self._done(request, place, mades)
-                    more = {"seed": made.seed, "usage": made.usage, **self._session(asked, made)}
+                    more = {"seed": made.seed, "usage": made.usage, **self._session(asked, made), **_warned([made])}
                     encoded = await handed_out(self._service, made, asked.file_format, asked.quality)
                     await send("completed", made.image, encoded, **more)
 
@@ -220,6 +219,11 @@ def address_of(service: Service, request: Request, encoded: bytes, file_format: 
     """Keep a picture, and return the address that it can be fetched from, with the client's own name of this server."""
     name = service.results.put(Stored(data=encoded, media_type=f"image/{file_format}"))
     return f"{request.url.scheme}://{request.url.netloc}/v1/results/{name}"
+
+
+def _warned(mades: list[Made]) -> dict[str, Any]:
+    words = [word for made in mades for word in made.warnings]
+    return {"warnings": list(dict.fromkeys(words))} if words else {}
 
 
 def _sum(usages: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"desk"},
         {"fields", "making", "streams"},
         {"service"},
+        {"playground"},
         {"guard", "orders"},
         {"images", "reviewing"},
         {"bfl"},
