@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 
 
 class Kontext(AbstractContextManager["Kontext"]):
-    """Edits and generates pictures with a bundle.
-
-    It is a context manager. Calls from several threads take turns, or are refused.
+    """Edits and generates pictures with a bundle. Calls from several threads take turns, or are refused.
 
     Attributes:
         bundle: The bundle that is open.
