@@ -48,7 +48,7 @@ class Playground:
         self._service = service
         self.files = {
             file.name: file.read_bytes()
-            for file in resources.files(__package__).iterdir()
+            for file in resources.files(__name__.rpartition(".")[0]).iterdir()
             if any(file.name.endswith(suffix) for suffix in MEDIA_TYPES)
         }
 
