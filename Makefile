@@ -38,7 +38,8 @@ suite: $(SETUP)
 check: docs extras browser check-slow
 
 check-slow: $(SETUP)
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m check
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m "check and not alone"
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m "check and alone"
 
 # for the playground's tests; elsewhere than on Debian, install Chromium by hand
 browser: $(SETUP)
