@@ -88,10 +88,14 @@ class Kontext(AbstractContextManager["Kontext"]):
             PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
             RequestError, OptionError: `when_busy` is another word, or a filter is none.
         """
-        chosen, filters = parse_choice(WhenBusy, "when_busy", when_busy), tuple(filters)
-        Screen(filters)  # before anything is loaded
+        chosen = parse_choice(WhenBusy, "when_busy", when_busy)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return cls(opened, open_executor(opened, executor or AnyExecutor()), when_busy=chosen, filters=filters)
+        runner = open_executor(opened, executor or AnyExecutor())
+        try:
+            return cls(opened, runner, when_busy=chosen, filters=filters)
+        except BaseException:
+            runner.close()
+            raise
 
     def __exit__(self, *raised: object) -> None:
         self.close()
@@ -118,8 +122,7 @@ class Kontext(AbstractContextManager["Kontext"]):
 
         Raises:
             PlanError, BundleError, ExecutorError: A network cannot be loaded.
-            BusyError: Another thread's request is running, and this was opened to refuse.
-            KontextError: This is closed, or a request's own `on_step` calls it.
+            BusyError, KontextError: A request is running and this was opened to refuse, or is closed.
         """
         with self._admission.enter():
             for name in COMPONENTS:
@@ -129,8 +132,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         """Empty the caches of prompts and references, so that the next request encodes its own.
 
         Raises:
-            BusyError: Another thread's request is running, and this was opened to refuse.
-            KontextError: This is closed, or a request's own `on_step` calls it.
+            BusyError, KontextError: A request is running and this was opened to refuse, or is closed.
         """
         with self._admission.enter():
             self._flow.encodings.clear()
@@ -146,8 +148,7 @@ class Kontext(AbstractContextManager["Kontext"]):
 
         Raises:
             LoraError: A file cannot be read, or swapped in; what was set stays.
-            BundleError: The bundle was exported without `lora_rank`.
-            OptionError: A scale is none.
+            BundleError, OptionError: The bundle was exported without `lora_rank`; a scale is none.
         """
         self._adapters.chosen = self._adapters.choose(lora_choices(loras))
 
