@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import FluxKontextPipeline
 from once_per_run import OncePerRun
+from PIL import Image
 from quantizing_fixtures import calibrated
 
 from kontext_trt import Bundle, Kontext
@@ -79,7 +80,7 @@ def test_swapped_fused_and_diffusers_agree(branched: Bundle, swapped: Kontext, s
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(LORA.parent, weight_name=LORA.name)
     theirs = pipeline(
-        image=sample.reference(),
+        image=Image.fromarray(sample.reference()),
         prompt=sample.instruction,
         width=SIZE[0],
         height=SIZE[1],
