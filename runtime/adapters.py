@@ -16,6 +16,7 @@ from ..engine.components import DENOISER
 from ..engine.errors import BundleError, LoraError
 from ..engine.lora.choice import LoraChoice
 from ..engine.lora.read import identity, read_lora
+from ..engine.lora.record import lora_records
 from ..engine.lora.scales import ADAPTER_CONFIG
 from .flow.executor import Executor
 from .flow.workspace import Array
@@ -82,9 +83,7 @@ class Adapters:
         branches = branches_of(self._bundle)
         files = [(read_lora(Path(one.path)), one.scale) for one in loras]
         return LoraSet(
-            used=tuple(
-                LoraRecord(name=file.name, family=file.family, sha256=file.sha256, scale=scale) for file, scale in files
-            ),
+            used=lora_records(files),
             matrices=pack(files, branches, self._bundle.graph(DENOISER).precision),
         )
 

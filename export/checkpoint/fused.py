@@ -12,16 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.bundle.manifest import LoraRecord
-from ...engine.documents import TEXT_LENGTH
 from ...engine.errors import LoraError
 from ...engine.lora.apply import apply_changes
 from ...engine.lora.changes import Change, LoraFile, Place
 from ...engine.lora.choice import LoraChoice
 from ...engine.lora.fit import check_fit
 from ...engine.lora.read import read_lora
+from ...engine.lora.record import lora_records
 from ...engine.number_types import SAFETENSORS
-from ...engine.printable import printable_line
 from . import views
 from .open import Checkpoint
 from .views import TensorView
@@ -115,14 +113,6 @@ def read_loras(choices: Sequence[LoraChoice], *, allow_unused: bool) -> list[tup
         LoraError: One cannot be used.
     """
     return [(read_lora(Path(one.path), allow_unused=allow_unused), one.scale) for one in choices]
-
-
-def lora_records(files: Sequence[tuple[LoraFile, float]]) -> tuple[LoraRecord, ...]:
-    """Return what a manifest says of LoRA files that are fused."""
-    return tuple(
-        LoraRecord(name=printable_line(file.name)[:TEXT_LENGTH], family=file.family, sha256=file.sha256, scale=scale)
-        for file, scale in files
-    )
 
 
 def fused_views(
