@@ -14,6 +14,7 @@ from ..engine.errors import OptionError
 from ..engine.sizes import parse_size
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import Device, ExecutorName
+from .making import executor_name
 from .options import JsonOption, spread
 from .quantize import TorchOptions
 from .terminal import print_json, progress_bars, screen
@@ -32,7 +33,12 @@ def compare(
     budget: Annotated[float | None, typer.Option(help="Find what to keep for this SQNR of the prediction, dB.")] = None,
     executor: Annotated[
         ExecutorName | None,
-        typer.Option(help="Also run OTHER for real, on cuda or cpu, if its operators are fused.", show_default=False),
+        typer.Option(
+            help="Also run OTHER for real, if its operators are fused.",
+            parser=executor_name,
+            metavar="<cpu|cuda>",
+            show_default=False,
+        ),
     ] = None,
     worst: Annotated[int, typer.Option(help="How many layers to show.")] = 10,
     torch: TorchOptions,
