@@ -111,13 +111,15 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Trace a checkpoint's networks to ONNX and put them in a bundle. The weights stay where they are."""
-    chosen_loras = loras.choices()
-    require_export()
+    chosen_loras, recipe = loras.choices(), precision.recipe if precision else None
+    if recipe is None:
+        require_export()
+    else:
+        require_quantize()
     quiet_libraries()
     from ..export.checkpoint import CheckpointFiles
     from ..export.export import ExportOptions, export_bundle
 
-    recipe = precision.recipe if precision else None
     plain = None if precision is None or recipe else Precision(precision.value)
     options = ExportOptions(
         precision=plain,
@@ -141,7 +143,6 @@ def export(
             made = export_bundle(checkpoint, bundle, options, files=files, progress=bars)
         _report(made, json=json)
         return
-    require_quantize()
     from ..export.export_quantized import export_quantized
     from ..export.quantize.calibration import CalibrationOptions
 
