@@ -162,6 +162,8 @@ def export(
 
 
 def _report(made: Bundle, *, json: bool) -> None:
+    from ..export.machine import why_bundle_not_here
+
     manifest = made.manifest
     added = sum(record.size_bytes for record in manifest.files) + sum(
         record.size_bytes for record in manifest.weights if record.origin in ("copy", "converted")
@@ -174,4 +176,6 @@ def _report(made: Bundle, *, json: bool) -> None:
         f"{made.path}: six graphs over {human_bytes(shared)} of the checkpoint's own files, "
         f"{human_bytes(added)} written",
     )
-    notes.print(f"edit a picture with: kontext-trt edit {made.path} --image IMAGE --prompt PROMPT")
+    edit = f"kontext-trt edit {made.path} --image IMAGE --prompt PROMPT"
+    elsewhere = "on a machine that runs it, " if why_bundle_not_here(made) else ""
+    notes.print(f"{elsewhere}edit a picture with: {edit}")

@@ -71,10 +71,11 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     f"{PACKAGE}.export": (
-        {"configs", "environment", "fp4", "records", "torch_types"},
+        {"configs", "environment", "fp4", "options", "records", "torch_types"},
         {"checkpoint"},
         {"networks"},
         {"graphs"},
+        {"machine"},
         {"export", "tiny", "tokenizers"},
         {"emulate"},
         {"quantize"},
