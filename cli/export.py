@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -21,7 +22,10 @@ from .options import JsonOption, spread
 from .quantize import QuantizeOptions, report_quantized
 from .terminal import notes, print_json, progress_bars, screen
 
-PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
+PartOption = Annotated[
+    str | None,
+    typer.Option(help="This part's file, folder or hub place, if not in CHECKPOINT.", metavar="PLACE"),
+]
 
 
 class ExportPrecision(str, Enum):
@@ -48,13 +52,19 @@ class PartOptions:
     vae: PartOption = None
     clip: PartOption = None
     t5: PartOption = None
-    tokenizers: Annotated[Path | None, typer.Option(help="A folder with tokenizer/ and tokenizer_2/.")] = None
+    tokenizers: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder or repository with tokenizer/ and tokenizer_2/. Default: CHECKPOINT's, else the hub's.",
+            metavar="PLACE",
+        ),
+    ] = None
     variant: Annotated[
         str | None, typer.Option(help="The variant of weights, such as fp16, where a folder has it.")
     ] = None
     reference_weights: Annotated[
-        Path | None,
-        typer.Option(help="The transformer before it became NVFP4, to find how its weights lie."),
+        str | None,
+        typer.Option(help="The transformer before it became NVFP4, to find how its weights lie.", metavar="PLACE"),
     ] = None
     trust_layout: Annotated[
         str | None,
@@ -68,8 +78,12 @@ class PartOptions:
 @spread
 def export(
     checkpoint: Annotated[
-        Path,
-        typer.Argument(help="A diffusers or ComfyUI folder, one of the four files, or a file.", show_default=False),
+        str,
+        typer.Argument(
+            help="A diffusers or ComfyUI folder, a transformer's file, or on the Hugging Face hub OWNER/NAME or "
+            "OWNER/NAME:FILE.",
+            show_default=False,
+        ),
     ],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
     *,
@@ -117,6 +131,7 @@ def export(
     else:
         require_quantize()
     quiet_libraries()
+    logging.getLogger("kontext_trt.export.checkpoint").setLevel(logging.INFO)  # licences, and what is fetched unasked
     from ..export.checkpoint import CheckpointFiles
     from ..export.export import ExportOptions, export_bundle
 

@@ -57,7 +57,8 @@ def export_bundle(
     """Write a bundle at `path`, whole or not at all, and open it.
 
     Args:
-        checkpoint: A checkpoint, or its path: a diffusers folder, a ComfyUI models folder, or a transformer file.
+        checkpoint: A checkpoint, its path (a diffusers folder, a ComfyUI folder, or a transformer file), or its place
+            on the hub, OWNER/NAME[@REVISION][:FILE].
         path: The folder to make.
         options: How it is exported.
         files: Where those parts of a checkpoint at a path lie that are elsewhere.
@@ -74,7 +75,7 @@ def export_bundle(
         OptionError: There are `files` of a checkpoint that is open already.
     """
     options = options or ExportOptions()
-    checkpoint = as_checkpoint(checkpoint, files)
+    checkpoint = as_checkpoint(checkpoint, files, progress)
     warn_of_machine(checkpoint, options)
     return write_bundle(checkpoint, Path(path), options, progress or Silent())
 
@@ -237,7 +238,7 @@ class _BundleWriter:
             schema=SCHEMA,
             producer=f"kontext-trt {__version__}",
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            source=printable_line(str(self.checkpoint.path))[:TEXT_LENGTH],
+            source=printable_line(self.checkpoint.named)[:TEXT_LENGTH],
             layout=self.checkpoint.layout,
             model=ModelRecord(
                 dims=model_dims(self.config),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import DENOISER
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
-from ...engine.system.files import atomic_folder
+from ...engine.system.files import atomic_folder, free_path
 from ...export.emulate.torch_device import TorchDevice
 from ...export.graphs.stored_fp8 import reads_fp8_alone
 from ...runtime.executors.options import Device
@@ -106,7 +105,7 @@ def compare_bundles(
             reports = [_with_real(*three) for three in zip(reports, emulated, real, strict=True)]
         made = _comparison(reference, other, executors, reports, probes, options, progress)
         made = replace(made, real_executor=real_executor)
-    folder = _free(reports, f"against-{reference.fingerprint[:12]}")
+    folder = free_path(reports / f"against-{reference.fingerprint[:12]}")  # earlier ones may be of other requests
     with atomic_folder(folder) as temporary:
         made.save(temporary / "comparison.json")
         (temporary / "errors.png").write_bytes(png(draw(made)))
@@ -196,12 +195,6 @@ def _check_order(reference: Bundle, other: Bundle) -> None:
             f"{reference.path} is quantized and {other.path} is not: the first bundle is the one that the second is "
             f"held against. Swap them: kontext-trt compare {other.path} {reference.path}"
         )
-
-
-def _free(folder: Path, name: str) -> Path:
-    """Return a path in a folder that nothing has yet: reports of other requests are worth keeping."""
-    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(path for path in map(folder.joinpath, names) if not path.exists())
 
 
 def _shape(bundle: Bundle) -> tuple[object, ...]:
