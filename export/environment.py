@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 
@@ -38,7 +39,11 @@ def require_quantize() -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep transformers' and diffusers' bars and advice off the screen; their errors still arrive."""
+    """Keep transformers' and diffusers' bars and advice off the screen; their errors still arrive.
+
+    The hub's library, which they import, is asked to tell the hub no more than it has to.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # which is read at that import
     for name in ("transformers", "diffusers"):  # in this order: importing the second makes the first speak
         library = importlib.import_module(name)
         library.logging.set_verbosity_error()

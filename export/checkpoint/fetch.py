@@ -57,7 +57,7 @@ def fetch(checkpoint: Path | str, files: CheckpointFiles, progress: Progress) ->
     nobody has named are fetched, in one variant; of another the one file that is named, or that is the transformer.
 
     Raises:
-        CheckpointError: A name is neither a path nor a place on the hub, a file cannot be fetched, or a part is missing.
+        CheckpointError: A name is neither a path nor a place on the hub, a file cannot be fetched, or a part lacks.
     """
     named = {name: getattr(files, name) for name in (*FOLDERS, "reference_weights", "tokenizers")}
     main = _place(checkpoint, f"checkpoint {checkpoint}")
