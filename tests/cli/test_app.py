@@ -56,6 +56,14 @@ def test_edit_prints_json_for_programs(bundle_path: Path, image_path: Path, tmp_
     assert report["milliseconds"]["total"] > 0
 
 
+def test_pictures_of_several_prompts_say_which_is_which(bundle_path: Path, tmp_path: Path):
+    asked = ("generate", bundle_path, "--steps", 1, "--size", "32x32", "-o", tmp_path / "out.png", "-s", 1)
+    said = CliRunner().invoke(app, [*map(str, asked), "-p", "a cat", "-p", "a dog"], catch_exceptions=False)
+    first, second = said.stdout.splitlines()
+    assert first.endswith("out-1.png  32x32  seed 1  'a cat'")
+    assert second.endswith("out-2.png  32x32  seed 1  'a dog'")
+
+
 def test_generate(bundle_path: Path, tmp_path: Path):
     request = ("-p", "a cat", "-o", tmp_path / "cat.webp", "--steps", 1, "--size", "64x32")
     run("generate", bundle_path, *request)
