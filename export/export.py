@@ -74,22 +74,26 @@ def export_bundle(
         BundleError: The bundle that is to be replaced has plans that are links.
         OptionError: There are `files` of a checkpoint that is open already.
     """
-    options = options or ExportOptions()
+    options, path = options or ExportOptions(), Path(path)
+    _check_place(path, options)  # before anything is fetched
     checkpoint = as_checkpoint(checkpoint, files, progress)
     warn_of_machine(checkpoint, options)
-    return write_bundle(checkpoint, Path(path), options, progress or Silent())
+    return write_bundle(checkpoint, path, options, progress or Silent())
 
 
-def write_bundle(checkpoint: Checkpoint, path: Path, options: ExportOptions, progress: Progress) -> Bundle:
-    """Write a bundle as `export_bundle` does, without a word about this machine."""
-    if options.loras:
-        checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
+def _check_place(path: Path, options: ExportOptions) -> None:
     if path.exists() and not options.overwrite:
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
         raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
     if path.is_dir():
         list(files_below(path, BUILT))  # what cannot be kept, is found before anything takes time
+
+
+def write_bundle(checkpoint: Checkpoint, path: Path, options: ExportOptions, progress: Progress) -> Bundle:
+    """Write a bundle as `export_bundle` does, without a word about this machine."""
+    if options.loras:
+        checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
     config = checkpoint.config
     tensors = {name: expected_tensors(name, config) for name in COMPONENTS}
     check_tensors(checkpoint, tensors)

@@ -52,10 +52,10 @@ def export_quantized(
         QuantizationError: The recipe cannot be applied to it, or `path` is taken.
     """
     path, options = Path(path), options or ExportOptions()
-    opened = as_checkpoint(checkpoint, files, progress)
     if options.operators is Operators.ONNXRUNTIME:
         raise QuantizationError("graphs of --operators onnxruntime are not quantized; leave it out, or --precision")
     check_possible(path, recipe, calibration, overwrite=options.overwrite)
+    opened = as_checkpoint(checkpoint, files, progress)
     warn_of_machine(opened, options, recipe.formats)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:

@@ -17,7 +17,7 @@ USUAL: Mapping[str, str] = {
     "clip": "comfyanonymous/flux_text_encoders:clip_l.safetensors",
     "t5": "comfyanonymous/flux_text_encoders:t5xxl_fp16.safetensors",
 }
-"""Where ComfyUI's users have each part from, as its page on FLUX.1 Kontext [dev] says."""
+"""The places that users of ComfyUI have each part from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

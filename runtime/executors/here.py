@@ -14,7 +14,7 @@ CPU_LACKS = {
     "bf16": "ONNX Runtime has no bf16 kernels on the CPU",
     "nvfp4": "NVFP4 is run by plans of TensorRT and TensorRT-RTX alone",
 }
-"""Why ONNX Runtime does not compute in a number type on the CPU."""
+"""The reason that ONNX Runtime does not compute in a number type on the CPU."""
 
 
 def why_not_here(formats: Iterable[str]) -> str:
