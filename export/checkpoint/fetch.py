@@ -11,7 +11,7 @@ from pathlib import Path
 from ...engine.errors import CheckpointError
 from ...engine.progress import Progress
 from ..configs import FOLDERS
-from .folders import SUFFIXES, choose_weights, shards_of
+from .folders import SUFFIXES, choose_weights, shards_of, variants_of
 from .hub import Repository, open_repository
 from .layouts import NAMES, SIZES_FILE, CheckpointFiles
 from .networks import parts_of
@@ -165,9 +165,11 @@ def _part(repository: Repository, name: str, variant: str | None, progress: Prog
     if name == "tokenizers":
         folders = [_tokenizer(repository, one, progress) for one in ("tokenizer", "tokenizer_2")]
         return folders[0].parent
-    folder = FOLDERS["transformer" if name == "reference_weights" else name]
-    if not file and INDEX in repository.sizes:
+    folder = FOLDERS["transformer" if name == "reference_weights" else name] if INDEX in repository.sizes else ""
+    if not file and (folder or variants_of(repository.below(""))):
         fetched = [repository.get(one, progress) for one in _network(repository, folder, variant, progress)]
+        if not fetched:
+            raise CheckpointError(f"{repository.place.repo} has no folder {folder}/")
         return fetched[0].parent
     weights = _weights(repository)
     if not file and len(weights) != 1:
@@ -179,18 +181,19 @@ def _part(repository: Repository, name: str, variant: str | None, progress: Prog
 
 
 def _network(repository: Repository, folder: str, variant: str | None, progress: Progress) -> Iterator[str]:
-    """Fetch a diffusers folder's configuration and index, and yield the names of its weights."""
+    """Fetch a network's configuration and index from a folder, "" for the root, and yield the names of its weights."""
     names = repository.below(folder)
     if not names:
         return
-    chosen = f"{folder}/{choose_weights(names, f'{repository.place.repo}:{folder}', variant)}"
+    prefix = f"{folder}/" if folder else ""
+    chosen = f"{prefix}{choose_weights(names, f'{repository.place.repo}:{folder}', variant)}"
     if "config.json" in names:
-        repository.get(f"{folder}/config.json", progress)
+        repository.get(f"{prefix}config.json", progress)
     if not chosen.endswith(".json"):
         yield chosen
         return
     for shard in shards_of(repository.get(chosen, progress)):
-        yield f"{folder}/{shard}"
+        yield f"{prefix}{shard}"
 
 
 def _tokenizer(repository: Repository, folder: str, progress: Progress) -> Path:

@@ -257,6 +257,23 @@ def test_a_part_may_be_a_repositorys_folder_and_tokenizers_a_repositorys(bfl: Hu
     }
 
 
+def test_a_repository_may_be_one_network(hub: Hub) -> None:
+    """As fine-tuned transformers are handed on."""
+    hub.add("a/finetune", SMALL / "transformer")
+    opened = open_checkpoint(SMALL, CheckpointFiles(transformer="a/finetune"))
+    assert Path(opened.transformer.weights.source).parent.name == "snapshots"
+    assert set(hub.fetched()) == {"a/finetune:config.json", "a/finetune:diffusion_pytorch_model.safetensors"}
+    hub.add("a/pipeline", SMALL / "transformer", into="transformer/").files["model_index.json"] = b"{}"
+    with pytest.raises(CheckpointError, match="a/pipeline has no folder vae/"):
+        open_checkpoint(SMALL, CheckpointFiles(vae="a/pipeline"))
+    hub.add("a/two", SMALL / "vae").files |= {"diffusion_pytorch_model.safetensors": b"", "other.gguf": b""}
+    hub.repositories["a/two"].files["x.gguf"] = hub.repositories["a/two"].files.pop(
+        "diffusion_pytorch_model.safetensors"
+    )
+    with pytest.raises(CheckpointError, match=r"--vae a/two: name a file, as a/two:FILE; there are other.gguf, x.gguf"):
+        open_checkpoint(SMALL, CheckpointFiles(vae="a/two"))
+
+
 def test_tokenizers_that_are_nowhere_are_fetched(
     hub: Hub, models_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
