@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, Hub
+from hub_server import TOKEN, Hub, HubRepository
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
@@ -69,8 +69,7 @@ def singles(hub: Hub, models_path: Path) -> Hub:
     }
     for part, file in found.items():
         repo, _, name = USUAL[part].partition(":")
-        hub.add(repo, file.parent).files = {**hub.repositories[repo].files, name: file.read_bytes()}
-    hub.repositories[COMFY].files = {SINGLE: found["transformer"].read_bytes()}
+        hub.repositories.setdefault(repo, HubRepository(files={})).files[name] = file.read_bytes()
     hub.repositories[COMFY].files["kontext_sizes.json"] = (models_path / "kontext_sizes.json").read_bytes()
     return hub
 
@@ -325,7 +324,7 @@ def test_what_is_refused(bfl: Hub, tmp_path: Path, name: str, message: str) -> N
     save_file({"lora_A.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
     hub = {"a/lora": {"lora.safetensors": (tmp_path / "lora.safetensors").read_bytes()}, "a/none": {"a.ckpt": b""}}
     for repo, files in {**hub, "a/several": {"a.gguf": b"", "b.safetensors": b""}}.items():
-        bfl.add(repo, tmp_path / "empty").files = dict(files)
+        bfl.repositories[repo] = HubRepository(files=dict(files))
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(name)
     assert bfl.fetched() in ([], ["a/lora:lora.safetensors bytes=0-100000"])
@@ -340,8 +339,9 @@ def test_what_a_part_is_refused_for(bfl: Hub) -> None:
             open_checkpoint(SMALL, CheckpointFiles(vae=name))
 
 
-def test_names_that_lead_out_of_the_repository_are_not_taken(hub: Hub, tmp_path: Path) -> None:
-    hub.add("a/b", tmp_path / "empty").files = {"../../x.safetensors": b"", "/etc/x.safetensors": b"", "y.ckpt": b""}
+def test_names_that_lead_out_of_the_repository_are_not_taken(hub: Hub) -> None:
+    files = {"../../x.safetensors": b"", "/etc/x.safetensors": b"", "y.ckpt": b""}
+    hub.repositories["a/b"] = HubRepository(files=files)
     with pytest.raises(CheckpointError, match="has neither model_index"):
         open_checkpoint("a/b")
 
