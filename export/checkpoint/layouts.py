@@ -119,10 +119,10 @@ def _folder(path: Path, wanted: Sequence[str]) -> Layout:
     for folder in (path, path / "models"):
         if _is_comfy(folder):
             return _comfy(folder, wanted, (path, folder))
-    folder = path.absolute()
-    if any(folder.name in names for names in COMFY_FOLDERS.values()):
-        return _comfy(folder.parent, wanted, (folder.parent, folder.parent.parent))
-    return _flat(path, wanted)
+    flat, models = _flat(path, wanted), path.absolute().parent
+    if len(flat.parts) < len(wanted) and any(path.absolute().name in names for names in COMFY_FOLDERS.values()):
+        return _comfy(models, wanted, (models, models.parent))
+    return flat
 
 
 def _is_comfy(folder: Path) -> bool:

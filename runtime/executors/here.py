@@ -24,11 +24,12 @@ def why_not_here(formats: Iterable[str]) -> str:
     """
     wanted = set(formats)
     gpus, no_gpu = find_gpus()
+    plans = bool(gpus and installed_flavours())
     try:
-        on_cuda = has_cuda() and bool(gpus)
+        on_gpu = plans or (has_cuda() and bool(gpus))
     except MissingDependencyError as error:
-        return "" if gpus and installed_flavours() else f"nothing that runs bundles is installed: {error}"
-    if gpus and (on_cuda or installed_flavours()):
+        return f"nothing that runs bundles is installed: {error}"
+    if on_gpu:
         try:
             check_formats(capability_of(gpus[0]), sorted(wanted))
         except TargetError as error:

@@ -51,7 +51,8 @@ class Hub:
 
     def fetched(self) -> list[str]:
         """The files whose contents were asked for, ranges of headers left out."""
-        return [line.removeprefix("GET ") for line in self.asked if line.startswith("GET ") and "/api/" not in line]
+        lines = [line.removeprefix("GET ") for line in self.asked if line.startswith("GET ")]
+        return [line for line in lines if not line.startswith(("api/", "/api/"))]
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -106,6 +106,10 @@ def test_a_text_encoder_of_another_name_is_known_by_its_tensors(models: Path):
     assert files_of(models)["clip"] == "ViT-L-14-detail.safetensors"
 
 
+def test_a_folder_with_all_four_files_may_have_a_name_of_comfyuis(flat: Path):
+    assert files_of(flat.rename(flat.with_name("checkpoints"))) == NAMES
+
+
 @pytest.mark.parametrize("place", [".", "flux1-dev-kontext.safetensors"])
 def test_four_files_in_one_folder(flat: Path, place: str):
     assert files_of(flat / place) == NAMES
