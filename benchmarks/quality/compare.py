@@ -79,7 +79,7 @@ def compare_bundles(
     _check_order(reference, other)
     if _shape(reference) != _shape(other):
         raise QuantizationError(f"{reference.path} and {other.path} are bundles of different models")
-    reports = other.own_folder(REPORTS)
+    place = other.own_folder(REPORTS)
     steps = options.steps or reference.manifest.model.flow.steps
     real_executor, real = "", []
     if options.real is not None:
@@ -105,7 +105,7 @@ def compare_bundles(
             reports = [_with_real(*three) for three in zip(reports, emulated, real, strict=True)]
         made = _comparison(reference, other, executors, reports, probes, options, progress)
         made = replace(made, real_executor=real_executor)
-    folder = free_path(reports / f"against-{reference.fingerprint[:12]}")  # earlier ones may be of other requests
+    folder = free_path(place / f"against-{reference.fingerprint[:12]}")  # earlier ones may be of other requests
     with atomic_folder(folder) as temporary:
         made.save(temporary / "comparison.json")
         (temporary / "errors.png").write_bytes(png(draw(made)))

@@ -75,7 +75,7 @@ def singles(hub: Hub, models_path: Path) -> Hub:
 
 
 @pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
+def known(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """An account that has accepted the licence."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 
