@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import os
-
 import pytest
 import torch
+from few_descriptors import num_descriptors
 from torch import nn
 
 from kontext_trt import Bundle
@@ -17,11 +15,7 @@ def load(bundle: Bundle, component: str) -> nn.Module:
     return load_module(BundleGraph.read(bundle, component), read_config(bundle))
 
 
-def num_descriptors() -> int:
-    gc.collect()  # those that other tests' cycles hold
-    return len(os.listdir("/proc/self/fd"))
-
-
+@pytest.mark.usefixtures("without_looking_for_cycles")
 @pytest.mark.parametrize("component", ["clip", "denoiser"])
 def test_a_module_holds_one_descriptor_per_file_whatever_the_number_of_its_tensors(bundle: Bundle, component: str):
     """A process may have 1,024 as a rule, and FLUX.1's denoiser alone has 780 tensors."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
+from few_descriptors import num_descriptors
 
 from kontext_trt import Bundle, Kontext
 from kontext_trt.export.emulate.torch_device import TorchDevice
@@ -15,18 +14,6 @@ from kontext_trt.runtime.executors.onnxruntime_cpu import OnnxRuntimeCpu
 from kontext_trt.runtime.flow.executor import Executor
 
 Make = Callable[[Bundle], Executor]
-
-
-@pytest.fixture
-def without_looking_for_cycles() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-def num_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def make_a_picture(bundle: Bundle, make: Make) -> Kontext:
