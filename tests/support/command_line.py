@@ -12,7 +12,7 @@ from once_per_run import OncePerRun
 LINKS = str(Path(__file__).parent.parent.parent / ".links")
 COMMAND = "import runpy; runpy.run_module('kontext_trt', run_name='__main__', alter_sys=True)"
 SHARING = "import sys, traced_graphs; traced_graphs.trace_once_here(sys.argv.pop(1)); "
-WITH_TORCH = {"bench", "calibrate", "compare", "demo", "export", "quantize"}
+WITH_TORCH = {"calibrate", "compare", "demo", "export", "quantize"}
 """Commands that import torch, and so does `lora fuse`."""
 
 
