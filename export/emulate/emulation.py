@@ -128,8 +128,8 @@ def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]
 
 def _fused_layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]]:
     for name, one in weight_only_nodes(graph.model).items():
-        rest = {SCALE: read_tensor(one.input("weight_scale"))}
-        yield name, QuantizedLinear(read_tensor(one.input("weight")), None, rest, "", hold=hold)
+        rest = {SCALE: graph.read_tensor(one.input("weight_scale"))}
+        yield name, QuantizedLinear(graph.read_tensor(one.input("weight")), None, rest, "", hold=hold)
     for one in fused_nodes(graph.model):
         form = one.definition.format
         for layer in one.layers if form.operands else ():
