@@ -16,6 +16,7 @@ pytest_plugins = [
     "pytester",
     "no_skips",
     "one_thread",
+    "few_descriptors",
     "once_per_run",
     "signing_key",
     "traced_graphs",
@@ -35,7 +36,6 @@ gc.set_threshold(200_000, 20, 100)
 HEAVIEST_FIRST = (
     "whole/test_small_kontext.py",
     "engine/builder/test_build.py",
-    "serving/playground/test_playground.py",
     "serving/playground/test_playground.py",
     "whole/test_quantized_plans.py",
     "benchmarks/bench/test_full_size.py",
