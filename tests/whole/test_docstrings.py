@@ -31,7 +31,7 @@ VERBS = """
     render replace report reproduce require reserve reset resolve restore return reuse rotate round run sample save
     say scale score see select send serialize serve set share shift show sign skip soften sort split stand start
     state stop store strip sum take tell test time tokenize trace track train translate try tune turn type update
-    upload use wait walk warn watch weigh wrap write yield
+    upload use wait walk warn watch weigh widen wrap write yield
 """
 """The verbs that other docstrings may begin with, in the imperative; a new one is added here."""
 
