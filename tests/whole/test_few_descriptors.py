@@ -22,6 +22,7 @@ def test_closes():
 def test_the_first_test_that_keeps_too_many_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few_descriptors, "MOST", few_descriptors.num_descriptors() + 50)
     pytester.makepyfile(TESTS)
-    done = pytester.runpytest_inprocess("-p", "few_descriptors")
+    with few_descriptors.cycles_of_this_block():
+        done = pytester.runpytest_inprocess("-p", "few_descriptors")
     done.assert_outcomes(passed=4, errors=1)
     done.stdout.fnmatch_lines(["*ERROR at teardown of test_keeps*", "*100 */keptN"])
