@@ -39,6 +39,9 @@ def serve(
     max_steps: Annotated[int, typer.Option(help="The most steps of a picture.")] = 100,
     batch: Annotated[int, typer.Option(help="Pictures of one request that are made at once. Plans must cover it.")] = 1,
     session_seconds: Annotated[float, typer.Option(help="Seconds after its last use that a session ends.")] = 3600,
+    lora_folder: Annotated[
+        Path | None, typer.Option(help="A folder of LoRA files that clients may name.", show_default=False)
+    ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
     run: RunOptions,
 ) -> None:
@@ -63,6 +66,7 @@ def serve(
         ),
         keeping=Keeping(session_seconds=session_seconds),
         log_prompts=log_prompts,
+        lora_folder=lora_folder,
     )
     _log_lines(JsonLines(), log_prompts=log_prompts)
     with opened(bundle, run, graphs=True) as kontext:

@@ -68,6 +68,7 @@ def create_app(kontext: Runner, options: ServingOptions | None = None) -> Starle
             Route("/v1/results/{name}", images.result, methods=["GET"]),
             Route("/v1/models", about.models, methods=["GET"]),
             Route("/v1/models/{name}", about.model, methods=["GET"]),
+            Route("/v1/loras", about.loras, methods=["GET"]),
             Route("/v1/sessions/{name}", about.end_session, methods=["DELETE"]),
             Route("/v1/flux-kontext-pro", bfl.submit, methods=["POST"]),
             Route("/v1/get_result", bfl.result, methods=["GET"]),
@@ -106,6 +107,10 @@ class _About:
 
     def _card(self) -> dict[str, Any]:
         return {"id": self._service.name, "object": "model", "created": self._created, "owned_by": "kontext-trt"}
+
+    async def loras(self, request: Request) -> Response:
+        names = await asyncio.to_thread(self._service.loras.names)
+        return json_response({"object": "list", "data": [{"id": name, "object": "lora"} for name in names]})
 
     async def end_session(self, request: Request) -> Response:
         self._service.sessions.end(request.path_params["name"])

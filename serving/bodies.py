@@ -133,10 +133,13 @@ class Bodies:
             raise Refusal("the form is cut short: its last boundary is missing", code="invalid_form")
         fields: dict[str, Any] = {}
         pictures: list[Any] = []
+        loras: list[str] = []
         mask: Any = None
         for name, content in await _contents(form):
             if name in ("image", "image[]"):
                 pictures.append(content)
+            elif name in ("lora", "lora[]") and isinstance(content, str):
+                loras.append(content)
             elif name in fields or (name == "mask" and mask is not None):
                 raise Refusal("this field came twice", param=name[:80], code="duplicate_field")
             elif name == "mask":
@@ -147,6 +150,8 @@ class Bodies:
                 )
             else:
                 fields[name] = content
+        if loras:
+            fields["lora"] = loras
         size = request.scope["kontext.body_bytes"]
         return Body(fields=fields, pictures=pictures, mask=mask, form=True, size_bytes=size)
 

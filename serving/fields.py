@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +13,7 @@ from ..engine.errors import RequestError
 from ..engine.sizes import Size, parse_size
 from ..runtime.inputs.request import MAX_SEED, Sampling
 from .bodies import Body
+from .loras import MAX_LORAS
 from .options import Limits
 from .refusals import Refusal
 
@@ -45,7 +46,7 @@ class ImageFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     seed: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
-    lora: Any = None
+    lora: str | Annotated[list[str], Meta(max_length=MAX_LORAS)] | None = None
     session: str | None = None
     turn: Annotated[int, Meta(ge=0)] | None = None
 

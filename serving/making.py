@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from PIL import Image
 
+from ..engine.errors import CheckpointError
+from ..engine.lora.choice import LoraChoice
 from ..runtime.flow.previews import Previews
 from ..runtime.flow.run import OnStep
 from ..runtime.inputs.prompts import PromptCutWarning
@@ -19,6 +21,7 @@ from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.result import Result
 from ..runtime.runner import Runner
 from ..runtime.session import Session
+from .loras import lora_refusal
 from .metrics import Metrics
 from .turns import Place
 from .work import Worker
@@ -56,6 +59,7 @@ class Order:
         of: The turn of it whose result is edited, None for the current one.
         previews: What is shown on the way, None for nothing.
         on_step: A function that is told of each step, in the thread.
+        loras: The LoRAs that it is made with, None for those that are set.
     """
 
     prompt: str
@@ -66,6 +70,7 @@ class Order:
     of: int | None = None
     previews: Previews | None = None
     on_step: OnStep | None = None
+    loras: tuple[LoraChoice, ...] | None = None
 
     def seeded(self, seeds: Sequence[int]) -> Order:
         """Return the same with other seeds, a picture for each."""
@@ -73,7 +78,13 @@ class Order:
 
     def request(self) -> Request:
         """Return the request outside a session. Raises RequestError for what no request may be."""
-        return Request(prompt=self.prompt, image=list(self.pictures) or None, sampling=self.sampling, mask=self.mask)
+        return Request(
+            prompt=self.prompt,
+            image=list(self.pictures) or None,
+            sampling=self.sampling,
+            mask=self.mask,
+            loras=self.loras,
+        )
 
 
 class Observed:
@@ -115,13 +126,19 @@ class Maker:
         """Wait for a turn, and make a picture for each seed.
 
         Raises:
-            Refusal: The server stops before the first turn.
+            Refusal: The server stops before the first turn, or a LoRA cannot be used.
             KontextError: What the runtime raises.
         """
         async with place.turn():
             return await self._worker.run(lambda cancel: self._make(order, cancel))
 
     def _make(self, order: Order, cancel: threading.Event) -> tuple[Made, ...]:
+        try:
+            return self._made(order, cancel)
+        except CheckpointError as error:  # a bundle's checkpoint was read long ago
+            raise lora_refusal(error, order.loras) from error
+
+    def _made(self, order: Order, cancel: threading.Event) -> tuple[Made, ...]:
         turn: int | None = None
         with warnings.catch_warnings(record=True) as caught:  # the only thread that changes filters
             warnings.simplefilter("always", PromptCutWarning)
@@ -153,6 +170,7 @@ def _turn(order: Order, cancel: threading.Event) -> TurnKeywords:
         "cancel": cancel,
         "previews": order.previews,
         "on_step": order.on_step,
+        "loras": order.loras,
     }
     return cast(TurnKeywords, {name: value for name, value in given.items() if value is not None})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from ..engine.errors import OptionError
 
@@ -79,6 +80,7 @@ class ServingOptions:
         limits: What clients may ask for.
         keeping: How long and how much is kept.
         log_prompts: Whether prompts are in the log.
+        lora_folder: The folder of the LoRA files that clients may name, None for none.
 
     Raises:
         OptionError: A key is empty, or a limit is not above 0.
@@ -91,6 +93,7 @@ class ServingOptions:
     limits: Limits = field(default_factory=Limits)
     keeping: Keeping = field(default_factory=Keeping)
     log_prompts: bool = False
+    lora_folder: Path | None = None
 
     def __post_init__(self) -> None:
         if not all(self.keys):

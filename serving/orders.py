@@ -61,7 +61,14 @@ async def read_order(service: Service, body: Body, *, edit: bool) -> Asked:
     pictures, mask = await beside(body.size_bytes, _pictures, body, limits)
     check_usable(service, fields.prompt, masked=mask is not None)
     sampling = parse_sampling(fields, limits)
-    order = Order(prompt=fields.prompt, pictures=pictures, mask=mask, sampling=sampling, of=fields.turn)
+    order = Order(
+        prompt=fields.prompt,
+        pictures=pictures,
+        mask=mask,
+        sampling=sampling,
+        of=fields.turn,
+        loras=service.loras.choices(fields.lora),
+    )
     if edit:
         order = await _edit_order(service, order, fields.session)
     elif pictures or mask or fields.session:
@@ -104,8 +111,6 @@ def _check_together(service: Service, fields: ImageFields) -> None:
         raise Refusal("events hold pictures, not addresses; leave response_format out", param="response_format")
     if fields.partial_images and not fields.stream:
         raise Refusal("partial images come as events; ask with stream=true", param="partial_images")
-    if fields.lora is not None:
-        raise Refusal("this bundle takes no LoRA", param="lora", code="lora_not_supported")
     if fields.session and (fields.n or 1) > 1:
         raise Refusal("a session's turn makes one picture; leave n out", param="n")
     if fields.turn is not None and fields.session in (None, "", NEW):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..runtime.runner import Runner
 from .bodies import Bodies
+from .loras import LoraFolder
 from .making import Maker
 from .metrics import Metrics
 from .options import ServingOptions
@@ -31,10 +32,16 @@ class Service:
     maker: Maker
     results: Results
     sessions: Sessions
+    loras: LoraFolder
 
     @classmethod
     def of(cls, runner: Runner, options: ServingOptions) -> Service:
-        """Return the parts of a server for a runner, nothing of them begun."""
+        """Return the parts of a server for a runner, nothing of them begun.
+
+        Raises:
+            OptionError: There is no folder of LoRAs where one was said to be.
+            BundleError: There is, and the bundle takes none.
+        """
         metrics, worker, turns = Metrics(), Worker(), Turns(options.limits.waiting)
         maker, results = Maker(runner, metrics, worker), Results(options.keeping)
         sessions, bodies = Sessions(maker.runner, options.keeping), Bodies(options.limits)
@@ -55,6 +62,7 @@ class Service:
             maker=maker,
             results=results,
             sessions=sessions,
+            loras=LoraFolder(options.lora_folder, runner.bundle),
         )
 
     @property

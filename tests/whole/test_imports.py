@@ -48,7 +48,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
     ),
     f"{PACKAGE}.serving": (
         {"keys", "options", "refusals"},
-        {"bodies", "metrics", "pictures", "results", "sessions", "turns", "work"},
+        {"bodies", "loras", "metrics", "pictures", "results", "sessions", "turns", "work"},
         {"fields", "making", "streams"},
         {"service"},
         {"guard", "orders"},
