@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +11,7 @@ from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import MissingDependencyError
 from .making import RunOptions, opened
 from .options import ExportedArgument, spread
+from .replicas import ReplicaOptions
 from .terminal import notes
 
 
@@ -42,15 +41,20 @@ def serve(
     lora_folder: Annotated[
         Path | None, typer.Option(help="A folder of LoRA files that clients may name.", show_default=False)
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="A folder for results and sessions, in the place of memory.", show_default=False),
+    ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
     run: RunOptions,
+    replicas: ReplicaOptions,
 ) -> None:
     """Serve a bundle over HTTP: OpenAI's images API, and BFL's protocol. SIGTERM stops it once running requests end."""
     try:
         from ..serving.app import create_app
         from ..serving.keys import check_exposure, read_keys
         from ..serving.options import Keeping, Limits, ServingOptions
-        from ..serving.server import JsonLines
+        from ..serving.server import log_lines
         from ..serving.server import serve as serve_app
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"serving needs {error.name}: pip install '.[serve]'") from error
@@ -66,23 +70,15 @@ def serve(
         ),
         keeping=Keeping(session_seconds=session_seconds),
         log_prompts=log_prompts,
-        lora_folder=lora_folder,
+        lora_folder=None if lora_folder is None else lora_folder.resolve(),
+        state=None if state is None else state.resolve(),
     )
-    _log_lines(JsonLines(), log_prompts=log_prompts)
+    if replicas.ray:
+        replicas.serve(bundle, run, options, host=host, port=port, api_key_file=api_key_file)
+        return
+    replicas.check_unused()
+    log_lines(prompts=log_prompts)
     with opened(bundle, run, graphs=True) as kontext:
         kontext.load()
         notes.print(f"serving {bundle} on http://{host}:{port}", highlight=False)
         serve_app(create_app(kontext, options), host=host, port=port, grace_seconds=deadline)
-
-
-def _log_lines(formatter: logging.Formatter, *, log_prompts: bool) -> None:
-    """Log in JSON lines on standard error; what logs parts of prompts is silent unless they are wanted."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    for logged in ("kontext_trt.serving", "uvicorn"):
-        logging.getLogger(logged).setLevel(logging.INFO)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # each form that cannot be read is answered
-    if not log_prompts:
-        logging.getLogger("kontext_trt.runtime.inputs.prompts").setLevel(logging.WARNING)

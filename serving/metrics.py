@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
 
 if TYPE_CHECKING:
     from ..runtime.outputs.result import Result
@@ -14,9 +14,14 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100
 
 
 class Metrics:
-    """Holds the counters of one server, in a registry of its own, and those of the process: memory, CPU, files."""
+    """Holds the counters of one server, in a registry of its own, and those of the process: memory, CPU, files.
 
-    def __init__(self) -> None:
+    Args:
+        replica: What all of them are labelled with, "" for nothing.
+    """
+
+    def __init__(self, replica: str = "") -> None:
+        self._replica = replica
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Counter(
@@ -63,4 +68,20 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""
-        return generate_latest(self.registry)
+        return generate_latest(_Labelled(self.registry, self._replica) if self._replica else self.registry)
+
+
+class _Labelled(CollectorRegistry):
+    """Collects what a registry does, with the label `replica`."""
+
+    def __init__(self, registry: CollectorRegistry, replica: str) -> None:
+        super().__init__()
+        self._registry, self._replica = registry, replica
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            labelled = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+            labelled.samples = [
+                sample._replace(labels={**sample.labels, "replica": self._replica}) for sample in metric.samples
+            ]
+            yield labelled

@@ -81,6 +81,9 @@ class ServingOptions:
         keeping: How long and how much is kept.
         log_prompts: Whether prompts are in the log.
         lora_folder: The folder of the LoRA files that clients may name, None for none.
+        state: The folder where results, sessions and tasks lie, so that other processes with the same one answer for
+            them; None to keep them in memory.
+        replica: The name of this process among several behind a proxy that numbers requests; "" for a server alone.
 
     Raises:
         OptionError: A key is empty, or a limit is not above 0.
@@ -94,6 +97,8 @@ class ServingOptions:
     keeping: Keeping = field(default_factory=Keeping)
     log_prompts: bool = False
     lora_folder: Path | None = None
+    state: Path | None = None
+    replica: str = ""
 
     def __post_init__(self) -> None:
         if not all(self.keys):

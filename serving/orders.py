@@ -138,7 +138,7 @@ async def _edit_order(service: Service, order: Order, session: str | None) -> Or
             )
         return order
     if session != NEW:
-        return replace(order, session=service.sessions.get(session))
+        return replace(order, session=await service.kept(service.sessions.get, session))
     if not order.pictures:
         raise Refusal(
             "a new session begins with a picture: the file image", param="image", code="missing_required_parameter"

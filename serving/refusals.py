@@ -18,6 +18,7 @@ CODES: Mapping[int, tuple[str, str]] = {
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
     408: ("invalid_request_error", "upload_timeout"),
+    409: ("invalid_request_error", "session_changed"),
     413: ("invalid_request_error", "request_too_large"),
     415: ("invalid_request_error", "unsupported_media_type"),
     421: ("invalid_request_error", "host_not_allowed"),

@@ -37,7 +37,7 @@ class Sessions:
 
     def keep(self, session: Session, name: str = "") -> str:
         """Keep a session from now on, and return its name. Beyond the most, the one used longest ago ends."""
-        name = name or f"session-{secrets.token_urlsafe(18)}"
+        name = name or new_name()
         self._kept.pop(name, None)
         self._kept[name] = session
         return name
@@ -50,13 +50,7 @@ class Sessions:
         """
         session = self._kept.get(name)
         if session is None:
-            raise Refusal(
-                f"there is no such session; one ends {self._keeping.session_seconds:g} s after its last use, or when "
-                f"there are more than {self._keeping.sessions}. Begin a new one with session={NEW} and a picture",
-                status=404,
-                code="session_not_found",
-                param="session",
-            )
+            raise no_session(self._keeping)
         self.keep(session, name)
         return session
 
@@ -76,3 +70,19 @@ class Sessions:
     def expire(self) -> None:
         """End what was not used for too long."""
         self._kept.expire()
+
+
+def new_name() -> str:
+    """Return a name that nobody can guess."""
+    return f"session-{secrets.token_urlsafe(18)}"
+
+
+def no_session(keeping: Keeping) -> Refusal:
+    """Return what is said where there is no session of a name any more."""
+    return Refusal(
+        f"there is no such session; one ends {keeping.session_seconds:g} s after its last use, or when there are more "
+        f"than {keeping.sessions}. Begin a new one with session={NEW} and a picture",
+        status=404,
+        code="session_not_found",
+        param="session",
+    )

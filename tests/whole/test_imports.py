@@ -48,8 +48,9 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
     ),
     f"{PACKAGE}.serving": (
         {"keys", "options", "refusals"},
-        {"bodies", "loras", "metrics", "pictures", "results", "sessions", "turns", "work"},
-        {"fields", "making", "streams"},
+        {"state"},
+        {"bodies", "loras", "metrics", "pictures", "results", "sessions", "tasks", "turns", "work"},
+        {"fields", "filed_sessions", "making", "streams"},
         {"service"},
         {"guard", "orders"},
         {"images"},
