@@ -73,11 +73,11 @@ def serve(
         lora_folder=None if lora_folder is None else lora_folder.resolve(),
         state=None if state is None else state.resolve(),
     )
+    log_lines(prompts=log_prompts)
     if replicas.ray:
         replicas.serve(bundle, run, options, host=host, port=port, api_key_file=api_key_file)
         return
     replicas.check_unused()
-    log_lines(prompts=log_prompts)
     with opened(bundle, run, graphs=True) as kontext:
         kontext.load()
         notes.print(f"serving {bundle} on http://{host}:{port}", highlight=False)

@@ -182,7 +182,7 @@ def serve_replicas(served: Served, scaling: Scaling, *, host: str, port: int, ad
         serve.start(http_options={"host": host, "port": port, "keep_alive_timeout_s": 30})
         try:
             serve.run(built, name=NAME, route_prefix="/")
-            logger.warning("replicas serve %s on http://%s:%d", served.bundle, host, port)
+            logger.info("replicas serve %s on http://%s:%d", served.bundle, host, port)
             signals.wait()
         except RuntimeError as error:
             raise KontextError(f"the replicas do not start: {error}") from error

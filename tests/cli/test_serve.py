@@ -40,6 +40,8 @@ def invoke(*arguments: object) -> Any:
         (("--api-key-file", "/no/such/file"), "cannot be read as a file of keys"),
         (("--waiting", "0"), "waiting must be a number above 0, not 0"),
         (("--max-body", "much"), "much"),
+        (("--replicas", "2"), "--replicas is about replicas; give --ray, too"),
+        (("--gpus", "0"), "--gpus is about replicas; give --ray, too"),
     ],
 )
 def test_what_is_not_possible_is_said_before_anything_is_opened(options: tuple[str, ...], words: str):
@@ -58,7 +60,7 @@ def test_options_reach_the_application(bundle_path: Path, tmp_path: Path, monkey
         bundle_path,
         *("--host", "0.0.0.0", "--port", 9, "--api-key-file", keys, "--name", "mine", "--allow-host", "a.example"),
         *("--allow-origin", "https://b.example", "--waiting", 3, "--deadline", 7, "--max-body", "1MiB", "--batch", 2),
-        *("--max-steps", 5, "--session-seconds", 60, "--log-prompts"),
+        *("--max-steps", 5, "--session-seconds", 60, "--log-prompts", "--state", tmp_path / "state"),
     )
     assert done.exit_code == 0, done.exception
     ((application, where),) = served
@@ -69,6 +71,13 @@ def test_options_reach_the_application(bundle_path: Path, tmp_path: Path, monkey
     limits = options.limits
     assert (limits.waiting, limits.seconds, limits.body_bytes, limits.batch, limits.steps) == (3, 7, 1 << 20, 2, 5)
     assert options.keeping.session_seconds == 60
+    assert (options.state, options.lora_folder) == (tmp_path / "state", None)
+
+
+def test_a_folder_of_loras_needs_a_bundle_with_branches(bundle_path: Path, tmp_path: Path):
+    done = invoke(bundle_path, "--lora-folder", tmp_path)
+    assert isinstance(done.exception, KontextError)
+    assert "was exported without --lora-rank" in str(done.exception)
 
 
 def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):
@@ -80,3 +89,13 @@ def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPa
     done = invoke("bundle")
     assert isinstance(done.exception, KontextError)
     assert "serving needs prometheus_client: pip install '.[serve]'" in str(done.exception)
+
+
+def test_without_ray_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    monkeypatch.delitem(sys.modules, "kontext_trt.serving.ray_app", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = invoke("bundle", "--ray", "--state", "state")
+    assert isinstance(done.exception, KontextError)
+    assert "--ray needs ray: pip install '.[ray]'" in str(done.exception)
