@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +53,10 @@ class ReplicaOptions:
         api_key_file: Path | None,
     ) -> None:
         """Serve a bundle from replicas until the process is told to stop."""
+        os.environ.setdefault(
+            "RAY_DEDUP_LOGS", "0"
+        )  # lines of two replicas that differ in numbers count as one, and go
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             from ..serving.ray_app import Scaling, Served, serve_replicas
         except ModuleNotFoundError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -193,8 +192,7 @@ def serve_replicas(served: Served, scaling: Scaling, *, host: str, port: int, ad
 
 @contextmanager
 def _ray(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one that says nothing to anybody else."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    """Connect to a cluster, or start one."""
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     ray.init(address, log_to_driver=True, logging_level="warning", **(own if address == "local" else {}))
     try:

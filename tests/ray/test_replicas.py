@@ -174,6 +174,8 @@ def test_errors_and_headers_are_the_applications_own(cluster: Cluster):
     assert error_of(answer)["param"] == "size"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-request-id"]), "one, Ray's"
+    numbers = {ask(cluster, {**QUICK, "size": "17x16"}).headers["x-request-id"] for _ in range(12)}
+    until(lambda: all(f'"request": "{number}"' in cluster.log() for number in numbers))
     elsewhere = httpx2.get(f"{cluster.url}/v1/models", headers={"host": "evil.example"}, timeout=60)
     assert (elsewhere.status_code, error_of(elsewhere)["code"]) == (421, "host_not_allowed")
 
