@@ -12,10 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import ray  # pyright: ignore[reportMissingImports]  # an extra that the environment of tests lacks
+from ray import serve  # pyright: ignore[reportMissingImports]
 from starlette.applications import Starlette
-
-import ray
-from ray import serve
 
 from ..engine.errors import KontextError, OptionError
 from ..runtime.executors.options import ExecutorOptions

@@ -63,7 +63,7 @@ def test_replicas_by_load_are_rays_own():
 
 def test_a_deployment_is_made_of_it(tmp_path: Path):
     made = application(of(tmp_path, limits=Limits(waiting=3)), Scaling(most=4, gpus=0))
-    assert made._bound_deployment.max_ongoing_requests == 3 + 1 + ONGOING_BESIDE  # pyright: ignore
+    assert made._bound_deployment.max_ongoing_requests == 3 + 1 + ONGOING_BESIDE
     for more in ({"num_gpus": 1}, {"autoscaling_config": {"max_replicas": "many"}}):
         with pytest.raises(OptionError, match="Ray does not take these options of a deployment"):
             application(of(tmp_path), Scaling(more=more))
