@@ -16,13 +16,16 @@ import ray  # pyright: ignore[reportMissingImports]  # an extra that the environ
 from ray import serve  # pyright: ignore[reportMissingImports]
 from starlette.applications import Starlette
 
+from ..engine.bundle.bundle import Bundle
 from ..engine.errors import KontextError, OptionError
 from ..runtime.executors.options import ExecutorOptions
 from ..runtime.kontext import Kontext
 from .app import create_app
 from .keys import read_keys
+from .loras import LoraFolder
 from .options import ServingOptions
 from .server import log_lines
+from .state import StateFolder
 
 NAME = "kontext"
 """The name of the application and of its deployment, as Ray's own tools show it."""
@@ -131,6 +134,19 @@ class Served:
                 "Ray keeps what it is given; keys are read by each replica from a file: --api-key-file FILE"
             )
 
+    def check(self) -> None:
+        """Look at what every replica opens, so that what is wrong is said once, and before anything is started.
+
+        Raises:
+            OptionError: A folder or the file of keys cannot be used.
+            BundleError: The bundle is not sound, or takes no LoRAs and there is a folder of them.
+        """
+        LoraFolder(self.options.lora_folder, Bundle.open(self.bundle))
+        if self.api_key_file is not None:
+            read_keys(self.api_key_file)
+        assert self.options.state is not None
+        StateFolder(self.options.state)
+
     def app(self, replica: str) -> Starlette:
         """Open the bundle, load it, and return its application."""
         keys = () if self.api_key_file is None else read_keys(self.api_key_file)
@@ -171,9 +187,11 @@ def serve_replicas(served: Served, scaling: Scaling, *, host: str, port: int, ad
             process.
 
     Raises:
-        OptionError: Ray does not take an option of the deployment.
+        OptionError: Ray does not take an option of the deployment, or a folder cannot be used.
+        BundleError: The bundle is not sound, or takes no LoRAs and there is a folder of them.
         KontextError: The replicas do not start.
     """
+    served.check()
     built = application(served, scaling)
     signals = _Signals()
     with _ray(address):
@@ -214,8 +232,7 @@ class _Signals:
         """Listen from now on, and return when the process is told to stop."""
         for number in self._before:
             signal.signal(number, self._stop)
-        while not self._event.wait(1):  # a wait without an end hears no signal
-            pass
+        self._event.wait()
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         self._came.append(number)

@@ -102,3 +102,16 @@ def test_the_command_hands_on_what_it_is_given(bundle_path: Path, tmp_path: Path
     done = CliRunner().invoke(app, [*map(str, command)])
     assert isinstance(done.exception, KontextError)
     assert "is no JSON object of options of a deployment" in str(done.exception)
+
+
+def test_what_is_wrong_is_said_before_ray_starts(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray_app.ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    for bundle, state, words in (
+        (tmp_path / "none", tmp_path / "state", "does not exist"),
+        (bundle_path, tmp_path / "open", "is open to others"),
+    ):
+        done = CliRunner().invoke(app, ["serve", str(bundle), "--ray", "--state", str(state)])
+        assert isinstance(done.exception, KontextError)
+        assert words in str(done.exception)
