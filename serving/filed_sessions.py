@@ -114,7 +114,7 @@ class FiledSessions:
 
     def expire(self) -> None:
         """End what was not used for too long, and what is too much."""
-        self._shelf.trim(self._keeping.session_seconds, count=self._keeping.sessions)
+        self._shelf.trim(self._keeping.session_seconds, count=self._keeping.sessions, by_use=True)
         with self._lock:
             self._open.expire()
 

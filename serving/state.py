@@ -145,19 +145,22 @@ class Shelf:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def trim(self, seconds: float, *, count: float = float("inf"), size_bytes: float = float("inf")) -> None:
-        """Remove what was not used for a while, then the files used longest ago until no more are left than may be.
+    def trim(
+        self, seconds: float, *, count: float = float("inf"), size_bytes: float = float("inf"), by_use: bool = False
+    ) -> None:
+        """Remove what is too old, then the oldest until no more are left than may be.
 
         Args:
-            seconds: The seconds since a file's last use.
+            seconds: The seconds since a file was written.
             count: The most files.
             size_bytes: The most bytes of all files.
+            by_use: Whether their last use counts, as `use` notes it, and not when they were written.
         """
-        now = time.time()
-        kept = sorted(self._files(), key=lambda one: _used(one[1]))
+        now, since = time.time(), _used if by_use else _written
+        kept = sorted(self._files(), key=lambda one: since(one[1]))
         total = sum(status.st_size for _, status in kept)
         for number, (path, status) in enumerate(kept):
-            if now - _used(status) > seconds or len(kept) - number > count or total > size_bytes:
+            if now - since(status) > seconds or len(kept) - number > count or total > size_bytes:
                 path.unlink(missing_ok=True)
                 total -= status.st_size
         for path, status in self._files(hidden=True):
@@ -183,3 +186,7 @@ class Shelf:
 
 def _used(status: os.stat_result) -> float:
     return max(status.st_atime, status.st_mtime)
+
+
+def _written(status: os.stat_result) -> float:
+    return status.st_mtime

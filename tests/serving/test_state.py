@@ -89,11 +89,13 @@ def test_what_is_old_goes_and_use_keeps(shelf: Shelf):
     assert shelf.read("old", 60) is None
     shelf.use("none")
     shelf.remove("none")
-    shelf.trim(60)
+    shelf.trim(60, by_use=True)
     assert [shelf.identity(name) is None for name in ("old", "used", "new")] == [True, False, False]
+    shelf.trim(60)
+    assert [shelf.identity(name) is None for name in ("old", "used", "new")] == [True, True, False]
 
 
-def test_those_used_longest_ago_go_first(shelf: Shelf):
+def test_the_oldest_go_first(shelf: Shelf):
     for age, name in enumerate("abcd"):
         shelf.write(name, b"0123456789")
         aged(shelf.path(name), 50 - age)
