@@ -191,7 +191,10 @@ def test_events_come_while_the_picture_is_made(client: openai.OpenAI, png: bytes
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_ends_the_work(cluster: Cluster, stream: bool):
+@pytest.mark.parametrize("headers", [{}, {"x-request-disconnect-disabled": "?1"}], ids=["plain", "not for Ray"])
+def test_a_client_that_leaves_ends_the_work(cluster: Cluster, stream: bool, headers: dict[str, str]):
+    """Also where it forbids Ray to cancel, which anybody can: the application hears of it, too."""
+
     def cancelled() -> float:
         return sum(
             count
@@ -204,7 +207,7 @@ def test_a_client_that_leaves_ends_the_work(cluster: Cluster, stream: bool):
 
     before, pictures = cancelled(), sum(cluster.metric("kontext_pictures_total").values())
     body = {**LONG, "n": 10, "stream": stream, "partial_images": 3 if stream else 0}
-    with httpx2.Client(timeout=60) as leaving:
+    with httpx2.Client(timeout=60, headers=headers) as leaving:
         if stream:
             with leaving.stream("POST", f"{cluster.url}{GENERATIONS}", json=body) as answer:
                 assert next(answer.iter_lines()) == "event: image_generation.partial_image"
