@@ -209,7 +209,7 @@ def serve_replicas(served: Served, scaling: Scaling, *, host: str, port: int, ad
 
 @contextmanager
 def _ray(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one."""
+    """Give a context that is connected to a cluster, or has started one."""
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     ray.init(address, log_to_driver=True, logging_level="warning", **(own if address == "local" else {}))
     try:
@@ -229,7 +229,7 @@ class _Signals:
         self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def wait(self) -> None:
-        """Listen from now on, and return when the process is told to stop."""
+        """Wait until the process is told to stop."""
         for number in self._before:
             signal.signal(number, self._stop)
         self._event.wait()

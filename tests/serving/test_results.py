@@ -30,9 +30,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 
 
 def test_the_oldest_go_first(make: Make):
-    results = make(Keeping(result_bytes=120))
+    results = make(Keeping(result_bytes=100))
     names = [results.put(stored(40)) for _ in range(3)]
-    assert 80 <= results.size_bytes < 120
+    assert results.size_bytes in (80, 100), "files hold their media types, too"
     assert results.get(names[2]).data == bytes(40)
     with pytest.raises(Refusal, match="there is no such picture; each is kept for 600 s, in bounded memory") as caught:
         results.get(names[0])

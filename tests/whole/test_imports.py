@@ -56,6 +56,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"images"},
         {"bfl"},
         {"app", "server"},
+        {"ray_app"},
         {"__init__"},
     ),
     f"{PACKAGE}.export": (
