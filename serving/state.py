@@ -21,7 +21,7 @@ LEFT_SECONDS = 3600.0
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 Identity = tuple[int, int, int]
-"""What tells a file from what lay at its place before: its inode, time and size. Use does not change it."""
+"""An identity of a file, which differs from that of what lay at its place before: inode, time of writing and size."""
 
 
 class StateFolder:
