@@ -72,6 +72,18 @@ class FiledSessions:
         self.expire()
         return name
 
+    def go_on(self, name: str, before: Session, after: Session) -> str:
+        """Write what became of a session in its place, and return its name.
+
+        Raises:
+            Refusal: Something else became of it meanwhile (409).
+            KontextError: It cannot be written.
+        """
+        if after is not before:
+            with self._lock:
+                self._seen[after] = self._seen.get(before)
+        return self.keep(after, name)
+
     def get(self, name: str) -> Session:
         """Return a session, whose time begins anew.
 

@@ -81,6 +81,19 @@ def test_two_turns_in_one_process_are_both_kept(kontext: Kontext, png: bytes, sh
     assert [turn.request["prompt"] for turn in fresh.history] == ["a", "b"]
 
 
+def test_of_two_branches_the_first_goes_on(kontext: Kontext, png: bytes, shelf: Shelf):
+    sessions = FiledSessions(kontext, Keeping(), shelf)
+    name = sessions.keep(sessions.begin(png))
+    before = sessions.get(name)
+    first, second = before.branch(), before.branch()
+    first.edit("a", **QUICK)
+    second.edit("b", **QUICK)
+    assert sessions.go_on(name, before, first) == name
+    with pytest.raises(Refusal, match="another request has edited or ended this session meanwhile"):
+        sessions.go_on(name, before, second)
+    assert [turn.request["prompt"] for turn in sessions.get(name).history] == ["a"]
+
+
 def test_they_end_and_are_bounded(kontext: Kontext, png: bytes, shelf: Shelf):
     sessions = FiledSessions(kontext, Keeping(sessions=2, session_seconds=60), shelf)
     names = []
