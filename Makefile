@@ -12,7 +12,7 @@ RAY_SETUP := $(RAY_VENV)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test suite check check-slow check-ray fuzz extras docs test-gpu lint types wheel clean
+.PHONY: setup demo test suite check browser check-slow check-ray fuzz extras docs test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -37,10 +37,17 @@ suite: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
 
 # what takes longer: whole tables of which the tests take a tenth
-check: docs extras check-slow check-ray
+check: docs extras browser check-slow check-ray
 
 check-slow: $(SETUP)
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m check
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m "check and not alone"
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m "check and alone"
+
+# for the playground's tests; elsewhere than on Debian, install Chromium by hand
+browser: $(SETUP)
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ $$([ "$$(id -u)" = 0 ] || echo sudo) apt-get update && \
+		$$([ "$$(id -u)" = 0 ] || echo sudo) apt-get install --yes chromium; }
 
 # Ray brings 45 packages of its own, so what needs it has an environment of its own
 $(RAY_SETUP): pyproject.toml
@@ -60,7 +67,7 @@ fuzz: $(SETUP)
 
 # each extra by itself, as an installer would choose its packages; tensorrt's are built from NVIDIA's own index
 extras: $(SETUP)
-	for extra in cpu gpu fused rtx export quantize gguf serve ray report docs; do \
+	for extra in cpu gpu fused rtx export quantize gguf c2pa serve ray report docs; do \
 		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed "torch==2.13.0" ".[$$extra]" || exit 1; \
 	done
 

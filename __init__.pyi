@@ -9,6 +9,7 @@ from .engine.errors import BundleError as BundleError
 from .engine.errors import BusyError as BusyError
 from .engine.errors import Cancelled as Cancelled
 from .engine.errors import CheckpointError as CheckpointError
+from .engine.errors import ContentRefused as ContentRefused
 from .engine.errors import ExecutorError as ExecutorError
 from .engine.errors import ExportError as ExportError
 from .engine.errors import GpuMemoryError as GpuMemoryError
@@ -19,6 +20,7 @@ from .engine.errors import MissingDependencyError as MissingDependencyError
 from .engine.errors import NotFiniteError as NotFiniteError
 from .engine.errors import OptionError as OptionError
 from .engine.errors import PlanError as PlanError
+from .engine.errors import ProvenanceError as ProvenanceError
 from .engine.errors import QuantizationError as QuantizationError
 from .engine.errors import RequestError as RequestError
 from .engine.errors import TargetError as TargetError
@@ -43,6 +45,16 @@ from .runtime.executors.options import Device as Device
 from .runtime.executors.options import OnnxRuntimeOptions as OnnxRuntimeOptions
 from .runtime.executors.options import TensorRtOptions as TensorRtOptions
 from .runtime.executors.options import WhenBusy as WhenBusy
+from .runtime.filters.classifier import ClassifierOptions as ClassifierOptions
+from .runtime.filters.classifier import ImageClassifier as ImageClassifier
+from .runtime.filters.command import CommandFilter as CommandFilter
+from .runtime.filters.interface import Content as Content
+from .runtime.filters.interface import ContentFilter as ContentFilter
+from .runtime.filters.interface import Stage as Stage
+from .runtime.filters.interface import Verdict as Verdict
+from .runtime.filters.review import ManualReview as ManualReview
+from .runtime.filters.screen import FilterCount as FilterCount
+from .runtime.filters.words import WordList as WordList
 from .runtime.flow.previews import Previews as Previews
 from .runtime.inputs.masking import MaskCrop as MaskCrop
 from .runtime.inputs.masking import Masking as Masking
@@ -54,6 +66,10 @@ from .runtime.inputs.references import ReferenceMethod as ReferenceMethod
 from .runtime.inputs.request import Request as Request
 from .runtime.inputs.request import Sampling as Sampling
 from .runtime.kontext import Kontext as Kontext
+from .runtime.outputs.credentials import Credentials as Credentials
+from .runtime.outputs.credentials import CredentialState as CredentialState
+from .runtime.outputs.credentials import read_credentials as read_credentials
+from .runtime.outputs.provenance import PictureSigner as PictureSigner
 from .runtime.outputs.result import Output as Output
 from .runtime.outputs.result import Result as Result
 from .runtime.session import Session as Session

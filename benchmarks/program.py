@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..engine.errors import KontextError, RequestError
@@ -51,3 +52,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def print_rows(about: Mapping[str, object], rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
+    """Print what was measured: a line of what it is about and a line per row, or all as one JSON object."""
+    if as_json:
+        print(json.dumps({**about, "rows": rows}))
+        return
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    for row in rows:
+        print("  ".join(f"{name} {value}" for name, value in row.items()))

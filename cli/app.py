@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, str] = {
     "edit": "edit:edit",
     "generate": "edit:generate",
     "session": "session:session",
+    "sign": "sign:sign",
+    "verify": "sign:verify",
     "serve": "serve:serve",
     "inspect": "inspect:inspect",
     "doctor": "doctor:doctor",

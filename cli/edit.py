@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -17,6 +18,7 @@ from ..runtime.outputs.result import Result
 from ..runtime.session import Session
 from .making import MaskOptions, PictureOptions, RunOptions, StepBar, SwapOptions, opened
 from .options import ExportedArgument, JsonOption, spread
+from .safeguards import FilterOptions, SigningOptions
 from .terminal import notes, print_json, progress_bars, screen
 
 PromptOption = Annotated[
@@ -45,6 +47,8 @@ def edit(
     ] = ReferenceMethod.OFFSET,
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
     swapped: SwapOptions,
+    filtering: FilterOptions,
+    signing: SigningOptions,
     run: RunOptions,
     json: JsonOption = False,
 ) -> None:
@@ -58,10 +62,11 @@ def edit(
         mask=masked.masking(),
         loras=swapped.choices(),
     )
+    job = _Job(bundle=bundle, run=run, out=out, filtering=filtering, signing=signing, debug_nan=picture.debug_nan)
     if then:
-        _chain(bundle, request, then, run, out, debug_nan=picture.debug_nan, as_json=json)
+        job.chain(request, then, as_json=json)
     else:
-        _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
+        job.make(request, as_json=json)
 
 
 @spread
@@ -72,56 +77,73 @@ def generate(
     out: OutOption = Path("generated.png"),
     picture: PictureOptions,
     swapped: SwapOptions,
+    filtering: FilterOptions,
+    signing: SigningOptions,
     run: RunOptions,
     json: JsonOption = False,
 ) -> None:
     """Make a picture from a prompt alone."""
     request = Request(prompt=prompt, sampling=picture.sampling(), loras=swapped.choices())
-    _make(bundle, request, run, out, debug_nan=picture.debug_nan, as_json=json)
+    job = _Job(bundle=bundle, run=run, out=out, filtering=filtering, signing=signing, debug_nan=picture.debug_nan)
+    job.make(request, as_json=json)
 
 
-def _make(bundle: Path, request: Request, run: RunOptions, out: Path, *, debug_nan: bool, as_json: bool) -> None:
-    """Make a request's pictures. One request records no graph: the second would."""
-    check_output(out)
-    with opened(bundle, run, graphs=False) as kontext, progress_bars() as bars:
-        result = kontext.run(request, on_step=StepBar(bars), debug_nan=debug_nan)
-    _report(result, result.save(out), as_json=as_json)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """Holds what making one picture and a chain of them have in common."""
 
+    bundle: Path
+    run: RunOptions
+    out: Path
+    filtering: FilterOptions
+    signing: SigningOptions
+    debug_nan: bool
 
-def _chain(
-    bundle: Path, request: Request, then: list[str], run: RunOptions, out: Path, *, debug_nan: bool, as_json: bool
-) -> None:
-    """Make a request's picture, edit what comes of it, and so on, and write the last picture."""
-    check_output(out)
-    if len(request.prompts) > 1 or len(request.sampling.seeds) > 1:
-        raise OptionError("--then goes on with one picture, so it takes one --prompt and one --seed")
-    first, *beside = cast("tuple[Path, ...]", request.sources)
-    sampling = request.sampling
-    shared: TurnKeywords = {
-        "seed": sampling.seed,
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
-        "loras": request.loras,
-    }
-    once: TurnKeywords = {
-        "size": sampling.size,
-        "strength": sampling.strength,
-        "mask": request.mask,
-        "beside": beside,
-        "references": request.references,
-    }
-    with opened(bundle, run, graphs=True) as kontext, Session(kontext, first, fit=request.fit) as session:
-        for prompt in (*request.prompts, *then):
-            asked: TurnKeywords = shared if session.history else {**shared, **once}
-            with progress_bars() as bars:
-                turn = session.edit(prompt, **{**asked, "on_step": StepBar(bars), "debug_nan": debug_nan})
-            notes.print(turn.describe())
-        path, last = session.save_image(out), session.history[-1]
-        chain = [dict(turn.request) for turn in session.history]
-    if as_json:
-        print_json({"path": str(path), "turns": chain})
-    else:
-        screen.print(f"{path}  {last.size[0]}x{last.size[1]}  {len(chain)} turns")
+    def make(self, request: Request, *, as_json: bool) -> None:
+        """Make a request's pictures. One request records no graph: the second would."""
+        check_output(self.out)
+        signer, filters = self.signing.signer(self.out), self.filtering.filters()
+        with opened(self.bundle, self.run, graphs=False, filters=filters) as kontext, progress_bars() as bars:
+            result = kontext.run(request, on_step=StepBar(bars), debug_nan=self.debug_nan)
+        paths = result.save(self.out, signer=signer, inputs=request.sources or None)
+        _report(result, paths, as_json=as_json)
+
+    def chain(self, request: Request, then: list[str], *, as_json: bool) -> None:
+        """Make a request's picture, edit what comes of it, and so on, and write the last picture."""
+        check_output(self.out)
+        signer, filters = self.signing.signer(self.out), self.filtering.filters()
+        if len(request.prompts) > 1 or len(request.sampling.seeds) > 1:
+            raise OptionError("--then goes on with one picture, so it takes one --prompt and one --seed")
+        first, *beside = cast("tuple[Path, ...]", request.sources)
+        sampling = request.sampling
+        shared: TurnKeywords = {
+            "seed": sampling.seed,
+            "steps": sampling.steps,
+            "guidance": sampling.guidance,
+            "loras": request.loras,
+        }
+        once: TurnKeywords = {
+            "size": sampling.size,
+            "strength": sampling.strength,
+            "mask": request.mask,
+            "beside": beside,
+            "references": request.references,
+        }
+        with (
+            opened(self.bundle, self.run, graphs=True, filters=filters) as kontext,
+            Session(kontext, first, fit=request.fit) as session,
+        ):
+            for prompt in (*request.prompts, *then):
+                asked: TurnKeywords = shared if session.history else {**shared, **once}
+                with progress_bars() as bars:
+                    turn = session.edit(prompt, **{**asked, "on_step": StepBar(bars), "debug_nan": self.debug_nan})
+                notes.print(turn.describe())
+            path, last = session.save_image(self.out, signer=signer, inputs=request.sources), session.history[-1]
+            chain = [dict(turn.request) for turn in session.history]
+        if as_json:
+            print_json({"path": str(path), "turns": chain})
+        else:
+            screen.print(f"{path}  {last.size[0]}x{last.size[1]}  {len(chain)} turns")
 
 
 def _report(result: Result, paths: tuple[Path, ...], *, as_json: bool) -> None:

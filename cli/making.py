@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..engine.errors import OptionError
 from ..engine.lora.choice import LoraChoice
 from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
+from ..runtime.filters.interface import ContentFilter
 from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
 from ..runtime.inputs.request import Sampling
 from ..runtime.kontext import Kontext
@@ -128,13 +129,13 @@ class RunOptions:
 
 
 @contextmanager
-def opened(bundle: Path, run: RunOptions, *, graphs: bool) -> Iterator[Kontext]:
+def opened(bundle: Path, run: RunOptions, *, graphs: bool, filters: Sequence[ContentFilter] = ()) -> Iterator[Kontext]:
     """Open a bundle as options say, and say what will lie in the GPU's memory before anything does."""
     budget = None if run.vram is None else parse_bytes(run.vram)
     if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
         logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
     executor = run.executor.options(budget, graphs=graphs, plans=run.store, trust=run.trust)
-    with Kontext.open(bundle, executor=executor) as kontext:
+    with Kontext.open(bundle, executor=executor, filters=filters) as kontext:
         for line in kontext.residency:
             notes.print(line, highlight=False)
         yield kontext

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from .making import RunOptions
 
 if TYPE_CHECKING:
     from ..serving.options import ServingOptions
+    from ..serving.replica import Safeguards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,27 +48,27 @@ class ReplicaOptions:
         bundle: Path,
         run: RunOptions,
         options: ServingOptions,
+        safeguards: Safeguards,
         *,
         host: str,
         port: int,
-        api_key_file: Path | None,
     ) -> None:
         """Serve a bundle from replicas until the process is told to stop."""
-        os.environ.setdefault(
-            "RAY_DEDUP_LOGS", "0"
-        )  # lines of two replicas that differ in numbers count as one, and go
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of two replicas that differ in numbers alone would go
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            from ..serving.ray_app import Scaling, Served, serve_replicas
+            from ..serving.ray_app import Scaling, serve_replicas
         except ModuleNotFoundError as error:
             raise MissingDependencyError(f"--ray needs {error.name}: pip install '.[ray]'") from error
+        from ..serving.replica import Served
+
         budget = None if run.vram is None else parse_bytes(run.vram)
         store = None if run.store is None else run.store.resolve()
         served = Served(
             bundle=bundle.resolve(),
             executor=run.executor.options(budget, graphs=True, plans=store, trust=run.trust),
-            options=replace(options, keys=()),
-            api_key_file=None if api_key_file is None else api_key_file.resolve(),
+            options=options,
+            safeguards=safeguards,
         )
         scaling = Scaling(
             replicas=self.replicas, most=self.max_replicas, gpus=self.gpus, more=_read_options(self.ray_options)

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..engine.byte_sizes import parse_bytes
-from ..engine.errors import MissingDependencyError
+from ..engine.errors import MissingDependencyError, OptionError
 from .making import RunOptions, opened
 from .options import ExportedArgument, spread
 from .replicas import ReplicaOptions
+from .safeguards import FilterOptions, SigningOptions
 from .terminal import notes
+
+if TYPE_CHECKING:
+    from ..serving.options import Review
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewOptions:
+    """Says how a person looks at pictures before they are handed out."""
+
+    review: Annotated[
+        bool, typer.Option("--review", help="Hand out no picture before a person approves of it, on the page /review.")
+    ] = False
+    review_key_file: Annotated[
+        Path | None,
+        typer.Option(help="A file of keys of who reviews, that clients do not have.", show_default=False),
+    ] = None
+    review_seconds: Annotated[float, typer.Option(help="Seconds that a picture waits; then it is refused.")] = 600
+
+    def chosen(self) -> Review | None:
+        """Return how pictures are looked at, None if nobody is to; the keys are read later."""
+        from ..serving.options import Review
+
+        if not self.review and self.review_key_file is not None:
+            raise OptionError("--review-key-file is about a review; ask for one with --review")
+        return Review(seconds=self.review_seconds) if self.review else None
 
 
 @spread
@@ -46,23 +73,24 @@ def serve(
         typer.Option(help="A folder for results and sessions, in the place of memory.", show_default=False),
     ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
+    filtering: FilterOptions,
+    reviewed: ReviewOptions,
+    signing: SigningOptions,
     run: RunOptions,
     replicas: ReplicaOptions,
 ) -> None:
     """Serve a bundle over HTTP: OpenAI's images API, and BFL's protocol. SIGTERM stops it once running requests end."""
     try:
         from ..serving.app import create_app
-        from ..serving.keys import check_exposure, read_keys
+        from ..serving.keys import check_exposure, is_loopback
         from ..serving.options import Keeping, Limits, ServingOptions
+        from ..serving.replica import Safeguards
         from ..serving.server import log_lines
         from ..serving.server import serve as serve_app
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"serving needs {error.name}: pip install '.[serve]'") from error
-    keys = () if api_key_file is None else read_keys(api_key_file)
-    check_exposure(host, keys, open_to_all=no_key)
     options = ServingOptions(
         name=name,
-        keys=keys,
         hosts=tuple(allow_host or ()),
         origins=tuple(allow_origin or ()),
         limits=Limits(
@@ -70,15 +98,27 @@ def serve(
         ),
         keeping=Keeping(session_seconds=session_seconds),
         log_prompts=log_prompts,
+        review=reviewed.chosen(),
         lora_folder=None if lora_folder is None else lora_folder.resolve(),
         state=None if state is None else state.resolve(),
     )
+    safeguards = Safeguards(
+        api_key_file=None if api_key_file is None else api_key_file.absolute(),
+        review_key_file=None if reviewed.review_key_file is None else reviewed.review_key_file.absolute(),
+        filters=filtering.texts(),
+        details=filtering.details(),
+        signing=signing.files(),
+    )
+    complete = safeguards.added_to(options)
+    check_exposure(host, complete.keys, open_to_all=no_key)
+    if complete.review is not None and not complete.review.keys and not is_loopback(host):
+        raise OptionError(f"on {host} everybody who reaches this machine could approve: give --review-key-file FILE")
     log_lines(prompts=log_prompts)
     if replicas.ray:
-        replicas.serve(bundle, run, options, host=host, port=port, api_key_file=api_key_file)
+        replicas.serve(bundle, run, options, safeguards, host=host, port=port)
         return
     replicas.check_unused()
-    with opened(bundle, run, graphs=True) as kontext:
+    with opened(bundle, run, graphs=True, filters=safeguards.opened_filters()) as kontext:
         kontext.load()
         notes.print(f"serving {bundle} on http://{host}:{port}", highlight=False)
-        serve_app(create_app(kontext, options), host=host, port=port, grace_seconds=deadline)
+        serve_app(create_app(kontext, complete), host=host, port=port, grace_seconds=deadline)

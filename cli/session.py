@@ -13,10 +13,12 @@ from ..engine.byte_sizes import human_bytes
 from ..engine.errors import KontextError, OptionError, RequestError
 from ..runtime.inputs.placement import Fit
 from ..runtime.keywords import TurnKeywords
+from ..runtime.outputs.provenance import SignedKeywords
 from ..runtime.session import Session
 from ..runtime.turn import Carry, Turn
 from .making import GuidanceOption, RunOptions, StepBar, StepsOption, SwapOptions, opened
 from .options import ExportedArgument, spread
+from .safeguards import FilterOptions, SigningOptions
 from .terminal import notes, progress_bars, screen
 
 HELP = """a line is an edit of the current picture; besides it there are
@@ -44,12 +46,15 @@ def session(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     swapped: SwapOptions,
+    filtering: FilterOptions,
+    signing: SigningOptions,
     run: RunOptions,
 ) -> None:
     """Edit a picture turn after turn; prompts are read line by line. /help says what else there is."""
     if (image is None) == (resume is None):
         raise OptionError("a session begins with --image, or goes on with --open: give one of them")
-    with opened(bundle, run, graphs=True) as kontext:
+    signer, filters = signing.signer(), filtering.filters()
+    with opened(bundle, run, graphs=True, filters=filters) as kontext:
         kontext.set_lora(swapped.choices())
         if resume is not None:
             begun = Session.open(kontext, resume, carry=carry, fit=fit)
@@ -57,14 +62,16 @@ def session(
             assert image is not None
             begun = Session(kontext, image, carry=carry, fit=fit)
         with begun:
-            _Talk(begun, {"seed": seed, "steps": steps, "guidance": guidance}).run()
+            _Talk(
+                begun, {"seed": seed, "steps": steps, "guidance": guidance}, {"signer": signer, "inputs": image}
+            ).run()
 
 
 class _Talk:
     """Reads lines, and does what they say; what cannot be done is said, and the session goes on."""
 
-    def __init__(self, session: Session, sampling: TurnKeywords) -> None:
-        self._session, self._sampling = session, sampling
+    def __init__(self, session: Session, sampling: TurnKeywords, signed: SignedKeywords) -> None:
+        self._session, self._sampling, self._signed = session, sampling, signed
         self._carry: Carry | None = None
         self._commands: Mapping[str, Callable[[str], None]] = {
             "/undo": lambda _: self._stand(self._session.undo()),
@@ -115,7 +122,10 @@ class _Talk:
         if not name:
             raise OptionError("/save takes a file: NAME.png for the picture, NAME.session for the session")
         path = Path(name)
-        saved = self._session.save(path) if path.suffix == ".session" else self._session.save_image(path)
+        if path.suffix == ".session":
+            saved = self._session.save(path)
+        else:
+            saved = self._session.save_image(path, **self._signed)
         screen.print(str(saved))
 
     def _choose_carry(self, word: str) -> None:

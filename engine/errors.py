@@ -17,6 +17,8 @@ KontextError
   |   + NotFiniteError
   + RequestError            a request is out of range (also a ValueError)
   + ImageError              a picture cannot be read or used
+  + ContentRefused          a filter refused a prompt or a picture
+  + ProvenanceError         a picture cannot be signed
   + BusyError               a Kontext serves another thread
   + Cancelled               a request was cancelled
   + MissingDependencyError  a package is not installed (also an ImportError)
@@ -97,6 +99,25 @@ class RequestError(KontextError, ValueError):
 
 class ImageError(KontextError):
     """Reports a picture that cannot be read or used."""
+
+
+class ContentRefused(KontextError):
+    """Reports that a content filter refused a prompt or a picture, or failed, which refuses, too.
+
+    Args:
+        message: The filter, the stage and the filter's reason; nothing of the content.
+        filter: The filter's name.
+        stage: What was refused: "prompt", "input picture" or "output picture".
+        failed: Whether the filter failed.
+    """
+
+    def __init__(self, message: str, filter: str = "", stage: str = "", failed: bool = False) -> None:
+        super().__init__(message)
+        self.filter, self.stage, self.failed = filter, stage, failed
+
+
+class ProvenanceError(KontextError):
+    """Reports a picture that cannot be signed as asked, or credentials of a picture that cannot be used or read."""
 
 
 class BusyError(KontextError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def python_escape(character: str) -> str:
@@ -20,6 +20,8 @@ def json_escape(character: str) -> str:
 
 def printable(text: str, escape: Callable[[str], str] = python_escape) -> str:
     """Return a text with its control characters as escapes: they could move the cursor or hide words.
+
+    So are halves of surrogate pairs, which names of files in another encoding have, and which no file can hold.
 
     Line breaks and tabs stay; so do letters of every script, but not what reverses their direction.
     """

@@ -18,11 +18,12 @@ from ..engine.components import COMPONENTS
 from ..engine.errors import ExportError, LoraError
 from ..engine.lora.changes import LoraFile
 from ..engine.lora.choice import LoraChoice, lora_choices
+from ..engine.lora.record import lora_records
 from ..engine.number_types import ONNX, SAFETENSORS
 from ..engine.progress import Progress, Silent
 from ..engine.system.files import atomic_folder, free_path, is_taken, share_file
 from ..version import __version__
-from .checkpoint.fused import FusedView, fused_views, lora_records, read_loras
+from .checkpoint.fused import FusedView, fused_views, read_loras
 from .checkpoint.views import View
 from .emulate.bundle_modules import read_model, reading
 from .export import file_record, weights_record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from ..engine.bundle.manifest import LoraRecord
 from ..engine.components import DENOISER
 from ..engine.errors import BundleError, LoraError
 from ..engine.lora.choice import LoraChoice
-from ..engine.lora.read import read_lora
+from ..engine.lora.read import identity, read_lora
+from ..engine.lora.record import lora_records
+from ..engine.lora.scales import ADAPTER_CONFIG
 from .flow.executor import Executor
 from .flow.workspace import Array
 from .packing import pack
@@ -22,7 +25,7 @@ from .packing import pack
 SETS_KEPT = 2
 """The sets of LoRAs whose matrices are kept in memory, so that going back to one reads no file.
 
-One of rank 16 takes 176 MB of FLUX.1 Kontext's size in bf16.
+One of rank 16 takes 175 MB of FLUX.1 Kontext's size in bf16.
 """
 
 
@@ -35,7 +38,8 @@ class LoraSet:
 
 
 NOTHING = LoraSet()
-_Key = tuple[tuple[Path, int, int, int, float], ...]
+_Identity = tuple[int, int, int, int]
+_Key = tuple[tuple[Path, _Identity, _Identity | None, float], ...]
 
 
 class Adapters:
@@ -67,19 +71,19 @@ class Adapters:
             key = tuple(map(_identity, loras))
             if key in self._kept:
                 self._kept.move_to_end(key)
-            else:
-                self._kept[key] = self._read(loras)
+                return self._kept[key]
+            read = self._read(loras)
+            if tuple(map(_identity, loras)) == key:  # or it would be found for files that it is not of
+                self._kept[key] = read
                 while len(self._kept) > SETS_KEPT:
                     self._kept.popitem(last=False)
-            return self._kept[key]
+            return read
 
     def _read(self, loras: Iterable[LoraChoice]) -> LoraSet:
         branches = branches_of(self._bundle)
         files = [(read_lora(Path(one.path)), one.scale) for one in loras]
         return LoraSet(
-            used=tuple(
-                LoraRecord(name=file.name, family=file.family, sha256=file.sha256, scale=scale) for file, scale in files
-            ),
+            used=lora_records(files),
             matrices=pack(files, branches, self._bundle.graph(DENOISER).precision),
         )
 
@@ -106,11 +110,13 @@ def branches_of(bundle: Bundle) -> Branches:
     return bundle.manifest.branches
 
 
-def _identity(lora: LoraChoice) -> tuple[Path, int, int, int, float]:
-    """Return what tells a file from what lay at its place before. Raises LoraError if there is none."""
+def _identity(lora: LoraChoice) -> tuple[Path, _Identity, _Identity | None, float]:
+    """Return what tells a file, and the configuration beside it, from what lay there before.
+
+    Raises LoraError if there is no file.
+    """
     path = Path(lora.path)
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise LoraError(f"{path} cannot be read: {error.strerror}; give a LoRA file") from error
-    return path, status.st_ino, status.st_mtime_ns, status.st_size, lora.scale
+    beside: _Identity | None = None
+    with suppress(LoraError):
+        beside = identity(path.with_name(ADAPTER_CONFIG))
+    return path, identity(path), beside, lora.scale

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..engine.bundle.bundle import Bundle
@@ -18,17 +18,19 @@ from .adapters import Adapters
 from .admission import Admission
 from .executors.open import open_executor
 from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
+from .filters.interface import ContentFilter, Stage
+from .filters.screen import FilterCount, Screen
 from .flow.clock import Clock
 from .flow.executor import Executor
 from .flow.previews import Previews
-from .flow.run import Flow, OnStep, Watch
+from .flow.run import Flow, OnStep
 from .inputs.choices import parse_choice
 from .inputs.pictures import Picture
 from .inputs.prepared import prepare
 from .inputs.references import ReferenceSource
 from .inputs.request import Request
 from .keywords import EditKeywords, GenerateKeywords, SessionKeywords, request_of
-from .outputs.finish import result_of, showing
+from .outputs.finish import result_of, watching
 from .outputs.result import Result
 from .session import Session
 
@@ -36,17 +38,23 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Kontext:
-    """Edits and generates pictures with a bundle.
-
-    It is a context manager. Calls from several threads take turns, or are refused.
+class Kontext(AbstractContextManager["Kontext"]):
+    """Edits and generates pictures with a bundle. Calls from several threads take turns, or are refused.
 
     Attributes:
         bundle: The bundle that is open.
         executor: Who runs the bundle's components; it is closed with this.
     """
 
-    def __init__(self, bundle: Bundle, executor: Executor, *, when_busy: WhenBusy | str = WhenBusy.WAIT) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        executor: Executor,
+        *,
+        when_busy: WhenBusy | str = WhenBusy.WAIT,
+        filters: Iterable[ContentFilter] = (),
+    ) -> None:
+        self._screen = Screen(filters)
         self._admission = Admission(parse_choice(WhenBusy, "when_busy", when_busy))
         self.bundle = bundle
         self.executor = executor
@@ -61,6 +69,7 @@ class Kontext:
         *,
         executor: ExecutorOptions | None = None,
         when_busy: WhenBusy | str = WhenBusy.WAIT,
+        filters: Iterable[ContentFilter] = (),
     ) -> Kontext:
         """Open a bundle. Networks are loaded when they are first needed; `load` does it now.
 
@@ -69,6 +78,7 @@ class Kontext:
             executor: Who runs it; see `AnyExecutor` for the default.
             when_busy: Whether a request waits while another thread's runs ("wait"), or is refused with BusyError
                 ("refuse").
+            filters: Who is asked about prompts and pictures, in this order; one that fails refuses.
 
         Returns:
             The opened bundle, which is the caller's to close.
@@ -76,23 +86,18 @@ class Kontext:
         Raises:
             BundleError: The bundle is not sound.
             PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
-            RequestError: `when_busy` is another word.
+            RequestError, OptionError: `when_busy` is another word, or a filter is none.
         """
         chosen = parse_choice(WhenBusy, "when_busy", when_busy)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         runner = open_executor(opened, executor or AnyExecutor())
         try:
-            return cls(opened, runner, when_busy=chosen)
+            return cls(opened, runner, when_busy=chosen, filters=filters)
         except BaseException:
             runner.close()
             raise
 
-    def __enter__(self) -> Kontext:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -117,8 +122,7 @@ class Kontext:
 
         Raises:
             PlanError, BundleError, ExecutorError: A network cannot be loaded.
-            BusyError: Another thread's request is running, and this was opened to refuse.
-            KontextError: This is closed, or a request's own `on_step` calls it.
+            BusyError, KontextError: A request is running and this was opened to refuse, or is closed.
         """
         with self._admission.enter():
             for name in COMPONENTS:
@@ -128,8 +132,7 @@ class Kontext:
         """Empty the caches of prompts and references, so that the next request encodes its own.
 
         Raises:
-            BusyError: Another thread's request is running, and this was opened to refuse.
-            KontextError: This is closed, or a request's own `on_step` calls it.
+            BusyError, KontextError: A request is running and this was opened to refuse, or is closed.
         """
         with self._admission.enter():
             self._flow.encodings.clear()
@@ -145,8 +148,7 @@ class Kontext:
 
         Raises:
             LoraError: A file cannot be read, or swapped in; what was set stays.
-            BundleError: The bundle was exported without `lora_rank`.
-            OptionError: A scale is none.
+            BundleError, OptionError: The bundle was exported without `lora_rank`; a scale is none.
         """
         self._adapters.chosen = self._adapters.choose(lora_choices(loras))
 
@@ -157,12 +159,14 @@ class Kontext:
 
     @property
     def residency(self) -> list[str]:
-        """The lines that say what lies in the GPU's memory, or will when it is needed: one per network, and the sum.
-
-        There are none on the CPU.
-        """
+        """The lines that say what lies in the GPU's memory, or will: one per network, and the sum. A CPU has none."""
         plan = getattr(self.executor, "residency", None)
         return [] if plan is None else plan.describe()
+
+    @property
+    def filter_counts(self) -> tuple[FilterCount, ...]:
+        """The counts of what each filter allowed and refused at each of its stages; what was refused is not kept."""
+        return self._screen.counts
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -185,37 +189,32 @@ class Kontext:
             on_step: A function that is called after each step with the number of steps done and of all.
             cancel: An event that ends the request between two steps, before its encoders, or while it waits.
             debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
-            previews: How many pictures of what is to come are shown between steps, and to whom.
+            previews: How many pictures of what is to come are shown, and to whom; none where a filter looks at outputs.
 
         Returns:
-            The pictures, prompts outermost and seeds innermost, with what made them and the milliseconds per stage.
+            The pictures, prompts outermost and seeds innermost, with what made them and milliseconds per stage.
 
         Raises:
             RequestError: The request is one that the plans or the model do not take.
             ImageError: The reference cannot be read.
+            ContentRefused: A filter refuses a prompt or a picture; of several pictures then none is handed out.
             Cancelled, BusyError: The request was cancelled, or refused.
             NotFiniteError: A component returned NaN or infinity.
             ExecutorError: A component could not be loaded or run, or there is not enough memory.
             PlanError, BundleError: A network is loaded now, and its file cannot be opened.
-            BundleError: There is a mask or a LoRA, and the bundle was exported without what it takes.
-            LoraError: A LoRA cannot be swapped in.
+            BundleError, LoraError: There is a mask or a LoRA that the bundle, as it was exported, does not take.
             KontextError: This is closed, or a request's own `on_step` calls it.
         """
         if request.mask is not None:
             self.bundle.require("masks")
+        request = self._screen.admit(request, cancel)
+        previews = None if self._screen.looks_at(Stage.OUTPUT) else previews
         prepared, loras = prepare(request, self.bundle.manifest.model), self._adapters.choose(request.chosen_loras)
-        watch = Watch(
-            on_step=on_step,
-            cancel=cancel,
-            every_step=debug_nan,
-            previews=0 if previews is None else previews.count,
-            show=None if previews is None else showing(previews, prepared.mask),
-        )
-        clock = Clock()
+        watch, clock = watching(prepared, previews, on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
         with self._admission.enter(cancel=cancel), clock.stage("total"):
             self._adapters.swap(loras, self.executor)
             made = self._flow.run(prepared, watch, clock)
-        return result_of(
+        result = result_of(
             prepared,
             made,
             clock,
@@ -224,6 +223,8 @@ class Kontext:
             executor=self.executor.name,
             loras=loras.used,
         )
+        self._screen.release([(output.prompt, output.image) for output in result.outputs], cancel)
+        return result
 
     def edit(
         self,

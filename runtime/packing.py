@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..engine.branches import DOWN, BranchedLayer, Branches, Packed
+from ..engine.branches import DOWN, MAX_RANK, BranchedLayer, Branches, Packed
 from ..engine.components import ElementType, Precision
 from ..engine.errors import LoraError
 from ..engine.lora.changes import Change, LoraFile, LowRank, Matrix
@@ -49,7 +49,8 @@ def _pieces(files: Iterable[ScaledFile], layers: Mapping[str, BranchedLayer]) ->
     for file, scale in files:
         for change in file.changes:
             low = _low_rank(file, change, layers)
-            up = low.up * np.float32(low.scale * scale)
+            with np.errstate(over="ignore", invalid="ignore"):  # what it gives is looked at
+                up = low.up * np.float32(low.scale * scale)
             pieces.setdefault(low.place.tensor.removesuffix(SUFFIX), []).append((low.down, up))
     return pieces
 
@@ -84,9 +85,10 @@ def _check_ranks(pieces: _Pieces, rank: int, files: Sequence[ScaledFile]) -> Non
     largest = max(ranks, key=lambda name: ranks[name], default=None)
     if largest is not None and ranks[largest] > rank:
         names, need = " and ".join(file.name for file, _ in files), "need" if len(files) > 1 else "needs"
+        again = f"export it with --lora-rank {ranks[largest]}, or fuse" if ranks[largest] <= MAX_RANK else "fuse"
         raise LoraError(
-            f"{names} {need} a rank of {ranks[largest]} (of {largest}), and this bundle's branches have {rank}; export "
-            f"it with --lora-rank {ranks[largest]}, or fuse: kontext-trt lora fuse BUNDLE FILE OUT"
+            f"{names} {need} a rank of {ranks[largest]} (of {largest}), and this bundle's branches have {rank}; "
+            f"{again}: kontext-trt lora fuse BUNDLE FILE OUT"
         )
 
 

@@ -19,6 +19,7 @@ from .inputs.pictures import Picture, read_picture
 from .inputs.placement import Fit, parse_fit
 from .inputs.request import is_whole
 from .keywords import SessionKeywords, TurnKeywords, request_of
+from .outputs.provenance import SignedKeywords, Signing
 from .outputs.result import Result
 from .runner import Runner
 from .session_file import Saved, read_session, write_session
@@ -233,20 +234,22 @@ class Session:
             )
         return write_session(saved, Path(path))
 
-    def save_image(self, path: Path | str) -> Path:
+    def save_image(self, path: Path | str, **signed: Unpack[SignedKeywords]) -> Path:
         """Write the current picture, with the requests of the whole history.
 
         Args:
             path: The file, whose suffix chooses the format.
+            **signed: `signer` and `inputs` as for `Result.save`; without inputs it is the session's picture.
 
         Raises:
             RequestError: No file can be made there, or nothing was edited yet.
+            ProvenanceError, ImageError: The picture cannot be signed.
         """
         with self._lock:
             history = self.history
             if not history:
                 raise RequestError("nothing was edited yet, so there is no picture to save but the one that was given")
-            return save_turn(history[-1], history, path)
+            return save_turn(history[-1], history, path, Signing.of(signed, self._start, edits=len(history)))
 
     def _path_to(self, number: int) -> tuple[Turn, ...]:
         path: list[Turn] = []

@@ -15,7 +15,8 @@ from PIL import Image
 from ..engine.errors import RequestError
 from ..engine.sizes import Size
 from .inputs.references import Latents
-from .outputs.picture_file import check_output, write_picture
+from .outputs.picture_file import write_pictures
+from .outputs.provenance import Signing
 
 PIXEL_BYTES = 4
 """The bytes of a pixel in Pillow's memory."""
@@ -92,21 +93,23 @@ class Turn:
         return f"{self.number} (of {self.parent}) {self.prompt!r}, seed {self.seed}, {self.size[0]}x{self.size[1]}{how}"
 
 
-def save_turn(turn: Turn, chain: Sequence[Turn], path: Path | str) -> Path:
+def save_turn(turn: Turn, chain: Sequence[Turn], path: Path | str, signing: Signing | None = None) -> Path:
     """Write a turn's picture, whole or not at all, with its request and those of the turns before it.
 
     Args:
         turn: The turn.
         chain: The turns from the session's picture to it.
         path: The file to write, whose suffix chooses the format. Missing folders are made.
+        signing: Who signs it, and what the chain began with; None for nobody.
 
     Returns:
         The file.
 
     Raises:
         RequestError: No file can be made there, or the turn's picture was let go.
+        ProvenanceError, ImageError: It cannot be signed.
     """
     path, image = Path(path), turn.picture()
-    file_format = check_output(path)
-    write_picture(image, {**turn.request, "chain": [dict(one.request) for one in chain[:-1]]}, path, file_format)
+    request = {**turn.request, "chain": [dict(one.request) for one in chain[:-1]]}
+    write_pictures([(image, request, path)], signing)
     return path

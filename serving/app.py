@@ -24,7 +24,9 @@ from .bfl import Bfl
 from .guard import Guard
 from .images import Images
 from .options import ServingOptions
+from .playground.files import Playground
 from .refusals import Refusal, json_response, refusal_of
+from .reviewing import Reviewing
 from .service import Service
 
 SECONDS_BETWEEN_SWEEPS = 15.0
@@ -36,7 +38,8 @@ logger = logging.getLogger(__name__)
 def create_app(kontext: Runner, options: ServingOptions | None = None) -> Starlette:
     """Return an ASGI application that serves pictures of an opened bundle.
 
-    It speaks OpenAI's images API and BFL's protocol. Pictures are made one at a time, in a thread of the application's.
+    It speaks OpenAI's images API and BFL's protocol, and has a page for people at `/`. Pictures are made one at a time,
+    in a thread of the application's.
 
     Args:
         kontext: The opened bundle, which stays the caller's; it must outlive the application.
@@ -75,6 +78,8 @@ def create_app(kontext: Runner, options: ServingOptions | None = None) -> Starle
             Route("/healthz", about.health, methods=["GET"]),
             Route("/readyz", about.ready, methods=["GET"]),
             Route("/metrics", about.metrics, methods=["GET"]),
+            *(() if service.maker.desk is None else Reviewing(service.maker.desk).routes()),
+            *Playground(service).routes(),
         ],
         middleware=[Middleware(Guard, service=service), *_cross_origin(service.options)],
         exception_handlers={HTTPException: _say, KontextError: _say, Exception: _say},

@@ -13,12 +13,14 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..engine.errors import ContentRefused
 from ..engine.sizes import Size
+from ..runtime.filters.interface import Stage
 from ..runtime.inputs.placement import nearest_size
 from ..runtime.inputs.request import Sampling
 from .bodies import Body
 from .fields import BflFields, parse_fields
-from .images import address_of, client_of, encoded_picture
+from .images import address_of, client_of, handed_out
 from .making import Order
 from .orders import check_usable
 from .pictures import picture_bytes
@@ -158,7 +160,7 @@ class Bfl:
                 logger.exception("a task failed")
             if refusal.status == 504:
                 service.metrics.cancelled.labels(refusal.code).inc()
-            task.status, task.details = "Error", refusal.body()["error"]
+            task.status, task.details = _status(error), refusal.body()["error"]
         finally:
             service.bodies.release(request)
         await service.kept(self._tasks.put, name, task)
@@ -174,7 +176,7 @@ class Bfl:
 
         (made,) = await self._service.maker.make(place, replace(order, on_step=on_step))
         file_format = fields.output_format or "png"
-        encoded = await encoded_picture(made.image, file_format, QUALITY)
+        encoded = await handed_out(self._service, made, file_format, QUALITY)
         end = time.time()
         task.result = {
             "sample": await address_of(self._service, request, encoded, file_format),
@@ -185,3 +187,10 @@ class Bfl:
             "duration": place.held_seconds,
         }
         task.status, task.progress = "Ready", 1.0
+
+
+def _status(error: Exception) -> str:
+    """Return the protocol's state for a failure."""
+    if not isinstance(error, ContentRefused):
+        return "Error"
+    return "Content Moderated" if error.stage == Stage.OUTPUT.value else "Request Moderated"

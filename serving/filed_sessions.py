@@ -12,8 +12,7 @@ from ..engine.errors import KontextError, RequestError
 from ..runtime.runner import Runner
 from ..runtime.session import Session
 from .options import Keeping
-from .refusals import Refusal
-from .sessions import new_name, no_session
+from .sessions import new_name, no_session, session_changed
 from .state import Identity, Shelf
 
 logger = logging.getLogger(__name__)
@@ -23,8 +22,7 @@ class FiledSessions:
     """Keeps sessions as `Sessions` does, each in a file that is written after every turn.
 
     What this process read or wrote last it has in memory, too, as long as the file is that one. A turn of a session
-    that another process has written meanwhile is refused, so that no turn is lost; OpenAI's client asks again by
-    itself, and then edits what came of the other turn. It may be used by several threads.
+    that another process has written meanwhile is refused, so that no turn is lost. It may be used by several threads.
 
     Args:
         runner: Who runs their requests.
@@ -46,22 +44,34 @@ class FiledSessions:
         """
         return Session(self._runner, picture, kept_bytes=self._keeping.session_bytes)
 
-    def keep(self, session: Session, name: str = "") -> str:
-        """Write a session, and return its name. Beyond the most, the one used longest ago ends.
+    def keep(self, session: Session) -> str:
+        """Write a new session, and return its name. Beyond the most, the one used longest ago ends.
 
         Raises:
-            Refusal: Another process has written or ended it since it was read (409).
             KontextError: It cannot be written.
         """
-        shelf, known = self._shelf, name
-        name = name or new_name()
+        return self._write(new_name(), session, None)
+
+    def go_on(self, name: str, before: Session, after: Session) -> str:
+        """Write what became of a session in its place, and return its name.
+
+        Raises:
+            Refusal: Something else became of it meanwhile, or it ended (409).
+            KontextError: It cannot be written.
+        """
+        return self._write(name, after, before)
+
+    def _write(self, name: str, session: Session, before: Session | None) -> str:
+        """Write a session in the place of what it was before, if it was, and that is the file still."""
+        shelf = self._shelf
         with self._lock:
             temporary = shelf.temporary(name)
             try:
                 session.save(temporary)
                 with shelf.locked():
-                    if known and shelf.identity(name) != self._seen.get(session):
-                        raise _changed()
+                    there = shelf.identity(name)
+                    if before is not None and (there is None or there != self._seen.get(before)):
+                        raise session_changed()
                     shelf.take(temporary, name)
                     self._seen[session] = shelf.identity(name)
             except RequestError as error:
@@ -71,18 +81,6 @@ class FiledSessions:
             self._open[name] = session
         self.expire()
         return name
-
-    def go_on(self, name: str, before: Session, after: Session) -> str:
-        """Write what became of a session in its place, and return its name.
-
-        Raises:
-            Refusal: Something else became of it meanwhile (409).
-            KontextError: It cannot be written.
-        """
-        if after is not before:
-            with self._lock:
-                self._seen[after] = self._seen.get(before)
-        return self.keep(after, name)
 
     def get(self, name: str) -> Session:
         """Return a session, whose time begins anew.
@@ -110,8 +108,8 @@ class FiledSessions:
             raise no_session(self._keeping) from None
 
     def end(self, name: str) -> None:
-        """End a session. Raises Refusal (404) if there is none of that name."""
-        self.get(name).close()
+        """End a session, and the turn that is being made of it. Raises Refusal (404) if there is none of that name."""
+        self.get(name)
         with self._lock:
             self._open.pop(name, None)
             self._shelf.remove(name)
@@ -129,12 +127,3 @@ class FiledSessions:
         self._shelf.trim(self._keeping.session_seconds, count=self._keeping.sessions, by_use=True)
         with self._lock:
             self._open.expire()
-
-
-def _changed() -> Refusal:
-    return Refusal(
-        "another request has edited or ended this session meanwhile, and this turn is not kept; ask again",
-        status=409,
-        param="session",
-        headers={"retry-after": "1"},
-    )

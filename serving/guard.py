@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,11 +17,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .options import ServingOptions
+from .playground.files import is_playground
 from .refusals import Refusal
 from .service import Service
 
-OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/review"})
 """The routes that need no key: they say nothing of what is made."""
+REVIEWED = "/review/"
+"""The beginning of the routes that need the key of who reviews."""
 
 access_log = logging.getLogger(f"{__name__}.access")
 
@@ -31,7 +34,9 @@ class Guard:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
-        self._keys = tuple(_digest(key) for key in service.options.keys)
+        options = service.options
+        self._keys = tuple(map(_digest, options.keys))
+        self._review_keys = () if options.review is None else tuple(map(_digest, options.review.keys))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -88,20 +93,16 @@ class Guard:
                 "pages of other origins may not call this server; start it with --allow-origin ORIGIN if they should",
                 status=403,
             )
-        if scope["path"] in OPEN_ROUTES or scope["method"] == "OPTIONS":  # browsers ask beforehand, without the key
+        path, asked_beforehand = scope["path"], scope["method"] == "OPTIONS"  # by browsers, without the key
+        if path in OPEN_ROUTES or is_playground(path) or asked_beforehand:
             return
-        if self._keys and not self._has_key(headers):
+        keys = self._review_keys if scope["path"].startswith(REVIEWED) else self._keys
+        if keys and not _has_key(headers, keys):
             raise Refusal(
                 "a key is needed: Authorization: Bearer KEY, or x-key: KEY",
                 status=401,
                 headers={"www-authenticate": "Bearer"},
             )
-
-    def _has_key(self, headers: Headers) -> bool:
-        """Return whether a known key was shown. What is compared has one length, and all keys are looked at."""
-        kind, _, key = headers.get("authorization", "").partition(" ")
-        shown = _digest(key.strip() if kind.lower() == "bearer" else headers.get("x-key", ""))
-        return any([hmac.compare_digest(shown, known) for known in self._keys])  # noqa: C419 - a generator stops early
 
     def _note(self, scope: Scope, number: str, status: int, seconds: float, log: Mapping[str, Any]) -> None:
         metrics = self._service.metrics
@@ -132,6 +133,13 @@ class Guard:
                 }
             },
         )
+
+
+def _has_key(headers: Headers, keys: Sequence[bytes]) -> bool:
+    """Return whether a known key was shown. What is compared has one length, and all keys are looked at."""
+    kind, _, key = headers.get("authorization", "").partition(" ")
+    shown = _digest(key.strip() if kind.lower() == "bearer" else headers.get("x-key", ""))
+    return any([hmac.compare_digest(shown, known) for known in keys])  # noqa: C419 - a generator stops early
 
 
 def known_host(host: str, options: ServingOptions) -> bool:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from ..engine.sizes import size_text
 from ..runtime.flow.previews import Previews
+from ..runtime.outputs.provenance import Origin
 from .making import Made
 from .orders import Asked, read_order
 from .pictures import encode_picture
@@ -73,7 +74,7 @@ class Images:
         with self._service.turns.admit(client_of(request)) as place:
             for seeds in asked.batches:
                 for made in await self._service.maker.make(place, asked.order.seeded(seeds)):
-                    encoded = await encoded_picture(made.image, asked.file_format, asked.quality)
+                    encoded = await handed_out(self._service, made, asked.file_format, asked.quality)
                     mades.append(made)
                     data.append({**await self._picture(request, encoded, asked), "seed": made.seed})
         self._done(request, place, mades)
@@ -88,30 +89,31 @@ class Images:
     async def _described(self, mades: list[Made], asked: Asked) -> dict[str, Any]:
         """Return what is said of all pictures together."""
         last = mades[-1]
-        words = [word for made in mades for word in made.warnings]
         return {
             "background": "opaque",
             "output_format": asked.file_format,
             "size": size_text(last.image.size),
             "usage": _sum([made.usage for made in mades]),
             **await self._session(asked, last),
-            **({"warnings": list(dict.fromkeys(words))} if words else {}),
+            **_warned(mades),
         }
 
     async def _session(self, asked: Asked, made: Made) -> dict[str, Any]:
         """Keep the session, which is not begun before its first turn was made, and return what is said of it."""
-        if asked.order.session is None:
+        if asked.order.session is None or made.session is None:
             return {}
-        name = "" if asked.session == NEW else asked.session
-        service = self._service
-        return {"session": await service.kept(service.sessions.keep, asked.order.session, name), "turn": made.turn}
+        sessions, kept = self._service.sessions, self._service.kept
+        if asked.session == NEW:
+            name = await kept(sessions.keep, made.session)
+        else:
+            name = await kept(sessions.go_on, asked.session, asked.order.session, made.session)
+        return {"session": name, "turn": made.turn}
 
     async def _events(self, request: Request, kind: str, asked: Asked, emit: Emit) -> None:
         common = {"background": "opaque", "output_format": asked.file_format, "quality": "auto"}
         mades: list[Made] = []
 
-        async def send(name: str, image: Image.Image, **more: Any) -> None:
-            encoded = await encoded_picture(image, asked.file_format, asked.quality)
+        async def send(name: str, image: Image.Image, encoded: bytes, **more: Any) -> None:
             kind_and_name = f"{kind}.{name}"
             event = {
                 "type": kind_and_name,
@@ -131,12 +133,15 @@ class Images:
                 async with aclosing(shown.until(self._service.maker.make(place, order))) as previews:
                     async for number, pictures in previews:
                         for image in pictures:
-                            await send("partial_image", image, partial_image_index=number)
+                            preview = await encoded_picture(image, asked.file_format, asked.quality)
+                            await send("partial_image", image, preview, partial_image_index=number)
                 for made in await shown.made():
                     mades.append(made)
                     self._done(request, place, mades)
-                    more = {"seed": made.seed, "usage": made.usage, **await self._session(asked, made)}
-                    await send("completed", made.image, **more)
+                    encoded = await handed_out(self._service, made, asked.file_format, asked.quality)
+                    kept = await self._session(asked, made)
+                    more = {"seed": made.seed, "usage": made.usage, **kept, **_warned([made])}
+                    await send("completed", made.image, encoded, **more)
 
     def _done(self, request: Request, place: Place, mades: list[Made]) -> None:
         log = request.scope["kontext.log"]
@@ -193,6 +198,22 @@ async def encoded_picture(image: Image.Image, file_format: str, quality: int) ->
     return await beside(image.width * image.height, encode_picture, image, file_format, quality)
 
 
+async def handed_out(service: Service, made: Made, file_format: str, quality: int) -> bytes:
+    """Return a picture that was made as the bytes of a file, signed where that is wanted.
+
+    Raises:
+        ProvenanceError: It could not be signed.
+    """
+    signer = service.options.signer
+    if signer is None:
+        return await encoded_picture(made.image, file_format, quality)
+
+    def signed() -> bytes:
+        return signer.sign(encode_picture(made.image, file_format, quality), Origin.of(made.request, made.inputs))
+
+    return await asyncio.to_thread(signed)
+
+
 def client_of(request: Request) -> str:
     """Return who takes turns with others: the address that the connection is from."""
     return "" if request.client is None else request.client.host
@@ -203,6 +224,11 @@ async def address_of(service: Service, request: Request, encoded: bytes, file_fo
     stored = Stored(data=encoded, media_type=f"image/{file_format}")
     name = await service.kept(service.results.put, stored)
     return f"{request.url.scheme}://{request.url.netloc}/v1/results/{name}"
+
+
+def _warned(mades: list[Made]) -> dict[str, Any]:
+    words = [word for made in mades for word in made.warnings]
+    return {"warnings": list(dict.fromkeys(words))} if words else {}
 
 
 def _sum(usages: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -16,11 +16,13 @@ from ..engine.lora.choice import LoraChoice
 from ..runtime.flow.previews import Previews
 from ..runtime.flow.run import OnStep
 from ..runtime.inputs.prompts import PromptCutWarning
+from ..runtime.inputs.references import ReferenceSource
 from ..runtime.inputs.request import Request, Sampling
 from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.result import Result
 from ..runtime.runner import Runner
 from ..runtime.session import Session
+from .desk import Desk
 from .loras import lora_refusal
 from .metrics import Metrics
 from .turns import Place
@@ -37,6 +39,9 @@ class Made:
         usage: The tokens of text, references and picture, as OpenAI counts them.
         warnings: What the client should know, such as the end of a prompt that did not fit.
         turn: The number of the session's turn, None outside one.
+        session: The session that has the turn, None outside one.
+        request: What made it, as `Result.request` says.
+        inputs: What it was made from, what was edited first.
     """
 
     image: Image.Image = field(repr=False)
@@ -44,6 +49,9 @@ class Made:
     usage: dict[str, Any]
     warnings: tuple[str, ...]
     turn: int | None = None
+    session: Session | None = field(default=None, repr=False)
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    inputs: tuple[ReferenceSource, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,23 +122,35 @@ class Observed:
 class Maker:
     """Makes one picture at a time.
 
-    Attributes:
+    Args:
         runner: Who runs requests; sessions are of it, too.
+        worker: Whose thread it does that in.
+        desk: Where pictures wait for a person, None if they do not.
+        hides_previews: Whether no picture on the way is shown.
     """
 
-    def __init__(self, runner: Runner, metrics: Metrics, worker: Worker) -> None:
-        self.runner = Observed(runner, metrics)
-        self._worker = worker
+    def __init__(self, runner: Observed, worker: Worker, *, desk: Desk | None, hides_previews: bool) -> None:
+        self.runner, self.desk = runner, desk
+        self._worker, self._hides_previews = worker, hides_previews
 
     async def make(self, place: Place, order: Order) -> tuple[Made, ...]:
-        """Wait for a turn, and make a picture for each seed.
+        """Wait for a turn, make a picture for each seed, and wait until a person approves where one is to.
+
+        A session is not touched before that: the turn is made in a branch of it.
 
         Raises:
             Refusal: The server stops before the first turn, or a LoRA cannot be used.
-            KontextError: What the runtime raises.
+            KontextError: What the runtime raises, or ContentRefused by a person.
         """
+        if self._hides_previews:
+            order = replace(order, previews=None)
+        if self.desk is not None and order.session is not None:
+            order = replace(order, session=order.session.branch())
         async with place.turn():
-            return await self._worker.run(lambda cancel: self._make(order, cancel))
+            mades = await self._worker.run(lambda cancel: self._make(order, cancel))
+        if self.desk is not None:
+            await self.desk.approve([(made.image, order.prompt) for made in mades])
+        return mades
 
     def _make(self, order: Order, cancel: threading.Event) -> tuple[Made, ...]:
         try:
@@ -139,21 +159,40 @@ class Maker:
             raise lora_refusal(error, order.loras) from error
 
     def _made(self, order: Order, cancel: threading.Event) -> tuple[Made, ...]:
-        turn: int | None = None
         with warnings.catch_warnings(record=True) as caught:  # the only thread that changes filters
             warnings.simplefilter("always", PromptCutWarning)
             if order.session is None:
                 result = self.runner.run(order.request(), cancel=cancel, previews=order.previews, on_step=order.on_step)
-                pictures = [(output.image, output.seed) for output in result.outputs]
+                pictures = [(output.image, output.seed, result.request(output)) for output in result.outputs]
+                turn, inputs = None, order.pictures
             else:
+                inputs = (_edited(order.session, order.of), *order.pictures)
                 made = order.session.edit(order.prompt, **_turn(order, cancel))
-                pictures, turn = [(made.picture(), made.seed)], made.number
+                pictures, turn = [(made.picture(), made.seed, made.request)], made.number
         last = self.runner.last
         assert last is not None
         words = tuple(str(one.message) for one in caught if issubclass(one.category, PromptCutWarning))
         return tuple(
-            Made(image=image, seed=seed, usage=_usage(last), warnings=words, turn=turn) for image, seed in pictures
+            Made(
+                image=image,
+                seed=seed,
+                usage=_usage(last),
+                warnings=words,
+                turn=turn,
+                session=order.session,
+                request=request,
+                inputs=inputs,
+            )
+            for image, seed, request in pictures
         )
+
+
+def _edited(session: Session, of: int | None) -> Image.Image:
+    """Return the picture that a turn edits. Raises RequestError if it is not there."""
+    looked_at = session.branch()
+    if of is not None:
+        looked_at.go_to(of)
+    return looked_at.image
 
 
 def _turn(order: Order, cancel: threading.Event) -> TurnKeywords:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
 
 if TYPE_CHECKING:
+    from ..runtime.filters.screen import FilterCount
     from ..runtime.outputs.result import Result
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+
+
+class _FilterCollector:
+    """Collects the counts of filters."""
+
+    def __init__(self, counts: Callable[[], Sequence[FilterCount]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield one family of all counts."""
+        words = "Prompts and pictures that filters were asked about, by what they answered."
+        family = CounterMetricFamily("kontext_filtered", words, labels=("filter", "stage", "answer"))
+        for one in self._counts():
+            for answer, value in (("allowed", one.allowed), ("refused", one.refused), ("failed", one.failed)):
+                family.add_metric([one.filter, one.stage.value, answer], value)
+        yield family
 
 
 class Metrics:
@@ -58,6 +76,10 @@ class Metrics:
     def show(self, name: str, words: str, value: Callable[[], float]) -> None:
         """Show a value that is looked up when it is asked for."""
         Gauge(name, words, registry=self.registry).set_function(value)
+
+    def count_filters(self, counts: Callable[[], Sequence[FilterCount]]) -> None:
+        """Show what filters allowed and refused, as it is when it is asked for."""
+        self.registry.register(_FilterCollector(counts))
 
     def made(self, result: Result, seconds: float) -> None:
         """Count what a result says of itself, and the seconds of the whole call as the stage "run"."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from ..engine.errors import OptionError
+from ..runtime.outputs.provenance import PictureSigner
 
 MIB = 1 << 20
 
@@ -69,6 +71,28 @@ class Keeping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """Says how a person looks at pictures before they are handed out.
+
+    Attributes:
+        keys: The keys of who decides; none lets everyone decide who reaches the server.
+        seconds: The seconds that a picture waits; then it is refused.
+        places: The number of pictures that may wait; the next is refused.
+
+    Raises:
+        OptionError: A key is empty, or a number is not above 0.
+    """
+
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    seconds: float = 600
+    places: int = 64
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "seconds", "places")
+        _check_keys(self.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
     """Says how a server is set up.
 
@@ -80,13 +104,15 @@ class ServingOptions:
         limits: What clients may ask for.
         keeping: How long and how much is kept.
         log_prompts: Whether prompts are in the log.
+        review: How a person looks at pictures before they are handed out; None for nobody.
+        signer: Who signs pictures with content credentials; None for nobody.
         lora_folder: The folder of the LoRA files that clients may name, None for none.
-        state: The folder where results, sessions and tasks lie, so that other processes with the same one answer for
-            them; None to keep them in memory.
+        state: The folder where results, sessions, tasks and what is to be reviewed lie, so that other processes with
+            the same one answer for them; None to keep them in memory.
         replica: The name of this process among several behind a proxy that numbers requests; "" for a server alone.
 
     Raises:
-        OptionError: A key is empty, or a limit is not above 0.
+        OptionError: A key is empty, or clients could review their own pictures.
     """
 
     name: str = ""
@@ -96,17 +122,32 @@ class ServingOptions:
     limits: Limits = field(default_factory=Limits)
     keeping: Keeping = field(default_factory=Keeping)
     log_prompts: bool = False
+    review: Review | None = None
+    signer: PictureSigner | None = None
     lora_folder: Path | None = None
     state: Path | None = None
     replica: str = ""
 
     def __post_init__(self) -> None:
-        if not all(self.keys):
-            raise OptionError("a key is a text of one character at least, and one of these is empty; leave it out")
+        _check_keys(self.keys)
+        if self.review is not None and self.keys and (not self.review.keys or set(self.keys) & set(self.review.keys)):
+            raise OptionError(
+                "who reviews needs keys that clients do not have, or they could approve of their own pictures"
+            )
+
+    @property
+    def hides_previews(self) -> bool:
+        """True if no picture on the way is shown: nobody has looked at it, or signed it."""
+        return self.review is not None or self.signer is not None
 
 
-def _check_positive(options: Limits | Keeping) -> None:
-    for one in fields(options):
-        value = getattr(options, one.name)
+def _check_keys(keys: tuple[str, ...]) -> None:
+    if not all(keys):
+        raise OptionError("a key is a text of one character at least, and one of these is empty; leave it out")
+
+
+def _check_positive(options: Any, *names: str) -> None:
+    for name in names or [one.name for one in fields(options)]:
+        value = getattr(options, name)
         if not isinstance(value, (int, float)) or not value > 0:
-            raise OptionError(f"{one.name} must be a number above 0, not {value!r}")
+            raise OptionError(f"{name} must be a number above 0, not {value!r}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..engine.errors import RequestError
 from ..runtime.inputs.prompts import check_prompt
+from ..runtime.session import Session
 from .bodies import Body
 from .fields import ImageFields, parse_fields, parse_sampling, seeds_of
 from .making import Order
@@ -138,13 +139,29 @@ async def _edit_order(service: Service, order: Order, session: str | None) -> Or
             )
         return order
     if session != NEW:
-        return replace(order, session=await service.kept(service.sessions.get, session))
+        kept = await service.kept(service.sessions.get, session)
+        _check_turn(kept, order.of)
+        return replace(order, session=kept)
     if not order.pictures:
         raise Refusal(
             "a new session begins with a picture: the file image", param="image", code="missing_required_parameter"
         )
     begun = await asyncio.to_thread(service.sessions.begin, order.pictures[0])
     return replace(order, session=begun, pictures=order.pictures[1:])
+
+
+def _check_turn(session: Session, number: int | None) -> None:
+    """Raise Refusal for a turn that is not there, or was let go, so that a client can tell it from other mistakes."""
+    kept = {turn.number for turn in session.turns if turn.image is not None}
+    if number and number not in kept:
+        numbers = ", ".join(map(str, sorted(kept))) or "none"
+        raise Refusal(
+            f"there is no turn {number} in this session, or it was let go for its memory. Kept are 0, the picture, and "
+            f"{numbers}; begin a new session with the picture to go on from",
+            status=404,
+            code="turn_not_found",
+            param="turn",
+        )
 
 
 def _check_request(order: Order) -> None:

@@ -7,8 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -16,16 +15,8 @@ import ray  # pyright: ignore[reportMissingImports]  # an extra that the environ
 from ray import serve  # pyright: ignore[reportMissingImports]
 from starlette.applications import Starlette
 
-from ..engine.bundle.bundle import Bundle
 from ..engine.errors import KontextError, OptionError
-from ..runtime.executors.options import ExecutorOptions
-from ..runtime.kontext import Kontext
-from .app import create_app
-from .keys import read_keys
-from .loras import LoraFolder
-from .options import ServingOptions
-from .server import log_lines
-from .state import StateFolder
+from .replica import Served
 
 NAME = "kontext"
 """The name of the application and of its deployment, as Ray's own tools show it."""
@@ -102,59 +93,6 @@ class Scaling:
             "graceful_shutdown_timeout_s": seconds,
             **self.more,
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """Says what each replica opens and how it serves it. All paths are the same on every machine.
-
-    Attributes:
-        bundle: The folder of the bundle.
-        executor: Who runs it.
-        options: How it is served; `state` is needed, and keys are not said here, since Ray keeps what it is given.
-        api_key_file: The file of keys, which each replica reads; None for none.
-
-    Raises:
-        OptionError: There is no folder of state, or there are keys.
-    """
-
-    bundle: Path
-    executor: ExecutorOptions
-    options: ServingOptions
-    api_key_file: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.options.state is None:
-            raise OptionError(
-                "any replica may be asked for a result or a session of another, so they need a folder that all of them "
-                "have: --state FOLDER"
-            )
-        if self.options.keys:
-            raise OptionError(
-                "Ray keeps what it is given; keys are read by each replica from a file: --api-key-file FILE"
-            )
-
-    def check(self) -> None:
-        """Look at what every replica opens, so that what is wrong is said once, and before anything is started.
-
-        Raises:
-            OptionError: A folder or the file of keys cannot be used.
-            BundleError: The bundle is not sound, or takes no LoRAs and there is a folder of them.
-        """
-        LoraFolder(self.options.lora_folder, Bundle.open(self.bundle))
-        if self.api_key_file is not None:
-            read_keys(self.api_key_file)
-        assert self.options.state is not None
-        StateFolder(self.options.state)
-
-    def app(self, replica: str) -> Starlette:
-        """Open the bundle, load it, and return its application."""
-        keys = () if self.api_key_file is None else read_keys(self.api_key_file)
-        log_lines(prompts=self.options.log_prompts)
-        kontext = Kontext.open(self.bundle, executor=self.executor)  # until the process ends
-        kontext.load()
-        name = self.options.name or self.bundle.name
-        return create_app(kontext, replace(self.options, keys=keys, replica=replica, name=name))
 
 
 def application(served: Served, scaling: Scaling) -> serve.Application:

@@ -9,7 +9,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ..engine.errors import ImageError, KontextError, RequestError
+from ..engine.errors import ContentRefused, ImageError, KontextError, RequestError
 
 CODES: Mapping[int, tuple[str, str]] = {
     400: ("invalid_request_error", "invalid_value"),
@@ -30,8 +30,11 @@ CODES: Mapping[int, tuple[str, str]] = {
     504: ("server_error", "deadline_exceeded"),
 }
 """The type and usual code of an error, by status."""
-NO_RETRY = frozenset({500, 504})
+NO_RETRY = frozenset({409, 500, 504})
 """The statuses that OpenAI's clients would repeat by themselves, and that would cost the same again."""
+
+MODERATED = "content_policy_violation"
+"""The code of what filters or people refuse."""
 
 
 class Refusal(KontextError):
@@ -78,6 +81,9 @@ def refusal_of(error: BaseException) -> Refusal:
     """Return how a failure is said to a client; what only concerns this machine is not said."""
     if isinstance(error, Refusal):
         return error
+    if isinstance(error, ContentRefused):  # which filter it was is the operator's business
+        param = {"prompt": "prompt", "input picture": "image"}.get(error.stage)
+        return Refusal(f"the {error.stage} was refused by this server's filters", code=MODERATED, param=param)
     if isinstance(error, ImageError):
         words = str(error)
         param = "mask" if "the mask" in words[:40] else "image"

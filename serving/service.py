@@ -10,9 +10,11 @@ from typing import ParamSpec, TypeVar
 
 from ..runtime.runner import Runner
 from .bodies import Bodies
+from .desk import Desk
+from .filed_desk import FiledDesk
 from .filed_sessions import FiledSessions
 from .loras import LoraFolder
-from .making import Maker
+from .making import Maker, Observed
 from .metrics import Metrics
 from .options import ServingOptions
 from .results import FiledResults, Results
@@ -53,8 +55,10 @@ class Service:
             BundleError: There are LoRAs, and the bundle takes none.
         """
         metrics, worker, turns = Metrics(options.replica), Worker(), Turns(options.limits.waiting)
-        maker, bodies = Maker(runner, metrics, worker), Bodies(options.limits)
-        results, sessions, tasks = _kept(maker.runner, options)
+        folder, observed = None if options.state is None else StateFolder(options.state), Observed(runner, metrics)
+        desk, bodies = _desk(metrics, options, folder), Bodies(options.limits)
+        maker = Maker(observed, worker, desk=desk, hides_previews=options.hides_previews)
+        results, sessions, tasks = _kept(observed, options, folder)
         metrics.show("kontext_waiting", "Requests that wait for a turn.", lambda: turns.waiting)
         metrics.show("kontext_running", "Pictures that are being made.", lambda: int(turns.running))
         metrics.show("kontext_admitted", "Requests that run or wait.", lambda: turns.admitted)
@@ -62,6 +66,9 @@ class Service:
         metrics.show("kontext_result_bytes", "Bytes of pictures with an address.", lambda: results.size_bytes)
         metrics.show("kontext_sessions", "Sessions that are kept.", lambda: len(sessions))
         metrics.show("kontext_session_bytes", "Bytes of sessions.", lambda: sessions.size_bytes)
+        metrics.count_filters(lambda: getattr(runner, "filter_counts", ()))
+        if desk is not None:
+            metrics.show("kontext_review_waiting", "Pictures that wait for a person.", desk.__len__)
         return cls(
             runner=runner,
             options=options,
@@ -91,6 +98,8 @@ class Service:
         self.results.expire()
         self.sessions.expire()
         self.tasks.expire()
+        if self.maker.desk is not None:
+            self.maker.desk.expire()
 
     async def kept(self, function: Callable[Asked, Kept], *asked: Asked.args, **more: Asked.kwargs) -> Kept:
         """Call a function of what is kept: in a thread where that lies in files, which may take long."""
@@ -99,14 +108,20 @@ class Service:
         return await asyncio.to_thread(function, *asked, **more)
 
 
+def _desk(metrics: Metrics, options: ServingOptions, folder: StateFolder | None) -> Desk | None:
+    """Return where pictures wait for a person, None if they do not."""
+    if options.review is None:
+        return None
+    return Desk(options.review, metrics) if folder is None else FiledDesk(options.review, metrics, folder)
+
+
 def _kept(
-    runner: Runner, options: ServingOptions
+    runner: Runner, options: ServingOptions, folder: StateFolder | None
 ) -> tuple[Results | FiledResults, Sessions | FiledSessions, Tasks | FiledTasks]:
     """Return what keeps results, sessions and tasks: in memory, or in files where there is a folder for them."""
     keeping = options.keeping
-    if options.state is None:
+    if folder is None:
         return Results(keeping), Sessions(runner, keeping), Tasks(options)
-    folder = StateFolder(options.state)
     return (
         FiledResults(keeping, folder.shelf("results")),
         FiledSessions(runner, keeping, folder.shelf("sessions")),

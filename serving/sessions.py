@@ -35,9 +35,21 @@ class Sessions:
         """
         return Session(self._runner, picture, kept_bytes=self._keeping.session_bytes)
 
-    def keep(self, session: Session, name: str = "") -> str:
-        """Keep a session from now on, and return its name. Beyond the most, the one used longest ago ends."""
-        name = name or new_name()
+    def keep(self, session: Session) -> str:
+        """Keep a new session, and return its name. Beyond the most, the one used longest ago ends."""
+        return self._put(new_name(), session)
+
+    def go_on(self, name: str, before: Session, after: Session) -> str:
+        """Keep what became of a session in its place, and return its name.
+
+        Raises:
+            Refusal: Something else became of it meanwhile, or it ended (409).
+        """
+        if self._kept.get(name) is not before:
+            raise session_changed()
+        return self._put(name, after)
+
+    def _put(self, name: str, session: Session) -> str:
         self._kept.pop(name, None)
         self._kept[name] = session
         return name
@@ -51,12 +63,12 @@ class Sessions:
         session = self._kept.get(name)
         if session is None:
             raise no_session(self._keeping)
-        self.keep(session, name)
+        self._put(name, session)
         return session
 
     def end(self, name: str) -> None:
-        """End a session. Raises Refusal (404) if there is none of that name."""
-        self.get(name).close()
+        """End a session, and the turn that is being made of it. Raises Refusal (404) if there is none of that name."""
+        self.get(name)
         del self._kept[name]
 
     def __len__(self) -> int:
@@ -84,5 +96,15 @@ def no_session(keeping: Keeping) -> Refusal:
         f"than {keeping.sessions}. Begin a new one with session={NEW} and a picture",
         status=404,
         code="session_not_found",
+        param="session",
+    )
+
+
+def session_changed() -> Refusal:
+    """Return what is said of a turn that was made of a session which is not the same any more."""
+    return Refusal(
+        "another request has edited or ended this session meanwhile, and this turn is not kept; asked again, it edits "
+        "what came of the other",
+        status=409,
         param="session",
     )

@@ -113,6 +113,15 @@ class Shelf:
         except FileNotFoundError:
             return None
 
+    def first_line(self, name: str, seconds: float) -> bytes | None:
+        """Return the first line of a file, None if there is none or it was written too many seconds ago."""
+        return _first_line(self.path(name), seconds)
+
+    def first_lines(self, seconds: float) -> list[bytes]:
+        """Return the first lines of all files that were not written too many seconds ago."""
+        found = [_first_line(path, seconds) for path, _ in self._files()]
+        return [line for line in found if line is not None]
+
     def identity(self, name: str, seconds: float | None = None) -> Identity | None:
         """Return what tells a file from others, None if there is none or it was not used for too many seconds."""
         try:
@@ -132,9 +141,29 @@ class Shelf:
         with suppress(FileNotFoundError):
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
-    def remove(self, name: str) -> None:
-        """Remove a file, if there is one."""
-        self.path(name).unlink(missing_ok=True)
+    def touch(self, name: str) -> None:
+        """Note that a file counts as written now. Nothing happens if there is none."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path(name))
+
+    def move(self, name: str, to: Shelf) -> bool:
+        """Move a file to another shelf, where it is empty; of several that do, one gets True, as who removes it may."""
+        there = to.path(name)
+        try:
+            self.path(name).rename(there)
+        except FileNotFoundError:
+            return False
+        with suppress(FileNotFoundError):  # who waited for it has seen it
+            os.truncate(there, 0)
+        return True
+
+    def remove(self, name: str) -> bool:
+        """Remove a file, and return whether there was one."""
+        try:
+            self.path(name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -182,6 +211,16 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._files())
+
+
+def _first_line(path: Path, seconds: float) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            if time.time() - os.fstat(file.fileno()).st_mtime > seconds:
+                return None
+            return file.readline()
+    except FileNotFoundError:
+        return None
 
 
 def _used(status: os.stat_result) -> float:

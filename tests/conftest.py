@@ -22,6 +22,7 @@ pytest_plugins = [
     "signing_key",
     "traced_graphs",
     "bundle_fixtures",
+    "browser",
     "quantizing_fixtures",
     "fused_fixtures",
     "lora_fixtures",
@@ -35,6 +36,8 @@ gc.set_threshold(200_000, 20, 100)
 HEAVIEST_FIRST = (
     "whole/test_small_kontext.py",
     "engine/builder/test_build.py",
+    "serving/playground/test_playground.py",
+    "serving/playground/test_playground.py",
     "whole/test_quantized_plans.py",
     "benchmarks/bench/test_full_size.py",
     "benchmarks/bench/test_bench.py",

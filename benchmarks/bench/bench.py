@@ -113,7 +113,7 @@ def make_case(bundle: Bundle, options: BenchOptions) -> tuple[Case, Image.Image 
         seed=options.seed,
         guidance=model.flow.guidance if options.guidance is None else options.guidance,
         prompt=options.prompt,
-        loras=tuple(f"{one.path.absolute()}:{one.scale}" for one in options.loras),
+        loras=tuple(f"{Path(one.path).absolute()}:{one.scale}" for one in options.loras),
     )
     request_of(case, placed)  # raises for what a request cannot be
     return case, placed

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from ...runtime.flow.executor import Executor, Performed
+from ...runtime.flow.kept import KeptValues
 from ...runtime.flow.stages import Condition, Stage, Step
 from ...runtime.flow.tensors import RequestShape
 from ...runtime.flow.workspace import Array, Workspace
@@ -104,6 +105,9 @@ class UndividedExecutor:
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:
         return self._inner.perform(shape, [_undivided(stage) for stage in stages], inputs, outputs)
+
+    def keep(self, values: KeptValues) -> None:
+        self._inner.keep(values)
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self._inner.run(component, inputs)

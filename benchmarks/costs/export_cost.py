@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ...export.environment import quiet_libraries, require_export
-from ..program import positive, run_main
+from ..program import positive, print_rows, run_main
 from .measure import ProcessCost, disk_bytes, measure_module
 
 MODULE = "kontext_trt.benchmarks.costs.export_cost"
@@ -135,13 +135,7 @@ def main() -> None:
         return export_plainly(arguments.child_plain, tuple(arguments.blocks))
     rows = run(tuple(arguments.blocks))
     about = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "torch": version("torch")}
-    if arguments.json:
-        print(json.dumps({**about, "rows": rows}))
-        return None
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
-    for item in rows:
-        print("  ".join(f"{name} {value}" for name, value in item.items()))
-    return None
+    return print_rows(about, rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ...export.environment import quiet_libraries, require_export
-from ..program import positive, run_main
+from ..program import positive, print_rows, run_main
 from .measure import ProcessCost, disk_bytes, measure_module
 
 MODULE = "kontext_trt.benchmarks.costs.lora_cost"
@@ -166,13 +166,7 @@ def main() -> None:
         "diffusers": version("diffusers"),
         "load": round(os.getloadavg()[0], 1),
     }
-    if arguments.json:
-        print(json.dumps({**about, "rows": rows}))
-        return None
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
-    for item in rows:
-        print("  ".join(f"{name} {value}" for name, value in item.items()))
-    return None
+    return print_rows(about, rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

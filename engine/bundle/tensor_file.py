@@ -49,10 +49,14 @@ class _Fields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFile:
-    """Holds the header of a safetensors file, checked against the file's size; no data is read."""
+    """Holds the header of a safetensors file, checked against the file's size; no data is read.
+
+    `data_offset` is the byte at which the header ends.
+    """
 
     path: Path
     size_bytes: int
+    data_offset: int
     header_sha256: str
     tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str]
@@ -80,6 +84,7 @@ class TensorFile:
         return cls(
             path=path,
             size_bytes=size,
+            data_offset=start,
             header_sha256=hashlib.sha256(prefix + data).hexdigest(),
             tensors={name: _entry(name, fields, start, size, path) for name, fields in raw.items()},
             metadata=convert_json(metadata, dict[str, str], malformed),
@@ -120,16 +125,19 @@ def _header_length(prefix: bytes, size: int, path: Path) -> int:
 
 def _entry(name: str, value: Any, start: int, size: int, path: Path) -> TensorEntry:
     def malformed(reason: str) -> CheckpointError:
-        return CheckpointError(f"{path}: the header's entry of tensor {name} is malformed ({reason})")
+        return CheckpointError(f"{path}: the header's entry of tensor {name:.200} is malformed ({reason})")
 
     fields = convert_json(value, _Fields, malformed)
     dtype, shape, (begin, end) = fields.dtype, fields.shape, fields.data_offsets
     if dtype not in SAFETENSORS:
-        raise CheckpointError(f"{path}: tensor {name} has the unknown type {dtype}")
+        raise CheckpointError(f"{path}: tensor {name:.200} has the unknown type {dtype}")
     if end - begin != math.prod(shape) * SAFETENSORS[dtype].bits // 8:
-        raise CheckpointError(f"{path}: tensor {name} {dtype} {list(shape)} does not fill its {end - begin:,} bytes")
+        raise CheckpointError(
+            f"{path}: tensor {name:.200} {dtype} {list(shape)} does not fill its {end - begin:,} bytes"
+        )
     if start + end > size:
         raise CheckpointError(
-            f"{path} is cut short: tensor {name} ends at byte {start + end:,}, the file has {size:,}; download it again"
+            f"{path} is cut short: tensor {name:.200} ends at byte {start + end:,}, the file has {size:,}; download it "
+            "again"
         )
     return TensorEntry(dtype=dtype, shape=shape, offset=start + begin, size_bytes=end - begin)

@@ -21,20 +21,25 @@ def apply_changes(weight: Matrix, files: Sequence[tuple[Sequence[Change], float]
     """Return a tensor with changes; `weight` itself is changed.
 
     Args:
-        weight: The tensor, contiguous and in float32.
+        weight: The tensor, contiguous and in float32; what is beyond float32 becomes infinity or NaN.
         files: What each file changes of it, with the user's scale of the file, in the order in which files are applied.
     """
     for changes, scale in files:
         ordered = sorted(changes, key=lambda change: isinstance(change, Magnitude))
-        if scale != 1 and any(isinstance(change, Magnitude) and change.blended for change in ordered):
-            before = weight.copy()
-            _apply(weight, ordered, 1.0)
-            weight -= before
-            weight *= np.float32(scale)
-            weight += before
-        else:
-            _apply(weight, ordered, scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # a caller looks at what it gives
+            _apply_file(weight, ordered, scale)
     return weight
+
+
+def _apply_file(weight: Matrix, changes: Sequence[Change], scale: float) -> None:
+    if scale != 1 and any(isinstance(change, Magnitude) and change.blended for change in changes):
+        before = weight.copy()
+        _apply(weight, changes, 1.0)
+        weight -= before
+        weight *= np.float32(scale)
+        weight += before
+    else:
+        _apply(weight, changes, scale)
 
 
 def _apply(weight: Matrix, changes: Sequence[Change], scale: float) -> None:

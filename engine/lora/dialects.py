@@ -81,11 +81,10 @@ class Spelling:
         rest = name[len(self.prefix) :]
         if rest in self.names:
             return self.names[rest]
-        for match in re.finditer(r"(?<=[._])[0-9]{1,4}(?=[._])", rest):
+        for match in re.finditer(r"(?<=[._])(?:0|[1-9][0-9]{0,3})(?=[._])", rest):
             found = self.names.get(f"{rest[: match.start()]}{{}}{rest[match.end() :]}")
             if found is not None:
-                number = str(int(match[0]))
                 return tuple(
-                    Target(layer=one.layer.replace("{}", number), start=one.start, stop=one.stop) for one in found
+                    Target(layer=one.layer.replace("{}", match[0]), start=one.start, stop=one.stop) for one in found
                 )
         return ()

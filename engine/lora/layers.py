@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import LoraError
 from ..tensor_names import Target
 from .changes import Change, Difference, Factors, LowRank, Magnitude, Matrix, Place, Replacement
-from .products import Hadamard, Kronecker, RowsOf
+from .products import Hadamard, Kronecker, Product, RowsOf
 
 MLP_RATIO = 4
 """The MLP's width in hidden widths of every FLUX.1; the rows of a fused bias without a weight are counted with it."""
@@ -93,6 +93,8 @@ def layer_changes(layer: Layer) -> Iterator[Change]:
     """
     slots, inputs = layer.slots, None
     scale = 1.0
+    if "set_weight" in slots and not set(slots) <= {"set_weight", "diff_b", "alpha", "reshape_weight"}:
+        raise layer.fail(f"has set_weight, which takes the place of the weight, beside {', '.join(slots)}")
     if "down" in slots or "up" in slots:
         down, up = layer.matrix("down"), layer.matrix("up")
         if down.shape[0] != up.shape[1]:
@@ -148,7 +150,7 @@ def _products(layer: Layer) -> Iterator[tuple[Factors, str, float]]:
         yield Hadamard(ups=ups, downs=downs), "LoHa", layer.scale(downs[0].shape[0])
 
 
-def _factor(layer: Layer, slot: str, ranks: set[int]) -> Matrix:
+def _factor(layer: Layer, slot: str, ranks: set[int]) -> Matrix | Product:
     """Return one of LoKr's factors; the rank of one that is decomposed is added to `ranks`."""
     if slot in layer.slots:
         if f"{slot}_a" in layer.slots or f"{slot}_b" in layer.slots:
@@ -160,7 +162,7 @@ def _factor(layer: Layer, slot: str, ranks: set[int]) -> Matrix:
     if up.shape[0] * down.shape[1] > MAX_ITEMS:
         raise layer.fail(f"has {slot} of {up.shape[0]:,} x {down.shape[1]:,}, which is larger than any layer")
     ranks.add(down.shape[0])
-    return up @ down
+    return Product(up=up, down=down)
 
 
 def _differences(layer: Layer, values: Matrix | Factors, scale: float, kind: str) -> Iterator[Change]:

@@ -75,7 +75,7 @@ def read_values(file: BinaryIO, entry: TensorEntry, name: str, source: str, *, i
         integers: Whether whole numbers are read, too.
 
     Raises:
-        LoraError: It has a type that is not read, or holds NaN or infinity.
+        LoraError: It has a type that is not read or a shape that no array has, or holds NaN or infinity.
     """
     readers = {**_READERS, **{dtype: _plain(one) for dtype, one in _INTEGERS.items()}} if integers else _READERS
     if entry.dtype not in readers:
@@ -84,7 +84,10 @@ def read_values(file: BinaryIO, entry: TensorEntry, name: str, source: str, *, i
         )
     file.seek(entry.offset)
     raw = np.frombuffer(file.read(entry.size_bytes), dtype=np.uint8)
-    values = readers[entry.dtype](raw).reshape(entry.shape)
+    try:
+        values = readers[entry.dtype](raw).reshape(entry.shape)
+    except ValueError as error:  # an endless extent beside one of 0, or a file that has become shorter
+        raise LoraError(f"{source}: tensor {name:.200} cannot be read as {list(entry.shape)} ({error})") from error
     if not np.isfinite(values).all():
         raise LoraError(
             f"{source}: tensor {name:.200} holds NaN or infinity in float32; the file is damaged, or its training "

@@ -10,6 +10,26 @@ from .changes import Factors, Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """Describes the product of two narrow matrices, which is far larger than they are.
+
+    Attributes:
+        up: (outputs, rank).
+        down: (rank, inputs).
+    """
+
+    up: Matrix
+    down: Matrix
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.up.shape[0], self.down.shape[1])
+
+    def rows(self, start: int, stop: int) -> Matrix:
+        return self.up[start:stop] @ self.down
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kronecker:
     """Describes the Kronecker product of two matrices (LoKr): `large` times each item of `small`.
 
@@ -18,8 +38,8 @@ class Kronecker:
         large: (outputs 2, inputs 2).
     """
 
-    small: Matrix
-    large: Matrix
+    small: Matrix | Product
+    large: Matrix | Product
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,7 +49,7 @@ class Kronecker:
         """Return rows `start` to `stop`: those of `small` that reach there, times `large`, cut."""
         height = self.large.shape[0]
         first, last = start // height, -(-stop // height)
-        whole: Matrix = np.kron(self.small[first:last], self.large)
+        whole: Matrix = np.kron(_rows(self.small, first, last), _rows(self.large, 0, height))
         return whole[start - first * height : stop - first * height]
 
 
@@ -69,3 +89,7 @@ class RowsOf:
 
     def rows(self, start: int, stop: int) -> Matrix:
         return self.whole.rows(self.first + start, self.first + stop)
+
+
+def _rows(matrix: Matrix | Product, start: int, stop: int) -> Matrix:
+    return matrix[start:stop] if isinstance(matrix, np.ndarray) else matrix.rows(start, stop)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from ..bundle.file_kinds import refuse_other_kinds
 from ..bundle.tensor_file import TensorFile
 from ..errors import LoraError
+from ..printable import printable_line
 from ..system.files import sha256_file
 from .changes import Change, LoraFile, LowRank, Magnitude, Matrix
 from .families import FAMILIES, Family, Found, find_family, other_method, slot_of
@@ -41,14 +43,14 @@ def read_lora(path: Path, *, allow_unused: bool = False) -> LoraFile:
     """
     source = str(path)
     refuse_other_kinds(path)
+    before = identity(path)
     file = TensorFile.open(path)
-    if len(file.tensors) > MAX_TENSORS:
-        raise LoraError(f"{source} has {len(file.tensors):,} tensors, more than {MAX_TENSORS:,}: it is no LoRA")
+    _check_extent(file, source)
     layout = _Layout.of(file, source)
     if layout.unused and not allow_unused:
         raise LoraError(
             f"{source} ({layout.family.name}) has {len(layout.unused)} of {len(file.tensors)} tensors that change "
-            f"nothing here: {_listed(layout.unused)}; --allow-unused leaves them out"
+            f"nothing here: {_listed(layout.unused)}; --allow-unused leaves them out when it is fused"
         )
     if layout.unused:
         logger.warning(
@@ -60,13 +62,48 @@ def read_lora(path: Path, *, allow_unused: bool = False) -> LoraFile:
     changes = tuple(_changes(layout, file, path, source))
     if not changes:
         raise LoraError(f"{source} changes nothing")
+    sha256 = sha256_file(path)
+    if identity(path) != before:  # or the hash would be of other bytes than those that are applied
+        raise LoraError(f"{source} changed while it was read; try again when it is whole")
     return LoraFile(
-        name=path.name,
-        sha256=sha256_file(path),
+        name=printable_line(path.name),
+        sha256=sha256,
         family=f"{layout.family.name}: {', '.join(dict.fromkeys(map(_method, changes)))}",
         changes=changes,
         unused=tuple(layout.unused),
     )
+
+
+def identity(path: Path) -> tuple[int, int, int, int]:
+    """Return what tells a file from what lay at its place before: device, inode, time of change in ns and bytes.
+
+    Raises:
+        LoraError: It is not there.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise LoraError(f"{path} cannot be read: {error.strerror}; give a LoRA file") from error
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _check_extent(file: TensorFile, source: str) -> None:
+    """Raise LoraError for more tensors than a LoRA has, and unless each byte is of one tensor, as the format wants it.
+
+    Of tensors that overlap a small file would take much memory; bytes of none are a tensor that would be lost.
+    """
+    if len(file.tensors) > MAX_TENSORS:
+        raise LoraError(f"{source} has {len(file.tensors):,} tensors, more than {MAX_TENSORS:,}: it is no LoRA")
+    places = sorted((one.offset, one.offset + one.size_bytes) for one in file.tensors.values() if one.size_bytes)
+    borders = ((file.data_offset, file.data_offset), *places, (file.size_bytes, file.size_bytes))
+    for (_, end), (start, _) in pairwise(borders):
+        if start < end:
+            raise LoraError(f"{source}: tensors overlap at byte {start:,}; its header is damaged: download it again")
+        if start > end:
+            raise LoraError(
+                f"{source}: the bytes from {end:,} to {start:,} are of no tensor; its header is damaged, or does not "
+                "list all tensors: download it again"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +206,12 @@ def _configurations(
         and any(one.prefix == "base_model.model." for one in layout.layers.values())
     ):
         beside = adapter_config(path)
+    prefixes = {one.prefix for one in layout.layers.values()}
+    if headers and prefixes.isdisjoint(headers):
+        raise LoraError(
+            f"{source}: the header's configuration is of tensors that begin with {_quoted(headers)}, and the file's "
+            f"begin with {_quoted(prefixes)}; their scale would be a guess"
+        )
 
     def scale(layer: str, found: Found) -> Callable[[int], float] | None:
         config = beside or headers.get(found.prefix)
@@ -193,6 +236,10 @@ def _check_channels(change: Change, layer: str, source: str) -> None:
 
 def _method(change: Change) -> str:
     return "LoRA" if isinstance(change, LowRank) else change.kind
+
+
+def _quoted(prefixes: Iterable[str]) -> str:
+    return " or ".join(f'"{prefix:.100}"' for prefix in sorted(prefixes)[:5])
 
 
 def _listed(names: list[str], shown: int = 5) -> str:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,10 @@ METADATA = "lora_adapter_metadata"
 ADAPTER_CONFIG = "adapter_config.json"
 """The file beside an adapter in which PEFT itself keeps its configuration."""
 MAX_CONFIG_BYTES = 1 << 20
+MAX_PATTERNS = 4096
+"""The most patterns of ranks or alphas; one per layer of all networks is fewer than 1000."""
+MAX_REPEATS, MAX_GROUPS = 2, 3
+"""The most repeats and groups of a pattern: a match takes time with the name's length to the power of them."""
 _Rank = Annotated[int, Meta(ge=1, le=1 << 20)]
 _Pattern = Annotated[str, Meta(max_length=300)]
 
@@ -34,8 +39,8 @@ class PeftConfig:
     r: _Rank
     lora_alpha: float
     use_rslora: bool = False
-    rank_pattern: Mapping[_Pattern, _Rank] = field(default_factory=dict)
-    alpha_pattern: Mapping[_Pattern, float] = field(default_factory=dict)
+    rank_pattern: Annotated[Mapping[_Pattern, _Rank], Meta(max_length=MAX_PATTERNS)] = field(default_factory=dict)
+    alpha_pattern: Annotated[Mapping[_Pattern, float], Meta(max_length=MAX_PATTERNS)] = field(default_factory=dict)
 
     def scale(self, layer: str, rank: int, source: str) -> float:
         """Return alpha / rank of a layer, or alpha / sqrt(rank); raise LoraError if the rank is not as it says."""
@@ -52,14 +57,24 @@ class PeftConfig:
 def _matching(patterns: Mapping[str, Any], layer: str, default: Any, source: str) -> Any:
     """Return the value of the first pattern that matches the end of a layer's name, as PEFT does."""
     for pattern, value in patterns.items():
-        if re.search(r"\)[*+{]|[*+}][*+{]", pattern):  # nested repeats may take for ever
-            raise LoraError(f"{source}: the pattern {pattern:.100} in its configuration is not read")
         try:
-            if re.match(rf"(.*\.)?({pattern})$", layer):
+            if _compiled(pattern).match(layer):
                 return value
-        except re.error as error:
+        except (re.error, OverflowError) as error:
             raise LoraError(f"{source}: {pattern:.100} in its configuration is no pattern ({error})") from error
+        except ValueError:
+            raise LoraError(f"{source}: the pattern {pattern:.100} in its configuration is not read") from None
     return default
+
+
+@lru_cache(maxsize=2 * MAX_PATTERNS)  # re keeps 512, and compiling one takes as long as a hundred matches
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Return a pattern compiled. Raises ValueError for one that may take for ever to match."""
+    bare = re.sub(r"\(\?", "(", re.sub(r"\\.", "", pattern))  # without what is escaped
+    too_slow = len(re.findall(r"[*+?{]", bare)) > MAX_REPEATS or bare.count("(") > MAX_GROUPS
+    if too_slow or re.search(r"\)[*+{]|[*+?}][*+{]", bare):
+        raise ValueError(pattern)
+    return re.compile(rf"(.*\.)?({pattern})$")
 
 
 def checked_alpha(alpha: float, layer: str, source: str) -> float:

@@ -165,7 +165,7 @@ def train(checkpoint: Path, file: Path, *, minutes: float, batch: int = 8, conso
         console: Where progress is printed.
     """
     console = console or Console(quiet=True)
-    training = LoraTraining(FluxKontextPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32))
+    training = LoraTraining(FluxKontextPipeline.from_pretrained(checkpoint, dtype=torch.float32))
     console.print(f"{len(training.sums)} layers of rank {RANK}; at first {training.quality():.1f} dB to blueprints")
     start, losses, part = time.monotonic(), [], 0.0
     while not losses or part < 1:

@@ -12,16 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.bundle.manifest import LoraRecord
-from ...engine.documents import TEXT_LENGTH
 from ...engine.errors import LoraError
 from ...engine.lora.apply import apply_changes
 from ...engine.lora.changes import Change, LoraFile, Place
 from ...engine.lora.choice import LoraChoice
 from ...engine.lora.fit import check_fit
 from ...engine.lora.read import read_lora
+from ...engine.lora.record import lora_records
 from ...engine.number_types import SAFETENSORS
-from ...engine.printable import printable_line
 from . import views
 from .open import Checkpoint
 from .views import TensorView
@@ -40,12 +38,14 @@ class FusedView:
     """Describes a tensor with the changes of LoRA files; it is computed whole, in float32, each time it is read.
 
     Attributes:
+        name: What the tensor is called here, for messages.
         base: The tensor without them.
         changes: What each file changes of it, with the scale of the file.
         first: The first row that this is of what is computed.
         shape: The shape of the rows that this is.
     """
 
+    name: str
     base: TensorView
     changes: tuple[ScaledChanges, ...]
     shape: tuple[int, ...]
@@ -85,7 +85,7 @@ class FusedView:
             yield values[start : start + views.CHUNK_ITEMS]
 
     def read(self) -> Tensor:
-        """Return the whole tensor in float32."""
+        """Return the whole tensor in float32. Raises LoraError for one that float32 does not hold."""
         values = np.empty(self.base.num_items, dtype=np.float32)
         begin = 0
         for chunk in self.base.chunks():
@@ -93,6 +93,11 @@ class FusedView:
             begin += chunk.numel()
         made = apply_changes(values.reshape(self.base.shape), self.changes)
         rows = made[self.first : self.first + self.shape[0]] if self.shape else made
+        if not np.isfinite(rows).all():
+            raise LoraError(
+                f"{self.name} of {self.path} has values beyond float32 after LoRA files were fused into it; take a "
+                "smaller scale, or a LoRA that is not damaged"
+            )
         return torch.from_numpy(rows).reshape(self.shape)
 
 
@@ -108,14 +113,6 @@ def read_loras(choices: Sequence[LoraChoice], *, allow_unused: bool) -> list[tup
         LoraError: One cannot be used.
     """
     return [(read_lora(Path(one.path), allow_unused=allow_unused), one.scale) for one in choices]
-
-
-def lora_records(files: Sequence[tuple[LoraFile, float]]) -> tuple[LoraRecord, ...]:
-    """Return what a manifest says of LoRA files that are fused."""
-    return tuple(
-        LoraRecord(name=printable_line(file.name)[:TEXT_LENGTH], family=file.family, sha256=file.sha256, scale=scale)
-        for file, scale in files
-    )
 
 
 def fused_views(
@@ -142,7 +139,9 @@ def fused_views(
     fused: dict[str, dict[str, FusedView]] = {}
     for place, scaled in gathered.items():
         view = parts[place.part][place.tensor]
-        fused.setdefault(place.part, {})[place.tensor] = FusedView(base=view, changes=tuple(scaled), shape=view.shape)
+        fused.setdefault(place.part, {})[place.tensor] = FusedView(
+            name=place.tensor, base=view, changes=tuple(scaled), shape=view.shape
+        )
     return fused
 
 

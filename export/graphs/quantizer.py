@@ -188,13 +188,14 @@ class GraphQuantizer:
     def _add_branch(self, linear: LinearNodes, rank: int) -> None:
         outputs, inputs = _extent(linear.weight, 0), _extent(linear.weight, 1)
         rank = min(rank, outputs, inputs)
-        turned: list[ir.Value] = []
-        for part, shape in ((DOWN, [rank, inputs]), (UP, [outputs, rank])):
-            weight, stem = self._weight_part(linear, part, self.dtype, shape), part.removesuffix(".weight")
-            turned.append(
-                self._insert(linear.product, "Transpose", [weight], f"{linear.name}.{stem}.transpose", perm=[1, 0])
-            )
-        insert_branch(self.graph, linear, *turned, f"{linear.name}.lora")
+        down, up = (
+            self._turned_part(linear, part, shape) for part, shape in ((DOWN, [rank, inputs]), (UP, [outputs, rank]))
+        )
+        insert_branch(self.graph, linear, down, up, f"{linear.name}.lora")
+
+    def _turned_part(self, linear: LinearNodes, part: str, shape: list[int]) -> ir.Value:
+        weight, stem = self._weight_part(linear, part, self.dtype, shape), part.removesuffix(".weight")
+        return self._insert(linear.product, "Transpose", [weight], f"{linear.name}.{stem}.transpose", perm=[1, 0])
 
     def _fp8_pair(self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str) -> ir.Value:
         zero_name = "fp8_zero"

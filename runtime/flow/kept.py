@@ -10,7 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.byte_sizes import human_bytes
 from ...engine.components import COMPONENTS
+from ...engine.errors import ExecutorError
 from .tensors import TensorSpec
 from .workspace import Array
 
@@ -39,13 +41,23 @@ def kept_bytes(bundle: Bundle) -> int:
 
 
 class KeptOnHost:
-    """Holds the inputs of a bundle that stay, in host memory; they are zero at first."""
+    """Holds the inputs of a bundle that stay, in host memory; they are zero at first.
+
+    Raises:
+        ExecutorError: There is not enough memory for them.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._arrays = {
-            component: {name: _zeros(spec) for name, spec in specs.items()}
-            for component, specs in kept_specs(bundle).items()
-        }
+        try:
+            self._arrays = {
+                component: {name: _zeros(spec) for name, spec in specs.items()}
+                for component, specs in kept_specs(bundle).items()
+            }
+        except MemoryError as error:
+            raise ExecutorError(
+                f"the matrices of the LoRAs of {bundle.path} take {human_bytes(kept_bytes(bundle))}, for which there "
+                "is not enough memory; export it with a lower --lora-rank"
+            ) from error
 
     def of(self, component: str) -> dict[str, Array]:
         """Return a component's arrays by the names of its inputs."""

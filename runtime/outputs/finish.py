@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.bundle.manifest import LoraRecord, Manifest
 from ..flow.clock import Clock
-from ..flow.previews import Previews, Show
-from ..flow.run import Generated
-from ..inputs.masking import PreparedMask
+from ..flow.previews import Previews
+from ..flow.run import Generated, OnStep, Watch
 from ..inputs.prepared import PreparedRequest
 from .paste import finished_picture
 from .result import Output, Result
@@ -63,10 +64,32 @@ def result_of(
     )
 
 
-def showing(previews: Previews, mask: PreparedMask | None) -> Show:
-    """Return what shows decoded previews as the result's pictures are shown: as it is, or through a mask."""
+def watching(
+    prepared: PreparedRequest,
+    previews: Previews | None,
+    *,
+    on_step: OnStep | None,
+    cancel: threading.Event | None,
+    every_step: bool,
+) -> Watch:
+    """Return what watches a request; previews are shown as its pictures are: as decoded, or through its mask.
+
+    Args:
+        prepared: The request.
+        previews: How many pictures of what is to come are shown, and to whom, or None.
+        on_step: A function that is called after each step, or None.
+        cancel: An event that ends the request between two steps, or None.
+        every_step: Whether every component and step is run and checked by itself.
+    """
 
     def show(number: int, pictures: NDArray[np.uint8]) -> None:
-        previews.show(number, tuple(finished_picture(picture, mask) for picture in pictures))
+        assert previews is not None
+        previews.show(number, tuple(finished_picture(picture, prepared.mask) for picture in pictures))
 
-    return show
+    return Watch(
+        on_step=on_step,
+        cancel=cancel,
+        every_step=every_step,
+        previews=0 if previews is None else previews.count,
+        show=None if previews is None else show,
+    )

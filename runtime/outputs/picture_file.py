@@ -7,16 +7,17 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ...engine.errors import RequestError
+from ...engine.errors import ImageError, RequestError
 from ...engine.system.files import atomic_file
+from .provenance import Signing, check_signed_format
 
 logger = logging.getLogger(__name__)
 
@@ -71,18 +72,62 @@ def _holds_colour(file_format: str) -> bool:
     return True
 
 
-def write_picture(image: Image.Image, request: Mapping[str, Any], path: Path, file_format: str) -> None:
-    """Write a picture with its request as `Result.save` says.
+def write_pictures(pictures: Sequence[tuple[Image.Image, Mapping[str, Any], Path]], signing: Signing | None) -> None:
+    """Write pictures, each with its request, as `Result.save` says; none before all that are to be signed are.
 
     Args:
-        image: The picture.
-        request: What made it, as values that JSON can hold.
-        path: The file. Missing folders are made.
-        file_format: Pillow's name of the format, as `check_output` returns it.
+        pictures: Each picture, what made it as values that JSON can hold, and its file. Missing folders are made.
+        signing: Who signs them; None for nobody.
 
     Raises:
-        OSError: The file cannot be written.
+        RequestError: No file can be made there.
+        ProvenanceError, ImageError: They cannot be signed.
+        OSError: A file cannot be written.
     """
+    formats = [check_output(path) for _, _, path in pictures]
+    if signing is None:
+        for (image, request, path), file_format in zip(pictures, formats, strict=True):
+            with _new_file(path) as file:
+                image.save(file, format=file_format, **_options(request, path, file_format))
+        return
+    signed: list[bytes] = []
+    for (image, request, path), file_format in zip(pictures, formats, strict=True):
+        check_signed_format(path, file_format)
+        encoded = io.BytesIO()
+        image.save(encoded, format=file_format, **_options(request, path, file_format))
+        signed.append(signing.sign(encoded.getvalue(), request))
+    for (_, _, path), data in zip(pictures, signed, strict=True):
+        with _new_file(path) as file:
+            file.write(data)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        yield file
+
+
+def read_request(data: bytes) -> Mapping[str, Any]:
+    """Return the request that `write_pictures` put into a PNG, JPEG or WebP; empty if there is none.
+
+    Raises:
+        ImageError: This is no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            text = image.info.get(METADATA_KEY) or image.getexif().get(EXIF_IMAGE_DESCRIPTION)
+    except Exception as error:  # each format raises what it likes
+        raise ImageError(f"this is no picture in a format that Pillow reads: {error}") from error
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) and "prompt" in found and "bundle" in found else {}
+
+
+def _options(request: Mapping[str, Any], path: Path, file_format: str) -> dict[str, Any]:
+    """Return what Pillow is told beside the format: the quality, and the request where the format holds it."""
     options: dict[str, Any] = {}
     if file_format == "PNG":
         info = PngInfo()
@@ -101,6 +146,4 @@ def write_picture(image: Image.Image, request: Mapping[str, Any], path: Path, fi
             logger.warning("%s: the request is too long for a JPEG, and is left out; .png and .webp hold it", path)
         else:
             options["exif"] = exif
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        image.save(file, format=file_format, **options)
+    return options

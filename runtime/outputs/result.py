@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...engine.bundle.manifest import LoraRecord
-from ...engine.errors import RequestError
+from ...engine.errors import ProvenanceError, RequestError
 from ...engine.sizes import Size
 from ..inputs.placement import Placement
 from ..inputs.prepared import Tokens
-from ..inputs.references import Latents, ReferenceMethod
-from .picture_file import check_output, write_picture
+from ..inputs.references import Latents, ReferenceMethod, ReferenceSource, each_source
+from .picture_file import check_output, write_pictures
+from .provenance import PictureSigner, Signing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +153,13 @@ class Result:
             return {"reference": described[0] if described else None, **stitched}
         return {"reference": described, **method}
 
-    def save(self, path: Path | str) -> tuple[Path, ...]:
+    def save(
+        self,
+        path: Path | str,
+        *,
+        signer: PictureSigner | None = None,
+        inputs: ReferenceSource | Sequence[ReferenceSource] | None = None,
+    ) -> tuple[Path, ...]:
         """Write the picture, or several as NAME-1.png, NAME-2.png, ...; each whole or not at all.
 
         The suffix chooses the format. The request goes along as JSON: in PNG as the text chunk "kontext-trt", in JPEG,
@@ -161,19 +168,33 @@ class Result:
 
         Args:
             path: The file to write. Missing folders are made.
+            signer: Who signs the pictures with content credentials; then the format is PNG, JPEG or WebP, and nothing
+                is written unless all could be signed.
+            inputs: For a signed edit, the references as the request had them, which become its ingredients.
 
         Returns:
             The files that were written, in the order of `outputs`.
 
         Raises:
             RequestError: No file can be made there, or Pillow writes no colour picture of that suffix.
+            ProvenanceError: The pictures cannot be signed, or an edit is to be signed without its inputs.
+            ImageError: An input cannot be read.
         """
-        path = Path(path)
-        file_format = check_output(path)
+        path, sources = Path(path), each_source(inputs)
+        check_output(path)
+        if signer is not None and bool(sources) != bool(self.references):
+            raise ProvenanceError(
+                "an edit is signed with the pictures that it was made from: give them as inputs, as in the request"
+                if self.references
+                else "this picture was made from text alone, so it is signed without inputs"
+            )
         if len(self.outputs) == 1:
             paths = (path,)
         else:
             paths = tuple(path.with_stem(f"{path.stem}-{i}") for i in range(1, len(self.outputs) + 1))
-        for output, file in zip(self.outputs, paths, strict=True):
-            write_picture(output.image, self.request(output), file, file_format)
+        signing = None if signer is None else Signing(signer=signer, inputs=sources)
+        write_pictures(
+            [(output.image, self.request(output), file) for output, file in zip(self.outputs, paths, strict=True)],
+            signing,
+        )
         return paths

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import write_files
 from typer.testing import CliRunner
 
 from kontext_trt import KontextError
@@ -42,6 +43,11 @@ def invoke(*arguments: object) -> Any:
         (("--max-body", "much"), "much"),
         (("--replicas", "2"), "--replicas is about replicas; give --ray, too"),
         (("--gpus", "0"), "--gpus is about replicas; give --ray, too"),
+        (("--review-key-file", "keys"), "--review-key-file is about a review; ask for one with --review"),
+        (("--host", "0.0.0.0", "--no-key", "--review"), "on 0.0.0.0 everybody who reaches this machine could approve"),
+        (("--review", "--review-seconds", "0"), "seconds must be a number above 0, not 0"),
+        (("--filter", "words"), "a filter is words:FILE"),
+        (("--c2pa-cert", "chain.pem"), "a signature needs --c2pa-cert and --c2pa-key, both"),
     ],
 )
 def test_what_is_not_possible_is_said_before_anything_is_opened(options: tuple[str, ...], words: str):
@@ -99,3 +105,24 @@ def test_without_ray_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):
     done = invoke("bundle", "--ray", "--state", "state")
     assert isinstance(done.exception, KontextError)
     assert "--ray needs ray: pip install '.[ray]'" in str(done.exception)
+
+
+def test_filters_review_and_signer_reach_the_application(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    served: list[Any] = []
+    monkeypatch.setattr(server, "serve", lambda application, **_: served.append(application))
+    files, words, keys = write_files(tmp_path), tmp_path / "words.txt", tmp_path / "reviewers"
+    words.write_text("weapon\n")
+    keys.write_text("one\n")
+    keys.chmod(0o600)
+    done = invoke(
+        bundle_path,
+        *("--filter", f"words:{words}", "--review", "--review-key-file", keys, "--review-seconds", 5),
+        *("--c2pa-cert", files.chain, "--c2pa-key", files.key),
+    )
+    assert done.exit_code == 0, done.output
+    service = served[0].state.service
+    assert [count.filter for count in service.runner.filter_counts] == ["words.txt"]
+    assert (service.options.review.keys, service.options.review.seconds) == (("one",), 5)
+    assert service.options.signer.name == "test signer"

@@ -110,6 +110,7 @@ def bf16_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestPrecisions:
+    @pytest.mark.check  # two graphs traced for this alone
     def test_stored_type_is_kept_and_nothing_converted(self, bf16_checkpoint: Path, tmp_path: Path):
         made = export_bundle(open_checkpoint(bf16_checkpoint), tmp_path / "bundle")
         assert {graph.precision for graph in made.manifest.graphs.values()} == {Precision.BF16}

@@ -198,11 +198,17 @@ def test_places_that_are_taken(bundle: Bundle, file: Path, tmp_path: Path):
 def test_values_beyond_a_type(bundle: Bundle, tmp_path: Path):
     huge = {name: values * 1e30 for name, values in pair(f"transformer.{Q}", D, 4).items()}
     path = write_file(tmp_path / "lora.safetensors", huge)
-    with (
-        np.errstate(over="ignore"),
-        pytest.raises(LoraError, match=r"has values beyond torch.float32 after LoRA files"),
-    ):
+    with pytest.raises(LoraError, match=rf"{Q}.weight of .* has values beyond float32 after LoRA files"):
         fuse_lora(bundle, tmp_path / "fused", [path])
+    assert not (tmp_path / "fused").exists()
+
+
+def test_an_export_writes_no_infinity(checkpoint_path: Path, tmp_path: Path):
+    huge = {name: values * 1e30 for name, values in pair(f"transformer.{Q}", D, 4).items()}
+    choice = LoraChoice(path=write_file(tmp_path / "lora.safetensors", huge))
+    fused = fuse_checkpoint(open_checkpoint(checkpoint_path), [choice], allow_unused=False)
+    with pytest.raises(LoraError, match=rf"{Q}.weight of .* has values beyond float32 .* take a smaller scale"):
+        list(fused.transformer.weights.views[f"{Q}.weight"].chunks())
 
 
 @pytest.mark.check

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import write_files
 from typer.testing import CliRunner
 
 from kontext_trt import KontextError, OptionError
 from kontext_trt.cli.app import app
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
 from kontext_trt.serving import ray_app
-from kontext_trt.serving.options import Limits, ServingOptions
-from kontext_trt.serving.ray_app import ONGOING_BESIDE, Scaling, Served, application
+from kontext_trt.serving.options import Limits, Review, ServingOptions
+from kontext_trt.serving.ray_app import ONGOING_BESIDE, Scaling, application
+from kontext_trt.serving.replica import Safeguards, Served
 
 pytestmark = pytest.mark.check
 
@@ -69,15 +70,6 @@ def test_a_deployment_is_made_of_it(tmp_path: Path):
             application(of(tmp_path), Scaling(more=more))
 
 
-def test_replicas_need_a_folder_and_read_their_keys(tmp_path: Path):
-    with pytest.raises(OptionError, match="so they need a folder that all of them have: --state FOLDER"):
-        Served(bundle=tmp_path, executor=OnnxRuntimeOptions(), options=ServingOptions())
-    with pytest.raises(OptionError, match="keys are read by each replica from a file: --api-key-file FILE"):
-        of(tmp_path, keys=("secret",))
-    served = of(tmp_path)
-    assert pickle.loads(pickle.dumps(served)) == served
-
-
 def test_the_command_hands_on_what_it_is_given(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("RAY_DEDUP_LOGS", "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.delenv(name, raising=False)
@@ -85,11 +77,15 @@ def test_the_command_hands_on_what_it_is_given(bundle_path: Path, tmp_path: Path
     monkeypatch.setattr(
         ray_app, "serve_replicas", lambda served, scaling, **where: asked.append((served, scaling, where))
     )
-    keys, file = tmp_path / "keys", tmp_path / "options.json"
-    keys.write_text("one\n")
-    keys.chmod(0o600)
+    keys, reviewers, file = tmp_path / "keys", tmp_path / "reviewers", tmp_path / "options.json"
+    for number, path in enumerate((keys, reviewers)):
+        path.write_text(f"{number}\n")
+        path.chmod(0o600)
+    signing = write_files(tmp_path)
     file.write_text(json.dumps({"max_replicas_per_node": 1}))
     command = ["serve", bundle_path, "--ray", "--replicas", 2, "--max-replicas", 3, "--gpus", 0, "--port", 9]
+    command += ["--filter", "command:true x", "--review", "--review-key-file", reviewers, "--review-seconds", 5]
+    command += ["--c2pa-cert", signing.chain, "--c2pa-key", signing.key]
     command += ["--api-key-file", keys, "--state", tmp_path / "state", "--ray-options", file, "--ray-address", "auto"]
     done = CliRunner().invoke(app, [*map(str, command)])
     assert done.exit_code == 0, done.exception
@@ -97,7 +93,11 @@ def test_the_command_hands_on_what_it_is_given(bundle_path: Path, tmp_path: Path
     assert os.environ["RAY_DEDUP_LOGS"] == os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert where == {"host": "127.0.0.1", "port": 9, "address": "auto"}
     assert scaling == Scaling(replicas=2, most=3, gpus=0, more={"max_replicas_per_node": 1})
-    assert (served.bundle, served.api_key_file, served.options.keys) == (bundle_path.resolve(), keys, ())
+    assert (served.bundle, served.options.keys, served.options.signer) == (bundle_path.resolve(), (), None)
+    assert served.options.review == Review(seconds=5)
+    assert served.safeguards == Safeguards(
+        api_key_file=keys, review_key_file=reviewers, filters=("command:true x",), signing=(signing.chain, signing.key)
+    )
     file.write_text("[1]")
     done = CliRunner().invoke(app, [*map(str, command)])
     assert isinstance(done.exception, KontextError)

@@ -6,12 +6,7 @@ import base64
 import io
 import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -24,8 +19,8 @@ import httpx2
 import numpy as np
 import openai
 import pytest
-from command_line import LINKS
 from PIL import Image
+from replicas import Cluster, descendants, proc, until
 from served import error_of
 
 from kontext_trt import Kontext
@@ -36,93 +31,6 @@ WAITING = 1
 LONG = {"prompt": "x", "num_inference_steps": 100, "size": "160x160", "seed": 1}
 QUICK = {"prompt": "x", "num_inference_steps": 1, "size": "32x32", "seed": 1}
 EDITS, GENERATIONS = "/v1/images/edits", "/v1/images/generations"
-
-
-class Cluster:
-    """The command in a process of its own, with the Ray that it starts.
-
-    Attributes:
-        url: Its address.
-        lines: What it wrote to standard error.
-    """
-
-    def __init__(self, bundle: Path, folder: Path, *options: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.temporary = tempfile.mkdtemp(prefix="kontext-ray-", dir="/tmp")  # a socket's path is short
-        environment = {**os.environ, "PYTHONPATH": LINKS, "RAY_TMPDIR": self.temporary, "COLUMNS": "200"}
-        command = [sys.executable, "-m", "kontext_trt", "serve", str(bundle), "--ray", "--gpus", "0"]
-        command += ["--replicas", "2", "--port", str(port), "--state", str(folder / "state"), *options]
-        self._log = folder / "log"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        self.url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 300
-        while f"on {self.url}" not in self.log():
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.2)
-
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def replicas(self) -> list[int]:
-        """The processes of the replicas."""
-        return [
-            pid for pid in descendants(self.process.pid) if b"ServeReplica:kontext" in proc(pid, "cmdline").read_bytes()
-        ]
-
-    def busiest(self) -> int:
-        """The replica that computes most in a quarter of a second."""
-        before = {pid: ticks(pid) for pid in self.replicas()}
-        time.sleep(0.25)
-        return max(before, key=lambda pid: ticks(pid) - before[pid])
-
-    def metric(self, name: str) -> dict[str, float]:
-        """What the replicas count under a name, by replica; each question reaches one of them."""
-        found: dict[str, float] = {}
-        for _ in range(12):
-            text = httpx2.get(f"{self.url}/metrics", timeout=60).text
-            for labels, value in re.findall(rf"^{re.escape(name)}{{(.*)}} (\S+)$", text, re.MULTILINE):
-                found[labels] = float(value)
-            if len(found) == 2:
-                break
-        return found
-
-    def stop(self) -> int:
-        """End it as an operator does, and return its exit code."""
-        self.process.terminate()
-        try:
-            return self.process.wait(120)
-        finally:
-            self.process.kill()
-            shutil.rmtree(self.temporary, ignore_errors=True)
-
-
-def proc(pid: int, name: str) -> Path:
-    return Path(f"/proc/{pid}/{name}")
-
-
-def ticks(pid: int) -> int:
-    fields = proc(pid, "stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-def descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            children.setdefault(parent, []).append(int(folder.name))
-    found, waiting = [], [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +58,6 @@ def png(picture: Callable) -> bytes:
 
 def ask(cluster: Cluster, body: dict[str, Any] = QUICK, route: str = GENERATIONS) -> httpx2.Response:
     return httpx2.post(f"{cluster.url}{route}", json=body, timeout=300)
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_an_edit_is_that_of_the_bare_call(client: openai.OpenAI, kontext: Kontext, png: bytes):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
+from lora_files import D, pair, write_file
 
 from kontext_trt import Bundle, BundleError, ExecutorError, LoraError
+from kontext_trt.engine.lora.changes import LoraFile
 from kontext_trt.engine.lora.choice import LoraChoice
 from kontext_trt.runtime import adapters
 from kontext_trt.runtime.adapters import NOTHING, Adapters
@@ -63,6 +67,39 @@ def test_files_are_read_once_and_again_when_they_change(
     held.choose([LoraChoice(path=file, scale=0.5)])
     held.choose([LoraChoice(path=file)])
     assert len(read) == 4, "two are kept"
+
+
+def test_a_configuration_beside_a_file_counts(branched_bundle: Branched, tmp_path: Path):
+    """Its scale is from there, so what was read before it was written is not what it means."""
+    held, layer = Adapters(branched_bundle()), "base_model.model.transformer_blocks.0.attn.to_q"
+    file = write_file(tmp_path / "adapter_model.safetensors", pair(layer, D, 4))
+    choice = [LoraChoice(path=file)]
+    before = held.choose(choice)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 12}))
+    after = held.choose(choice)
+    for name, array in before.matrices["denoiser"].items():
+        assert np.array_equal(after.matrices["denoiser"][name], array * (3 if name.startswith("lora_up") else 1))
+    assert held.choose(choice) is after
+
+
+def test_what_was_replaced_while_it_was_read_is_not_kept(
+    branched_bundle: Branched, lora_file: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "one.safetensors"
+    shutil.copy(lora_file(1), file)
+    original, held = adapters.read_lora, Adapters(branched_bundle())
+
+    def replace_first(path: Path) -> LoraFile:
+        shutil.copy(lora_file(2), tmp_path / "other")
+        file.rename(tmp_path / "first")
+        (tmp_path / "other").rename(file)
+        return original(path)
+
+    monkeypatch.setattr(adapters, "read_lora", replace_first)
+    second = held.choose([LoraChoice(path=file)])
+    monkeypatch.undo()
+    (tmp_path / "first").rename(file)
+    assert held.choose([LoraChoice(path=file)]).used[0].sha256 != second.used[0].sha256
 
 
 def test_an_executor_gets_what_it_does_not_hold(branched_bundle: Branched, lora_file: Callable[[int], Path]):

@@ -107,6 +107,7 @@ REFUSED: list[tuple[list[LoraFile], str]] = [
         r"by \[8, 6\], and this bundle's is \[8, 8\]: it is for a model of another width",
     ),
     ([file(low("blocks.0.q.weight", 5))], r"style.safetensors needs a rank of 5 \(of blocks.0.q\), and .* have 4"),
+    ([file(low("blocks.0.q.weight", 1025))], "needs a rank of 1025 .* branches have 4; fuse: kontext-trt lora fuse"),
     (
         [file(low("blocks.0.q.weight", 3), name="a"), file(low("blocks.0.q.weight", 2), name="b")],
         "a and b need a rank of 5 .* export it with --lora-rank 5, or fuse",
@@ -118,6 +119,11 @@ REFUSED: list[tuple[list[LoraFile], str]] = [
 def test_what_no_branch_can_add_is_refused(files: list[LoraFile], words: str):
     with pytest.raises(LoraError, match=words):
         pack([(one, 1.0) for one in files], BRANCHES, Precision.FP32)
+
+
+def test_values_that_no_type_holds_are_refused():
+    with pytest.raises(LoraError, match="values beyond what fp32 holds, or that are no numbers"):
+        pack([(file(low("blocks.0.q.weight", scale=1e38)), 100.0)], BRANCHES, Precision.FP32)
 
 
 def test_values_that_the_type_cannot_hold_are_refused():

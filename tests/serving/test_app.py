@@ -20,7 +20,7 @@ def url(kontext: Kontext) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/v2", 404, "not_found"),
         ("GET", "/v1/images/edits/", 404, "not_found"),
         ("GET", "/v1/images/edits", 405, "method_not_allowed"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),

@@ -42,7 +42,7 @@ def test_another_process_goes_on_with_a_session(kontext: Kontext, png: bytes, sh
     assert other is not session
     assert np.array_equal(other.image, made.picture())
     other.edit("y", **QUICK)
-    assert there.keep(other, name) == name
+    assert there.go_on(name, other, other) == name
     assert [turn.number for turn in here.get(name).history] == [1, 2]
     assert len(here) == len(there) == 1
     assert here.size_bytes == shelf.path(name).stat().st_size
@@ -56,15 +56,15 @@ def test_a_turn_that_another_process_overtook_is_refused(kontext: Kontext, png: 
     name = here.keep(here.begin(png))
     mine, others = here.get(name), there.get(name)
     others.edit("theirs", **QUICK)
-    there.keep(others, name)
+    there.go_on(name, others, others)
     mine.edit("mine", **QUICK)
     with pytest.raises(Refusal, match="another request has edited or ended this session meanwhile") as caught:
-        here.keep(mine, name)
+        here.go_on(name, mine, mine)
     assert (caught.value.status, caught.value.code) == (409, "session_changed")
     again = here.get(name)
     assert [turn.request["prompt"] for turn in again.history] == ["theirs"]
     again.edit("mine", **QUICK)
-    here.keep(again, name)
+    here.go_on(name, again, again)
     assert [turn.request["prompt"] for turn in there.get(name).history] == ["theirs", "mine"]
     assert {path.name for path in shelf.path(name).parent.iterdir()} == {".lock", shelf.path(name).name}
 
@@ -75,8 +75,8 @@ def test_two_turns_in_one_process_are_both_kept(kontext: Kontext, png: bytes, sh
     first, second = sessions.get(name), sessions.get(name)
     first.edit("a", **QUICK)
     second.edit("b", **QUICK)
-    sessions.keep(first, name)
-    sessions.keep(second, name)
+    sessions.go_on(name, first, first)
+    sessions.go_on(name, second, second)
     fresh = FiledSessions(kontext, Keeping(), shelf).get(name)
     assert [turn.request["prompt"] for turn in fresh.history] == ["a", "b"]
 
@@ -92,6 +92,16 @@ def test_of_two_branches_the_first_goes_on(kontext: Kontext, png: bytes, shelf: 
     with pytest.raises(Refusal, match="another request has edited or ended this session meanwhile"):
         sessions.go_on(name, before, second)
     assert [turn.request["prompt"] for turn in sessions.get(name).history] == ["a"]
+
+
+def test_a_turn_of_a_session_that_ended_does_not_bring_it_back(kontext: Kontext, png: bytes, shelf: Shelf):
+    sessions = FiledSessions(kontext, Keeping(), shelf)
+    name = sessions.keep(sessions.begin(png))
+    before = sessions.get(name)
+    sessions.end(name)
+    with pytest.raises(Refusal, match="another request has edited or ended this session meanwhile"):
+        sessions.go_on(name, before, before)
+    assert len(sessions) == 0
 
 
 def test_they_end_and_are_bounded(kontext: Kontext, png: bytes, shelf: Shelf):

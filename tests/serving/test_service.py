@@ -6,6 +6,7 @@ import base64
 import io
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -13,7 +14,7 @@ import pytest
 from served import Held, error_of, served
 
 from kontext_trt import Kontext
-from kontext_trt.serving.options import ServingOptions
+from kontext_trt.serving.options import Review, ServingOptions
 
 QUICK = {"prompt": "x", "num_inference_steps": 1, "size": "32x32", "seed": 1}
 EDITS, GENERATIONS = "/v1/images/edits", "/v1/images/generations"
@@ -89,3 +90,26 @@ def test_nothing_is_named_in_the_folder(urls: tuple[str, str], state: Path):
     name = made["url"].rpartition("/")[2]
     assert not [path for path in state.rglob("*") if name in path.name]
     assert len(list((state / "results").iterdir())) >= 1
+
+
+def test_a_picture_is_shown_and_decided_at_either(kontext: Kontext, tmp_path: Path):
+    options = ServingOptions(state=tmp_path / "state", review=Review(seconds=60))
+    with served(kontext, options) as first, served(kontext, options) as second, ThreadPoolExecutor(2) as pool:
+        for word, status in (("approve", 200), ("refuse", 400)):
+            asked = pool.submit(ask, first)
+            deadline = time.monotonic() + 60
+            while not (waiting := httpx2.get(f"{second}/review/pictures").json()["data"]):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            (case,) = waiting
+            assert (case["prompt"], case["width"], case["height"]) == ("x", 32, 32)
+            shown = httpx2.get(f"{second}/review/pictures/{case['id']}").content
+            assert httpx2.post(f"{second}/review/pictures/{case['id']}/{word}").status_code == 200
+            assert httpx2.post(f"{first}/review/pictures/{case['id']}/approve").status_code == 404
+            answer = asked.result()
+            assert answer.status_code == status
+            if status == 200:
+                assert base64.b64decode(answer.json()["data"][0]["b64_json"]) == shown
+        assert httpx2.get(f"{first}/review/pictures").json()["data"] == []
+    left = [path.name for kind in ("review", "approved", "refused") for path in (tmp_path / "state" / kind).iterdir()]
+    assert set(left) <= {".lock"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from command_line import run
 from once_per_run import OncePerRun
 from PIL import Image
 
@@ -17,6 +18,8 @@ from kontext_trt.engine.components import COMPONENTS, Precision
 
 if TYPE_CHECKING:
     from diffusers import FluxKontextPipeline
+
+ROOT = Path(__file__).parents[2]
 
 # torch and what needs it are imported where they are used: GPU tests also run where they are not installed
 
@@ -39,6 +42,21 @@ def bundle_path(checkpoint_path: Path, once_per_run: OncePerRun) -> Path:
 
     options = ExportOptions(hash_weights=True)
     return once_per_run.make("bundle", lambda path: export_bundle(open_checkpoint(checkpoint_path), path, options))
+
+
+@pytest.fixture(scope="session")
+def small_demo(once_per_run: OncePerRun) -> Path:
+    """What `make demo` makes, and with it a bundle of the small Kontext in float32. Not to be altered."""
+
+    def write(path: Path) -> None:
+        words = ("--prompt", "turn the orange hexagon black", "--steps", 28)
+        image = ROOT / "docs/small-kontext/before.png"
+        done = run("demo", path, "--checkpoint", ROOT / "examples/small_kontext/checkpoint", "--image", image, *words)
+        assert "edited.png  128x128  seed 0" in done.stdout
+        assert "random" not in done.stderr
+        assert "warning:" not in done.stderr
+
+    return once_per_run.make("small-demo", write)
 
 
 @pytest.fixture

@@ -121,7 +121,10 @@ def test_wheel_holds_the_package_and_runs_outside_the_checkout(tmp_path: Path):
         file.relative_to(ROOT) for file in (ROOT / "tests").rglob("*.py")
     }
     assert modules == expected
-    assert {"py.typed", "__init__.pyi", "benchmarks/bench/page.html", "export/demo.png"} <= {
+    kinds = (".html", ".css", ".js", ".svg")
+    playground = {str(file.relative_to(ROOT)) for file in ROOT.glob("serving/playground/*") if file.suffix in kinds}
+    assert len(playground) > 10
+    assert playground | {"py.typed", "__init__.pyi", "benchmarks/bench/page.html", "export/demo.png"} <= {
         str(file.relative_to(target / "kontext_trt")) for file in (target / "kontext_trt").rglob("*") if file.is_file()
     }
     assert not list(target.rglob("*.safetensors"))  # the small model's weights stay in the repository

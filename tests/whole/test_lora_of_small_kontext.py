@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import FluxKontextPipeline
 from once_per_run import OncePerRun
+from PIL import Image
 from quantizing_fixtures import calibrated
 
 from kontext_trt import Bundle, Kontext
@@ -75,11 +76,11 @@ def test_swapped_fused_and_diffusers_agree(branched: Bundle, swapped: Kontext, s
     made = edited(swapped, sample, loras=[LORA]).astype(int)
     with Kontext.open(fuse_lora(branched, tmp_path / "fused", [LORA])) as fused:
         assert np.abs(edited(fused, sample) - made).max() <= 1  # what rounding to 8 bits leaves
-    pipeline = FluxKontextPipeline.from_pretrained(CHECKPOINT, torch_dtype=torch.float32)
+    pipeline = FluxKontextPipeline.from_pretrained(CHECKPOINT, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(LORA.parent, weight_name=LORA.name)
     theirs = pipeline(
-        image=sample.reference(),
+        image=Image.fromarray(sample.reference()),
         prompt=sample.instruction,
         width=SIZE[0],
         height=SIZE[1],

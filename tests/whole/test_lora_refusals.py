@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 from lora_files import Array, D, model_shapes, number, pair, peft_metadata, random, write_file
 
 from kontext_trt.engine.errors import CheckpointError, LoraError
-from kontext_trt.engine.lora.changes import Place
-from kontext_trt.engine.lora.fit import check_fit
+from kontext_trt.engine.lora import read
+from kontext_trt.engine.lora.changes import LowRank, Place
+from kontext_trt.engine.lora.fit import change_shape, check_fit
 from kontext_trt.engine.lora.read import read_lora
 
 SHAPES = {Place(part=part, tensor=name): shape for (part, name), shape in model_shapes().items()}
@@ -83,12 +86,17 @@ FILES: dict[str, tuple[Mapping[str, Any], Mapping[str, str] | None, str]] = {
     "an embedding beside": (
         {**GOOD, "bundle_emb.style": random("e", 4)},
         None,
-        r"has 1 of 3 tensors that change nothing here: bundle_emb.style \(a learned embedding\); --allow-unused leaves",
+        r"1 of 3 tensors .* nothing here: bundle_emb.style \(a learned embedding\); --allow-unused .* when it is fused",
     ),
     "a layer that is not known": (
         {**GOOD, **pair("transformer.transformer_blocks.0.attn.to_z", D, 4)},
         None,
         "has 2 of 4 tensors that change nothing here: transformer.transformer_blocks.0.attn.to_z.lora_A.weight, ",
+    ),
+    "a block's number in two spellings": (
+        {**GOOD, **pair("transformer.transformer_blocks.00.attn.to_q", D, 4)},
+        None,
+        "has 2 of 4 tensors that change nothing here: transformer.transformer_blocks.00.attn.to_q.lora_A.weight, ",
     ),
     "of two families": (
         {**GOOD, **pair("lora_unet_double_blocks_0_img_attn_proj", D, 4, **KOHYA)},
@@ -110,6 +118,7 @@ FILES: dict[str, tuple[Mapping[str, Any], Mapping[str, str] | None, str]] = {
     "NaN": ({**GOOD, DOWN: filled(np.nan)}, None, "lora_A.weight holds NaN or infinity in float32"),
     "infinity": ({**GOOD, DOWN: filled(np.inf)}, None, "lora_A.weight holds NaN or infinity"),
     "beyond float32": ({**GOOD, DOWN: filled(0).astype(np.float64) + 1e300}, None, "holds NaN or infinity in float32"),
+    "BF16 NaN": ({**GOOD, DOWN: ("BF16", np.full((4, D), 0xFFC1, np.uint16))}, None, "holds NaN or infinity"),
     "FP8 NaN": ({**GOOD, DOWN: ("F8_E4M3", np.full((4, D), 0x7F, np.uint8))}, None, "holds NaN or infinity"),
     "int8": ({**GOOD, DOWN: ("I8", np.ones((4, D), np.int8))}, None, "has the type I8; a LoRA is read in F64, F32"),
     "one dimension": ({**GOOD, UP: random("up", D)}, None, r"has up \[64\], which should be a matrix"),
@@ -134,7 +143,31 @@ FILES: dict[str, tuple[Mapping[str, Any], Mapping[str, str] | None, str]] = {
     "metadata without alpha": (GOOD, peft_metadata(r=4), "lora_adapter_metadata is malformed"),
     "metadata that is no JSON": (GOOD, {"lora_adapter_metadata": "{"}, "lora_adapter_metadata is malformed"),
     "a pattern that is none": (GOOD, peft_metadata(r=4, lora_alpha=8, rank_pattern={"to_[": 4}), "is no pattern"),
-    "an endless pattern": (GOOD, peft_metadata(r=4, lora_alpha=8, rank_pattern={"(a+)+$": 4}), "is not read"),
+    **{
+        f"an endless pattern {pattern}": (GOOD, peft_metadata(r=4, lora_alpha=8, rank_pattern={pattern: 4}), said)
+        for pattern, said in (
+            ("(a+)+$", "is not read"),
+            (".*" * 40 + "z", "is not read"),
+            (".?" * 40 + "z", "is not read"),
+            ("(.|.)" * 40 + "z", "is not read"),
+            ("a{99999999999}", "is no pattern"),
+        )
+    },
+    "too many patterns": (
+        GOOD,
+        peft_metadata(r=4, lora_alpha=8, rank_pattern={f"x{i}": 4 for i in range(5000)}),
+        "lora_adapter_metadata is malformed",
+    ),
+    "metadata of other names": (
+        pair("transformer_blocks.0.attn.to_q", D, 4),
+        peft_metadata(r=4, lora_alpha=16),
+        'configuration is of tensors that begin with "transformer.", and the file\'s begin with ""; their scale',
+    ),
+    "set_weight beside": (
+        {**GOOD, f"{LAYER}.set_weight": random("s", D, D)},
+        None,
+        "has set_weight, which takes the place of the weight, beside down, up, set_weight",
+    ),
     "rows": (
         pair("lora_unet_double_blocks_0_img_attn_qkv", 2 * D, 4, **KOHYA),
         None,
@@ -251,11 +284,111 @@ def test_too_many_tensors(tmp_path: Path):
         read_lora(tmp_path / "lora.safetensors")
 
 
+def test_tensors_that_overlap(tmp_path: Path):
+    """A small file that would take much memory."""
+    entry = {"dtype": "F8_E4M3", "shape": [64, 64], "data_offsets": [0, 4096]}
+    names = (f"transformer.transformer_blocks.{i}.attn.to_q.lora_{one}.weight" for i in range(50) for one in "AB")
+    header = json.dumps(dict.fromkeys(names, entry)).encode()
+    (tmp_path / "lora.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4096))
+    with pytest.raises(LoraError, match=r"tensors overlap at byte [0-9,]+; its header is damaged"):
+        read_lora(tmp_path / "lora.safetensors")
+
+
+def test_factors_stay_factors(tmp_path: Path):
+    """A small file whose factors multiplied out, of each layer, would not fit into memory."""
+    tensors: dict[str, Array] = {}
+    for i in range(8):
+        tensors |= of(
+            f"lycoris_transformer_blocks_{i}_attn_to_q",
+            lokr_w1=random("a", 1, 1),
+            lokr_w2_a=random("b", 8000, 1),
+            lokr_w2_b=random("c", 1, 8000),
+        )
+    path = write_file(tmp_path / "lora.safetensors", tensors)
+    tracemalloc.start()
+    try:
+        opened = read_lora(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [change_shape(change) for change in opened.changes] == [(8000, 8000)] * 8
+    assert peak < 64 << 20, "bytes; one product alone takes 256 MB"
+
+
+@pytest.mark.parametrize("shape", [[1 << 40, 1 << 40, 0], [0, 1 << 62]])
+def test_shapes_that_no_array_has(shape: list[int], tmp_path: Path):
+    header = json.dumps({f"{LAYER}.diff": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "lora.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(LoraError, match=r"attn.to_q.diff cannot be read as \[.*0.*\]"):
+        read_lora(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_bytes_of_no_tensor(place: int, tmp_path: Path):
+    """A tensor that the header does not list, or lists twice by one name, would be lost."""
+    listed = list(GOOD.items())
+    listed.insert(place, ("more", random("more", 4, D)))
+    path = write_file(tmp_path / "lora.safetensors", dict(listed))
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    kept = json.loads(data[8 : 8 + length])
+    kept.pop("more")
+    header = json.dumps(kept).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data[8 + length :])
+    with pytest.raises(LoraError, match=r"the bytes from [0-9,]+ to [0-9,]+ are of no tensor; its header is damaged"):
+        read_lora(path)
+
+
+def test_an_endless_name_is_cut(tmp_path: Path):
+    header = json.dumps({"x" * 100_000: {"dtype": "F3", "shape": [], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "lora.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(CheckpointError, match=r"tensor xxx.* has the unknown type F3") as refused:
+        read_lora(tmp_path / "lora.safetensors")
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_changes_while_it_is_read(replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Or the hash that a picture names would be of other bytes than those that made it."""
+    path = write_file(tmp_path / "lora.safetensors", GOOD)
+    hashed = read.sha256_file
+
+    def change_first(file: Path) -> str:
+        if replaced:
+            write_file(tmp_path / "other.safetensors", GOOD).replace(path)
+        else:
+            with path.open("ab") as writer:
+                writer.write(b"more")
+        return hashed(file)
+
+    monkeypatch.setattr(read, "sha256_file", change_first)
+    with pytest.raises(LoraError, match=r"lora.safetensors changed while it was read; try again"):
+        read_lora(path)
+
+
+def test_a_name_that_cannot_be_written_down_is_escaped(tmp_path: Path):
+    path = write_file(tmp_path / "caf\udce9\n.safetensors", GOOD)  # Latin-1, and two lines
+    assert read_lora(path).name == r"caf\udce9\n.safetensors"
+
+
+def test_many_patterns_of_many_layers_are_matched_in_time(tmp_path: Path):
+    """More patterns than `re` keeps compiled: diffusers writes one per layer where ranks differ."""
+    layers = [f"transformer_blocks.{i}.{one}" for i in range(19) for one in ("attn.to_q", "attn.to_k", "ff.net.2")]
+    patterns = {f"single_transformer_blocks.{i}.x{j}": 8 for i in range(38) for j in range(16)} | dict.fromkeys(
+        layers, 4
+    )
+    tensors = {name: values for layer in layers for name, values in pair(f"transformer.{layer}", D, 4).items()}
+    path = write_file(tmp_path / "lora.safetensors", tensors, peft_metadata(r=16, lora_alpha=4, rank_pattern=patterns))
+    started = time.process_time()
+    assert {change.scale for change in read_lora(path).changes if isinstance(change, LowRank)} == {1.0}
+    assert time.process_time() - started < 1.5, "seconds; compiling each pattern for each layer takes 3"
+
+
 def test_unused_tensors_are_left_out_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     tensors = {**GOOD, "bundle_emb.style": random("e", 4), "transformer.proj_out.alpha": number(1)}
-    read = read_lora(write_file(tmp_path / "lora.safetensors", tensors), allow_unused=True)
-    assert read.unused == ("bundle_emb.style", "transformer.proj_out.alpha")
-    assert [change.place.tensor for change in read.changes] == ["transformer_blocks.0.attn.to_q.weight"]
+    opened = read_lora(write_file(tmp_path / "lora.safetensors", tensors), allow_unused=True)
+    assert opened.unused == ("bundle_emb.style", "transformer.proj_out.alpha")
+    assert [change.place.tensor for change in opened.changes] == ["transformer_blocks.0.attn.to_q.weight"]
     assert "2 tensors change nothing here and are left out: bundle_emb.style" in caplog.text
 
 
@@ -289,6 +422,6 @@ def test_a_configuration_beside_a_peft_adapter_counts(tmp_path: Path):
     ],
 )
 def test_another_models_shapes_are_refused(tensors: dict[str, Array], said: str, tmp_path: Path):
-    read = read_lora(write_file(tmp_path / "lora.safetensors", tensors))
+    opened = read_lora(write_file(tmp_path / "lora.safetensors", tensors))
     with pytest.raises(LoraError, match=said):
-        check_fit(read, SHAPES)
+        check_fit(opened, SHAPES)

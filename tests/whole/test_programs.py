@@ -84,6 +84,7 @@ HEAVY = {
     f"{SMALL}.assemble",
     f"{SMALL}.disassemble",
     f"{SMALL}.train",
+    f"{SMALL}.train_lora",
     f"{SMALL}.tune_decoder",
 }
 """Those that are torch from end to end."""

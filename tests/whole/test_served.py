@@ -139,6 +139,7 @@ def test_every_client_gets_its_own_picture_once(kontext: Kontext, expected: dict
 
 
 @pytest.mark.check
+@pytest.mark.alone
 def test_two_hundred_clients_for_a_minute(bundle_path: Path, expected: dict[int, np.ndarray]):
     with Process(bundle_path) as server:
         load = Load(server.url, expected)

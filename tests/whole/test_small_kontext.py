@@ -33,19 +33,8 @@ MEGABYTE = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def demo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make demo` makes, and with it a bundle of the small Kontext in float32."""
-    path = tmp_path_factory.mktemp("small") / "demo"
-    done = run("demo", path, "--checkpoint", CHECKPOINT, "--image", BEFORE, "--prompt", PROMPT, "--steps", 28)
-    assert "edited.png  128x128  seed 0" in done.stdout
-    assert "random" not in done.stderr
-    assert "warning:" not in done.stderr
-    return path
-
-
-@pytest.fixture(scope="module")
-def small(demo_path: Path) -> Iterator[Kontext]:
-    with Kontext.open(demo_path / "bundle") as opened:
+def small(small_demo: Path) -> Iterator[Kontext]:
+    with Kontext.open(small_demo / "bundle") as opened:
         yield opened
 
 
@@ -145,9 +134,9 @@ def test_bfloat16_makes_the_same_picture_to_45_db(
 
 
 @pytest.mark.check
-def test_demo_edits_what_it_was_asked_to(demo_path: Path):
+def test_demo_edits_what_it_was_asked_to(small_demo: Path):
     """The hexagon, bottom right, is black; everything else is what it was."""
-    with Image.open(BEFORE) as before, Image.open(demo_path / "edited.png") as after:
+    with Image.open(BEFORE) as before, Image.open(small_demo / "edited.png") as after:
         old, new = np.asarray(before.convert("RGB")), np.asarray(after)
     stays = np.ones(old.shape[:2], bool)
     stays[85:128, 85:128] = False
@@ -156,9 +145,9 @@ def test_demo_edits_what_it_was_asked_to(demo_path: Path):
 
 
 @pytest.mark.check  # twelve answers and twenty-four edits in a row
-def test_evaluate_a_dozen(demo_path: Path, tmp_path: Path):
+def test_evaluate_a_dozen(small_demo: Path, tmp_path: Path):
     asked = ("--count", 12, "--steps", 8, "--sessions", 2, "--turns", 2)
-    done = run("evaluate", demo_path / "bundle", "--out", tmp_path, *asked)
+    done = run("evaluate", small_demo / "bundle", "--out", tmp_path, *asked)
     assert all(f"{kind} " in done.stdout for kind in KINDS)
     assert "edits in a row: untouched pixels have" in done.stdout
     report = json.loads((tmp_path / "editbench.json").read_text())
@@ -177,9 +166,9 @@ def test_evaluate_a_dozen(demo_path: Path, tmp_path: Path):
 
 
 @pytest.mark.check  # torch takes most of a minute for the edits in a row
-def test_emulation_gives_the_same_answers(demo_path: Path, tmp_path: Path):
+def test_emulation_gives_the_same_answers(small_demo: Path, tmp_path: Path):
     """Torch on a bundle that is not quantized: what `--emulate` adds is rounding alone."""
-    bundle = demo_path / "bundle"
+    bundle = small_demo / "bundle"
     options = ("--count", 2, "--steps", 1, "--json")
     one, other = (
         json.loads(run("evaluate", bundle, "--out", tmp_path, *options, *more).stdout) for more in ((), ("--emulate",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from PIL import Image
 from simulated_tensorrt import add_plans
 from simulation import COVERAGE
 
-from kontext_trt import Bundle, GpuMemoryError, Kontext, Session
+from kontext_trt import Bundle, BundleError, ExecutorError, GpuMemoryError, Kontext, LoraError, OptionError, Session
 from kontext_trt.benchmarks.quality.metrics import sqnr_db
 from kontext_trt.engine.components import Operators, Precision
 from kontext_trt.export.emulate.torch_device import TorchDevice
@@ -24,6 +25,7 @@ from kontext_trt.export.emulate.torch_executor import TorchExecutor
 from kontext_trt.export.fuse_lora import fuse_lora
 from kontext_trt.export.graphs.recipes import make_recipe
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
+from kontext_trt.runtime.flow import kept
 from kontext_trt.runtime.flow.kept import kept_bytes
 from kontext_trt.runtime.operators.catalogue import DOMAIN
 from kontext_trt.runtime.operators.functions import foreign_functions
@@ -96,6 +98,29 @@ def test_a_request_brings_its_own(swapped: Kontext, lora_file: LoraFile):
     swapped.set_lora([])
     assert np.array_equal(latents(swapped), none)
     assert not np.array_equal(other, none)
+
+
+def test_without_the_hosts_memory_for_them_the_error_says_so(
+    branched_bundle: Branched, monkeypatch: pytest.MonkeyPatch
+):
+    def full(spec: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(kept, "_zeros", full)
+    with pytest.raises(ExecutorError, match=r"matrices of the LoRAs of .* take .*B, .* with a lower --lora-rank"):
+        Kontext.open(branched_bundle())
+
+
+def test_what_cannot_be_set_leaves_what_was(swapped: Kontext, lora_file: LoraFile, tmp_path: Path):
+    swapped.set_lora([(lora_file(1), 0.5)])
+    before = swapped.loras
+    with pytest.raises(LoraError, match="cannot be read"):
+        swapped.set_lora([lora_file(2), tmp_path / "none.safetensors"])
+    with pytest.raises(OptionError, match="LoRAs are given as a list"):
+        swapped.set_lora(str(lora_file(2)))
+    assert [(one.name, one.scale) for one in swapped.loras] == [(lora_file(1).name, 0.5)]
+    assert swapped.loras is before
+    swapped.set_lora([])
 
 
 def test_a_batch_is_as_one_by_one(swapped: Kontext, lora_file: LoraFile):
@@ -270,3 +295,17 @@ def test_what_is_emulated_is_what_the_graph_computes(branched_bundle: Branched, 
         for loras in ([], [(lora_file(1), 0.7)]):
             found, wanted = (latents(one, loras=loras) for one in (torch, kontext))
             np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("forged", [{"rank": 8, "layers": None}, None], ids=["another rank", "none at all"])
+def test_branches_that_the_graphs_do_not_have(branched_bundle: Branched, forged: dict | None, tmp_path: Path):
+    path = Path(shutil.copytree(branched_bundle().path, tmp_path / "forged", copy_function=os.link)) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["branches"] = None if forged is None else {**forged, "layers": manifest["branches"]["layers"]}
+    path.unlink()
+    path.write_text(json.dumps(manifest))
+    with (
+        Kontext.open(path.parent) as kontext,
+        pytest.raises(BundleError, match=r"is not as its manifest says: .*lora_(down|up)_.*do not use this bundle"),
+    ):
+        kontext.load()

@@ -141,6 +141,7 @@ def unpruned(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bun
     return write_unpruned(Bundle.open(bundle_path), tmp_path_factory.mktemp("unpruned") / "bundle")
 
 
+@pytest.mark.check  # a denoiser is traced for it
 def test_one_single_block_needs_the_unpruned_graph(bundle: Bundle, unpruned: Bundle):
     manifest = bundle.manifest
     small = replace(bundle, manifest=replace(manifest, model=replace(manifest.model, num_single_blocks=1)))
@@ -150,6 +151,7 @@ def test_one_single_block_needs_the_unpruned_graph(bundle: Bundle, unpruned: Bun
 
 
 @pytest.mark.parametrize("case", [EDIT, GENERATE])
+@pytest.mark.check  # a denoiser is traced for it
 def test_a_step_before_and_after(bundle: Bundle, unpruned: Bundle, case: Case):
     """With the graph whose last block is whole, and reckoned from the block before it."""
     found = hoisting(bundle, case, unpruned)
@@ -165,6 +167,7 @@ def test_a_step_before_and_after(bundle: Bundle, unpruned: Bundle, case: Case):
     assert decode_lines(encode_lines([found])) == [found]
 
 
+@pytest.mark.check  # a denoiser is traced for it
 def test_an_unpruned_bundle_is_sound_and_shares_the_weights(bundle: Bundle, unpruned: Bundle, tmp_path: Path):
     assert unpruned.verify().problems == ()
     assert unpruned.fingerprint != bundle.fingerprint
@@ -188,6 +191,7 @@ def test_a_quantized_denoiser_is_not_unpruned(bundle: Bundle, tmp_path: Path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.check  # a denoiser is traced for it
 def test_the_command_prints_work_and_limits(bundle: Bundle, unpruned: Bundle):
     module = "kontext_trt.benchmarks.bench.roofline"
     rates = ["--copy", "1e12", "--products", "1e13", "--attention", "5e12"]

@@ -31,6 +31,11 @@ def test_every_linear_of_the_blocks_is_changed(share: float, blocks: set[str], t
 
 
 def test_a_row_has_seconds_per_gigabyte():
-    cost = ProcessCost(seconds=9.0, peak_anonymous_bytes=1_500_000_000, report={"seconds": 4.0, "written_bytes": 1})
+    cost = ProcessCost(
+        seconds=9.0,
+        processor_seconds=8.0,
+        peak_anonymous_bytes=1_500_000_000,
+        report={"seconds": 4.0, "written_bytes": 1},
+    )
     made = row("x", cost, 2_000_000_000, 3_000_000_000)
     assert (made["seconds_per_GB"], made["peak_anonymous_GB"], made["disk_GB"]) == (2.0, 1.5, 3.0)

@@ -1,4 +1,4 @@
-"""What swapping LoRAs costs, of the tiny model; docs/measurements has it of the small and of the full one."""
+"""What swapping LoRAs costs, of the tiny model; docs/how-to/lora.md has it of the small and of the full one."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ def test_a_server_that_does_not_begin_is_quoted():
 
 
 @pytest.mark.check
+@pytest.mark.alone
 def test_the_overhead_is_ten_milliseconds_at_most(bundle_path: Path, kontext: Kontext):
     """The least of three medians: other processes wait for the same cores."""
     medians = []
