@@ -37,7 +37,6 @@ HEAVIEST_FIRST = (
     "whole/test_small_kontext.py",
     "engine/builder/test_build.py",
     "serving/playground/test_playground.py",
-    "serving/playground/test_playground.py",
     "whole/test_quantized_plans.py",
     "benchmarks/bench/test_full_size.py",
     "benchmarks/bench/test_bench.py",

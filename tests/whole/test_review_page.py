@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.check
 
-BEFORE = base64.b64encode((Path(__file__).parents[3] / "docs/small-kontext/before.png").read_bytes()).decode()
+BEFORE = base64.b64encode((Path(__file__).parents[2] / "docs/small-kontext/before.png").read_bytes()).decode()
 PROMPT = "turn the orange hexagon black"
 SHUT = "#state:has-text('a key is needed')"
 
