@@ -81,6 +81,15 @@ def test_errors_and_headers_are_the_applications_own(cluster: Cluster):
     assert (elsewhere.status_code, error_of(elsewhere)["code"]) == (421, "host_not_allowed")
 
 
+def test_the_page_for_people_is_there(cluster: Cluster):
+    page = httpx2.get(f"{cluster.url}/", timeout=60)
+    assert page.headers["content-type"].startswith("text/html")
+    scripts = re.findall(r'src="([^"]+\.js)"', page.text)
+    assert scripts
+    for script in scripts:
+        assert httpx2.get(f"{cluster.url}/{script.lstrip('/')}", timeout=60).status_code == 200
+
+
 def test_events_come_while_the_picture_is_made(client: openai.OpenAI, png: bytes):
     came: list[tuple[str, float]] = []
     more = {"num_inference_steps": 60, "size": "96x96"}
