@@ -18,6 +18,7 @@ pytest_plugins = [
     "pytester",
     "no_skips",
     "one_thread",
+    "few_descriptors",
     "once_per_run",
     "signing_key",
     "traced_graphs",
