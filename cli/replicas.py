@@ -59,7 +59,9 @@ class ReplicaOptions:
         try:
             from ..serving.ray_app import Scaling, serve_replicas
         except ModuleNotFoundError as error:
-            raise MissingDependencyError(f"--ray needs {error.name}: pip install '.[ray]'") from error
+            raise MissingDependencyError(
+                f"--ray needs {error.name}; install it with: pip install 'kontext-trt[ray]'"
+            ) from error
         from ..serving.replica import Served
 
         budget = None if run.vram is None else parse_bytes(run.vram)

@@ -88,7 +88,9 @@ def serve(
         from ..serving.server import log_lines
         from ..serving.server import serve as serve_app
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"serving needs {error.name}: pip install '.[serve]'") from error
+        raise MissingDependencyError(
+            f"serving needs {error.name}; install it with: pip install 'kontext-trt[serve]'"
+        ) from error
     options = ServingOptions(
         name=name,
         hosts=tuple(allow_host or ()),

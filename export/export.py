@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 import msgspec
 import onnx_ir as ir
 
-from ..engine.branches import MAX_RANK, Branches
+from ..engine.branches import Branches
 from ..engine.bundle.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.bundle.graph_file import WeightPlace
 from ..engine.bundle.manifest import (
@@ -24,10 +24,9 @@ from ..engine.bundle.manifest import (
     WeightsRecord,
 )
 from ..engine.bundle.share import files_below, share_files
-from ..engine.components import COMPONENTS, DENOISER, Component, Operators, Precision
+from ..engine.components import COMPONENTS, DENOISER, Component, Operators
 from ..engine.documents import TEXT_LENGTH
 from ..engine.errors import ExportError
-from ..engine.lora.choice import LoraChoice
 from ..engine.printable import printable_line
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
@@ -41,45 +40,10 @@ from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
 from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
 from .graphs.weights import attach_weights, stored_precision
+from .machine import warn_of_machine
+from .options import ExportOptions as ExportOptions
 from .records import file_record, weights_record
 from .tokenizers import write_tokenizer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportOptions:
-    """Holds the options of an export.
-
-    Attributes:
-        precision: The type that every network computes in; None takes the type that each is stored in.
-        fp8_as_stored: Graphs read FP8 weights of linear layers as they lie, and dequantize them, for which TensorRT
-            needs a GPU from sm_89; without, they are converted, and so are NVFP4 weights.
-        input_scales: Layers whose FP8 weights are read as they lie multiply in FP8 where the checkpoint has a scale of
-            their input, and layers with NVFP4 weights in NVFP4, for which TensorRT needs a GPU from sm_100; without,
-            they compute in the graph's type.
-        operators: The operators that graphs may have.
-        lora_rank: The rank of the branches that LoRAs are swapped into, in every linear layer of the transformer; 0
-            for none.
-        hash_weights: Reads every byte once.
-        copy: Gives the bundle weights of its own: a checkpoint that is written into then changes nothing.
-        overwrite: Replaces a bundle that is there.
-        loras: The LoRA files that are fused into the weights, before anything is quantized.
-        allow_unused: Leaves out tensors of theirs that change nothing here; without, they are refused.
-    """
-
-    precision: Precision | None = None
-    fp8_as_stored: bool = True
-    input_scales: bool = True
-    operators: Operators = Operators.SINGLE
-    lora_rank: int = 0
-    hash_weights: bool = False
-    copy: bool = False
-    overwrite: bool = False
-    loras: tuple[LoraChoice, ...] = ()
-    allow_unused: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.lora_rank <= MAX_RANK:
-            raise ExportError(f"the rank of swapped LoRAs is from 0, for none, to {MAX_RANK}, not {self.lora_rank}")
 
 
 def export_bundle(
@@ -93,7 +57,8 @@ def export_bundle(
     """Write a bundle at `path`, whole or not at all, and open it.
 
     Args:
-        checkpoint: A checkpoint, or its path: a diffusers folder, a ComfyUI models folder, or a transformer file.
+        checkpoint: A checkpoint, its path (a diffusers folder, a ComfyUI folder, or a transformer file), or its place
+            on the hub, OWNER/NAME[@REVISION][:FILE].
         path: The folder to make.
         options: How it is exported.
         files: Where those parts of a checkpoint at a path lie that are elsewhere.
@@ -109,16 +74,26 @@ def export_bundle(
         BundleError: The bundle that is to be replaced has plans that are links.
         OptionError: There are `files` of a checkpoint that is open already.
     """
-    options, progress, path = options or ExportOptions(), progress or Silent(), Path(path)
-    checkpoint = as_checkpoint(checkpoint, files)
-    if options.loras:
-        checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
+    options, path = options or ExportOptions(), Path(path)
+    _check_place(path, options)  # before anything is fetched
+    checkpoint = as_checkpoint(checkpoint, files, progress)
+    warn_of_machine(checkpoint, options)
+    return write_bundle(checkpoint, path, options, progress or Silent())
+
+
+def _check_place(path: Path, options: ExportOptions) -> None:
     if path.exists() and not options.overwrite:
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
         raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
     if path.is_dir():
         list(files_below(path, BUILT))  # what cannot be kept, is found before anything takes time
+
+
+def write_bundle(checkpoint: Checkpoint, path: Path, options: ExportOptions, progress: Progress) -> Bundle:
+    """Write a bundle as `export_bundle` does, without a word about this machine."""
+    if options.loras:
+        checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
     config = checkpoint.config
     tensors = {name: expected_tensors(name, config) for name in COMPONENTS}
     check_tensors(checkpoint, tensors)
@@ -269,7 +244,7 @@ class _BundleWriter:
             schema=SCHEMA,
             producer=f"kontext-trt {__version__}",
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            source=printable_line(str(self.checkpoint.path))[:TEXT_LENGTH],
+            source=printable_line(self.checkpoint.named)[:TEXT_LENGTH],
             layout=self.checkpoint.layout,
             model=ModelRecord(
                 dims=model_dims(self.config),

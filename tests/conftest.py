@@ -23,6 +23,7 @@ pytest_plugins = [
     "signing_key",
     "traced_graphs",
     "bundle_fixtures",
+    "hub_server",
     "browser",
     "quantizing_fixtures",
     "fused_fixtures",

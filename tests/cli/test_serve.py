@@ -94,7 +94,7 @@ def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     done = invoke("bundle")
     assert isinstance(done.exception, KontextError)
-    assert "serving needs prometheus_client: pip install '.[serve]'" in str(done.exception)
+    assert "serving needs prometheus_client; install it with: pip install 'kontext-trt[serve]'" in str(done.exception)
 
 
 def test_without_ray_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):
@@ -104,7 +104,7 @@ def test_without_ray_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     done = invoke("bundle", "--ray", "--state", "state")
     assert isinstance(done.exception, KontextError)
-    assert "--ray needs ray: pip install '.[ray]'" in str(done.exception)
+    assert "--ray needs ray; install it with: pip install 'kontext-trt[ray]'" in str(done.exception)
 
 
 def test_filters_review_and_signer_reach_the_application(
