@@ -7,10 +7,12 @@ SETUP := $(VENV)/.ready
 GPU_EXTRAS ?= gpu
 GPU_VENV := .venv-$(GPU_EXTRAS)
 GPU_SETUP := $(GPU_VENV)/.ready
+RAY_VENV := .venv-ray
+RAY_SETUP := $(RAY_VENV)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test suite check browser check-slow fuzz extras docs test-gpu lint types wheel clean
+.PHONY: setup demo test suite check browser check-slow check-ray fuzz extras docs test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -35,7 +37,7 @@ suite: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
 
 # what takes longer: whole tables of which the tests take a tenth
-check: docs extras browser check-slow
+check: docs extras browser check-slow check-ray
 
 check-slow: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m "check and not alone"
@@ -47,6 +49,17 @@ browser: $(SETUP)
 		{ $$([ "$$(id -u)" = 0 ] || echo sudo) apt-get update && \
 		$$([ "$$(id -u)" = 0 ] || echo sudo) apt-get install --yes chromium; }
 
+# Ray brings 45 packages of its own, so what needs it has an environment of its own
+$(RAY_SETUP): pyproject.toml
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(RAY_VENV)/bin/python -m pip install --quiet "torch==2.13.0"
+	$(RAY_VENV)/bin/python -m pip install --quiet --editable ".[dev,ray]"
+	touch $(RAY_SETUP)
+
+check-ray: $(RAY_SETUP)
+	CUDA_VISIBLE_DEVICES= $(RAY_VENV)/bin/python -m pytest -m check tests/ray
+
 # hostile bundles beyond those of test and check
 CASES ?= 10000
 fuzz: $(SETUP)
@@ -54,7 +67,7 @@ fuzz: $(SETUP)
 
 # each extra by itself, as an installer would choose its packages; tensorrt's are built from NVIDIA's own index
 extras: $(SETUP)
-	for extra in cpu gpu fused rtx export quantize gguf c2pa serve report docs; do \
+	for extra in cpu gpu fused rtx export quantize gguf c2pa serve ray report docs; do \
 		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed "torch==2.13.0" ".[$$extra]" || exit 1; \
 	done
 

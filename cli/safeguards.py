@@ -11,7 +11,7 @@ import typer
 from ..engine.errors import OptionError
 from ..runtime.filters.command import SECONDS
 from ..runtime.filters.interface import ContentFilter
-from ..runtime.filters.parse import FilterDetails, parse_filters
+from ..runtime.filters.parse import FilterDetails, absolute_filter, parse_filters
 from ..runtime.outputs.picture_file import check_output
 from ..runtime.outputs.provenance import PictureSigner, check_signed_format
 
@@ -41,11 +41,18 @@ class FilterOptions:
 
     def filters(self) -> tuple[ContentFilter, ...]:
         """Return the filters that are asked for, opened."""
+        return parse_filters(self.filter or (), self.details())
+
+    def texts(self) -> tuple[str, ...]:
+        """Return the filters as they are said, for another process to open."""
+        return tuple(map(absolute_filter, self.filter or ()))
+
+    def details(self) -> FilterDetails:
+        """Return what holds for all of them."""
         labels = tuple(one.strip() for one in (self.filter_labels or "").split(",") if one.strip())
         if self.filter_labels is not None and not labels:
             raise OptionError("--filter-labels names no label")
-        details = FilterDetails(labels=labels, threshold=self.filter_threshold, seconds=self.filter_seconds)
-        return parse_filters(self.filter or (), details)
+        return FilterDetails(labels=labels, threshold=self.filter_threshold, seconds=self.filter_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +68,17 @@ class SigningOptions:
         Args:
             out: The file that will be written, whose format is looked at before anything is made.
         """
+        files = self.files()
+        if files is None:
+            return None
+        if out is not None:
+            check_signed_format(out, check_output(out))
+        return PictureSigner.open(*files)
+
+    def files(self) -> tuple[Path, Path] | None:
+        """Return the files of the certificates and of the key, None if nobody signs."""
         if (self.c2pa_cert is None) != (self.c2pa_key is None):
             raise OptionError("a signature needs --c2pa-cert and --c2pa-key, both")
         if self.c2pa_cert is None or self.c2pa_key is None:
             return None
-        if out is not None:
-            check_signed_format(out, check_output(out))
-        return PictureSigner.open(self.c2pa_cert, self.c2pa_key)
+        return self.c2pa_cert.absolute(), self.c2pa_key.absolute()

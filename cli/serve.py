@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +12,7 @@ from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import MissingDependencyError, OptionError
 from .making import RunOptions, opened
 from .options import ExportedArgument, spread
+from .replicas import ReplicaOptions
 from .safeguards import FilterOptions, SigningOptions
 from .terminal import notes
 
@@ -35,14 +34,12 @@ class ReviewOptions:
     review_seconds: Annotated[float, typer.Option(help="Seconds that a picture waits; then it is refused.")] = 600
 
     def chosen(self) -> Review | None:
-        """Return how pictures are looked at, None if nobody is to."""
-        from ..serving.keys import read_keys
+        """Return how pictures are looked at, None if nobody is to; the keys are read later."""
         from ..serving.options import Review
 
         if not self.review and self.review_key_file is not None:
             raise OptionError("--review-key-file is about a review; ask for one with --review")
-        keys = () if self.review_key_file is None else read_keys(self.review_key_file)
-        return Review(keys=keys, seconds=self.review_seconds) if self.review else None
+        return Review(seconds=self.review_seconds) if self.review else None
 
 
 @spread
@@ -71,31 +68,31 @@ def serve(
     lora_folder: Annotated[
         Path | None, typer.Option(help="A folder of LoRA files that clients may name.", show_default=False)
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="A folder for results and sessions, in the place of memory.", show_default=False),
+    ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
     filtering: FilterOptions,
     reviewed: ReviewOptions,
     signing: SigningOptions,
     run: RunOptions,
+    replicas: ReplicaOptions,
 ) -> None:
     """Serve a bundle over HTTP: OpenAI's images API, and BFL's protocol. SIGTERM stops it once running requests end."""
     try:
         from ..serving.app import create_app
-        from ..serving.keys import check_exposure, is_loopback, read_keys
+        from ..serving.keys import check_exposure, is_loopback
         from ..serving.options import Keeping, Limits, ServingOptions
-        from ..serving.server import JsonLines
+        from ..serving.replica import Safeguards
+        from ..serving.server import log_lines
         from ..serving.server import serve as serve_app
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"serving needs {error.name}; install it with: pip install 'kontext-trt[serve]'"
         ) from error
-    keys = () if api_key_file is None else read_keys(api_key_file)
-    check_exposure(host, keys, open_to_all=no_key)
-    review = reviewed.chosen()
-    if review is not None and not review.keys and not is_loopback(host):
-        raise OptionError(f"on {host} everybody who reaches this machine could approve: give --review-key-file FILE")
     options = ServingOptions(
         name=name,
-        keys=keys,
         hosts=tuple(allow_host or ()),
         origins=tuple(allow_origin or ()),
         limits=Limits(
@@ -103,26 +100,27 @@ def serve(
         ),
         keeping=Keeping(session_seconds=session_seconds),
         log_prompts=log_prompts,
-        review=review,
-        signer=signing.signer(),
-        lora_folder=lora_folder,
+        review=reviewed.chosen(),
+        lora_folder=None if lora_folder is None else lora_folder.resolve(),
+        state=None if state is None else state.resolve(),
     )
-    filters = filtering.filters()
-    _log_lines(JsonLines(), log_prompts=log_prompts)
-    with opened(bundle, run, graphs=True, filters=filters) as kontext:
+    safeguards = Safeguards(
+        api_key_file=None if api_key_file is None else api_key_file.absolute(),
+        review_key_file=None if reviewed.review_key_file is None else reviewed.review_key_file.absolute(),
+        filters=filtering.texts(),
+        details=filtering.details(),
+        signing=signing.files(),
+    )
+    complete = safeguards.added_to(options)
+    check_exposure(host, complete.keys, open_to_all=no_key)
+    if complete.review is not None and not complete.review.keys and not is_loopback(host):
+        raise OptionError(f"on {host} everybody who reaches this machine could approve: give --review-key-file FILE")
+    log_lines(prompts=log_prompts)
+    if replicas.ray:
+        replicas.serve(bundle, run, options, safeguards, host=host, port=port)
+        return
+    replicas.check_unused()
+    with opened(bundle, run, graphs=True, filters=safeguards.opened_filters()) as kontext:
         kontext.load()
         notes.print(f"serving {bundle} on http://{host}:{port}", highlight=False)
-        serve_app(create_app(kontext, options), host=host, port=port, grace_seconds=deadline)
-
-
-def _log_lines(formatter: logging.Formatter, *, log_prompts: bool) -> None:
-    """Log in JSON lines on standard error; what logs parts of prompts is silent unless they are wanted."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    for logged in ("kontext_trt.serving", "uvicorn"):
-        logging.getLogger(logged).setLevel(logging.INFO)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # each form that cannot be read is answered
-    if not log_prompts:
-        logging.getLogger("kontext_trt.runtime.inputs.prompts").setLevel(logging.WARNING)
+        serve_app(create_app(kontext, complete), host=host, port=port, grace_seconds=deadline)

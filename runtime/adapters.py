@@ -87,6 +87,12 @@ class Adapters:
             matrices=pack(files, branches, self._bundle.graph(DENOISER).precision),
         )
 
+    def forget(self) -> None:
+        """Let go of the matrices of all LoRAs; what was set is still named, and cannot be used any more."""
+        with self._lock:
+            self.chosen, self._held = LoraSet(used=self.chosen.used), None
+            self._kept.clear()
+
     def swap(self, wanted: LoraSet, executor: Executor) -> None:
         """Make an executor hold LoRAs, if it holds others. The caller sees to it that no request runs meanwhile.
 

@@ -101,7 +101,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         self.close()
 
     def close(self) -> None:
-        """Release what the executor holds, after the request that is running. Closing twice is allowed.
+        """Release what the executor holds, and LoRAs, after the request that is running. Closing twice is allowed.
 
         In a process that was forked off after opening it does nothing: what is held is the other's.
 
@@ -114,11 +114,10 @@ class Kontext(AbstractContextManager["Kontext"]):
             self._admission.closed = True
             self.executor.close()
             self._flow.encodings.clear()
+            self._adapters.forget()
 
     def load(self) -> None:
-        """Load every network that stays loaded now, so that the first request does not wait for it.
-
-        Those that the GPU's memory does not hold all the time are loaded when they are needed.
+        """Load every network that stays loaded now, so that the first request does not wait for it; see `residency`.
 
         Raises:
             PlanError, BundleError, ExecutorError: A network cannot be loaded.

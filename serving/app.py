@@ -53,7 +53,7 @@ def create_app(kontext: Runner, options: ServingOptions | None = None) -> Starle
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        sweeping = asyncio.ensure_future(_sweep(service))
+        sweeping = asyncio.ensure_future(_sweep(service, bfl))
         try:
             yield
         finally:
@@ -118,7 +118,7 @@ class _About:
         return json_response({"object": "list", "data": [{"id": name, "object": "lora"} for name in names]})
 
     async def end_session(self, request: Request) -> Response:
-        self._service.sessions.end(request.path_params["name"])
+        await self._service.kept(self._service.sessions.end, request.path_params["name"])
         return json_response({"deleted": True})
 
     async def health(self, request: Request) -> Response:
@@ -150,7 +150,11 @@ async def _say(request: Request, error: Exception) -> Response:
     return refusal.response()
 
 
-async def _sweep(service: Service) -> None:
+async def _sweep(service: Service, bfl: Bfl) -> None:
     while True:
         await asyncio.sleep(SECONDS_BETWEEN_SWEEPS)
-        service.expire()
+        try:
+            await bfl.tell()
+            await service.kept(service.expire)
+        except OSError:  # a shared folder may come back
+            logger.exception("what was kept could not be looked through")

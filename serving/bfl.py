@@ -7,10 +7,9 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import ExitStack
+from dataclasses import replace
 
-from cachetools import TTLCache
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,6 +26,7 @@ from .orders import check_usable
 from .pictures import picture_bytes
 from .refusals import Refusal, json_response, refusal_of
 from .service import Service
+from .tasks import Task
 from .turns import Place
 from .work import beside, watched
 
@@ -36,25 +36,6 @@ QUALITY = 95
 """The quality of JPEG; the protocol has no field for it."""
 WIDEST = 21 / 9
 """The most that a width may be of a height, and a height of a width."""
-TASKS_KEPT = 1000
-"""The most tasks whose state is kept: a state holds the prompt."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Task:
-    """Holds the state of one request.
-
-    Attributes:
-        status: A state of the protocol: Pending, Ready, Error, Request Moderated or Content Moderated.
-        progress: The share of the steps that are taken, 0 to 1.
-        result: What the protocol calls the result: where the picture lies, its prompt, seed and times.
-        details: What went wrong, in OpenAI's form.
-    """
-
-    status: str = "Pending"
-    progress: float = 0.0
-    result: dict[str, Any] | None = None
-    details: dict[str, Any] | None = None
 
 
 class Bfl:
@@ -62,9 +43,8 @@ class Bfl:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        limits, keeping = service.options.limits, service.options.keeping
-        self._tasks: TTLCache[str, Task] = TTLCache(TASKS_KEPT, limits.seconds + keeping.result_seconds)
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks = service.tasks
+        self._running: dict[asyncio.Task[None], tuple[str, Task]] = {}
 
     async def submit(self, request: Request) -> Response:
         """Take a request, and say its number and where to ask for it."""
@@ -76,11 +56,14 @@ class Bfl:
                 request.scope["kontext.log"]["prompt"] = fields.prompt
             place = service.turns.admit(client_of(request))
             name, task = secrets.token_urlsafe(18), Task()
-            self._tasks[name] = task
-            running = asyncio.ensure_future(self._run(request, order, fields, task, place))
+            with ExitStack() as unless_taken:
+                unless_taken.enter_context(place)
+                await service.kept(self._tasks.put, name, task)
+                unless_taken.pop_all()
+            running = asyncio.ensure_future(self._run(request, order, fields, (name, task), place))
             taken = True
-            self._running.add(running)
-            running.add_done_callback(self._running.discard)
+            self._running[running] = name, task
+            running.add_done_callback(self._running.pop)
         finally:
             if not taken:
                 service.bodies.release(request)
@@ -90,7 +73,7 @@ class Bfl:
     async def result(self, request: Request) -> Response:
         """Say how far a request is."""
         name = request.query_params.get("id", "")
-        task = self._tasks.get(name)
+        task = await self._service.kept(self._tasks.get, name)
         if task is None:
             refusal = Refusal(
                 "there is no such task, or it was too long ago", status=404, code="task_not_found", param="id"
@@ -108,6 +91,11 @@ class Bfl:
                 "preview": None,
             }
         )
+
+    async def tell(self) -> None:
+        """Say of what runs that it still does, where others look at it."""
+        for name, task in list(self._running.values()):
+            await self._service.kept(self._tasks.put, name, task)
 
     async def close(self) -> None:
         """Wait for what runs; who waits for a turn was sent away."""
@@ -157,12 +145,14 @@ class Bfl:
             )
         return nearest_size((width, height), self._service.runner.bundle.manifest.model.sizes)
 
-    async def _run(self, request: Request, order: Order, fields: BflFields, task: Task, place: Place) -> None:
+    async def _run(
+        self, request: Request, order: Order, fields: BflFields, named: tuple[str, Task], place: Place
+    ) -> None:
         """Make a task's picture, and write down what became of it: nobody waits for an exception."""
-        service = self._service
+        service, (name, task) = self._service, named
         try:
             with place:
-                making = self._make(request, order, fields, task, place)
+                making = self._make(request, order, fields, named, place)
                 await watched(making, None, service.options.limits.seconds)
         except Exception as error:
             refusal = refusal_of(error)
@@ -173,17 +163,23 @@ class Bfl:
             task.status, task.details = _status(error), refusal.body()["error"]
         finally:
             service.bodies.release(request)
+        await service.kept(self._tasks.put, name, task)
 
-    async def _make(self, request: Request, order: Order, fields: BflFields, task: Task, place: Place) -> None:
+    async def _make(
+        self, request: Request, order: Order, fields: BflFields, named: tuple[str, Task], place: Place
+    ) -> None:
+        name, task = named
+
         def on_step(done: int, of: int) -> None:
             task.progress = done / of
+            self._tasks.step(name, task)
 
         (made,) = await self._service.maker.make(place, replace(order, on_step=on_step))
         file_format = fields.output_format or "png"
         encoded = await handed_out(self._service, made, file_format, QUALITY)
         end = time.time()
         task.result = {
-            "sample": address_of(self._service, request, encoded, file_format),
+            "sample": await address_of(self._service, request, encoded, file_format),
             "prompt": fields.prompt,
             "seed": made.seed,
             "start_time": end - place.held_seconds,

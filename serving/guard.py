@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -44,7 +45,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, number = time.monotonic(), secrets.token_hex(8)
+        start, headers = time.monotonic(), Headers(scope=scope)
+        behind = self._service.options.replica != ""
+        number = headers.get("x-request-id", "")[:80] if behind else secrets.token_hex(8)
         log: dict[str, Any] = {}
         scope["kontext.log"] = log
         status = 0
@@ -53,20 +56,28 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = number
-                headers["x-content-type-options"] = "nosniff"
+                said = MutableHeaders(scope=message)
+                if not behind:
+                    said["x-request-id"] = number
+                said["x-content-type-options"] = "nosniff"
             await send(message)
 
         try:
-            self._check(scope, Headers(scope=scope))
-        except Refusal as refusal:
-            log["error"] = refusal.code
-            await refusal.response()(scope, receive, marked)
-        else:
-            await self._app(scope, receive, marked)
+            await self._checked(scope, headers, receive, marked)
+        except asyncio.CancelledError:  # a server such as Ray's cancels what it calls for a client that has gone
+            log["error"] = "client_closed_request"
+            raise
         finally:
             self._note(scope, number, status, time.monotonic() - start, log)
+
+    async def _checked(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        try:
+            self._check(scope, headers)
+        except Refusal as refusal:
+            scope["kontext.log"]["error"] = refusal.code
+            await refusal.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         options = self._service.options

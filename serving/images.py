@@ -46,7 +46,8 @@ class Images:
 
     async def result(self, request: Request) -> Response:
         """Return a picture that was answered as an address."""
-        stored = self._service.results.get(request.path_params["name"])
+        service = self._service
+        stored = await service.kept(service.results.get, request.path_params["name"])
         return Response(stored.data, media_type=stored.media_type, headers={"cache-control": "private, no-store"})
 
     async def _answer(self, request: Request, kind: str) -> Response | ASGIApp:
@@ -75,16 +76,17 @@ class Images:
                 for made in await self._service.maker.make(place, asked.order.seeded(seeds)):
                     encoded = await handed_out(self._service, made, asked.file_format, asked.quality)
                     mades.append(made)
-                    data.append({**self._picture(request, encoded, asked), "seed": made.seed})
+                    data.append({**await self._picture(request, encoded, asked), "seed": made.seed})
         self._done(request, place, mades)
-        return json_response({"created": int(time.time()), **self._described(mades, asked), "data": data})
+        described = await self._described(mades, asked)
+        return json_response({"created": int(time.time()), **described, "data": data})
 
-    def _picture(self, request: Request, encoded: bytes, asked: Asked) -> dict[str, Any]:
+    async def _picture(self, request: Request, encoded: bytes, asked: Asked) -> dict[str, Any]:
         if not asked.by_address:
             return {"b64_json": base64.b64encode(encoded).decode()}
-        return {"url": address_of(self._service, request, encoded, asked.file_format)}
+        return {"url": await address_of(self._service, request, encoded, asked.file_format)}
 
-    def _described(self, mades: list[Made], asked: Asked) -> dict[str, Any]:
+    async def _described(self, mades: list[Made], asked: Asked) -> dict[str, Any]:
         """Return what is said of all pictures together."""
         last = mades[-1]
         return {
@@ -92,18 +94,19 @@ class Images:
             "output_format": asked.file_format,
             "size": size_text(last.image.size),
             "usage": _sum([made.usage for made in mades]),
-            **self._session(asked, last),
+            **await self._session(asked, last),
             **_warned(mades),
         }
 
-    def _session(self, asked: Asked, made: Made) -> dict[str, Any]:
+    async def _session(self, asked: Asked, made: Made) -> dict[str, Any]:
         """Keep the session, which is not begun before its first turn was made, and return what is said of it."""
         if asked.order.session is None or made.session is None:
             return {}
+        sessions, kept = self._service.sessions, self._service.kept
         if asked.session == NEW:
-            name = self._service.sessions.keep(made.session)
+            name = await kept(sessions.keep, made.session)
         else:
-            name = self._service.sessions.go_on(asked.session, asked.order.session, made.session)
+            name = await kept(sessions.go_on, asked.session, asked.order.session, made.session)
         return {"session": name, "turn": made.turn}
 
     async def _events(self, request: Request, kind: str, asked: Asked, emit: Emit) -> None:
@@ -135,8 +138,9 @@ class Images:
                 for made in await shown.made():
                     mades.append(made)
                     self._done(request, place, mades)
-                    more = {"seed": made.seed, "usage": made.usage, **self._session(asked, made), **_warned([made])}
                     encoded = await handed_out(self._service, made, asked.file_format, asked.quality)
+                    kept = await self._session(asked, made)
+                    more = {"seed": made.seed, "usage": made.usage, **kept, **_warned([made])}
                     await send("completed", made.image, encoded, **more)
 
     def _done(self, request: Request, place: Place, mades: list[Made]) -> None:
@@ -215,9 +219,10 @@ def client_of(request: Request) -> str:
     return "" if request.client is None else request.client.host
 
 
-def address_of(service: Service, request: Request, encoded: bytes, file_format: str) -> str:
+async def address_of(service: Service, request: Request, encoded: bytes, file_format: str) -> str:
     """Keep a picture, and return the address that it can be fetched from, with the client's own name of this server."""
-    name = service.results.put(Stored(data=encoded, media_type=f"image/{file_format}"))
+    stored = Stored(data=encoded, media_type=f"image/{file_format}")
+    name = await service.kept(service.results.put, stored)
     return f"{request.url.scheme}://{request.url.netloc}/v1/results/{name}"
 
 

@@ -25,7 +25,6 @@ from ..runtime.session import Session
 from .desk import Desk
 from .loras import lora_refusal
 from .metrics import Metrics
-from .options import ServingOptions
 from .turns import Place
 from .work import Worker
 
@@ -123,15 +122,16 @@ class Observed:
 class Maker:
     """Makes one picture at a time.
 
-    Attributes:
+    Args:
         runner: Who runs requests; sessions are of it, too.
+        worker: Whose thread it does that in.
         desk: Where pictures wait for a person, None if they do not.
+        hides_previews: Whether no picture on the way is shown.
     """
 
-    def __init__(self, runner: Runner, metrics: Metrics, worker: Worker, options: ServingOptions) -> None:
-        self.runner = Observed(runner, metrics)
-        self.desk = None if options.review is None else Desk(options.review, metrics)
-        self._worker, self._hides_previews = worker, options.hides_previews
+    def __init__(self, runner: Observed, worker: Worker, *, desk: Desk | None, hides_previews: bool) -> None:
+        self.runner, self.desk = runner, desk
+        self._worker, self._hides_previews = worker, hides_previews
 
     async def make(self, place: Place, order: Order) -> tuple[Made, ...]:
         """Wait for a turn, make a picture for each seed, and wait until a person approves where one is to.

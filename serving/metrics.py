@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
 
 if TYPE_CHECKING:
@@ -32,9 +32,14 @@ class _FilterCollector:
 
 
 class Metrics:
-    """Holds the counters of one server, in a registry of its own, and those of the process: memory, CPU, files."""
+    """Holds the counters of one server, in a registry of its own, and those of the process: memory, CPU, files.
 
-    def __init__(self) -> None:
+    Args:
+        replica: What all of them are labelled with, "" for nothing.
+    """
+
+    def __init__(self, replica: str = "") -> None:
+        self._replica = replica
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Counter(
@@ -85,4 +90,20 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""
-        return generate_latest(self.registry)
+        return generate_latest(_Labelled(self.registry, self._replica) if self._replica else self.registry)
+
+
+class _Labelled(CollectorRegistry):
+    """Collects what a registry does, with the label `replica`."""
+
+    def __init__(self, registry: CollectorRegistry, replica: str) -> None:
+        super().__init__()
+        self._registry, self._replica = registry, replica
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            labelled = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+            labelled.samples = [
+                sample._replace(labels={**sample.labels, "replica": self._replica}) for sample in metric.samples
+            ]
+            yield labelled

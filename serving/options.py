@@ -107,6 +107,9 @@ class ServingOptions:
         review: How a person looks at pictures before they are handed out; None for nobody.
         signer: Who signs pictures with content credentials; None for nobody.
         lora_folder: The folder of the LoRA files that clients may name, None for none.
+        state: The folder where results, sessions, tasks and what is to be reviewed lie, so that other processes with
+            the same one answer for them; None to keep them in memory.
+        replica: The name of this process among several behind a proxy that numbers requests; "" for a server alone.
 
     Raises:
         OptionError: A key is empty, or clients could review their own pictures.
@@ -122,6 +125,8 @@ class ServingOptions:
     review: Review | None = None
     signer: PictureSigner | None = None
     lora_folder: Path | None = None
+    state: Path | None = None
+    replica: str = ""
 
     def __post_init__(self) -> None:
         _check_keys(self.keys)

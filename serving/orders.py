@@ -139,7 +139,7 @@ async def _edit_order(service: Service, order: Order, session: str | None) -> Or
             )
         return order
     if session != NEW:
-        kept = service.sessions.get(session)
+        kept = await service.kept(service.sessions.get, session)
         _check_turn(kept, order.of)
         return replace(order, session=kept)
     if not order.pictures:

@@ -18,6 +18,7 @@ CODES: Mapping[int, tuple[str, str]] = {
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
     408: ("invalid_request_error", "upload_timeout"),
+    409: ("invalid_request_error", "session_changed"),
     413: ("invalid_request_error", "request_too_large"),
     415: ("invalid_request_error", "unsupported_media_type"),
     421: ("invalid_request_error", "host_not_allowed"),
@@ -29,7 +30,7 @@ CODES: Mapping[int, tuple[str, str]] = {
     504: ("server_error", "deadline_exceeded"),
 }
 """The type and usual code of an error, by status."""
-NO_RETRY = frozenset({500, 504})
+NO_RETRY = frozenset({409, 500, 504})
 """The statuses that OpenAI's clients would repeat by themselves, and that would cost the same again."""
 
 MODERATED = "content_policy_violation"

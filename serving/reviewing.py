@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .desk import Desk
-from .pictures import encode_picture
 from .refusals import json_response
 
 PAGE = Path(__file__).with_name("review.html")
@@ -48,31 +46,30 @@ class Reviewing:
 
     async def listed(self, request: Request) -> Response:
         """List what waits."""
-        now = time.monotonic()
+        now = time.time()
         cases = [
             {
                 "id": case.name,
                 "prompt": case.prompt,
-                "width": case.image.width,
-                "height": case.image.height,
-                "waits_seconds": round(now - case.since, 1),
+                "width": case.width,
+                "height": case.height,
+                "waits_seconds": round(max(now - case.since, 0), 1),
             }
-            for case in self._desk.cases
+            for case in await self._desk.cases()
         ]
         return json_response({"data": cases}, headers={"cache-control": "no-store"})
 
     async def picture(self, request: Request) -> Response:
         """Return a picture that waits, as PNG."""
-        case = self._desk.case(request.path_params["name"])
-        data = await asyncio.to_thread(encode_picture, case.image, "png", 100)
+        data = await self._desk.picture(request.path_params["name"])
         return Response(data, media_type="image/png", headers={"cache-control": "no-store"})
 
     async def approve(self, request: Request) -> Response:
         """Let a picture be handed out."""
-        self._desk.decide(request.path_params["name"], approved=True)
+        await self._desk.decide(request.path_params["name"], approved=True)
         return json_response({"approved": True})
 
     async def refuse(self, request: Request) -> Response:
         """Refuse a picture."""
-        self._desk.decide(request.path_params["name"], approved=False)
+        await self._desk.decide(request.path_params["name"], approved=False)
         return json_response({"approved": False})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from types import FrameType
 
 import uvicorn
@@ -68,3 +69,16 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry)
+
+
+def log_lines(*, prompts: bool) -> None:
+    """Log in JSON lines on standard error; what logs parts of prompts is silent unless they are wanted."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    for logged in ("kontext_trt.serving", "uvicorn"):
+        logging.getLogger(logged).setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # each form that cannot be read is answered
+    if not prompts:
+        logging.getLogger("kontext_trt.runtime.inputs.prompts").setLevel(logging.WARNING)

@@ -35,26 +35,24 @@ class Sessions:
         """
         return Session(self._runner, picture, kept_bytes=self._keeping.session_bytes)
 
-    def keep(self, session: Session, name: str = "") -> str:
-        """Keep a session from now on, and return its name. Beyond the most, the one used longest ago ends."""
-        name = name or f"session-{secrets.token_urlsafe(18)}"
-        self._kept.pop(name, None)
-        self._kept[name] = session
-        return name
+    def keep(self, session: Session) -> str:
+        """Keep a new session, and return its name. Beyond the most, the one used longest ago ends."""
+        return self._put(new_name(), session)
 
     def go_on(self, name: str, before: Session, after: Session) -> str:
         """Keep what became of a session in its place, and return its name.
 
         Raises:
-            Refusal: Something else became of it meanwhile (400).
+            Refusal: Something else became of it meanwhile, or it ended (409).
         """
-        if after is not before and self._kept.get(name) is not before:
-            raise Refusal(
-                "the session went on, or ended, while this picture was looked at; ask again",
-                code="session_changed",
-                param="session",
-            )
-        return self.keep(after, name)
+        if self._kept.get(name) is not before:
+            raise session_changed()
+        return self._put(name, after)
+
+    def _put(self, name: str, session: Session) -> str:
+        self._kept.pop(name, None)
+        self._kept[name] = session
+        return name
 
     def get(self, name: str) -> Session:
         """Return a session, whose time begins anew.
@@ -64,19 +62,13 @@ class Sessions:
         """
         session = self._kept.get(name)
         if session is None:
-            raise Refusal(
-                f"there is no such session; one ends {self._keeping.session_seconds:g} s after its last use, or when "
-                f"there are more than {self._keeping.sessions}. Begin a new one with session={NEW} and a picture",
-                status=404,
-                code="session_not_found",
-                param="session",
-            )
-        self.keep(session, name)
+            raise no_session(self._keeping)
+        self._put(name, session)
         return session
 
     def end(self, name: str) -> None:
-        """End a session. Raises Refusal (404) if there is none of that name."""
-        self.get(name).close()
+        """End a session, and the turn that is being made of it. Raises Refusal (404) if there is none of that name."""
+        self.get(name)
         del self._kept[name]
 
     def __len__(self) -> int:
@@ -90,3 +82,29 @@ class Sessions:
     def expire(self) -> None:
         """End what was not used for too long."""
         self._kept.expire()
+
+
+def new_name() -> str:
+    """Return a name that nobody can guess."""
+    return f"session-{secrets.token_urlsafe(18)}"
+
+
+def no_session(keeping: Keeping) -> Refusal:
+    """Return what is said where there is no session of a name any more."""
+    return Refusal(
+        f"there is no such session; one ends {keeping.session_seconds:g} s after its last use, or when there are more "
+        f"than {keeping.sessions}. Begin a new one with session={NEW} and a picture",
+        status=404,
+        code="session_not_found",
+        param="session",
+    )
+
+
+def session_changed() -> Refusal:
+    """Return what is said of a turn that was made of a session which is not the same any more."""
+    return Refusal(
+        "another request has edited or ended this session meanwhile, and this turn is not kept; asked again, it edits "
+        "what came of the other",
+        status=409,
+        param="session",
+    )

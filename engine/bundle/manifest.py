@@ -140,12 +140,16 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRecord:
-    """Names a LoRA file that was fused or swapped in: its name, what it was read as, its hash and its scale."""
+    """Names a LoRA file that was fused or swapped in: its name, what it was read as, its hash and its scale.
+
+    `adapter_config` is the hash of the file of that name beside it where its scales are by that, None otherwise.
+    """
 
     name: Text
     family: Text
     sha256: Sha256
     scale: Annotated[float, Meta(ge=-1000.0, le=1000.0)]
+    adapter_config: Sha256 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,7 @@ class LoraFile:
         family: The family's name, for people.
         changes: All changes; each of the file's tensors is in one of them or in `unused`.
         unused: Tensors of the file that change nothing here, by name; only with the caller's leave.
+        adapter_config: The hash of the adapter_config.json beside it, in hexadecimal, where its scales are of that.
     """
 
     name: str
@@ -136,3 +137,4 @@ class LoraFile:
     family: str
     changes: tuple[Change, ...]
     unused: tuple[str, ...] = ()
+    adapter_config: str | None = None

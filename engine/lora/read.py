@@ -59,7 +59,8 @@ def read_lora(path: Path, *, allow_unused: bool = False) -> LoraFile:
             len(layout.unused),
             _listed(layout.unused),
         )
-    changes = tuple(_changes(layout, file, path, source))
+    configured, config_hash = _configurations(layout, file, path, source)
+    changes = tuple(_changes(layout, file, path, configured))
     if not changes:
         raise LoraError(f"{source} changes nothing")
     sha256 = sha256_file(path)
@@ -71,6 +72,7 @@ def read_lora(path: Path, *, allow_unused: bool = False) -> LoraFile:
         family=f"{layout.family.name}: {', '.join(dict.fromkeys(map(_method, changes)))}",
         changes=changes,
         unused=tuple(layout.unused),
+        adapter_config=config_hash,
     )
 
 
@@ -168,8 +170,8 @@ def _not_a_lora(names: list[str], source: str) -> LoraError:
     return LoraError(f"{source} is no LoRA that is read{reason}: its tensors have names like {names[0]:.200}")
 
 
-def _changes(layout: _Layout, file: TensorFile, path: Path, source: str) -> Iterator[Change]:
-    configured = _configurations(layout, file, path, source)
+def _changes(layout: _Layout, file: TensorFile, path: Path, configured: _Configured) -> Iterator[Change]:
+    source = str(path)
     with path.open("rb") as reader:
         for name, found in layout.layers.items():
             slots: dict[str, Matrix] = {
@@ -194,18 +196,22 @@ def _changes(layout: _Layout, file: TensorFile, path: Path, source: str) -> Iter
                 yield change
 
 
-def _configurations(
-    layout: _Layout, file: TensorFile, path: Path, source: str
-) -> Callable[[str, Found], Callable[[int], float] | None]:
-    """Return what gives each layer's scale by PEFT's configuration, if the header or a file beside has one."""
+_Configured = Callable[[str, Found], Callable[[int], float] | None]
+"""A function that gives what a layer's scale is by PEFT's configuration, None if there is none."""
+
+
+def _configurations(layout: _Layout, file: TensorFile, path: Path, source: str) -> tuple[_Configured, str | None]:
+    """Return what gives each layer's scale, by the header or a file beside, and the hash of that file if it does."""
     headers = header_configs(file.metadata, source) if layout.family.metadata else {}
     beside: PeftConfig | None = None
+    config_hash: str | None = None
     if (
         layout.family.metadata
         and not headers
         and any(one.prefix == "base_model.model." for one in layout.layers.values())
     ):
-        beside = adapter_config(path)
+        found_beside = adapter_config(path)
+        beside, config_hash = found_beside or (None, None)
     prefixes = {one.prefix for one in layout.layers.values()}
     if headers and prefixes.isdisjoint(headers):
         raise LoraError(
@@ -219,7 +225,7 @@ def _configurations(
             return None
         return lambda rank: config.scale(layer[len(found.prefix) :], rank, source)
 
-    return scale
+    return scale, config_hash
 
 
 def _check_channels(change: Change, layer: str, source: str) -> None:

@@ -13,6 +13,12 @@ from .changes import LoraFile
 def lora_records(files: Iterable[tuple[LoraFile, float]]) -> tuple[LoraRecord, ...]:
     """Return what is written down of LoRA files, each with its scale; names are escaped and cut to what fits."""
     return tuple(
-        LoraRecord(name=printable_line(file.name)[:TEXT_LENGTH], family=file.family, sha256=file.sha256, scale=scale)
+        LoraRecord(
+            name=printable_line(file.name)[:TEXT_LENGTH],
+            family=file.family,
+            sha256=file.sha256,
+            scale=scale,
+            adapter_config=file.adapter_config,
+        )
         for file, scale in files
     )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,8 +102,8 @@ def header_configs(metadata: Mapping[str, str], source: str) -> dict[str, PeftCo
     return {prefix: _config(values, fail) for prefix, values in gathered.items()}
 
 
-def adapter_config(path: Path) -> PeftConfig | None:
-    """Return the configuration that PEFT wrote beside an adapter's file, None if there is none.
+def adapter_config(path: Path) -> tuple[PeftConfig, str] | None:
+    """Return the configuration that PEFT wrote beside an adapter's file and its SHA-256, None if there is none.
 
     Raises:
         LoraError: It is malformed.
@@ -114,7 +115,7 @@ def adapter_config(path: Path) -> PeftConfig | None:
     except OSError:
         return None
     fail = _malformed(str(file))
-    return _config(read_json(data, dict[str, Any], fail), fail)
+    return _config(read_json(data, dict[str, Any], fail), fail), sha256(data).hexdigest()
 
 
 def _malformed(what: str) -> Callable[[str], LoraError]:

@@ -44,6 +44,20 @@ def parse_filters(texts: Sequence[str], details: FilterDetails) -> tuple[Content
     return tuple(_parse(text, details) for text in texts)
 
 
+def absolute_filter(text: str) -> str:
+    """Return a filter's text so that another process in another folder reads the same file or runs the same program.
+
+    Of a command it is the program alone: what its arguments are, nobody knows.
+    """
+    kind, _, rest = text.partition(":")
+    if kind in ("words", "onnx") and rest.strip():
+        return f"{kind}:{Path(rest).absolute()}"
+    program, _, arguments = rest.lstrip().partition(" ")
+    if kind == "command" and "/" in program:
+        return f"{kind}:{Path(program).absolute()} {arguments}".rstrip()
+    return text
+
+
 def _parse(text: str, details: FilterDetails) -> ContentFilter:
     kind, _, rest = text.partition(":")
     if not rest.strip():

@@ -139,7 +139,7 @@ class Result:
     def _loras(self) -> dict[str, Any]:
         """Return what is said of the LoRAs that were swapped in, and of those that were fused into the weights."""
         return {
-            what: [{"name": one.name, "sha256": one.sha256, "scale": one.scale} for one in loras]
+            what: [_described(one) for one in loras]
             for what, loras in (("loras", self.loras), ("fused_loras", self.fused_loras))
             if loras
         }
@@ -198,3 +198,9 @@ class Result:
             signing,
         )
         return paths
+
+
+def _described(lora: LoraRecord) -> dict[str, Any]:
+    """Return what pictures say of a LoRA file, with the configuration beside it where its scales are by that."""
+    beside = {} if lora.adapter_config is None else {"adapter_config": lora.adapter_config}
+    return {"name": lora.name, "sha256": lora.sha256, **beside, "scale": lora.scale}

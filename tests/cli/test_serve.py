@@ -41,6 +41,8 @@ def invoke(*arguments: object) -> Any:
         (("--api-key-file", "/no/such/file"), "cannot be read as a file of keys"),
         (("--waiting", "0"), "waiting must be a number above 0, not 0"),
         (("--max-body", "much"), "much"),
+        (("--replicas", "2"), "--replicas is about replicas; give --ray, too"),
+        (("--gpus", "0"), "--gpus is about replicas; give --ray, too"),
         (("--review-key-file", "keys"), "--review-key-file is about a review; ask for one with --review"),
         (("--host", "0.0.0.0", "--no-key", "--review"), "on 0.0.0.0 everybody who reaches this machine could approve"),
         (("--review", "--review-seconds", "0"), "seconds must be a number above 0, not 0"),
@@ -64,7 +66,7 @@ def test_options_reach_the_application(bundle_path: Path, tmp_path: Path, monkey
         bundle_path,
         *("--host", "0.0.0.0", "--port", 9, "--api-key-file", keys, "--name", "mine", "--allow-host", "a.example"),
         *("--allow-origin", "https://b.example", "--waiting", 3, "--deadline", 7, "--max-body", "1MiB", "--batch", 2),
-        *("--max-steps", 5, "--session-seconds", 60, "--log-prompts"),
+        *("--max-steps", 5, "--session-seconds", 60, "--log-prompts", "--state", tmp_path / "state"),
     )
     assert done.exit_code == 0, done.exception
     ((application, where),) = served
@@ -75,6 +77,13 @@ def test_options_reach_the_application(bundle_path: Path, tmp_path: Path, monkey
     limits = options.limits
     assert (limits.waiting, limits.seconds, limits.body_bytes, limits.batch, limits.steps) == (3, 7, 1 << 20, 2, 5)
     assert options.keeping.session_seconds == 60
+    assert (options.state, options.lora_folder) == (tmp_path / "state", None)
+
+
+def test_a_folder_of_loras_needs_a_bundle_with_branches(bundle_path: Path, tmp_path: Path):
+    done = invoke(bundle_path, "--lora-folder", tmp_path)
+    assert isinstance(done.exception, KontextError)
+    assert "was exported without --lora-rank" in str(done.exception)
 
 
 def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):
@@ -86,6 +95,16 @@ def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPa
     done = invoke("bundle")
     assert isinstance(done.exception, KontextError)
     assert "serving needs prometheus_client; install it with: pip install 'kontext-trt[serve]'" in str(done.exception)
+
+
+def test_without_ray_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    monkeypatch.delitem(sys.modules, "kontext_trt.serving.ray_app", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = invoke("bundle", "--ray", "--state", "state")
+    assert isinstance(done.exception, KontextError)
+    assert "--ray needs ray; install it with: pip install 'kontext-trt[ray]'" in str(done.exception)
 
 
 def test_filters_review_and_signer_reach_the_application(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from lora_files import D, pair, write_file
 
-from kontext_trt import Bundle, BundleError, ExecutorError, LoraError
+from kontext_trt import Bundle, BundleError, ExecutorError, Kontext, LoraError
 from kontext_trt.engine.lora.changes import LoraFile
 from kontext_trt.engine.lora.choice import LoraChoice
 from kontext_trt.runtime import adapters
@@ -77,9 +79,26 @@ def test_a_configuration_beside_a_file_counts(branched_bundle: Branched, tmp_pat
     before = held.choose(choice)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 12}))
     after = held.choose(choice)
+    assert [one.used[0].adapter_config for one in (before, after)] == [
+        None,
+        hashlib.sha256((tmp_path / "adapter_config.json").read_bytes()).hexdigest(),
+    ]
     for name, array in before.matrices["denoiser"].items():
         assert np.array_equal(after.matrices["denoiser"][name], array * (3 if name.startswith("lora_up") else 1))
     assert held.choose(choice) is after
+
+
+def test_what_is_closed_holds_no_matrices(branched_bundle: Branched, lora_file: Callable[[int], Path]):
+    with Kontext.open(branched_bundle()) as opened:
+        opened.set_lora([lora_file(1)])
+        opened._adapters.choose([LoraChoice(path=lora_file(2))])
+        kept = [
+            weakref.ref(array) for one in opened._adapters._kept.values() for array in one.matrices["denoiser"].values()
+        ]
+        assert kept
+        assert all(array() is not None for array in kept)
+    assert all(array() is None for array in kept)
+    assert [one.name for one in opened.loras] == [lora_file(1).name], "what was set is named still"
 
 
 def test_what_was_replaced_while_it_was_read_is_not_kept(

@@ -52,7 +52,7 @@ def test_seeds_go_on_from_the_first_and_wrap(kontext: Kontext):
         (False, {"partial_images": 1}, "partial images come as events", "partial_images"),
         (False, {"output_compression": 3}, "PNG has no quality", "output_compression"),
         (False, {"background": "transparent"}, "pictures have no transparency here", "background"),
-        (False, {"lora": "x"}, "this server has no LoRAs", "lora"),
+        (False, {"lora": "x"}, "this server has no LoRAs; it is started with --lora-folder", "lora"),
         (False, {"model": "x"}, "there is no model 'x'; this server has", "model"),
         (False, {"n": 2, "session": "new"}, "a session's turn makes one picture; leave n out", "n"),
     ],

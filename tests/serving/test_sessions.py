@@ -46,3 +46,21 @@ def test_use_makes_it_last(kontext: Kontext, png: bytes):
     assert len(sessions) == 0
     with pytest.raises(Refusal, match="no such session"):
         sessions.end(name)
+
+
+def test_a_session_goes_on_with_one_of_what_became_of_it(kontext: Kontext, png: bytes):
+    """As sessions in files do: the same status, code and words."""
+    sessions = Sessions(kontext, Keeping())
+    name = sessions.keep(sessions.begin(png))
+    before = sessions.get(name)
+    first, second = before.branch(), before.branch()
+    assert sessions.go_on(name, before, first) == name
+    with pytest.raises(Refusal, match="another request has edited or ended this session meanwhile") as caught:
+        sessions.go_on(name, before, second)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (409, "session_changed", "session")
+    assert caught.value.headers == {"x-should-retry": "false"}
+    assert sessions.get(name) is first
+    sessions.end(name)
+    with pytest.raises(Refusal, match="another request has edited or ended this session meanwhile"):
+        sessions.go_on(name, first, first)
+    assert len(sessions) == 0

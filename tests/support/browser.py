@@ -42,8 +42,13 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def watched_page(browser: Browser, url: str, *, refusals: int = 0, **context: Any) -> Iterator[Page]:
-    """A page at `url`. It asks no other host, and its console holds no error but one for each answer that is one."""
+def watched_page(
+    browser: Browser, url: str, *, path: str = "/", ready: str = "#model:not(:empty)", refusals: int = 0, **context: Any
+) -> Iterator[Page]:
+    """A page of `url`, once what `ready` selects is there.
+
+    It asks no other host, and its console holds no error but one for each answer that is one.
+    """
     said: list[str] = []
     outside: list[str] = []
     opened = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **context)
@@ -53,8 +58,8 @@ def watched_page(browser: Browser, url: str, *, refusals: int = 0, **context: An
         page.on("console", lambda line: said.append(line.text) if line.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: outside.append(request.url))
-        page.goto(url)
-        page.wait_for_selector("#model:not(:empty)")
+        page.goto(f"{url}{path}")
+        page.wait_for_selector(ready)
         yield page
     finally:
         opened.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import time
@@ -402,9 +403,13 @@ def test_a_configuration_beside_a_peft_adapter_counts(tmp_path: Path):
     path = write_file(
         tmp_path / "adapter_model.safetensors", pair("base_model.model.transformer_blocks.0.attn.to_q", D, 4)
     )
-    assert [change.scale for change in read_lora(path).changes] == [1.0]
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 12}))
-    assert [change.scale for change in read_lora(path).changes] == [3.0]
+    alone = read_lora(path)
+    assert ([change.scale for change in alone.changes], alone.adapter_config) == ([1.0], None)
+    config = tmp_path / "adapter_config.json"
+    config.write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 12}))
+    beside = read_lora(path)
+    assert [change.scale for change in beside.changes] == [3.0]
+    assert beside.adapter_config == hashlib.sha256(config.read_bytes()).hexdigest()
     (tmp_path / "adapter_config.json").write_text("[]")
     with pytest.raises(LoraError, match=r"adapter_config.json is malformed"):
         read_lora(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kontext_trt import CommandFilter, OptionError, WordList
-from kontext_trt.runtime.filters.parse import FilterDetails, parse_filters
+from kontext_trt.runtime.filters.parse import FilterDetails, absolute_filter, parse_filters
 
 
 def test_texts_stand_for_filters(tmp_path: Path) -> None:
@@ -35,3 +35,18 @@ def test_texts_stand_for_filters(tmp_path: Path) -> None:
 def test_other_texts_are_refused(text: str, details: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         parse_filters([text], FilterDetails(**details))
+
+
+def test_texts_hold_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, absolute in (
+        ("words:list.txt", f"words:{tmp_path}/list.txt"),
+        ("onnx:a/b.onnx", f"onnx:{tmp_path}/a/b.onnx"),
+        ("onnx:/b.onnx", "onnx:/b.onnx"),
+        ("command:./look --all x", f"command:{tmp_path}/look --all x"),
+        ("command:./look", f"command:{tmp_path}/look"),
+        ("command:look ./x", "command:look ./x"),
+        ("words:", "words:"),
+        ("other:x", "other:x"),
+    ):
+        assert absolute_filter(text) == absolute
