@@ -119,6 +119,8 @@ class _Job:
         shared: TurnKeywords = {
             "seed": sampling.seed,
             "steps": sampling.steps,
+            "solver": sampling.solver,
+            "sigmas": sampling.sigmas,
             "guidance": sampling.guidance,
             "loras": request.loras,
         }

@@ -18,7 +18,8 @@ from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
 from ..runtime.filters.interface import ContentFilter
 from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
-from ..runtime.inputs.request import Sampling
+from ..runtime.inputs.request import Sampling, SamplingKeywords
+from ..runtime.inputs.schedules import Solver, parse_sigmas
 from ..runtime.kontext import Kontext
 from .terminal import Bars, notes
 
@@ -32,13 +33,34 @@ ExecutorOption = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureOptions:
+class ScheduleOptions:
+    """Says in which steps the flow is solved, and how."""
+
+    steps: StepsOption = None
+    solver: Annotated[
+        Solver, typer.Option(help="How a step uses the velocity of the one before: not at all, or to second order.")
+    ] = Solver.EULER
+    sigmas: Annotated[
+        str | None,
+        typer.Option(help="The noise levels of the steps instead of the model's, as 1,0.9,0.6; 0 follows."),
+    ] = None
+
+    def keywords(self) -> SamplingKeywords:
+        """Return what of a `Sampling` it says."""
+        return {
+            "steps": self.steps,
+            "solver": self.solver,
+            "sigmas": None if self.sigmas is None else parse_sigmas(self.sigmas),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOptions(ScheduleOptions):
     """Says what the pictures become."""
 
     seed: Annotated[
         list[int] | None, typer.Option("--seed", "-s", help="Default: drawn and reported. Several are allowed.")
     ] = None
-    steps: StepsOption = None
     guidance: GuidanceOption = None
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")] = None
     strength: Annotated[
@@ -50,8 +72,8 @@ class PictureOptions:
 
     def sampling(self) -> Sampling:
         return Sampling(
+            **self.keywords(),
             seed=self.seed or None,
-            steps=self.steps,
             guidance=self.guidance,
             size=None if self.size is None else parse_size(self.size),
             strength=self.strength,

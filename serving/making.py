@@ -204,6 +204,8 @@ def _turn(order: Order, cancel: threading.Event) -> TurnKeywords:
         "mask": order.mask,
         "seed": sampling.seed,
         "steps": sampling.steps,
+        "solver": sampling.solver,
+        "sigmas": sampling.sigmas,
         "guidance": sampling.guidance,
         "size": sampling.size,
         "cancel": cancel,

@@ -163,7 +163,7 @@ class Flow:
             clock=clock,
             previewed=preview_steps(watch.previews, shape.num_steps),
         )
-        if request.strength < 1 and 0 in conditions.new_references:  # the flow begins with what the encoder gives
+        if request.begins_late and 0 in conditions.new_references:  # the flow begins with what the encoder gives
             part = (EncodeReference(0),)
             under_way.perform(part, {image_name(0): conditions.inputs[image_name(0)]})
             self._keep(under_way, part)
@@ -194,9 +194,9 @@ class Flow:
 
 
 def _started(request: PreparedRequest, inputs: Mapping[str, Array], noise: NDArray[np.float32]) -> dict[str, Array]:
-    """Return what the flow starts from: noise, or at less than full strength the first reference noised to there."""
+    """Return what the flow starts from: noise, or if it begins late the first reference noised to there."""
     started = {latents_before(0): noise}
-    if request.strength < 1:
+    if request.begins_late:
         sigma = inputs["timesteps"][0]
         started[latents_before(0)] = (1 - sigma) * inputs[reference_name(0)] + sigma * noise
     if request.mask is not None:

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from ...engine.errors import RequestError
 from ...engine.lora.choice import LoraChoice, lora_choices
 from ...engine.sizes import Size, check_size
+from .choices import parse_choice
 from .masking import Masking
 from .masks import MaskSource
 from .placement import Fit, parse_fit
 from .prompts import check_prompt
 from .references import ReferenceMethod, ReferenceSource, each_source, parse_method
+from .schedules import MAX_STEPS, Solver, check_sigmas
 
 MAX_SEED = 2**64 - 1
-MAX_STEPS = 1000
-"""The most steps of a request: as many as there were noise levels in training."""
 MAX_PICTURES = 1000
 """The most pictures of a request, whose noise and tables are made before its first step."""
 MAX_GUIDANCE = 1000
@@ -41,6 +41,8 @@ class SamplingKeywords(TypedDict, total=False):
     size: Size | None
     noise: NDArray[np.float32] | None
     strength: float
+    solver: Solver | str
+    sigmas: Sequence[float] | NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +62,14 @@ class Sampling:
             tokens.
         strength: How much of the first reference gives way, above 0 to 1. Below 1 the flow begins with the reference's
             latents, noised to where that share of the steps is left, and only those steps are taken.
+        solver: How a step uses the velocity of the step before: "euler" does not, "ab2" is of second order.
+        sigmas: The noise levels of the steps in the place of the model's own, which fall from 1 to above 0; after the
+            last comes 0, which may be written. They are taken as they are, without the model's shift. If they begin
+            below 1 the flow begins as at less than full strength: with the first reference's latents, noised to there.
 
     Raises:
-        RequestError: One of these is out of range.
+        RequestError: One of these is out of range, `steps` counts other steps than `sigmas`, or there are `sigmas` and
+            a `strength` below 1.
     """
 
     steps: int | None = None
@@ -71,6 +78,8 @@ class Sampling:
     size: Size | None = None
     noise: NDArray[np.float32] | None = field(default=None, repr=False)
     strength: float = 1.0
+    solver: Solver | str = Solver.EULER
+    sigmas: Sequence[float] | NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -95,6 +104,29 @@ class Sampling:
         if isinstance(self.strength, bool) or not isinstance(self.strength, numbers.Real) or not 0 < self.strength <= 1:
             raise RequestError(f"strength must be a number above 0, up to 1, not {self.strength!r}")
         object.__setattr__(self, "strength", float(self.strength))
+        object.__setattr__(self, "solver", parse_choice(Solver, "solver", self.solver))
+        if self.sigmas is not None:
+            self._take_sigmas()
+
+    def _take_sigmas(self) -> None:
+        sigmas = check_sigmas(self.sigmas)
+        object.__setattr__(self, "sigmas", sigmas)
+        if self.steps not in (None, len(sigmas)):
+            raise RequestError(f"{len(sigmas)} sigmas make {len(sigmas)} steps, not {self.steps}; leave the steps out")
+        if self.strength < 1:
+            raise RequestError(
+                "sigmas say by their first where the flow begins, so there is no strength beside them; leave one out"
+            )
+
+    @property
+    def begins_late(self) -> bool:
+        """True if the flow begins below a noise level of 1, so with the first reference's latents."""
+        return self.strength < 1 or (self.sigmas is not None and self.sigmas[0] < 1)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that a bundle needs for it, of `manifest.FEATURES`."""
+        return ("velocity",) if self.solver is Solver.AB2 else ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -148,7 +180,8 @@ class Request:
         sources = each_source(self.image)
         if self.mask is not None and not isinstance(self.mask, Masking):
             object.__setattr__(self, "mask", Masking(mask=self.mask))
-        for what, given in (("a mask", self.mask is not None), ("a strength below 1", self.sampling.strength < 1)):
+        late = "a strength below 1" if self.sampling.sigmas is None else "a list of sigmas that begins below 1"
+        for what, given in (("a mask", self.mask is not None), (late, self.sampling.begins_late)):
             if given and not sources:
                 raise RequestError(f"{what} is about a picture that is edited, and text to image has none")
 
@@ -156,6 +189,11 @@ class Request:
     def prompts(self) -> tuple[str, ...]:
         """The prompts, in a tuple."""
         return _each(self.prompt)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that a bundle needs for it, of `manifest.FEATURES`."""
+        return (*(("masks",) if self.mask is not None else ()), *self.sampling.features)
 
     @property
     def chosen_loras(self) -> tuple[LoraChoice, ...] | None:

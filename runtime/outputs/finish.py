@@ -53,6 +53,8 @@ def result_of(
         steps=prepared.steps,
         guidance=prepared.guidance,
         strength=prepared.strength,
+        solver=prepared.solver,
+        sigmas=prepared.sigmas,
         mask=None if prepared.mask is None else prepared.mask.describe(),
         loras=loras,
         tokens=prepared.tokens(manifest.model),

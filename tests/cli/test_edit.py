@@ -88,6 +88,15 @@ def test_one_edit_after_another(bundle_path: Path, image_path: Path, tmp_path: P
     assert [turn["prompt"] for turn in document["turns"]] == ["x", "y"]
 
 
+def test_solver_and_sigmas_reach_every_turn(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    options = ("-p", "x", "--then", "y", "--solver", "ab2", "--sigmas", "1,0.5,0", "--steps", 2, "-o", out)
+    printed = edit(bundle_path, image_path, *options, "--json")
+    found = request_in(out)
+    for turn in (found, *found["chain"], *json.loads(printed[printed.index("{") :])["turns"]):
+        assert (turn["solver"], turn["sigmas"], turn["steps"]) == ("ab2", [1, 0.5], 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -97,6 +106,9 @@ def test_one_edit_after_another(bundle_path: Path, image_path: Path, tmp_path: P
         (("-p", "x", "-p", "y", "--then", "z"), "--then goes on with one picture, so it takes one --prompt and one"),
         (("-p", "x", "--strength", "0"), "strength must be a number above 0, up to 1, not 0"),
         (("-p", "x", "--strength", "0.3"), "a strength of 0.3 leaves less than one of 1 steps; give at least 1"),
+        (("-p", "x", "--sigmas", "1 0.5"), "sigmas are numbers with commas between"),
+        (("-p", "x", "--sigmas", "1,0.5"), "2 sigmas make 2 steps, not 1; leave the steps out"),
+        (("-p", "x", "--sigmas", "0.5", "--size", "64x64"), "sigmas that begin there, the picture has its reference's"),
         (("-p", "x", "--box", "0,0,8,8", "--size", "64x64"), "has its reference's size 128x128, not 64x64; leave the"),
     ],
 )
