@@ -32,15 +32,15 @@ def test_weights_by_hand():
 
 
 def gaussian(x: np.ndarray, sigma: float) -> np.ndarray:
-    """The velocity where data is normal, of mean 1.5 and deviation 0.4: E[noise - data | x]."""
-    mean, deviation = 1.5, 0.4
+    """The velocity where data is normal, of mean and deviation 1.5: E[noise - data | x]."""
+    mean, deviation = 1.5, 1.5
     variance = (1 - sigma) ** 2 * deviation**2 + sigma**2
     away = (x - (1 - sigma) * mean) / variance
     return sigma * away - (mean + (1 - sigma) * deviation**2 * away)
 
 
 def gaussian_end(noise: np.ndarray) -> np.ndarray:
-    return 1.5 + 0.4 * noise
+    return 1.5 + 1.5 * noise
 
 
 def mixture(x: np.ndarray, sigma: float) -> np.ndarray:
