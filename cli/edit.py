@@ -121,6 +121,7 @@ class _Job:
             "steps": sampling.steps,
             "solver": sampling.solver,
             "sigmas": sampling.sigmas,
+            "step_mask": sampling.step_mask,
             "guidance": sampling.guidance,
             "loras": request.loras,
         }

@@ -90,6 +90,9 @@ def export(
             "Runtime's own, or fused: the fastest on CUDA, in FP8 too, and run everywhere."
         ),
     ] = Operators.SINGLE,
+    step_cache: Annotated[
+        bool, typer.Option("--step-cache", help="Let requests cache steps, as --step-mask says. It takes memory.")
+    ] = False,
     lora_rank: Annotated[
         int, typer.Option(help="The rank of branches that LoRAs are swapped into while it runs; 0 for none.")
     ] = 0,
@@ -123,6 +126,7 @@ def export(
         precision=plain,
         fp8_as_stored=plain is None,
         operators=operators,
+        step_cache=step_cache,
         lora_rank=lora_rank,
         input_scales=input_scales,
         hash_weights=hash_weights,
@@ -170,7 +174,7 @@ def _report(made: Bundle, *, json: bool) -> None:
         return
     shared = sum(record.size_bytes for record in manifest.weights if record.origin in ("hardlink", "reflink"))
     screen.print(
-        f"{made.path}: six graphs over {human_bytes(shared)} of the checkpoint's own files, "
+        f"{made.path}: {len(made.components)} graphs over {human_bytes(shared)} of the checkpoint's own files, "
         f"{human_bytes(added)} written",
     )
     notes.print(f"edit a picture with: kontext-trt edit {made.path} --image IMAGE --prompt PROMPT")

@@ -19,7 +19,7 @@ from ..runtime.executors.options import ExecutorName
 from ..runtime.filters.interface import ContentFilter
 from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
 from ..runtime.inputs.request import Sampling, SamplingKeywords
-from ..runtime.inputs.schedules import Solver, parse_sigmas
+from ..runtime.inputs.schedules import Solver, parse_sigmas, parse_step_mask
 from ..runtime.kontext import Kontext
 from .terminal import Bars, notes
 
@@ -45,12 +45,18 @@ class ScheduleOptions:
         typer.Option(help="The noise levels of the steps instead of the model's, as 1,0.9,0.6; 0 follows."),
     ] = None
 
+    step_mask: Annotated[
+        str | None,
+        typer.Option(help="1 of each whole step, 0 of each cached one, as 1,1,0,1; a bundle of --step-cache."),
+    ] = None
+
     def keywords(self) -> SamplingKeywords:
         """Return what of a `Sampling` it says."""
         return {
             "steps": self.steps,
             "solver": self.solver,
             "sigmas": None if self.sigmas is None else parse_sigmas(self.sigmas),
+            "step_mask": None if self.step_mask is None else parse_step_mask(self.step_mask),
         }
 
 

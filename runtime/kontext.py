@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.manifest import LoraRecord
-from ..engine.components import COMPONENTS
 from ..engine.errors import ImageError
 from ..engine.lora.choice import LoraChoice, lora_choices
 from ..engine.sizes import Size
@@ -125,7 +124,7 @@ class Kontext(AbstractContextManager["Kontext"]):
             BusyError, KontextError: A request is running and this was opened to refuse, or is closed.
         """
         with self._admission.enter():
-            for name in COMPONENTS:
+            for name in self.bundle.components:
                 self.executor.load(name)
 
     def forget(self) -> None:
@@ -241,7 +240,7 @@ class Kontext(AbstractContextManager["Kontext"]):
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Request` (`fit`, `references`, `mask`, `loras`), of `Masking` for its mask (`crop`,
                 `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`, `solver`,
-                `sigmas`) and of `run` (`on_step`, `cancel`, `debug_nan`, `previews`).
+                `sigmas`, `step_mask`) and of `run` (`on_step`, `cancel`, `debug_nan`, `previews`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -261,8 +260,8 @@ class Kontext(AbstractContextManager["Kontext"]):
 
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `solver`, `sigmas`), of `run`
-                (`on_step`, `cancel`, `debug_nan`, `previews`), and `loras` of `Request`.
+            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `solver`, `sigmas`,
+                `step_mask`), of `run` (`on_step`, `cancel`, `debug_nan`, `previews`), and `loras` of `Request`.
 
         Returns:
             One picture per prompt and seed, as `run` returns them.

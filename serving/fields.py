@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -13,7 +13,7 @@ from msgspec import Meta
 from ..engine.errors import RequestError
 from ..engine.sizes import Size, parse_size
 from ..runtime.inputs.request import MAX_SEED, Sampling
-from ..runtime.inputs.schedules import MAX_STEPS, parse_sigmas
+from ..runtime.inputs.schedules import MAX_STEPS, parse_sigmas, parse_step_mask
 from .bodies import Body
 from .loras import MAX_LORAS
 from .options import Limits
@@ -50,6 +50,7 @@ class ImageFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     guidance_scale: float | None = None
     solver: str | None = None
     sigmas: str | Annotated[list[float], Meta(max_length=MAX_STEPS + 1)] | None = None
+    step_mask: str | Annotated[list[int], Meta(max_length=MAX_STEPS)] | None = None
     lora: str | Annotated[list[str], Meta(max_length=MAX_LORAS)] | None = None
     session: str | None = None
     turn: Annotated[int, Meta(ge=0)] | None = None
@@ -103,7 +104,8 @@ def parse_sampling(fields: ImageFields, limits: Limits) -> Sampling:
         "steps": ("num_inference_steps", fields.num_inference_steps),
         "guidance": ("guidance_scale", fields.guidance_scale),
         "solver": ("solver", fields.solver),
-        "sigmas": ("sigmas", _sigmas(fields.sigmas)),
+        "sigmas": ("sigmas", _listed(fields.sigmas, "sigmas", parse_sigmas)),
+        "step_mask": ("step_mask", _listed(fields.step_mask, "step_mask", parse_step_mask)),
         "size": ("size", _size(fields.size)),
     }
     for keyword, (param, value) in own.items():
@@ -137,14 +139,16 @@ def _size(text: str | None) -> Size | None:
         raise Refusal(str(error), param="size") from None
 
 
-def _sigmas(levels: str | Sequence[float] | None) -> Sequence[float] | None:
-    """Return the noise levels that a list has, or that text lists."""
-    if not isinstance(levels, str):
-        return levels
+def _listed(
+    given: str | Sequence[float] | None, param: str, parse: Callable[[str], Sequence[float]]
+) -> Sequence[float] | None:
+    """Return a list that came as such, or as text."""
+    if not isinstance(given, str):
+        return given
     try:
-        return parse_sigmas(levels)
+        return parse(given)
     except RequestError as error:
-        raise Refusal(str(error), param="sigmas") from None
+        raise Refusal(str(error), param=param) from None
 
 
 def seeds_of(seed: int | None, count: int) -> tuple[int, ...]:

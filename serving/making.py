@@ -206,6 +206,7 @@ def _turn(order: Order, cancel: threading.Event) -> TurnKeywords:
         "steps": sampling.steps,
         "solver": sampling.solver,
         "sigmas": sampling.sigmas,
+        "step_mask": sampling.step_mask,
         "guidance": sampling.guidance,
         "size": sampling.size,
         "cancel": cancel,

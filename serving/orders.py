@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
+from ..engine.components import STEP_CACHE
 from ..engine.errors import RequestError
 from ..runtime.inputs.prompts import check_prompt
 from ..runtime.inputs.request import Sampling
@@ -19,7 +20,7 @@ from .service import Service
 from .sessions import NEW
 from .work import beside
 
-FIELD_OF_FEATURE = {"velocity": "solver"}
+FIELD_OF_FEATURE = {"velocity": "solver", STEP_CACHE: "step_mask"}
 """The fields that need features of the bundle."""
 BEST_QUALITY = 100
 """The quality of JPEG and WebP if nobody says otherwise, as in OpenAI's contract."""

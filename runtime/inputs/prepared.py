@@ -49,7 +49,7 @@ class PreparedRequest:
 
     `noise` (b, n, channels) float32 replaces what the seeds would draw. Of a schedule of `steps` the last `num_steps`
     are taken: all but at less than full strength. `sigmas` are the noise levels of all steps where they are not the
-    model's own.
+    model's own, `step_mask` says which of the steps that are taken are whole, None if all are.
     """
 
     prompts: tuple[str, ...]
@@ -64,6 +64,7 @@ class PreparedRequest:
     mask: PreparedMask | None = None
     solver: Solver = Solver.EULER
     sigmas: tuple[float, ...] | None = None
+    step_mask: tuple[bool, ...] | None = None
 
     @property
     def jobs(self) -> tuple[tuple[str, int], ...]:
@@ -114,8 +115,10 @@ def prepare(request: Request, model: ModelRecord) -> PreparedRequest:
         mask=mask,
         solver=cast(Solver, sampling.solver),
         sigmas=sigmas,
+        step_mask=cast("tuple[bool, ...] | None", sampling.step_mask),
     )
     _check(prepared, model)
+    _check_mask(prepared)
     if len(references) > 1:
         logger.info("%s", prepared.tokens(model).describe())
     return prepared
@@ -136,6 +139,13 @@ def _check(prepared: PreparedRequest, model: ModelRecord) -> None:
             f"a strength of {prepared.strength:g} leaves less than one of {prepared.steps} steps; give at least "
             f"{1 / prepared.steps:.3g}"
         )
+
+
+def _check_mask(prepared: PreparedRequest) -> None:
+    steps, mask = prepared.num_steps, prepared.step_mask
+    if mask is not None and len(mask) != steps:
+        late = f", of {prepared.steps} at a strength of {prepared.strength:g}" if steps < prepared.steps else ""
+        raise RequestError(f"step_mask is of {len(mask)} steps, and this request takes {steps}{late}")
 
 
 def _references(request: Request, model: ModelRecord) -> tuple[PreparedMask | None, tuple[Reference, ...]]:

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.components import STEP_CACHE
 from ...engine.errors import RequestError
 from ...engine.lora.choice import LoraChoice, lora_choices
 from ...engine.sizes import Size, check_size
@@ -20,7 +21,7 @@ from .masks import MaskSource
 from .placement import Fit, parse_fit
 from .prompts import check_prompt
 from .references import ReferenceMethod, ReferenceSource, each_source, parse_method
-from .schedules import MAX_STEPS, Solver, check_sigmas
+from .schedules import MAX_STEPS, Solver, check_sigmas, check_step_mask
 
 MAX_SEED = 2**64 - 1
 MAX_PICTURES = 1000
@@ -43,6 +44,7 @@ class SamplingKeywords(TypedDict, total=False):
     strength: float
     solver: Solver | str
     sigmas: Sequence[float] | NDArray[np.float32] | None
+    step_mask: Sequence[bool | int] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,9 @@ class Sampling:
         sigmas: The noise levels of the steps in the place of the model's own, which fall from 1 to above 0; after the
             last comes 0, which may be written. They are taken as they are, without the model's shift. If they begin
             below 1 the flow begins as at less than full strength: with the first reference's latents, noised to there.
+        step_mask: For each step that is taken, 1 if it is computed whole and 0 if it is cached: of its blocks only the
+            first is computed, and the others add what they added in the last whole step. The first is whole. None for
+            whole steps alone.
 
     Raises:
         RequestError: One of these is out of range, `steps` counts other steps than `sigmas`, or there are `sigmas` and
@@ -80,6 +85,7 @@ class Sampling:
     strength: float = 1.0
     solver: Solver | str = Solver.EULER
     sigmas: Sequence[float] | NDArray[np.float32] | None = None
+    step_mask: Sequence[bool | int] | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -107,6 +113,8 @@ class Sampling:
         object.__setattr__(self, "solver", parse_choice(Solver, "solver", self.solver))
         if self.sigmas is not None:
             self._take_sigmas()
+        if self.step_mask is not None:
+            object.__setattr__(self, "step_mask", check_step_mask(self.step_mask))
 
     def _take_sigmas(self) -> None:
         sigmas = check_sigmas(self.sigmas)
@@ -126,7 +134,8 @@ class Sampling:
     @property
     def features(self) -> tuple[str, ...]:
         """The features that a bundle needs for it, of `manifest.FEATURES`."""
-        return ("velocity",) if self.solver is Solver.AB2 else ()
+        cached = self.step_mask is not None and not all(self.step_mask)
+        return (*(("velocity",) if self.solver is Solver.AB2 else ()), *((STEP_CACHE,) if cached else ()))
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -66,5 +66,38 @@ def parse_sigmas(text: str) -> tuple[float, ...]:
     return check_sigmas(levels)
 
 
+def check_step_mask(values: Any) -> tuple[bool, ...]:
+    """Return which steps are whole; the others are cached.
+
+    Args:
+        values: A list, tuple or array with 1 or True of each step that is whole, 0 or False of each that is cached.
+
+    Raises:
+        RequestError: There are other values, too many or none, or the first step is cached: there is nothing to take.
+    """
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        values = values.tolist()
+    if (
+        not isinstance(values, Sequence)
+        or isinstance(values, (str, bytes))
+        or any(not isinstance(value, numbers.Integral) or value not in (0, 1) for value in values)
+    ):
+        raise RequestError(f"step_mask must be a list with 1 of each whole step and 0 of each cached, not {values!r}")
+    if not 1 <= len(values) <= MAX_STEPS:
+        raise RequestError(f"step_mask must be of 1 to {MAX_STEPS} steps, not {len(values)}")
+    if not values[0]:
+        raise RequestError("the first step of step_mask must be 1: no step before it has left anything to take")
+    return tuple(map(bool, values))
+
+
+def parse_step_mask(text: str) -> tuple[bool, ...]:
+    """Return the steps that text lists, 1 or 0 with commas between. Raises RequestError as `check_step_mask` does."""
+    try:
+        steps = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"step_mask is of 1 and 0 with commas between, such as 1,0,1,0, not {text!r}") from None
+    return check_step_mask(steps)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -55,6 +55,7 @@ def result_of(
         strength=prepared.strength,
         solver=prepared.solver,
         sigmas=prepared.sigmas,
+        step_mask=prepared.step_mask,
         mask=None if prepared.mask is None else prepared.mask.describe(),
         loras=loras,
         tokens=prepared.tokens(manifest.model),

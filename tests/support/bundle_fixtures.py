@@ -14,7 +14,7 @@ from once_per_run import OncePerRun
 from PIL import Image
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.engine.components import COMPONENTS, Precision
+from kontext_trt.engine.components import Precision
 
 if TYPE_CHECKING:
     from diffusers import FluxKontextPipeline
@@ -69,13 +69,13 @@ def older_bundle(checkpoint_path: Path, once_per_run: OncePerRun) -> Bundle:
     """The same checkpoint's bundle of schema 2, exported by the component table of then. Not to be altered."""
 
     def write(path: Path) -> None:
-        from kontext_trt.export import export
+        from kontext_trt.export import export, options
         from kontext_trt.export.checkpoint import open_checkpoint
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(export, "COMPONENTS", {name: one.of_schema(2) for name, one in COMPONENTS.items()})
+            patch.setattr(options, "SCHEMA", 2)
+            patch.setattr(options, "FEATURES", ())
             patch.setattr(export, "SCHEMA", 2)
-            patch.setattr(export, "FEATURES", ())
             export.export_bundle(open_checkpoint(checkpoint_path), path)
 
     return Bundle.open(once_per_run.make("schema-2", write))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kontext_trt import Request, RequestError, Sampling, Solver
-from kontext_trt.runtime.inputs.schedules import check_sigmas, parse_sigmas
+from kontext_trt.runtime.inputs.schedules import check_sigmas, check_step_mask, parse_sigmas, parse_step_mask
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,33 @@ def test_what_is_said_twice_has_to_agree() -> None:
 def test_a_late_beginning_needs_a_picture() -> None:
     with pytest.raises(RequestError, match="a list of sigmas that begins below 1 is about a picture that is edited"):
         Request(prompt="x", sampling=Sampling(sigmas=[0.9, 0.5]))
+
+
+def test_masks_are_kept_as_bools() -> None:
+    for given in ((1, 0, 1), [True, False, True], np.array([1, 0, 1]), np.array([True, False, True])):
+        assert check_step_mask(given) == (True, False, True)
+    assert parse_step_mask("1,0,1") == (True, False, True)
+    assert Sampling(step_mask=[1, 1]).features == ()
+    assert Sampling(step_mask=[1, 0], solver="ab2").features == ("velocity", "step_cache")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("1,0", "step_mask must be a list with 1 of each whole step and 0 of each cached, not '1,0'"),
+        ([1, 2], "step_mask must be a list"),
+        ([1, 0.5], "step_mask must be a list"),
+        (1, "step_mask must be a list"),
+        ([], "step_mask must be of 1 to 1000 steps, not 0"),
+        ([1] * 1001, "step_mask must be of 1 to 1000 steps, not 1001"),
+        ([0, 1], "the first step of step_mask must be 1: no step before it has left anything to take"),
+    ],
+)
+def test_other_masks_are_refused(given: Any, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        Sampling(step_mask=given)
+
+
+def test_text_that_is_no_mask_is_refused() -> None:
+    with pytest.raises(RequestError, match="step_mask is of 1 and 0 with commas between, such as 1,0,1,0, not '1;0'"):
+        parse_step_mask("1;0")
