@@ -23,7 +23,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"examples", "__main__", "__init__"},
     ),
     f"{PACKAGE}.engine": (
-        {"growth", "number_types", "uses"},
+        {"growth", "number_types", "ports", "uses"},
         {"components", "documents", "errors", "model_dims", "printable", "sizes", "progress", "byte_sizes", "system"},
         {"tensor_names", "branches"},
         {"bundle"},
@@ -60,7 +60,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     f"{PACKAGE}.export": (
-        {"configs", "environment", "fp4", "records", "torch_types"},
+        {"configs", "environment", "fp4", "options", "records", "torch_types"},
         {"checkpoint"},
         {"networks"},
         {"graphs"},
