@@ -62,7 +62,7 @@ def session(
             assert image is not None
             begun = Session(kontext, image, carry=carry, fit=fit)
         with begun:
-            sampling: TurnKeywords = {**schedule.keywords(), "seed": seed, "guidance": guidance}
+            sampling: TurnKeywords = {**schedule.keywords(bundle), "seed": seed, "guidance": guidance}
             _Talk(begun, sampling, {"signer": signer, "inputs": image}).run()
 
 

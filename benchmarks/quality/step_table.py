@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ...engine.components import STEP_CACHE
 from ...engine.errors import RequestError
+from ...runtime.executors.options import Device, OnnxRuntimeOptions
 from ...runtime.inputs.request import Request, Sampling
 from ...runtime.inputs.schedules import MAX_STEPS, Solver
 from ...runtime.kontext import Kontext
@@ -141,10 +142,12 @@ def main() -> None:
     parser.add_argument("--count", type=positive, default=NUM_CASES, help="the first requests of EditBench")
     parser.add_argument("--steps", default=",".join(map(str, STEPS)), help="numbers of steps")
     parser.add_argument("--reference-steps", type=positive, default=REFERENCE_STEPS)
+    parser.add_argument("--threads", type=positive, help="of the CPU; all if left out")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     wanted, chosen = settings(step_counts(arguments.steps)), cases(min(arguments.count, NUM_CASES))
-    with Kontext.open(arguments.bundle) as kontext:
+    threads = None if arguments.threads is None else OnnxRuntimeOptions(device=Device.CPU, threads=arguments.threads)
+    with Kontext.open(arguments.bundle, executor=threads) as kontext:
         tallies = measure(kontext, chosen, wanted, arguments.reference_steps)
         about = {
             "bundle": kontext.bundle.fingerprint[:12],

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from once_per_run import OncePerRun
 from PIL import Image
 
-from kontext_trt import BundleError, Request, RequestError
+from kontext_trt import BundleError, Kontext, Request, RequestError
 from kontext_trt.benchmarks.quality.editbench.cases import cases
 from kontext_trt.benchmarks.quality.editbench.scene import SIZES
 from kontext_trt.benchmarks.quality.step_table import Setting, measure, rows, settings, step_counts
+from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.inputs.schedules import Solver
+
+CHECKPOINT = Path(__file__).parents[3] / "examples/small_kontext/checkpoint"
 
 
 def test_every_setting_is_there_once() -> None:
@@ -74,3 +79,20 @@ def test_other_numbers_of_steps_are_refused(text: str) -> None:
     with pytest.raises(RequestError, match="steps are whole numbers from 1 to 1000 with commas between, not"):
         step_counts(text)
     assert step_counts("4,28") == (4, 28)
+
+
+@pytest.mark.check  # the small Kontext exported for this alone
+def test_a_tenth_of_the_table(once_per_run: OncePerRun) -> None:
+    """More steps are nearer to the flow's end, and cached ones further from it: docs/measurements has the whole."""
+    from kontext_trt.export.export import ExportOptions, export_bundle
+
+    options = ExportOptions(precision=Precision.FP32, step_cache=True, copy=True)
+    path = once_per_run.make("small-caching", lambda path: export_bundle(CHECKPOINT, path, options))
+    with Kontext.open(path) as kontext:
+        made = rows(measure(kontext, cases(6), settings((4, 14)), 40))
+    db = {(row["steps"], row["solver"], row["whole_steps"]): float(str(row["latents_db"])) for row in made}
+    for solver in ("euler", "ab2"):
+        assert db[14, solver, 14] > db[4, solver, 4] + 3
+        assert db[14, solver, 7] < db[14, solver, 14] - 3
+        assert db[4, solver, 2] < db[4, solver, 4] - 3
+    assert all(float(str(row["success_percent"])) == 100 for row in made if row["steps"] == row["whole_steps"])
