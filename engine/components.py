@@ -226,7 +226,7 @@ COMPONENTS: Mapping[str, Component] = {
             runs=Runs.PICTURE,
             inputs=_ports(_FLOAT, latents="b h w channels"),
             outputs=_ports(_BYTE, image="b 16*h 16*w rgb") + _ports(_FLOAT, mean="b"),
-            onnxruntime=OnnxRuntimeUse(operators=_FUSED, values=GrowsWith.PICTURE, held_per_value=1024, held_fused=352),
+            onnxruntime=OnnxRuntimeUse(operators=_FUSED, values=GrowsWith.PICTURE, held_per_value=1024, held_fused=236),
         ),
     )
 }

@@ -209,8 +209,10 @@ class _BundleWriter:
         stored: Mapping[str, StoredLinear],
     ) -> GraphRecord:
         operators, precision = self.options.operators.of(component), self.precisions[component.part]
+        # a bundle of fused operators has some for what else is FP8, too
+        fused = bool(stored) and self.options.operators is Operators.FUSED
         if stored:
-            scale_precision = quantize_stored(model, precision, stored)
+            scale_precision = quantize_stored(model, precision, stored, fused=fused)
             views = self.checkpoint.weights(component.part).views
             scales = row_scales(views, [name for name, layer in stored.items() if layer.scale is None])
             placed = {**placed, **self.placer.place(f"{component.name}.scales", scales, scale_precision)}
@@ -224,7 +226,7 @@ class _BundleWriter:
             path=f"{GRAPHS}/{file.name}",
             precision=precision,
             opset=operators.opset,
-            operators=operators.value,
+            operators=(Operators.FUSED if fused else operators).value,
             num_parameters=sum(prod(shape) for shape in self.tensors[component.name].values()),
             weight_bytes=sum(weight.size_bytes for weight in used.values()),
             weights=tuple(sorted({f"{WEIGHTS}/{weight.file.name}" for weight in used.values()})),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -107,19 +107,21 @@ class _ChildWatch:
     def until_closed(self, descriptor: int, deadline: float | None) -> bool:
         """Read until the child closes its end; return True if the deadline came first."""
         pending = b""
-        while True:
-            ready, _, _ = select.select([descriptor], [], [], SECONDS_BETWEEN_SAMPLES)
-            self.peak_bytes = max(self.peak_bytes, anonymous_bytes(self._pid))
-            if deadline is not None and time.monotonic() > deadline:
-                return True
-            if not ready:
-                continue
-            data = os.read(descriptor, 1 << 16)
-            if not data:
-                return False
-            *lines, pending = (pending + data).split(b"\n")
-            for message in self._messages(lines):
-                self._take(message)
+        with selectors.DefaultSelector() as waiting:  # select() itself takes no descriptor above 1023
+            waiting.register(descriptor, selectors.EVENT_READ)
+            while True:
+                ready = waiting.select(SECONDS_BETWEEN_SAMPLES)
+                self.peak_bytes = max(self.peak_bytes, anonymous_bytes(self._pid))
+                if deadline is not None and time.monotonic() > deadline:
+                    return True
+                if not ready:
+                    continue
+                data = os.read(descriptor, 1 << 16)
+                if not data:
+                    return False
+                *lines, pending = (pending + data).split(b"\n")
+                for message in self._messages(lines):
+                    self._take(message)
 
     def _messages(self, lines: Sequence[bytes]) -> Iterator[Message]:
         for line in lines:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...runtime.operators.definition import scale_of
 from ..fp4 import unpack
 from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4
-from ..graphs.fused_nodes import fused_nodes
+from ..graphs.fused_nodes import fused_nodes, weight_only_nodes
 from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN
 from .bundle_modules import BundleGraph, read_tensor, reading
@@ -127,6 +127,9 @@ def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]
 
 
 def _fused_layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]]:
+    for name, one in weight_only_nodes(graph.model).items():
+        rest = {SCALE: read_tensor(one.input("weight_scale"))}
+        yield name, QuantizedLinear(read_tensor(one.input("weight")), None, rest, "", hold=hold)
     for one in fused_nodes(graph.model):
         form = one.definition.format
         for layer in one.layers if form.operands else ():

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from ...runtime.operators.catalogue import DEFINITIONS, DOMAIN
+from ...runtime.operators.catalogue import DEFINITIONS, DOMAIN, VERSION, WEIGHT_ONLY
 from ...runtime.operators.definition import Definition, Format, Kind, Product
-from .linears import find_linears
+from .linears import LinearNodes, find_linears
 from .trace import tensor_name
 
 
@@ -110,6 +110,23 @@ class FusedNode:
 def fused_nodes(model: ir.Model) -> list[FusedNode]:
     """Return the fused operators of a graph, in its order."""
     return [FusedNode(node) for node in model.graph if node.domain == DOMAIN and node.op_type in DEFINITIONS]
+
+
+def insert_weight_only(model: ir.Model, linear: LinearNodes, parts: tuple[ir.Value, ir.Value]) -> None:
+    """Put the fused operator of an FP8 weight and its rows' scales in the place of a linear layer's product."""
+    model.opset_imports[DOMAIN] = VERSION
+    product = linear.product
+    made = ir.node(WEIGHT_ONLY, [linear.input, *parts], domain=DOMAIN, name=linear.name)
+    made.outputs[0].name = f"{linear.name}.output"
+    ir.convenience.replace_nodes_and_values(
+        model.graph, product, [product], [made], list(product.outputs), list(made.outputs)
+    )
+
+
+def weight_only_nodes(model: ir.Model) -> dict[str, FusedNode]:
+    """Return the nodes of linear layers whose weights alone are FP8, by the names of their modules."""
+    found = (one for one in fused_nodes(model) if one.node.op_type == WEIGHT_ONLY)
+    return {(one.input("weight").name or "").removesuffix(".weight"): one for one in found}
 
 
 def linear_names(model: ir.Model) -> list[str]:

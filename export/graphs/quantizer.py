@@ -21,6 +21,7 @@ from ..fp4 import BLOCK
 from ..torch_types import torch_dtype
 from .branches import insert_branch
 from .formats import FP8_MAX, fp8_scale, nvfp4_scale, round_up
+from .fused_nodes import insert_weight_only
 from .linears import AttentionNodes, LinearNodes
 from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from .ranges import range_of
@@ -45,10 +46,13 @@ class GraphQuantizer:
         precision: What the graph computes in, and in graphs below opset 23 the type of FP8's scales, too.
         ranges: The largest magnitudes of activations: of a layer's input by the layer's name, of an attention's
             operands by `NAME.attend.q`, `.k` and `.v`.
+        fused: Layers that read FP8 weights alone become fused operators.
     """
 
-    def __init__(self, model: ir.Model, precision: Precision, ranges: Mapping[str, float]) -> None:
-        self.model, self.graph, self.ranges = model, model.graph, ranges
+    def __init__(
+        self, model: ir.Model, precision: Precision, ranges: Mapping[str, float], *, fused: bool = False
+    ) -> None:
+        self.model, self.graph, self.ranges, self._fused = model, model.graph, ranges, fused
         self.dtype = ir.DataType(precision.number.onnx_number)
         opset = model.opset_imports[""]
         assert opset is not None
@@ -80,6 +84,8 @@ class GraphQuantizer:
             linear.transpose.replace_input_with(0, self._nvfp4_weight(linear))
             if format.rank:
                 self._add_branch(linear, format.rank)
+        elif isinstance(format, Fp8Weights) and self._fused:
+            insert_weight_only(self.model, linear, self._fp8_parts(linear, stored_scale))
         else:
             weight = linear.dequantized or self._fp8_weight(linear, stored_scale)
             if isinstance(format, Fp8Weights):
@@ -89,12 +95,16 @@ class GraphQuantizer:
             linear.product.replace_input_with(0, self._quantized_input(linear, x, format, input_scale))
 
     def _fp8_weight(self, linear: LinearNodes, stored_scale: float | None) -> ir.Value:
-        name, weight = f"{linear.name}.weight", _renewed(linear.weight, ir.DataType.FLOAT8E4M3FN)
+        weight, scale = self._fp8_parts(linear, stored_scale)
+        axis = {"axis": 0} if stored_scale is None else {}
+        return self._dequantize(linear.transpose, weight, scale, f"{linear.name}.weight", **axis)
+
+    def _fp8_parts(self, linear: LinearNodes, stored_scale: float | None) -> tuple[ir.Value, ir.Value]:
+        """Return a layer's FP8 weight, and the scale that it is stored with or those of its rows."""
+        weight = _renewed(linear.weight, ir.DataType.FLOAT8E4M3FN)
         if stored_scale is not None:
-            scale = self._constant(_part_name(linear, SCALE), torch.tensor(stored_scale))
-            return self._dequantize(linear.transpose, weight, scale, name)
-        scale = self._weight_part(linear, SCALE, self.scale_dtype, [_extent(weight, 0)])
-        return self._dequantize(linear.transpose, weight, scale, name, axis=0)
+            return weight, self._constant(_part_name(linear, SCALE), torch.tensor(stored_scale))
+        return weight, self._weight_part(linear, SCALE, self.scale_dtype, [_extent(weight, 0)])
 
     def _in_its_turn(self, linear: LinearNodes, weight: ir.Value) -> ir.Value:
         """Make a dequantized weight hang on its layer's input, by adding 0 times a value of it; none if it is empty.

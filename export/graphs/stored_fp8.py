@@ -21,6 +21,7 @@ from ...engine.components import CACHED_DENOISER, DENOISER, Operators, Precision
 from ...engine.errors import ExportError
 from ..checkpoint.nvfp4 import Nvfp4View
 from ..checkpoint.views import TensorView, View
+from .functions import add_functions
 from .linears import find_linears
 from .quantizer import GraphQuantizer
 from .recipes import RECIPES, Fp8, Fp8Weights, Nvfp4
@@ -101,16 +102,22 @@ def usable_as_fp8(view: View) -> bool:
     return view.dtype == "F8_E4M3" and len(view.shape) == 2
 
 
-def quantize_stored(model: ir.Model, precision: Precision, layers: Mapping[str, StoredLinear]) -> Precision:
+def quantize_stored(
+    model: ir.Model, precision: Precision, layers: Mapping[str, StoredLinear], *, fused: bool = False
+) -> Precision:
     """Make the linear layers of a graph read their weights as FP8 or NVFP4 and multiply them by their scales.
+
+    Those that read FP8 weights alone become fused operators if it is asked for.
 
     Returns:
         The type of FP8's scales: tensors `NAME.weight_scale` of those with one per row must have it.
     """
-    quantizer = GraphQuantizer(model, precision, {})
+    quantizer = GraphQuantizer(model, precision, {}, fused=fused)
     linears = find_linears(model)
     for name, layer in layers.items():
         quantizer.quantize(linears[name], layer.format, stored_scale=layer.scale, input_scale=layer.input_scale)
+    if fused:
+        add_functions(model, precision)
     return quantizer.scale_precision
 
 

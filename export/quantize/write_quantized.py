@@ -20,6 +20,7 @@ from ...engine.errors import QuantizationError
 from ...engine.number_types import ONNX
 from ...engine.progress import Progress
 from ...engine.system.files import free_path, share_file
+from ...runtime.operators.catalogue import WEIGHT_ONLY
 from ...version import __version__
 from ..checkpoint.views import View
 from ..emulate.bundle_modules import read_model, reading
@@ -108,7 +109,8 @@ class QuantizedBundleWriter:
         """Put the recipe into the graph and return the layers whose weights are to be written."""
         if record.operators == Operators.FUSED.value:
             return self._edit_fused(component, record, model)
-        quantizer = GraphQuantizer(model, record.precision, self.ranges)
+        fused = self.bundle.graph(CALIBRATED.name).operators == Operators.FUSED.value
+        quantizer = GraphQuantizer(model, record.precision, self.ranges, fused=fused)
         linears = find_linears(model)
         attentions = find_attention(model, linears)
         if self.recipe.fp8_attention and component == CALIBRATED.name and not attentions:
@@ -134,6 +136,7 @@ class QuantizedBundleWriter:
             if self.recipe.attention_is_fp8(component, name):
                 quantizer.quantize_attention(attention)
         RemoveUnusedNodesPass()(model)
+        add_functions(model, record.precision)
         return layers
 
     def _edit_fused(self, component: str, record: GraphRecord, model: ir.Model) -> list[QuantizedLayer]:
@@ -168,10 +171,12 @@ class QuantizedBundleWriter:
         products = Counter(read.quantized_products.values())
         if record.operators == Operators.FUSED.value:
             products["fp8"] = len(layers)
-        products["fp8_weights"] = sum(isinstance(layer.format, Fp8Weights) for layer in layers)
+        fused_weights = sum(node.op_type == WEIGHT_ONLY for node in read.proto.graph.node)
+        products["fp8_weights"] = fused_weights or sum(isinstance(layer.format, Fp8Weights) for layer in layers)
         places = read.weights.values()
         return replace(
             record,
+            operators=Operators.FUSED.value if fused_weights else record.operators,
             weight_bytes=sum(place.size_bytes for place in places),
             weights=tuple(sorted({f"{WEIGHTS}/{place.file.name}" for place in places})),
             quantization=QuantizationRecord(

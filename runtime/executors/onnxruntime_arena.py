@@ -1,17 +1,21 @@
 """Shares one arena of device memory among sessions of ONNX Runtime, which never run at the same time.
 
 With an arena each, what every session took at most adds up. The shared one is the process's: ONNX Runtime keeps it when
-the last session is gone, so it is emptied by hand.
+the last session is gone, so it is emptied by hand. It grows by what is asked for, in pieces that never join, so one
+is reserved first: the decoder of a 1024x1024 picture uses 1.25 GiB at a time, and took an arena of 2.1 GiB without.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .onnxruntime_session import SILENT, device_option, import_onnxruntime
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 SESSION_OPTIONS = {
     "session.use_env_allocators": "1",
@@ -25,6 +29,12 @@ _IDENTITY = bytes.fromhex(
     "0a08080112040a020801620f0a0179120a0a08080112040a02080142040a00100d"
 )
 """A graph that gives its one float back: its run empties the arena."""
+_BYTES = bytes.fromhex(
+    "080812003a540a2f0a016e120179220f436f6e7374616e744f6653686170652a160a0576616c7565"
+    "2a0a080110022a0100420176a001041201675a0f0a016e120a0a08080712040a020801620d0a0179"
+    "12080a06080212020a0042040a00100d"
+)
+"""A graph that gives as many zeros of one byte as its input says."""
 
 
 @cache
@@ -38,13 +48,25 @@ def share_arena(device: int) -> None:
 
 def empty_arena(device: int) -> None:
     """Give back what lies free in the arena of a device. No recorded graph may be launched afterwards."""
+    run = import_onnxruntime().RunOptions()
+    run.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{device}")
+    given: Any = {"x": np.zeros(1, np.float32)}
+    _session(_IDENTITY, device).run(None, given, run)
+
+
+def reserve_arena(device: int, size_bytes: int) -> None:
+    """Make the arena of a device hold a free piece of so many bytes, in which what is taken and given back joins."""
+    session = _session(_BYTES, device)
+    binding = session.io_binding()
+    binding.bind_cpu_input("n", np.array([size_bytes], np.int64))
+    binding.bind_output("y", "cuda", device)
+    session.run_with_iobinding(binding)
+
+
+def _session(graph: bytes, device: int) -> onnxruntime.InferenceSession:
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = SILENT
     for name, value in SESSION_OPTIONS.items():
         options.add_session_config_entry(name, value)
-    session = ort.InferenceSession(_IDENTITY, options, providers=[("CUDAExecutionProvider", device_option(device))])
-    run = ort.RunOptions()
-    run.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{device}")
-    given: Any = {"x": np.zeros(1, np.float32)}
-    session.run(None, given, run)
+    return ort.InferenceSession(graph, options, providers=[("CUDAExecutionProvider", device_option(device))])

@@ -22,7 +22,7 @@ from ..flow.tensors import RequestShape, TensorSpec, image_name, request_tensors
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .fused_kernels import has_kernels
-from .onnxruntime_arena import SESSION_OPTIONS, empty_arena, share_arena
+from .onnxruntime_arena import SESSION_OPTIONS, empty_arena, reserve_arena, share_arena
 from .onnxruntime_session import SILENT, device_option, failed, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class OnnxRuntimeEngines:
         self._without_kernels = without_kernels
         self._ort = import_onnxruntime()
         self._fused: FusedOperators | None = None
-        self._opened = False
+        self._opened = self._reserved = False
 
     @property
     def name(self) -> str:
@@ -97,6 +97,7 @@ class OnnxRuntimeEngines:
         table = self._bundle.component(component)
         engine = OnnxRuntimeEngine(table, session, self._ort, self._cuda.device, fused=fused is not None)
         if fused is not None and table.runs in (Runs.REFERENCE, Runs.PICTURE):
+            self._reserve()
             self._prepare(table, engine, stream)
         return engine
 
@@ -107,8 +108,19 @@ class OnnxRuntimeEngines:
         if record.quantization is not None and record.precision is Precision.BF16 and not by_kernels:
             raise ExecutorError(
                 f"{component} is quantized ({record.quantization.recipe}), for which ONNX Runtime has no kernels on "
-                "CUDA in bf16; export the checkpoint with --operators fused, quantize that without --t5, or build plans"
+                "CUDA in bf16; export the checkpoint with --operators fused and quantize that, or build plans"
             )
+
+    def _reserve(self) -> None:
+        """Give the arena one piece as large as any component with kernels needs it for the usual size."""
+        if not self._reserved:
+            needs = costs(self._bundle, usual_shape(self._bundle))
+            size = max(need.activations for name, need in needs.items() if has_kernels(self._bundle, name))
+            try:
+                reserve_arena(self._cuda.device, size)
+            except Exception as error:  # ONNX Runtime's own, of several types
+                raise _as_memory_error(ExecutorError(f"ONNX Runtime's arena cannot grow: {error}")) from error
+            self._reserved = True
 
     def _prepare(self, component: Component, engine: OnnxRuntimeEngine, stream: Handle) -> None:
         """Run a component once for the usual size, on whatever lies in memory: its kernels are compiled and chosen."""
@@ -153,6 +165,7 @@ class OnnxRuntimeEngines:
         """Empty the arena that sessions share."""
         if self._opened:
             empty_arena(self._cuda.device)
+            self._reserved = False
 
     def close(self) -> None:
         """Free what the arena and the kernels hold; engines are closed one by one."""

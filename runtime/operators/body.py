@@ -99,6 +99,19 @@ class Body:
             product = self.node("Add", product, self.node("MatMul", narrow, branch[1]))
         return self.node("Add", product, bias)
 
+    def weight_only(self, x: str, weight: str, scales: str) -> str:
+        """Return x W^T of FP8 weights with a scale, or one for each row, computed in the function's type.
+
+        The weight that is dequantized hangs on its input, by 0 times a value of it. On constants alone, a runtime that
+        folds them would do it once for all layers, and take more memory than FP8 saves.
+        """
+        own = self.precision.number.onnx_number
+        wide = self.node("DequantizeLinear", weight, scales, axis=0, output_dtype=own)
+        value = self.node("Slice", x, self.numbers(0, 0, 0), self.numbers(1, 1, 1), self.numbers(0, 1, 2))
+        nothing = self.node("Mul", self.node("ReduceSum", self.wide(value), keepdims=0), self.number(0.0))
+        turn = self.node("Add", wide, self.narrow(nothing))
+        return self.node("MatMul", x, self.node("Transpose", turn, perm=(1, 0)))
+
     def gelu(self, x: str) -> str:
         """Return tanh-GELU in float32."""
         return self.node("Gelu", self.wide(x), approximate="tanh")

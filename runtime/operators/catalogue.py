@@ -16,6 +16,10 @@ VERSION = 1
 """The version of the domain; a body that changes gets another."""
 
 
+WEIGHT_ONLY = "WeightOnlyLinear"
+"""The name of the linear layer whose weights alone are FP8, with one scale or one for each row."""
+
+
 def _operand(body: Body, definition: Definition, name: str) -> str:
     """Return a product's operand, dequantized if it is FP8."""
     if not definition.format.operands:
@@ -61,6 +65,10 @@ def _linear_gelu(body: Body, definition: Definition) -> None:
     (one,) = definition.operator.products
     y = body.gelu(_linear(body, definition, _operand(body, definition, "x"), one))
     body.give(body.result(y, definition.result_scale), "y")
+
+
+def _weight_only(body: Body, definition: Definition) -> None:
+    body.give(body.weight_only("x", "weight", "weight_scale"), "y")
 
 
 def _heads(body: Body, definition: Definition) -> None:
@@ -155,6 +163,13 @@ OPERATORS: Mapping[str, Operator] = {
             outputs=("y",),
             results=("y",),
             body=_linear_gelu,
+        ),
+        Operator(
+            name=WEIGHT_ONLY,
+            values=("x", "weight", "weight_scale"),
+            narrow=("weight",),
+            outputs=("y",),
+            body=_weight_only,
         ),
         Operator(
             name="Heads",

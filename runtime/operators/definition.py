@@ -80,6 +80,7 @@ class Operator:
         products: Its linear layers; their weights and biases are its last inputs.
         outputs: Its outputs; those in `results` are FP8 where the format says so.
         tables: The inputs that are float32.
+        narrow: The inputs that are FP8 in every format.
         attributes: The whole numbers that each call gives.
         attention: The inputs that are attention's operands.
         results: The outputs that a format may make FP8.
@@ -94,6 +95,7 @@ class Operator:
     body: Callable[[Body, Definition], None]
     products: tuple[Product, ...] = ()
     tables: tuple[str, ...] = ()
+    narrow: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     attention: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
@@ -144,7 +146,11 @@ class Definition:
         if name in operator.tables or name.endswith("weight_scale"):
             return Kind.FLOAT32
         operands = {name for one in operator.products for name in (one.x, one.weight)}
-        if (form.operands and name in operands) or (form.attention and name in operator.attention):
+        if (
+            name in operator.narrow
+            or (form.operands and name in operands)
+            or (form.attention and name in operator.attention)
+        ):
             return Kind.FP8
         return Kind.OWN
 

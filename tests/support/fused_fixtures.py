@@ -32,9 +32,9 @@ def fused_quantized(fused_path: Path, calibration: Calibration, once_per_run: On
     from kontext_trt.export.graphs.recipes import make_recipe
     from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 
-    def bundle(recipe: str, *keep: str) -> Bundle:
-        plain, chosen = Bundle.open(fused_path), make_recipe(recipe, keep=keep)
-        name = f"fused-{recipe}-{len(keep)}"
+    def bundle(recipe: str, *keep: str, t5: bool = False) -> Bundle:
+        plain, chosen = Bundle.open(fused_path), make_recipe(recipe, keep=keep, t5=t5)
+        name = f"fused-{recipe}-{len(keep)}{'-t5' if t5 else ''}"
         return Bundle.open(once_per_run.make(name, lambda path: quantize_bundle(plain, path, chosen, calibration)))
 
     return bundle

@@ -98,6 +98,8 @@ def shapes(definition: Definition, sizes: Sizes) -> dict[str, tuple[int, ...]]:
         elif name.endswith(("cos", "sin")):
             tokens = joint if operator.name == "JointHeads" else lengths.get(name.rpartition("_")[0], sizes.image)
             found[name] = (tokens, sizes.width // 2)
+        elif name.startswith("weight"):
+            found[name] = (hidden,) if name.endswith("scale") else (hidden, hidden)
         else:
             found[name] = (b, lengths.get(name, sizes.image), hidden)
     for product in operator.products:
@@ -147,7 +149,7 @@ def arrays(definition: Definition, sizes: Sizes, seed: int = 0) -> Arrays:
         elif kinds[name] is Kind.FP8:
             values *= 50
         elif name.endswith("weight_scale"):
-            values = np.asarray(0.02 / sizes.hidden**0.5, np.float32)
+            values = np.asarray(0.02 / sizes.hidden**0.5 * 2.0 ** np.round(values if shape else 0), np.float32)
         elif name.endswith(("cos", "sin")):
             angles = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
             values = np.cos(angles) if name.endswith("cos") else np.sin(angles)

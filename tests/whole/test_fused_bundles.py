@@ -30,6 +30,8 @@ Quantized = Callable[..., Bundle]
 MakePicture = Callable[..., Image.Image]
 LINEARS = 2 * 12 + 2 * 5
 """In two blocks of each kind."""
+T5_LINEARS = 14
+"""In two blocks."""
 
 
 def edited(bundle: Bundle | Path, picture: MakePicture) -> np.ndarray:
@@ -88,6 +90,24 @@ def test_quantized_it_is_as_near_to_the_plain_one_as_single_operators_are(
     fused = sqnr_db(plain, edited(fused_quantized("fp8"), picture))
     single = sqnr_db(plain, edited(tiny_quantized("fp8"), picture))
     assert fused > single - 2, "one scale per weight, where single operators have one per output"
+
+
+def test_t5_reads_fp8_weights_by_an_operator(fused_quantized: Quantized, fused_path: Path, picture: MakePicture):
+    bundle = fused_quantized("bf16", t5=True)
+    record = bundle.graph("t5")
+    assert record.quantization is not None
+    assert record.quantization.products == {"fp8_weights": T5_LINEARS}
+    assert record.operators == "fused"
+    file = bundle.file(record.path)
+    assert Counter(node.op_type for node in onnx.load(file, load_external_data=False).graph.node if node.domain) == {
+        "WeightOnlyLinear": T5_LINEARS
+    }
+    assert foreign_functions(file.read_bytes(), Precision.FP32) == []
+    kontext = Kontext(bundle, TorchExecutor(bundle, TorchDevice.CPU))
+    emulated = kontext.edit(picture(128, 128), "make it blue", steps=3, seed=1, size=(144, 112)).outputs[0].latents
+    found = edited(bundle, picture)
+    assert sqnr_db(emulated, found) > 90
+    assert 10 < sqnr_db(edited(fused_path, picture), found) < 60, "FP8 weights, and no more than that"
 
 
 def test_what_is_read_in_fp8_is_written_in_fp8(fused_quantized: Quantized):

@@ -6,14 +6,13 @@ bfloat16, the branch is written to its place; where it is FP8, to memory of its 
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import replace
 from functools import partial
 
-from ...device.launch import POINTER
 from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
+from .widening import enqueue_widening
 
 BF16_BYTES = 2
 PACK = 8
@@ -63,19 +62,6 @@ class BranchProducts:
             return self._widened[1]
         address = self._device.scratch(BF16_BYTES * x.rows * x.columns, "widened")
         result = Matrix(address=address, rows=x.rows, columns=x.columns, stride=x.columns)
-        packs = x.rows * x.columns // PACK
-        self._enqueuing.launch(
-            self._device.function("widen"),
-            -(-packs // 256),
-            256,
-            (
-                (x.address, POINTER),
-                (address, POINTER),
-                (packs, ctypes.c_longlong),
-                (x.columns // PACK, ctypes.c_int),
-                (x.stride, ctypes.c_longlong),
-                (scale, ctypes.c_float),
-            ),
-        )
+        enqueue_widening(self._enqueuing, self._device, x, address, scale=scale)
         self._widened = (x, result)
         return result

@@ -75,7 +75,7 @@ class Computing(Enqueuing):
     def _linear(self) -> None:
         (product,) = self._operator.products
         t, shape = self._t, self._t.tokens("x")
-        outputs = t.outputs_of(product)
+        outputs = t.outputs_of(product.weight)
         y = t.output("y", (*shape[:2], outputs))
         result = Matrix(address=y, rows=shape[0] * shape[1], columns=outputs, stride=outputs, fp8=self._format.result)
         self._multiply(product, t.matrix("x", shape), result, gelu=self._operator.name == "LinearGelu")
@@ -112,7 +112,7 @@ class Computing(Enqueuing):
         joint = t.matrix("joint", shape)
         pieces = (("text_change", 0, length), ("image_change", length, tokens - length))
         for product, (name, first, count) in zip(self._operator.products, pieces, strict=True):
-            outputs = t.outputs_of(product)
+            outputs = t.outputs_of(product.weight)
             address = t.output(name, (pictures, count, outputs))
             result = Matrix(address=address, rows=pictures * count, columns=outputs, stride=outputs)
             for picture in range(pictures):
@@ -233,7 +233,7 @@ class Computing(Enqueuing):
         t, queries, shape = self._t, self._t.tokens("q"), self._t.tokens("x")
         if queries[:2] != shape[:2]:
             raise t.refusal("x must be of the pictures and tokens of q")
-        outputs, hidden = t.outputs_of(product), queries[2]
+        outputs, hidden = t.outputs_of(product.weight), queries[2]
         width = hidden + outputs
         both = t.output("both", (*shape[:2], width))
         fp8 = self._format.result

@@ -11,10 +11,13 @@ from .device import KernelDevice
 from .kernels import Kernels
 from .pictures import Pictures
 from .tensors import Tensors
+from .weight_only import WeightOnly
 from .weights import NodeWeights
 
 
-def computing(kernels: Kernels, definition: Definition, tensors: Tensors, weights: NodeWeights) -> Computing | Pictures:
+def computing(
+    kernels: Kernels, definition: Definition, tensors: Tensors, weights: NodeWeights
+) -> Computing | Pictures | WeightOnly:
     """Return what computes an operator.
 
     Args:
@@ -25,6 +28,8 @@ def computing(kernels: Kernels, definition: Definition, tensors: Tensors, weight
     """
     if definition.operator in PICTURE_OPERATORS:
         return Pictures(kernels, definition, tensors, weights)
+    if definition.operator.narrow:
+        return WeightOnly(kernels, tensors)
     return Computing(kernels, definition, tensors)
 
 
@@ -39,5 +44,5 @@ def compile_for(device: KernelDevice, definitions: Iterable[Definition], hidden:
             device.function("heads", HEAD_WIDTH=head_width, HEADS=hidden // head_width, FP8=fp8)
         if fp8:
             device.function("quantize")
-        if definition.format.branches and definition.format.operands:
+        if definition.operator.narrow or (definition.format.branches and definition.format.operands):
             device.function("widen")

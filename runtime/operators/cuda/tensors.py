@@ -84,12 +84,18 @@ class Tensors:
     def _fp8(self, name: str) -> bool:
         return self._definition.input_kinds[self._definition.inputs.index(name)] is Kind.FP8
 
-    def outputs_of(self, product: Product) -> int:
-        """Return the number of outputs of a linear layer."""
-        shape = self._inputs[product.weight].shape
+    def outputs_of(self, weight: str) -> int:
+        """Return the number of outputs of a linear layer, by the name of its weight."""
+        shape = self._inputs[weight].shape
         if len(shape) != 2 or not shape[0] or shape[0] % 16:
-            raise self.refusal(f"{product.weight} must be (n, c), n a multiple of 16")
+            raise self.refusal(f"{weight} must be (n, c), n a multiple of 16")
         return shape[0]
+
+    def row_scales(self, name: str, rows: int) -> tuple[int, int]:
+        """Return the address of the scales of rows, and the step from one to the next: 0 where there is one for all."""
+        if not self._inputs[name].shape:
+            return self.address(name, ()), 0
+        return self.address(name, (rows,)), 1
 
     def layer(self, product: Product, inputs: int, outputs: int) -> Layer:
         """Return a linear layer of these extents."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -174,3 +176,21 @@ def test_the_child_sees_one_device(
     command = _script("print('sees', os.environ['CUDA_VISIBLE_DEVICES'])")
     run_compilation(replace(job, device=index), _silent, command=command)
     assert f"sees {expected}\n" in job.log.read_text()
+
+
+def test_many_open_files_do_not_stop_a_build(job: CompileJob):
+    """select(2) takes no descriptor above 1023, and a server with many clients has those."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    null = os.open(os.devnull, os.O_RDONLY)
+    held = [null]
+    try:
+        while held[-1] < 1024:
+            held.append(os.dup(null))
+        result = run_compilation(job, _silent, command=_script("sys.exit(3)"))
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert result.failure is not None
+    assert "left with code 3" in result.failure.words

@@ -13,11 +13,14 @@ from kontext_trt.runtime.operators.cuda.registry import compile_for
 
 
 @pytest.mark.parametrize("arch", ["sm_89", "sm_120"])
-def test_what_widens_fp8_is_compiled_before_a_branch_runs(arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("other", ["Linear_branched_fp8", "WeightOnlyLinear"])
+def test_what_widens_fp8_is_compiled_before_it_runs(
+    arch: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     device = KernelDevice.__new__(KernelDevice)  # without a GPU
     device.architecture, device._functions = arch, {}
     loaded: list[str] = []
     device.launcher = cast(Any, type("Loading", (), {"function": lambda self, cubin, name: loaded.append(name)})())
-    compile_for(device, [DEFINITIONS["Linear_branched"], DEFINITIONS["Linear_branched_fp8"]], 128, 64)
+    compile_for(device, [DEFINITIONS["Linear_branched"], DEFINITIONS[other]], 128, 64)
     assert loaded == ["widen"]

@@ -10,6 +10,7 @@ from fused_models import Sizes, attributes, shapes
 
 from kontext_trt.engine.errors import ExecutorError
 from kontext_trt.runtime.operators.catalogue import DEFINITIONS
+from kontext_trt.runtime.operators.cuda import weight_only
 from kontext_trt.runtime.operators.cuda.attention import AttentionCall, AttentionShape
 from kontext_trt.runtime.operators.cuda.computing import Kernels
 from kontext_trt.runtime.operators.cuda.products import LinearCall
@@ -37,7 +38,7 @@ class WrittenDown:
         self.did.append((function, (grid, block, tuple(value for value, _ in arguments))))
 
     def scratch(self, size_bytes: int, place: str = "results") -> int:
-        return (1 << 40) + (("results", "branches", "widened").index(place) << 36)
+        return (1 << 40) + (("results", "branches", "widened", "pieces").index(place) << 36)
 
     def prepare(self, call: LinearCall) -> None:
         self.did.append(("prepare", call))
@@ -120,6 +121,28 @@ def test_an_fp8_result_of_wide_operands_is_rounded_by_a_kernel():
     assert function == "quantize"
 
 
+def test_a_weight_that_alone_is_fp8_is_widened_piece_by_piece(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(weight_only, "PIECE_BYTES", 2 * 80 * SIZES.hidden)
+    device, call = run("WeightOnlyLinear")
+    weight, scales = (call.inputs[DEFINITIONS["WeightOnlyLinear"].inputs.index(n)] for n in ("weight", "weight_scale"))
+    (name, (_, _, first)), (_, product), (_, (_, _, second)), (_, rest) = device.did
+    assert name == "widen"
+    assert (first[0], first[2], first[6]) == (weight.address, 80 * SIZES.hidden // 8, scales.address)
+    assert (second[0], second[2]) == (weight.address + 80 * SIZES.hidden, (SIZES.hidden - 80) * SIZES.hidden // 8)
+    assert second[6:] == (scales.address + 4 * 80, 1)
+    assert (product.y.columns, rest.y.columns) == (80, SIZES.hidden - 80)
+    assert rest.y.address == product.y.address + 2 * 80
+    assert product.y.stride == rest.y.stride == SIZES.hidden
+    assert product.weight.address == first[1] == second[1]
+    assert not product.weight.fp8
+
+
+def test_a_weight_that_alone_is_fp8_may_have_one_scale():
+    device, call = run("WeightOnlyLinear", {"weight_scale": ()})
+    ((_, (_, _, arguments)), _) = device.did
+    assert arguments[5:] == (1.0, call.inputs[2].address, 0)
+
+
 def test_a_branch_is_added_before_the_epilogue():
     """The product is measured first, for that writes to its result; then the branch is written there, and added."""
     device, _ = run("LinearGelu_branched")
@@ -140,7 +163,7 @@ def test_an_fp8_product_adds_a_branch_from_elsewhere_of_widened_values():
     assert function == "widen"
     assert arguments[0] == product.x.address
     assert arguments[1] == down.x.address
-    assert arguments[-1] == 0.5
+    assert arguments[5:] == (0.5, 0, 0)
     assert not down.x.fp8
     assert product.addend == up.y
     assert up.y.address != product.y.address

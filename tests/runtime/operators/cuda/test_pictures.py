@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kontext_trt.engine.errors import ExecutorError
-from kontext_trt.runtime.operators.catalogue import DEFINITIONS, OPERATORS
+from kontext_trt.runtime.operators.catalogue import DEFINITIONS, OPERATORS, WEIGHT_ONLY
 from kontext_trt.runtime.operators.compile import compile_cubin
 from kontext_trt.runtime.operators.cuda import computing, pictures
 from kontext_trt.runtime.operators.cuda.convolutions import ConvolutionCall, ConvolutionShape
@@ -44,7 +44,7 @@ def test_sources_are_compiled_for_every_architecture(arch: str, tmp_path: Path, 
 
 
 def test_every_operator_is_computed_once():
-    assert {*computing._COMPUTED, *pictures._COMPUTED} == set(OPERATORS)
+    assert {*computing._COMPUTED, *pictures._COMPUTED, WEIGHT_ONLY} == set(OPERATORS)
     assert not set(computing._COMPUTED) & set(pictures._COMPUTED)
 
 

@@ -1,0 +1,52 @@
+"""Widens FP8 matrices to bfloat16."""
+
+from __future__ import annotations
+
+import ctypes
+
+from ...device.launch import POINTER
+from .device import KernelDevice
+from .enqueuing import Enqueuing
+from .products import Matrix
+
+PACK = 8
+"""The values that a thread widens."""
+
+
+def enqueue_widening(
+    enqueuing: Enqueuing,
+    device: KernelDevice,
+    x: Matrix,
+    address: int,
+    *,
+    scale: float = 1.0,
+    scales: int = 0,
+    scale_step: int = 0,
+) -> None:
+    """Enqueue the widening of an FP8 matrix, whose columns are a multiple of PACK, to (rows, columns) bfloat16.
+
+    Args:
+        enqueuing: What remembers it.
+        device: Where it runs.
+        x: The matrix.
+        address: Where the result goes.
+        scale: What all values are multiplied by.
+        scales: The address of float32 values that rows are multiplied by, too; 0 for none.
+        scale_step: From one row's to that of the next: 1, or 0 where all have the same.
+    """
+    packs = x.rows * x.columns // PACK
+    enqueuing.launch(
+        device.function("widen"),
+        -(-packs // 256),
+        256,
+        (
+            (x.address, POINTER),
+            (address, POINTER),
+            (packs, ctypes.c_longlong),
+            (x.columns // PACK, ctypes.c_int),
+            (x.stride, ctypes.c_longlong),
+            (scale, ctypes.c_float),
+            (scales, POINTER),
+            (scale_step, ctypes.c_int),
+        ),
+    )
