@@ -116,7 +116,8 @@ class Step:
             outputs["velocity"] = w[velocity_before(self.index + 1)]
         if "residual" in w:  # of a bundle whose steps can be cached
             (inputs if self.cached else outputs)["residual"] = w["residual"]
-        w.run(*self.components, inputs, outputs)
+        (component,) = self.components
+        w.run(component, inputs, outputs)
         if self.index == 0:
             w.copy(after, to=w["first_latents"])
 
