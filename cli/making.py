@@ -19,7 +19,7 @@ from ..engine.sizes import parse_size
 from ..runtime.executors.options import ExecutorName
 from ..runtime.filters.interface import ContentFilter
 from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
-from ..runtime.inputs.request import Sampling, SamplingKeywords
+from ..runtime.inputs.request import Sampling, ScheduleKeywords
 from ..runtime.inputs.schedule_file import Schedule
 from ..runtime.inputs.schedules import Solver, parse_sigmas, parse_step_mask
 from ..runtime.kontext import Kontext
@@ -55,7 +55,7 @@ class ScheduleOptions:
         typer.Option(help="1 of each whole step, 0 of each cached one, as 1,1,0,1; a bundle of --step-cache."),
     ] = None
 
-    def keywords(self, bundle: Path) -> SamplingKeywords:
+    def keywords(self, bundle: Path) -> ScheduleKeywords:
         """Return what of a `Sampling` it says; a schedule that was chosen for another bundle is warned about."""
         if self.schedule is not None:
             return self._chosen(self.schedule, bundle)
@@ -66,7 +66,7 @@ class ScheduleOptions:
             "step_mask": None if self.step_mask is None else parse_step_mask(self.step_mask),
         }
 
-    def _chosen(self, path: Path, bundle: Path) -> SamplingKeywords:
+    def _chosen(self, path: Path, bundle: Path) -> ScheduleKeywords:
         beside = {"--steps": self.steps, "--sigmas": self.sigmas, "--step-mask": self.step_mask}
         named = [name for name, value in beside.items() if value is not None]
         named += ["--solver"] if self.solver is not Solver.EULER else []

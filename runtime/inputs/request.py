@@ -33,18 +33,23 @@ It is far beyond what a model was trained with, and far from where float32 overf
 """
 
 
-class SamplingKeywords(TypedDict, total=False):
-    """Types the keywords of `Sampling` for `Kontext.edit` and `Kontext.generate`, which pass them on."""
+class ScheduleKeywords(TypedDict, total=False):
+    """Types those keywords of `Sampling` that say which steps are taken, and how."""
 
     steps: int | None
+    solver: Solver | str
+    sigmas: Sequence[float] | NDArray[np.float32] | None
+    step_mask: Sequence[bool | int] | None
+
+
+class SamplingKeywords(ScheduleKeywords, total=False):
+    """Types the keywords of `Sampling` for `Kontext.edit` and `Kontext.generate`, which pass them on."""
+
     guidance: float | None
     seed: int | Sequence[int] | None
     size: Size | None
     noise: NDArray[np.float32] | None
     strength: float
-    solver: Solver | str
-    sigmas: Sequence[float] | NDArray[np.float32] | None
-    step_mask: Sequence[bool | int] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from msgspec import Meta
 from ...engine.documents import Sha256, Text, read_json
 from ...engine.errors import RequestError
 from ...engine.system.files import atomic_file
-from .request import SamplingKeywords
+from .request import ScheduleKeywords
 from .schedules import MAX_STEPS, Solver, check_sigmas, check_step_mask
 
 SCHEMA = 1
@@ -83,6 +83,6 @@ class Schedule:
         with atomic_file(Path(path)) as file:
             file.write(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
-    def keywords(self) -> SamplingKeywords:
+    def keywords(self) -> ScheduleKeywords:
         """Return what of a `Sampling` it says."""
         return {"solver": self.solver, "sigmas": self.sigmas, "step_mask": self.step_mask}
