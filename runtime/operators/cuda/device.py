@@ -15,6 +15,8 @@ from ..compile import compile_cubin
 
 CONSTANTS = 4096
 """The most different float32 values that kernels read from the device: scales of activations."""
+_CONSTANT_BYTES = 16
+"""The bytes from one of them to the next: cuBLASLt takes no scale whose address is not a multiple of 16."""
 
 
 class KernelDevice:
@@ -40,7 +42,7 @@ class KernelDevice:
     def size_bytes(self) -> int:
         """The bytes of device memory that kernels share or keep."""
         scratch = sum(size for blocks in self._scratch.values() for _, size in blocks)
-        return scratch + sum(self._kept.values()) + (4 * CONSTANTS if self._block else 0)
+        return scratch + sum(self._kept.values()) + (_CONSTANT_BYTES * CONSTANTS if self._block else 0)
 
     @property
     def recording(self) -> bool:
@@ -105,8 +107,8 @@ class KernelDevice:
             if self.recording or len(self._constants) == CONSTANTS:
                 raise ExecutorError("a scale is new while a graph is recorded, or there are too many scales")
             if not self._block:
-                self._block = self.cuda.malloc(4 * CONSTANTS)
-            address = self._block + 4 * len(self._constants)
+                self._block = self.cuda.malloc(_CONSTANT_BYTES * CONSTANTS)
+            address = self._block + _CONSTANT_BYTES * len(self._constants)
             self.launcher.write(address, struct.pack("<f", value))
             self._constants[value] = address
         return self._constants[value]

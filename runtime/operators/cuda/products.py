@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -203,17 +204,18 @@ class Products:
     def _measure(self, plan: _Plan, call: LinearCall) -> None:
         """Find the fastest of a plan's algorithms."""
         self._set_addresses(plan, call)
-        times = [self._milliseconds(plan, call, index) for index in range(plan.count)]
-        if min(times) == float("inf"):
-            raise ExecutorError(f"cuBLASLt runs none of the {plan.count} algorithms that it names for {_words(call)}")
-        plan.best, plan.measured = times.index(min(times)), True
-
-    def _milliseconds(self, plan: _Plan, call: LinearCall, index: int) -> float:
-        """Return the median time of an algorithm; infinity for one that the library does not take after all."""
-        try:
-            return milliseconds(self._device, lambda: self._run(plan, call, index))
-        except self._lt.cuBLASLtError:
-            return float("inf")
+        times: dict[int, float] = {}
+        reason = ""
+        for index in range(plan.count):
+            try:
+                times[index] = milliseconds(self._device, partial(self._run, plan, call, index))
+            except self._lt.cuBLASLtError as error:  # one that the library does not take after all
+                reason = str(error)
+        if not times:
+            raise ExecutorError(
+                f"cuBLASLt runs none of the {plan.count} algorithms that it names for {_words(call)}: {reason}"
+            )
+        plan.best, plan.measured = min(times, key=times.__getitem__), True
 
     def close(self) -> None:
         """Free what the library and the products hold."""
