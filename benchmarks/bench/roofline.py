@@ -28,7 +28,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     EncodeText.name: EncodeText.components,
     EncodeReference.name: EncodeReference.components,
     Condition.name: Condition.components,
-    "step": Step.components,
+    "step": Step(0).components,
     Decode.name: Decode.components,
 }
 """The components by stage, one prompt and one step each."""
