@@ -37,7 +37,8 @@ def num_vectors(config: TransformerConfig) -> int:
 def sinusoid(values: Tensor, width: int = 256, max_period: float = 10_000.0) -> Tensor:
     """Embed `values` (n,) as (n, width) float32: cosines, then sines."""
     half = width // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32) / half)
+    steps = torch.arange(half, dtype=torch.float32, device=values.device)
+    frequencies = torch.exp(-math.log(max_period) * steps / half)
     angles = values.to(torch.float32)[:, None] * frequencies[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
