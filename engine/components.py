@@ -93,6 +93,7 @@ class Component:
         quantized: What a recipe may change of it.
         trace_cost: What tracing takes for each of its tensors, against other components: a progress bar's unit.
         feature: The feature of bundles that have it; "" if all do.
+        optional_outputs: What it also writes in bundles that have the port's feature.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Component:
     quantized: Quantized = Quantized.NOTHING
     trace_cost: float = 1.0
     feature: str = ""
+    optional_outputs: tuple[Port, ...] = ()
 
     @property
     def batched(self) -> bool:
@@ -141,10 +143,10 @@ class Component:
     def of_schema(self, schema: int, features: Collection[str] = ()) -> Component:
         """Return the component with those ports alone that it has in bundles of a schema, with these features."""
         inputs, outputs = (
-            tuple(port for port in ports if port.since <= schema and (not port.feature or port.feature in features))
-            for ports in (self.inputs, self.outputs)
+            tuple(port for port in ports if port.since <= schema) for ports in (self.inputs, self.outputs)
         )
-        return replace(self, inputs=inputs, outputs=outputs)
+        further = tuple(port for port in self.optional_outputs if port.feature in features and port not in outputs)
+        return replace(self, inputs=inputs, outputs=outputs + further)
 
 
 def _ports(element_type: ElementType, *, since: int = 0, feature: str = "", **dims: str) -> tuple[Port, ...]:
@@ -212,7 +214,8 @@ COMPONENTS: Mapping[str, Component] = {
             part="transformer",
             runs=Runs.STEP,
             inputs=_STEP_INPUTS,
-            outputs=_STEP_OUTPUTS + _ports(_OWN, since=3, feature=STEP_CACHE, residual="b n hidden"),
+            outputs=_STEP_OUTPUTS,
+            optional_outputs=_ports(_OWN, since=3, feature=STEP_CACHE, residual="b n hidden"),
             dedicated_attention=True,
             onnxruntime=OnnxRuntimeUse(
                 operators=_FUSED | {Operators.ONNXRUNTIME}, values=GrowsWith.TOKENS, held_per_value=40, held_fused=12
