@@ -29,7 +29,7 @@ from ...runtime.kontext import Kontext
 from .metrics import decibels
 
 SHIFTS = (-0.6, -0.3, 0.0, 0.3, 0.6)
-"""What is added to the model's own shift of noise levels."""
+"""The numbers that are added to the model's own shift of noise levels."""
 REFERENCE_STEPS = 160
 
 
