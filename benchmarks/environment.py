@@ -1,16 +1,21 @@
-"""Asserts that what charts and pages need is installed."""
+"""Asserts that what charts, pages and comparisons need is installed."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Mapping
 
-from ..engine.errors import MissingDependencyError
+from ..engine.system.packages import require
+from ..export.environment import EXPORT_PACKAGES
+
+REPORT_PACKAGES: Mapping[str, str] = {"matplotlib": "matplotlib", "jinja2": "jinja2"}
+"""The modules of the extra `report`, and the packages that have them."""
 
 
 def require_report() -> None:
     """Raise MissingDependencyError unless charts and pages can be made. For the start of whatever takes long before."""
-    missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"a report needs {' and '.join(missing)}; install it with: pip install 'kontext-trt[report]'"
-        )
+    require("a report", REPORT_PACKAGES, "report")
+
+
+def require_compare() -> None:
+    """Raise MissingDependencyError unless bundles can be compared, which takes torch and a report."""
+    require("comparing", {**EXPORT_PACKAGES, **REPORT_PACKAGES}, "export,report")

@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..benchmarks.environment import require_compare
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
 from ..engine.sizes import parse_size
-from ..export.environment import quiet_libraries, require_export
+from ..export.environment import quiet_libraries
 from ..runtime.executors.options import Device, ExecutorName
+from .making import executor_name
 from .options import JsonOption, spread
 from .quantize import TorchOptions
 from .terminal import print_json, progress_bars, screen
@@ -32,18 +34,23 @@ def compare(
     budget: Annotated[float | None, typer.Option(help="Find what to keep for this SQNR of the prediction, dB.")] = None,
     executor: Annotated[
         ExecutorName | None,
-        typer.Option(help="Also run OTHER for real, on cuda or cpu, if its operators are fused.", show_default=False),
+        typer.Option(
+            help="Also run OTHER for real, if its operators are fused.",
+            parser=executor_name,
+            metavar="<cpu|cuda>",
+            show_default=False,
+        ),
     ] = None,
     worst: Annotated[int, typer.Option(help="How many layers to show.")] = 10,
     torch: TorchOptions,
     json: JsonOption = False,
 ) -> None:
     """Say what quantization costs: pictures, latents, blocks, layers. The report is written into the second bundle."""
-    require_export()
+    require_compare()
     quiet_libraries()
     from ..benchmarks.quality.compare import CompareOptions, compare_bundles
     from ..benchmarks.quality.probe import CompareCase
-    from ..benchmarks.quality.report import tables
+    from ..benchmarks.quality.report import budget_advice, tables
 
     if executor is not None and executor not in (ExecutorName.CPU, ExecutorName.CUDA):
         raise OptionError(f"--executor is cpu or cuda, not {executor.value}: ONNX Runtime runs fused operators")
@@ -65,9 +72,8 @@ def compare(
         for row in rows:
             table.add_row(*row)
         screen.print(table)
-    if made.budget_db is not None:
-        flags = " ".join(f"--keep '{name}'" for name in made.keep)
-        screen.print(f"for {made.budget_db:g} dB keep {len(made.keep)} of {len(made.layers)} layers: {flags}")
+    if advice := budget_advice(made):
+        screen.print(advice)
     screen.print(f"{folder}: comparison.json, errors.png and {len(made.cases)} pictures side by side")
 
 

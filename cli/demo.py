@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..export.environment import quiet_libraries, require_export
+from ..export.environment import quiet_libraries, require_demo
 from .terminal import notes, progress_bars, screen
 
 
@@ -19,7 +19,7 @@ def demo(
     steps: Annotated[int | None, typer.Option(help="Steps of the flow. Default: 8.")] = None,
 ) -> None:
     """Export a checkpoint and edit a picture with it: every part of the road, in a minute."""
-    require_export()
+    require_demo()
     quiet_libraries()
     from ..export.demo import Demo, run_demo
 

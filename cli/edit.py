@@ -170,5 +170,7 @@ def _report(result: Result, paths: tuple[Path, ...], *, as_json: bool) -> None:
         notes.print(f"mask {result.mask}")
     stages = ", ".join(f"{name} {value:,.0f}" for name, value in result.milliseconds.items() if name != "total")
     notes.print(f"{result.milliseconds['total']:,.0f} ms on {result.executor} ({stages})")
+    several = len({output.prompt for output in result.outputs}) > 1
     for path, output in zip(paths, result.outputs, strict=True):
-        screen.print(f"{path}  {output.image.width}x{output.image.height}  seed {output.seed}")
+        asked = f"  {output.prompt!r}" if several else ""
+        screen.print(f"{path}  {output.image.width}x{output.image.height}  seed {output.seed}{asked}")

@@ -32,7 +32,9 @@ SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "sessions.png", "editbench.json
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="A bundle of the small Kontext.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {SHEET} and {REPORT}.")] = Path("editbench"),
-    count: Annotated[int, typer.Option(help=f"The first so many of the {NUM_CASES} requests.")] = NUM_CASES,
+    count: Annotated[
+        int, typer.Option(help=f"The first so many of the {NUM_CASES} requests, without edits in a row.")
+    ] = NUM_CASES,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the noise.")] = 0,
     steps: StepsOption = None,
     sessions: Annotated[
@@ -94,7 +96,7 @@ def _write(out: Path, made: Evaluation, drift: Drift | None, document: dict[str,
 
 
 def _open_emulated(bundle: Path) -> Kontext:
-    require_export()
+    require_export("emulating")
     quiet_libraries()
     from ..export.emulate.torch_executor import TorchExecutor
 
@@ -110,6 +112,8 @@ def _show(made: Evaluation) -> None:
     screen.print(table)
     if made.median_outside_db is not None:
         screen.print(f"outside the edited region, the median answer has {made.median_outside_db:.1f} dB")
+    if not made.turns:
+        return
     drift = ", ".join(f"{turn.untouched_db:.1f}" for turn in made.turns)
     kept = ", ".join(f"{100 * turn.success:.0f}" for turn in made.turns)
     screen.print(f"edits in a row: untouched pixels have {drift} dB after each; {kept} % of pictures are right")

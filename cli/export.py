@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -21,7 +22,10 @@ from .options import JsonOption, spread
 from .quantize import QuantizeOptions, report_quantized
 from .terminal import notes, print_json, progress_bars, screen
 
-PartOption = Annotated[Path | None, typer.Option(help="This part's file or folder, if not in CHECKPOINT.")]
+PartOption = Annotated[
+    str | None,
+    typer.Option(help="This part's file, folder or hub place, if not in CHECKPOINT.", metavar="PLACE"),
+]
 
 
 class ExportPrecision(str, Enum):
@@ -48,13 +52,19 @@ class PartOptions:
     vae: PartOption = None
     clip: PartOption = None
     t5: PartOption = None
-    tokenizers: Annotated[Path | None, typer.Option(help="A folder with tokenizer/ and tokenizer_2/.")] = None
+    tokenizers: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder or repository with tokenizer/ and tokenizer_2/. Default: CHECKPOINT's, else the hub's.",
+            metavar="PLACE",
+        ),
+    ] = None
     variant: Annotated[
         str | None, typer.Option(help="The variant of weights, such as fp16, where a folder has it.")
     ] = None
     reference_weights: Annotated[
-        Path | None,
-        typer.Option(help="The transformer before it became NVFP4, to find how its weights lie."),
+        str | None,
+        typer.Option(help="The transformer before it became NVFP4, to find how its weights lie.", metavar="PLACE"),
     ] = None
     trust_layout: Annotated[
         str | None,
@@ -68,8 +78,12 @@ class PartOptions:
 @spread
 def export(
     checkpoint: Annotated[
-        Path,
-        typer.Argument(help="A diffusers or ComfyUI folder, one of the four files, or a file.", show_default=False),
+        str,
+        typer.Argument(
+            help="A diffusers or ComfyUI folder, a transformer's file, or on the Hugging Face hub OWNER/NAME or "
+            "OWNER/NAME:FILE.",
+            show_default=False,
+        ),
     ],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
     *,
@@ -114,13 +128,16 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Trace a checkpoint's networks to ONNX and put them in a bundle. The weights stay where they are."""
-    chosen_loras = loras.choices()
-    require_export()
+    chosen_loras, recipe = loras.choices(), precision.recipe if precision else None
+    if recipe is None:
+        require_export()
+    else:
+        require_quantize()
     quiet_libraries()
+    logging.getLogger("kontext_trt.export.checkpoint").setLevel(logging.INFO)  # licences, and what is fetched unasked
     from ..export.checkpoint import CheckpointFiles
     from ..export.export import ExportOptions, export_bundle
 
-    recipe = precision.recipe if precision else None
     plain = None if precision is None or recipe else Precision(precision.value)
     options = ExportOptions(
         precision=plain,
@@ -145,7 +162,6 @@ def export(
             made = export_bundle(checkpoint, bundle, options, files=files, progress=bars)
         _report(made, json=json)
         return
-    require_quantize()
     from ..export.export_quantized import export_quantized
     from ..export.quantize.calibration import CalibrationOptions
 
@@ -165,6 +181,8 @@ def export(
 
 
 def _report(made: Bundle, *, json: bool) -> None:
+    from ..export.machine import why_bundle_not_here
+
     manifest = made.manifest
     added = sum(record.size_bytes for record in manifest.files) + sum(
         record.size_bytes for record in manifest.weights if record.origin in ("copy", "converted")
@@ -177,4 +195,6 @@ def _report(made: Bundle, *, json: bool) -> None:
         f"{made.path}: {len(made.components)} graphs over {human_bytes(shared)} of the checkpoint's own files, "
         f"{human_bytes(added)} written",
     )
-    notes.print(f"edit a picture with: kontext-trt edit {made.path} --image IMAGE --prompt PROMPT")
+    edit = f"kontext-trt edit {made.path} --image IMAGE --prompt PROMPT"
+    elsewhere = "on a machine that runs it, " if why_bundle_not_here(made) else ""
+    notes.print(f"{elsewhere}edit a picture with: {edit}")

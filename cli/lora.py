@@ -104,7 +104,7 @@ def fuse(
     json: JsonOption = False,
 ) -> None:
     """Fuse LoRA files into a bundle that is not quantized: a new bundle, in which the tensors they change are new."""
-    require_export()
+    require_export("fusing LoRAs")
     quiet_libraries()
     from ..export.fuse_lora import fuse_lora
 

@@ -16,6 +16,7 @@ from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import OptionError
 from ..engine.lora.choice import LoraChoice
 from ..engine.sizes import parse_size
+from ..engine.spelling import parse_name
 from ..runtime.executors.options import ExecutorName
 from ..runtime.filters.interface import ContentFilter
 from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
@@ -27,10 +28,24 @@ from .terminal import Bars, notes
 
 logger = logging.getLogger(__name__)
 
+
+def executor_name(text: str) -> ExecutorName:
+    """Return the executor that a user names, with a hyphen or an underscore."""
+    try:
+        return parse_name(ExecutorName, "it", text)
+    except OptionError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
 GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
 ExecutorOption = Annotated[
-    ExecutorName, typer.Option(help="Who computes. Default: plans that fit this machine, else ONNX Runtime.")
+    ExecutorName,
+    typer.Option(
+        help="Who computes. Default: plans that fit this machine, else ONNX Runtime.",
+        parser=executor_name,
+        metavar=f"<{'|'.join(name.value for name in ExecutorName)}>",
+    ),
 ]
 
 

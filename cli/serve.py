@@ -85,7 +85,9 @@ def serve(
         from ..serving.server import JsonLines
         from ..serving.server import serve as serve_app
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"serving needs {error.name}: pip install '.[serve]'") from error
+        raise MissingDependencyError(
+            f"serving needs {error.name}; install it with: pip install 'kontext-trt[serve]'"
+        ) from error
     keys = () if api_key_file is None else read_keys(api_key_file)
     check_exposure(host, keys, open_to_all=no_key)
     review = reviewed.chosen()

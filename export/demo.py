@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..engine.bundle.bundle import MANIFEST
 from ..engine.components import Precision
 from ..engine.errors import ExportError
 from ..engine.progress import Progress, Silent
@@ -17,6 +18,7 @@ from .tiny import write_tiny_checkpoint
 
 PICTURE = Path(__file__).with_name("demo.png")
 PROMPT = "make the house blue"
+PICTURE_NAME = "edited.png"
 MARK = ".demo"
 """The name of an empty file in what a demo made, and another demo may replace."""
 
@@ -48,9 +50,10 @@ def run_demo(folder: Path, demo: Demo, progress: Progress | None = None) -> Demo
     What an earlier demo left there is replaced. Everything computes in float32, for which any machine has kernels.
 
     Raises:
-        ExportError: Bundle/ or checkpoint/ is not a demo's.
+        ExportError: Bundle/, checkpoint/ or edited.png is not a demo's, or `folder` is itself a bundle or a checkpoint.
     """
     start, progress = time.perf_counter(), progress or Silent()
+    _check_folder(folder)
     path, checkpoint = folder / "bundle", demo.checkpoint or folder / "checkpoint"
     for made in (path,) if demo.checkpoint else (path, checkpoint):
         _check_place(made)
@@ -67,8 +70,19 @@ def run_demo(folder: Path, demo: Demo, progress: Progress | None = None) -> Demo
         result = kontext.edit(
             demo.image, demo.prompt, steps=demo.steps, seed=0, on_step=lambda done, of: progress.advance(1)
         )
-    (picture,) = result.save(folder / "edited.png")
+    (picture,) = result.save(folder / PICTURE_NAME)
     return DemoRun(checkpoint=checkpoint, bundle=path, export_seconds=seconds, picture=picture, result=result)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ExportError unless a demo may put its files into a folder, which holds nothing that they would replace."""
+    for mark, what in ((MANIFEST, "a bundle"), ("model_index.json", "a checkpoint"), ("config.json", "a network")):
+        if (folder / mark).exists():
+            raise ExportError(f"{folder} is {what}; name a folder that a demo may fill: kontext-trt demo FOLDER")
+    if (folder / PICTURE_NAME).exists() and not (folder / "bundle" / MARK).is_file():
+        raise ExportError(
+            f"{folder / PICTURE_NAME} exists and no demo made it; choose another folder: kontext-trt demo FOLDER"
+        )
 
 
 def _check_place(path: Path) -> None:

@@ -23,12 +23,7 @@ from ..engine.bundle.manifest import (
     WeightsRecord,
 )
 from ..engine.bundle.share import files_below, share_files
-from ..engine.components import (
-    COMPONENTS,
-    DENOISER,
-    Component,
-    Operators,
-)
+from ..engine.components import COMPONENTS, DENOISER, Component, Operators
 from ..engine.documents import TEXT_LENGTH
 from ..engine.errors import ExportError
 from ..engine.printable import printable_line
@@ -51,6 +46,7 @@ from .graphs.stored_fp8 import (
 )
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
 from .graphs.weights import attach_weights, stored_precision
+from .machine import warn_of_machine
 from .options import ExportOptions as ExportOptions
 from .records import file_record, weights_record
 from .tokenizers import write_tokenizer
@@ -67,7 +63,8 @@ def export_bundle(
     """Write a bundle at `path`, whole or not at all, and open it.
 
     Args:
-        checkpoint: A checkpoint, or its path: a diffusers folder, a ComfyUI models folder, or a transformer file.
+        checkpoint: A checkpoint, its path (a diffusers folder, a ComfyUI folder, or a transformer file), or its place
+            on the hub, OWNER/NAME[@REVISION][:FILE].
         path: The folder to make.
         options: How it is exported.
         files: Where those parts of a checkpoint at a path lie that are elsewhere.
@@ -83,16 +80,26 @@ def export_bundle(
         BundleError: The bundle that is to be replaced has plans that are links.
         OptionError: There are `files` of a checkpoint that is open already.
     """
-    options, progress, path = options or ExportOptions(), progress or Silent(), Path(path)
-    checkpoint = as_checkpoint(checkpoint, files)
-    if options.loras:
-        checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
+    options, path = options or ExportOptions(), Path(path)
+    _check_place(path, options)  # before anything is fetched
+    checkpoint = as_checkpoint(checkpoint, files, progress)
+    warn_of_machine(checkpoint, options)
+    return write_bundle(checkpoint, path, options, progress or Silent())
+
+
+def _check_place(path: Path, options: ExportOptions) -> None:
     if path.exists() and not options.overwrite:
         raise ExportError(f"{path} exists; choose another name or export with --overwrite")
     if is_taken(path) and not (path / MANIFEST).is_file():
         raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
     if path.is_dir():
         list(files_below(path, BUILT))  # what cannot be kept, is found before anything takes time
+
+
+def write_bundle(checkpoint: Checkpoint, path: Path, options: ExportOptions, progress: Progress) -> Bundle:
+    """Write a bundle as `export_bundle` does, without a word about this machine."""
+    if options.loras:
+        checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
     config = checkpoint.config
     components = options.components
     tensors = {name: expected_tensors(name, config) for name in components}
@@ -245,7 +252,7 @@ class _BundleWriter:
             schema=SCHEMA,
             producer=f"kontext-trt {__version__}",
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            source=printable_line(str(self.checkpoint.path))[:TEXT_LENGTH],
+            source=printable_line(self.checkpoint.named)[:TEXT_LENGTH],
             layout=self.checkpoint.layout,
             model=ModelRecord(
                 dims=model_dims(self.config),

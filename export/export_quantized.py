@@ -9,10 +9,12 @@ from pathlib import Path
 from ..engine.bundle.bundle import Bundle
 from ..engine.components import Operators
 from ..engine.errors import QuantizationError
-from ..engine.progress import Progress
+from ..engine.progress import Progress, Silent
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
-from .export import ExportOptions, export_bundle
+from .export import write_bundle
 from .graphs.recipes import Recipe
+from .machine import warn_of_machine
+from .options import ExportOptions
 from .quantize.calibration import Calibration, CalibrationOptions
 from .quantize.quantize_bundle import check_possible, default_artefact, quantize_bundle
 
@@ -50,18 +52,15 @@ def export_quantized(
         QuantizationError: The recipe cannot be applied to it, or `path` is taken.
     """
     path, options = Path(path), options or ExportOptions()
-    opened = as_checkpoint(checkpoint, files)
     if options.operators is Operators.ONNXRUNTIME:
         raise QuantizationError("graphs of --operators onnxruntime are not quantized; leave it out, or --precision")
     check_possible(path, recipe, calibration, overwrite=options.overwrite)
+    opened = as_checkpoint(checkpoint, files, progress)
+    warn_of_machine(opened, options, recipe.formats)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        whole = export_bundle(
-            opened,
-            Path(folder) / "unquantized",
-            replace(options, overwrite=False, input_scales=False),
-            progress=progress,
-        )
+        plain = replace(options, overwrite=False, input_scales=False)
+        whole = write_bundle(opened, Path(folder) / "unquantized", plain, progress or Silent())
         return quantize_bundle(
             whole,
             path,

@@ -16,7 +16,7 @@ from ..engine.sizes import Size
 from .adapters import Adapters
 from .admission import Admission
 from .executors.open import open_executor
-from .executors.options import AnyExecutor, ExecutorOptions, WhenBusy
+from .executors.options import ExecutorName, ExecutorOptions, WhenBusy, executor_options
 from .filters.interface import ContentFilter, Stage
 from .filters.screen import FilterCount, Screen
 from .flow.clock import Clock
@@ -66,7 +66,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         cls,
         bundle: Bundle | Path | str,
         *,
-        executor: ExecutorOptions | None = None,
+        executor: ExecutorOptions | ExecutorName | str | None = None,
         when_busy: WhenBusy | str = WhenBusy.WAIT,
         filters: Iterable[ContentFilter] = (),
     ) -> Kontext:
@@ -74,7 +74,7 @@ class Kontext(AbstractContextManager["Kontext"]):
 
         Args:
             bundle: A bundle, or the folder of one.
-            executor: Who runs it; see `AnyExecutor` for the default.
+            executor: Who runs it: options, or a name of the command line ("cuda"); see `AnyExecutor` for the default.
             when_busy: Whether a request waits while another thread's runs ("wait"), or is refused with BusyError
                 ("refuse").
             filters: Who is asked about prompts and pictures, in this order; one that fails refuses.
@@ -85,11 +85,11 @@ class Kontext(AbstractContextManager["Kontext"]):
         Raises:
             BundleError: The bundle is not sound.
             PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
-            RequestError, OptionError: `when_busy` is another word, or a filter is none.
+            RequestError, OptionError: `when_busy` or `executor` is another word, or a filter is none.
         """
-        chosen = parse_choice(WhenBusy, "when_busy", when_busy)
+        chosen, options = parse_choice(WhenBusy, "when_busy", when_busy), executor_options(executor)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        runner = open_executor(opened, executor or AnyExecutor())
+        runner = open_executor(opened, options)
         try:
             return cls(opened, runner, when_busy=chosen, filters=filters)
         except BaseException:

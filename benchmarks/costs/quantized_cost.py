@@ -27,7 +27,7 @@ from ...engine.builder.build import build
 from ...engine.builder.plan_build import BuildPolicy, plan_build
 from ...engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
 from ...engine.bundle.tensor_file import TensorFile
-from ...engine.components import DENOISER
+from ...engine.components import DENOISER, Precision
 from ...engine.flavour import FlavourName, load_flavour
 from ...engine.plans.coverage import Coverage
 from ...engine.plans.targets import make_target
@@ -46,7 +46,7 @@ def make_bundle(folder: Path, doubles: int, singles: int) -> Bundle:
     """Export a bf16 bundle whose transformer has full-width blocks of zeros that take no disk."""
     from ...export.checkpoint import open_checkpoint
     from ...export.configs import TransformerConfig
-    from ...export.export import ExportOptions, Precision, export_bundle
+    from ...export.export import ExportOptions, export_bundle
     from ...export.tiny import tiny_config, tiny_pipeline
 
     tiny_pipeline().save_pretrained(folder / "checkpoint")

@@ -14,8 +14,9 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import DENOISER
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
-from ...engine.system.files import atomic_folder
+from ...engine.system.files import atomic_folder, free_path
 from ...export.emulate.torch_device import TorchDevice
+from ...export.graphs.stored_fp8 import reads_fp8_alone
 from ...runtime.executors.options import Device
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
@@ -57,14 +58,15 @@ def compare_bundles(
     options: CompareOptions | None = None,
     progress: Progress | None = None,
 ) -> tuple[Comparison, Path]:
-    """Serve `cases` with both bundles and write a report, a plot and pictures into `other`, in a folder it returns.
+    """Serve `cases` with both bundles and write a report, a plot and pictures into `other`, in a new folder it returns.
 
     Torch runs both: it emulates what is quantized, so FP4 can be compared without a GPU that has it. With `real` the
     runtime makes the pictures of `other`, too, before torch takes memory.
 
     Raises:
         MissingDependencyError: No plot can be drawn.
-        QuantizationError: The bundles are of different models, there is no case, or `other` cannot be run for real.
+        QuantizationError: The bundles are of different models, or the first is quantized and the second is not, there
+            is no case, or `other` cannot be run for real.
         ExecutorError: A bundle cannot be run.
     """
     require_report()
@@ -74,9 +76,10 @@ def compare_bundles(
     options, progress = options or CompareOptions(), progress or Silent()
     if not cases:
         raise QuantizationError("a comparison needs a request at least")
+    _check_order(reference, other)
     if _shape(reference) != _shape(other):
         raise QuantizationError(f"{reference.path} and {other.path} are bundles of different models")
-    folder = other.own_folder(REPORTS) / f"against-{reference.fingerprint[:12]}"
+    reports = other.own_folder(REPORTS)
     steps = options.steps or reference.manifest.model.flow.steps
     real_executor, real = "", []
     if options.real is not None:
@@ -102,7 +105,8 @@ def compare_bundles(
             reports = [_with_real(*three) for three in zip(reports, emulated, real, strict=True)]
         made = _comparison(reference, other, executors, reports, probes, options, progress)
         made = replace(made, real_executor=real_executor)
-    with atomic_folder(folder, replace=True) as temporary:
+    folder = free_path(reports / f"against-{reference.fingerprint[:12]}")  # earlier ones may be of other requests
+    with atomic_folder(folder) as temporary:
         made.save(temporary / "comparison.json")
         (temporary / "errors.png").write_bytes(png(draw(made)))
         for index, (one, two) in enumerate(results, 1):
@@ -178,6 +182,19 @@ def _with_real(report: CaseReport, emulated: Result, real: Result) -> CaseReport
     return replace(
         report, real=RealRun(psnr_db=psnr_db(*pictures), ssim=ssim(*pictures), latents_sqnr_db=sqnr_db(*latents))
     )
+
+
+def _check_order(reference: Bundle, other: Bundle) -> None:
+    """Raise QuantizationError if the reference is quantized and the other is not: they were swapped."""
+    quantized = [
+        not all(reads_fp8_alone(graph.quantization) for graph in bundle.manifest.graphs.values())
+        for bundle in (reference, other)
+    ]
+    if quantized == [True, False]:
+        raise QuantizationError(
+            f"{reference.path} is quantized and {other.path} is not: the first bundle is the one that the second is "
+            f"held against. Swap them: kontext-trt compare {other.path} {reference.path}"
+        )
 
 
 def _shape(bundle: Bundle) -> tuple[object, ...]:

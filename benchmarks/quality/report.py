@@ -128,5 +128,24 @@ def tables(comparison: Comparison, worst: int) -> Iterator[Rows]:
         )
 
 
+def budget_advice(comparison: Comparison) -> str:
+    """Return what to keep for the budget in words, with the options that say so; "" if nobody asked."""
+    if comparison.budget_db is None or not comparison.layers:
+        return ""
+    budget, num_kept, num_layers = f"{comparison.budget_db:g} dB", len(comparison.keep), len(comparison.layers)
+    now = comparison.prediction_sqnr_db
+    quantized = "" if now is None else f"; with all of them quantized the prediction has {now:.1f} dB"
+    if num_kept == 0:
+        return f"for {budget} nothing has to be kept{quantized}"
+    if 2 * num_kept > num_layers:
+        return (
+            f"for {budget} {num_kept} of {num_layers} layers would have to be kept{quantized}. Hardly anything would "
+            "be quantized: ask for less with --budget, or take a recipe that errs less. The report lists the layers"
+        )
+    flags = " ".join(f"--keep '{name}'" for name in comparison.keep)
+    reached = "" if comparison.kept_sqnr_db is None else f", which gives {comparison.kept_sqnr_db:.1f} dB"
+    return f"for {budget} keep {num_kept} of {num_layers} layers{reached}: {flags}"
+
+
 def _name(case: CaseReport) -> str:
     return f"{case.prompt} (seed {case.seed}{', ' + case.image if case.image else ''})"

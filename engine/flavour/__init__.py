@@ -7,15 +7,15 @@ names outside this folder exist in both.
 from __future__ import annotations
 
 import importlib.util
-from enum import Enum
 
 from ..errors import MissingDependencyError
+from ..spelling import Spelled
 from .interface import ContextMaker, Flavour
 
 __all__ = ["ContextMaker", "Flavour", "FlavourName", "installed_flavours", "load_flavour"]
 
 
-class FlavourName(str, Enum):
+class FlavourName(Spelled):
     """Names the libraries.
 
     TENSORRT builds on the GPU that it is for. TENSORRT_RTX builds ahead of time, for GPUs that need not be there.

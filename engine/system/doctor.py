@@ -60,7 +60,7 @@ _PARTS = (
     ("build TensorRT-RTX plans", ("tensorrt-rtx",), False, False, "pip install 'kontext-trt[rtx]'"),
     (
         "export checkpoints",
-        ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript", "safetensors"),
+        ("torch", "diffusers", "transformers", "huggingface-hub", "onnx", "onnx-ir", "onnxscript", "safetensors"),
         False,
         False,
         "pip install 'kontext-trt[export]'",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -64,14 +65,31 @@ def weights_files(folder: Path) -> list[Path]:
 
 def variants(folder: Path) -> dict[str, Path]:
     """Return the variants of a network in a folder, "" for the plain one: each an index or a file."""
-    found: dict[str, Path] = {}
-    for file in weights_files(folder):
-        if match := _SINGLE.fullmatch(file.name):
-            found[match["variant"] or ""] = file
-    for file in visible_files(folder, "*.json"):
-        if match := _INDEX.fullmatch(file.name):
-            found[match["one"] or match["other"] or ""] = file
-    return found
+    return {variant: folder / name for variant, name in variants_of(_names(folder)).items()}
+
+
+def variants_of(names: Sequence[str]) -> dict[str, str]:
+    """Return the variants of a network among the names of a folder's files, as `variants` does."""
+    singles, indexes = ({name: pattern.fullmatch(name) for name in names} for pattern in (_SINGLE, _INDEX))
+    found = {match["variant"] or "": name for name, match in singles.items() if match}
+    return found | {match["one"] or match["other"] or "": name for name, match in indexes.items() if match}
+
+
+def _names(folder: Path) -> list[str]:
+    return [file.name for file in visible_files(folder, "*") if file.is_file()]
+
+
+def shards_of(index: Path) -> list[str]:
+    """Return the names of the shards that an index names, which lie beside it.
+
+    Raises:
+        CheckpointError: It is no index, or names files elsewhere.
+    """
+    shards = sorted(set(read_json_file(index, _Index, "an index of safetensors shards").weight_map.values()))
+    for shard in shards:
+        if shard != Path(shard).name:
+            raise CheckpointError(f"{index} names a shard {shard}, which is not beside it")
+    return shards
 
 
 def open_part(path: Path, variant: str | None = None) -> Contents:
@@ -88,42 +106,43 @@ def open_part(path: Path, variant: str | None = None) -> Contents:
         raise CheckpointError(f"{path} does not exist")
     if not path.is_dir():
         return open_contents(path)
-    chosen = _choose(path, variant)
+    chosen = path / choose_weights(_names(path), str(path), variant)
     if chosen.suffix != ".json":
         return open_contents(chosen)
-    shards = sorted(set(read_json_file(chosen, _Index, "an index of safetensors shards").weight_map.values()))
-    for shard in shards:
-        if shard != Path(shard).name:
-            raise CheckpointError(f"{chosen} names a shard {shard}, which is not beside it")
-    return merged(str(path), (open_contents(path / shard) for shard in shards))
+    return merged(str(path), (open_contents(path / shard) for shard in shards_of(chosen)))
 
 
-def _choose(folder: Path, variant: str | None) -> Path:
-    found = variants(folder)
+def choose_weights(names: Sequence[str], folder: str, variant: str | None) -> str:
+    """Return which of a folder's files holds a network, or is the index of its shards; `folder` is for messages.
+
+    Raises:
+        CheckpointError: There is none, or there are several of which none is chosen.
+    """
+    found = variants_of(names)
     if variant in found:
         return found[variant]
     if "" in found:
         if variant is not None:
-            logger.warning("%s has no variant %s: %s is taken", folder, variant, found[""].name)
+            logger.warning("%s has no variant %s: %s is taken", folder, variant, found[""])
         return found[""]
     if len(found) == 1:
-        ((only, file),) = found.items()
+        ((only, name),) = found.items()
         logger.warning("%s has nothing but the variant %s, which is taken", folder, only)
-        return file
+        return name
     if found:
         raise CheckpointError(f"{folder} has the variants {', '.join(sorted(found))}; choose one with --variant")
-    files = weights_files(folder)
-    if len(files) != 1:
+    weights = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    if len(weights) != 1:
         raise CheckpointError(
-            f"{folder} should hold one .safetensors file, or shards with an index; it holds {_held(folder, files)}"
+            f"{folder} should hold one .safetensors file, or shards with an index; it holds {_held(names, weights)}"
         )
-    return files[0]
+    return weights[0]
 
 
-def _held(folder: Path, files: list[Path]) -> str:
-    if files:
-        return f"{len(files)} of them and no index"
-    pickles = [file.name for file in visible_files(folder, "*") if file.suffix in PICKLES]
+def _held(names: Sequence[str], weights: Sequence[str]) -> str:
+    if weights:
+        return f"{len(weights)} of them and no index"
+    pickles = [name for name in names if Path(name).suffix in PICKLES]
     if pickles:
         return f"none, but {', '.join(pickles[:3])}: pickles can run code and are not read; download the safetensors"
     return "none"

@@ -27,9 +27,18 @@ COMFY_FOLDERS = {
 """The folders in ComfyUI's `models` that the parts' files lie in."""
 
 
+SIZES_FILE = "kontext_sizes.json"
+"""The name of a file beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17.
+
+It holds `[[width, height], ...]` in pixels.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFiles:
     """Says where each part lies, for checkpoints that are not one folder; what is None is looked for in those.
+
+    Each is a path, or a place on the Hugging Face hub, OWNER/NAME[@REVISION][:FILE], which is fetched.
 
     Attributes:
         transformer: The transformer: a file or a folder.
@@ -44,13 +53,13 @@ class CheckpointFiles:
             diffusers), "swizzled-low" or "linear-high".
     """
 
-    transformer: Path | None = None
-    vae: Path | None = None
-    clip: Path | None = None
-    t5: Path | None = None
-    tokenizers: Path | None = None
+    transformer: Path | str | None = None
+    vae: Path | str | None = None
+    clip: Path | str | None = None
+    t5: Path | str | None = None
+    tokenizers: Path | str | None = None
     variant: str | None = None
-    reference_weights: Path | None = None
+    reference_weights: Path | str | None = None
     trust_layout: str | None = None
 
 
@@ -101,16 +110,23 @@ def _around(file: Path, wanted: Sequence[str]) -> Layout:
             found = find_layout(folder, wanted)
             return replace(found, parts={part: place for part, place in found.parts.items() if part in wanted})
     for folder in parents[1:4]:
-        if any((folder / name).is_dir() for names in COMFY_FOLDERS.values() for name in names):
+        if _is_comfy(folder):
             return _comfy(folder, wanted, (folder, folder.parent))
     return _flat(file.absolute().parent, wanted)
 
 
 def _folder(path: Path, wanted: Sequence[str]) -> Layout:
     for folder in (path, path / "models"):
-        if any((folder / name).is_dir() for names in COMFY_FOLDERS.values() for name in names):
+        if _is_comfy(folder):
             return _comfy(folder, wanted, (path, folder))
-    return _flat(path, wanted)
+    flat, models = _flat(path, wanted), path.absolute().parent
+    if len(flat.parts) < len(wanted) and any(path.absolute().name in names for names in COMFY_FOLDERS.values()):
+        return _comfy(models, wanted, (models, models.parent))
+    return flat
+
+
+def _is_comfy(folder: Path) -> bool:
+    return any((folder / name).is_dir() for names in COMFY_FOLDERS.values() for name in names)
 
 
 def _comfy(models: Path, wanted: Sequence[str], roots: tuple[Path, ...]) -> Layout:

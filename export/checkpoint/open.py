@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,18 @@ from ...engine.bundle.manifest import FlowRecord, LoraRecord, Sizes
 from ...engine.bundle.tensor_file import TensorFile
 from ...engine.documents import convert_json
 from ...engine.errors import CheckpointError, OptionError
+from ...engine.progress import Progress, Silent
 from ..configs import FOLDERS, ClipConfig, ModelConfig, T5Config, TransformerConfig, VaeConfig
+from .fetch import TOKENIZERS, fetch, fetch_tokenizers
 from .folders import read_json_file, variants
+from .layouts import SIZES_FILE as SIZES_FILE
 from .layouts import CheckpointFiles, Layout, find_layout
 from .nvfp4_layout import has_nvfp4, with_layout
 from .parts import Config, Part, open_clip, open_t5, open_transformer, open_vae
+from .places import usual_places
 from .views import Weights
+
+logger = logging.getLogger(__name__)
 
 _SCHEDULER_FIELDS = {
     "base_tokens": "base_image_seq_len",
@@ -24,11 +31,6 @@ _SCHEDULER_FIELDS = {
     "base_shift": "base_shift",
     "max_shift": "max_shift",
 }
-SIZES_FILE = "kontext_sizes.json"
-"""The name of a file beside a checkpoint that was trained at other sizes than FLUX.1 Kontext's 17.
-
-It holds `[[width, height], ...]` in pixels.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,8 @@ class Checkpoint:
     Of NVFP4 weights some are read, to find how they lie.
 
     Attributes:
-        path: What the user named: a folder or a transformer file.
+        path: The folder or transformer file that the user named, or that was fetched.
+        named: What the user named it by: the path, or a repository and its commit.
         layout: "diffusers" or "single files".
         transformer: The transformer's configuration and tensors.
         vae: The autoencoder's.
@@ -54,6 +57,7 @@ class Checkpoint:
     """
 
     path: Path
+    named: str
     layout: str
     transformer: Part[TransformerConfig]
     vae: Part[VaeConfig]
@@ -100,29 +104,34 @@ class Checkpoint:
         return tuple({file.path: file for part in FOLDERS for file in self.weights(part).files}.values())
 
 
-def open_checkpoint(path: Path, files: CheckpointFiles | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: Path | str, files: CheckpointFiles | None = None, progress: Progress | None = None
+) -> Checkpoint:
     """Open a checkpoint: a folder or a file, with the parts that lie elsewhere named in `files`.
 
     A folder is diffusers', ComfyUI's or one with the four files in it; a file is a transformer's, or holds all parts.
+    What does not exist and is written OWNER/NAME[@REVISION][:FILE] is fetched from the Hugging Face hub, and so are
+    tokenizers that are nowhere; `progress` is told of it.
 
     Raises:
         CheckpointError: A part is missing, damaged, or not FLUX.1 Kontext's; the message names the file or tensor.
     """
-    files = files or CheckpointFiles()
-    if not path.exists():
-        raise CheckpointError(f"checkpoint {path} does not exist")
+    progress = progress or Silent()
+    fetched = fetch(path, files or CheckpointFiles(), progress)
+    path, files = fetched.path, fetched.files
     named = {name: Path(getattr(files, name)) for name in FOLDERS if getattr(files, name) is not None}
     layout = find_layout(path, [name for name in FOLDERS if name not in named])
     chosen = {**layout.parts, **named}
     _check_chosen(path, chosen, layout, files.variant)
     opened = Checkpoint(
         path=path,
+        named=fetched.named,
         layout=layout.name,
         transformer=open_transformer(chosen["transformer"], files.variant),
         vae=open_vae(chosen["vae"], files.variant),
         clip=open_clip(chosen["clip"], files.variant),
         t5=open_t5(chosen["t5"], files.variant),
-        tokenizers=_tokenizers((Path(files.tokenizers),) if files.tokenizers else layout.roots),
+        tokenizers=_tokenizers((Path(files.tokenizers),) if files.tokenizers else layout.roots, progress),
         sizes=_sizes(layout.roots),
         flow=_flow(layout.roots),
     )
@@ -146,7 +155,7 @@ def _with_known_layouts(checkpoint: Checkpoint, files: CheckpointFiles) -> Check
 
     def known(name: str, part: Part[Config]) -> Part[Config]:
         weights = part.weights
-        beside = open_transformer(reference).weights.views if reference and name == "transformer" else None
+        beside = open_transformer(Path(reference)).weights.views if reference and name == "transformer" else None
         views = with_layout(weights.views, weights.source, beside, trusted)
         return replace(part, weights=replace(weights, views=views))
 
@@ -165,7 +174,10 @@ def _check_chosen(path: Path, chosen: Mapping[str, Path], layout: Layout, varian
     if missing:
         options = " ".join(f"--{name} FILE" for name in missing)
         unread = f" ({len(layout.unread)} files were not read: {layout.unread[0]})" if layout.unread else ""
-        raise CheckpointError(f"{path} has no {', '.join(missing)}; name what is elsewhere: {options}{unread}")
+        raise CheckpointError(
+            f"{path} has no {', '.join(missing)}; name what is elsewhere: {options}{unread}. They usually come from "
+            f"the hub, and these options fetch them: {usual_places(missing)}"
+        )
     if variant is not None:
         there = {name for part in chosen.values() if part.is_dir() for name in variants(part)}
         if variant not in there:
@@ -173,25 +185,31 @@ def _check_chosen(path: Path, chosen: Mapping[str, Path], layout: Layout, varian
             raise CheckpointError(f"no part of {path} has the variant {variant}; there are: {known}")
 
 
-def as_checkpoint(checkpoint: Checkpoint | Path | str, files: CheckpointFiles | None = None) -> Checkpoint:
+def as_checkpoint(
+    checkpoint: Checkpoint | Path | str, files: CheckpointFiles | None = None, progress: Progress | None = None
+) -> Checkpoint:
     """Return the checkpoint itself, or open the one at a path; raise OptionError for `files` of one that is open."""
     if not isinstance(checkpoint, Checkpoint):
-        return open_checkpoint(Path(checkpoint), files)
+        return open_checkpoint(checkpoint, files, progress)
     if files is not None:
         raise OptionError("files say where the parts of a checkpoint lie, and this one is open already; give its path")
     return checkpoint
 
 
-def _tokenizers(roots: Sequence[Path]) -> tuple[Path, Path]:
+def _tokenizers(roots: Sequence[Path], progress: Progress) -> tuple[Path, Path]:
     for root in roots:
         for base in (root, root / "tokenizers"):
             folders = base / "tokenizer", base / "tokenizer_2"
             if all(folder.is_dir() for folder in folders):
                 return folders
-    raise CheckpointError(
-        f"no tokenizers in {roots[0]}: the folders tokenizer/ (CLIP) and tokenizer_2/ (T5) of FLUX.1 Kontext's "
-        "diffusers repository are needed; say where they are with --tokenizers FOLDER"
-    )
+    logger.info("no tokenizers in %s: they are taken from the hub, %s", roots[0], " and ".join(TOKENIZERS))
+    try:
+        return fetch_tokenizers(progress)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"no tokenizers in {roots[0]}: the folders tokenizer/ (CLIP) and tokenizer_2/ (T5) of FLUX.1 Kontext's "
+            f"diffusers repository are needed; say where they are with --tokenizers FOLDER. From the hub: {error}"
+        ) from error
 
 
 def _flow(roots: Sequence[Path]) -> FlowRecord:

@@ -5,9 +5,10 @@ Nothing is copied before it is used.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...engine.bundle.bundle import NETWORKS, Bundle
@@ -26,6 +28,8 @@ from ..configs import ModelConfig
 from ..graphs.trace import default_dtype, expected_tensors, model_dims, tensor_name
 from ..networks.build import build_module
 from ..torch_types import torch_dtype
+
+_NO_RESERVE = 0x4000  # linux/mman.h's MAP_NORESERVE: a file larger than memory is mapped, since little is written to
 
 
 def read_config(bundle: Bundle) -> ModelConfig:
@@ -71,8 +75,26 @@ def reading(path: Path) -> Iterator[None]:
         raise BundleError(f"{path} is not a graph of this project's ({type(error).__name__}: {error})") from error
 
 
-def read_tensor(value: ir.Value) -> Tensor:
-    """Return an initializer's values, mapped from its file if it lies in one.
+class MappedFiles:
+    """Maps each file once, however many tensors lie in it: a mapping of Python's holds a descriptor open.
+
+    Writing to a mapped tensor copies the page, and changes neither the file nor what other `MappedFiles` give.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[Path, NDArray[np.uint8]] = {}
+
+    def bytes_of(self, path: Path, offset: int, size_bytes: int) -> Tensor:
+        """Return (size_bytes,) uint8 of a file."""
+        if path not in self._files:
+            with path.open("rb") as file:
+                access = {"flags": mmap.MAP_PRIVATE | _NO_RESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+                self._files[path] = np.frombuffer(mmap.mmap(file.fileno(), 0, **access), np.uint8)
+        return torch.from_numpy(self._files[path][offset : offset + size_bytes])
+
+
+def read_tensor(value: ir.Value, files: MappedFiles | None = None) -> Tensor:
+    """Return an initializer's values, mapped from its file, which may be one of `files`, if it lies in one.
 
     NVFP4 comes as bytes of two codes (uint8).
     """
@@ -83,14 +105,10 @@ def read_tensor(value: ir.Value) -> Tensor:
     if value.dtype == ir.DataType.FLOAT4E2M1:
         shape[-1] //= 2
     if isinstance(tensor, ir.ExternalTensor):
-        data = map_bytes(Path(tensor.path), tensor.offset or 0, prod(shape) * dtype.itemsize)
+        size_bytes = prod(shape) * dtype.itemsize
+        data = (files or MappedFiles()).bytes_of(Path(tensor.path), tensor.offset or 0, size_bytes)
         return data.view(dtype).reshape(shape)
     return torch.from_numpy(np.frombuffer(tensor.tobytes(), np.uint8).copy()).view(dtype).reshape(shape)
-
-
-def map_bytes(path: Path, offset: int, size_bytes: int) -> Tensor:
-    """Return (size_bytes,) uint8 of a file, mapped; writing to it would copy the page, not change the file."""
-    return torch.from_numpy(np.memmap(path, np.uint8, mode="c", offset=offset, shape=(size_bytes,)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +119,7 @@ class BundleGraph:
     model: ir.Model
     path: Path
     dtype: torch.dtype
+    files: MappedFiles = field(default_factory=MappedFiles)
 
     @classmethod
     def read(cls, bundle: Bundle, component: str) -> BundleGraph:
@@ -115,6 +134,10 @@ class BundleGraph:
     @property
     def initializers(self) -> Mapping[str, ir.Value]:
         return self.model.graph.initializers
+
+    def read_tensor(self, value: ir.Value) -> Tensor:
+        """Return one of its initializers' values, as the function does."""
+        return read_tensor(value, self.files)
 
 
 def load_module(graph: BundleGraph, config: ModelConfig, replaced: Mapping[str, nn.Module] | None = None) -> nn.Module:
@@ -139,7 +162,7 @@ def load_module(graph: BundleGraph, config: ModelConfig, replaced: Mapping[str, 
         for name, parameter in list(module.named_parameters(remove_duplicate=False)):
             if parameter.is_meta:
                 owner, _, own_name = name.rpartition(".")
-                mapped = nn.Parameter(read_tensor(values[tensor_name(name)]), requires_grad=False)
+                mapped = nn.Parameter(graph.read_tensor(values[tensor_name(name)]), requires_grad=False)
                 setattr(module.get_submodule(owner), own_name, mapped)
     return module
 

@@ -19,7 +19,7 @@ from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4
 from ..graphs.fused_nodes import fused_nodes, weight_only_nodes
 from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN
-from .bundle_modules import BundleGraph, read_tensor, reading
+from .bundle_modules import BundleGraph, reading
 
 
 class QuantizedLinear(nn.Module):
@@ -114,30 +114,30 @@ def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]
         name = (found.name or "").removesuffix(".weight")
         parts = {part: values.get(f"{name}.{part}") for part in (SCALE, TENSOR_SCALE, DOWN, UP)}
         input_format, parts[INPUT_SCALE] = _input_quantizer(product) or ("", None)
-        rest = {part: read_tensor(value) for part, value in parts.items() if value is not None}
+        rest = {part: graph.read_tensor(value) for part, value in parts.items() if value is not None}
         bias = values.get(f"{name}.bias")
-        read = None if bias is None else read_tensor(bias)
-        yield name, QuantizedLinear(read_tensor(found), read, rest, input_format, hold=hold)
+        read = None if bias is None else graph.read_tensor(bias)
+        yield name, QuantizedLinear(graph.read_tensor(found), read, rest, input_format, hold=hold)
     for name in [name for name in values if name.endswith(".attend.q_scale")]:
         stem = name.removesuffix(".q_scale")
-        scales = {part: read_tensor(values[f"{stem}.{part}_scale"]) for part in "qkv"}
+        scales = {part: graph.read_tensor(values[f"{stem}.{part}_scale"]) for part in "qkv"}
         if f"{name}_scaled" in values:  # a graph of before queries came scaled: its scale is of queries that were not
-            scales["q"] = read_tensor(values[f"{name}_scaled"])
+            scales["q"] = graph.read_tensor(values[f"{name}_scaled"])
         yield stem, QuantizedAttend(scales)
 
 
 def _fused_layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]]:
     for name, one in weight_only_nodes(graph.model).items():
-        rest = {SCALE: read_tensor(one.input("weight_scale"))}
-        yield name, QuantizedLinear(read_tensor(one.input("weight")), None, rest, "", hold=hold)
+        rest = {SCALE: graph.read_tensor(one.input("weight_scale"))}
+        yield name, QuantizedLinear(graph.read_tensor(one.input("weight")), None, rest, "", hold=hold)
     for one in fused_nodes(graph.model):
         form = one.definition.format
         for layer in one.layers if form.operands else ():
             scale = torch.tensor(one.number(scale_of(layer.product.x)))
-            rest = {SCALE: read_tensor(one.input(scale_of(layer.product.weight))), INPUT_SCALE: scale}
+            rest = {SCALE: graph.read_tensor(one.input(scale_of(layer.product.weight))), INPUT_SCALE: scale}
             yield (
                 layer.name,
-                QuantizedLinear(read_tensor(layer.weight), read_tensor(layer.bias), rest, "fp8", hold=hold),
+                QuantizedLinear(graph.read_tensor(layer.weight), graph.read_tensor(layer.bias), rest, "fp8", hold=hold),
             )
         if form.attention:
             scales = {part: torch.tensor(one.number(scale_of(part))) for part in "qkv"}

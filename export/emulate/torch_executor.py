@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import Component, ElementType
 from ...engine.errors import ExecutorError, KontextError
-from ...runtime.flow.executor import LastWorkspace, Performed, run_in_turn
+from ...runtime.flow.executor import LastWorkspace, Performed, run_in_turn, weakly
 from ...runtime.flow.kept import KeptValues
 from ...runtime.flow.stages import Stage
 from ...runtime.flow.tensors import RequestShape, TensorSpec, request_tensors
@@ -77,7 +77,7 @@ class TorchExecutor:
         self._modules: dict[str, nn.Module] = {}
         found = bundle.manifest.branches
         self._branches = {name: ModuleBranches(bundle, name, self._device) for name in (found.layers if found else ())}
-        self._workspaces = LastWorkspace(self._workspace)
+        self._workspaces = LastWorkspace(weakly(self._workspace))
         self.name = f"torch ({self._device.type})"
 
     def module(self, component: str) -> nn.Module:
@@ -95,7 +95,7 @@ class TorchExecutor:
             branches.write(values.get(component, {}))
 
     def _workspace(self, shape: RequestShape) -> TorchWorkspace:
-        return TorchWorkspace(shape, request_tensors(self.bundle, shape), self._device, self.compute)
+        return TorchWorkspace(shape, request_tensors(self.bundle, shape), self._device, weakly(self.compute))
 
     def load(self, component: str) -> None:
         self.module(component)

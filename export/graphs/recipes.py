@@ -115,6 +115,12 @@ class Recipe:
         """True if it quantizes activations, and so needs their ranges."""
         return self.blocks is not None or self.fp8_attention
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The number types that it multiplies in: "fp8", "nvfp4"."""
+        made = {"fp8": isinstance(self.blocks, Fp8) or self.fp8_attention, "nvfp4": isinstance(self.blocks, Nvfp4)}
+        return tuple(name for name, there in made.items() if there)
+
     def kept(self, component: str, layer: str) -> bool:
         name = f"{component}.{layer}"
         return any(matches(pattern, name) for pattern in (*self.keep, *(kept.pattern for kept in KEPT)))

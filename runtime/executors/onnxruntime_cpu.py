@@ -9,7 +9,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.identity import HeldFiles
 from ...engine.components import Precision
 from ...engine.errors import ExecutorError
-from ..flow.executor import LastWorkspace, Performed, run_in_turn
+from ..flow.executor import LastWorkspace, Performed, run_in_turn, weakly
 from ..flow.kept import KeptOnHost, KeptValues
 from ..flow.stages import Stage
 from ..flow.tensors import RequestShape, empty, output_specs, request_tensors
@@ -33,7 +33,7 @@ class OnnxRuntimeCpu:
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._held: dict[str, HeldFiles] = {}
         self._kept = KeptOnHost(bundle)
-        self._workspaces = LastWorkspace(self._workspace)
+        self._workspaces = LastWorkspace(weakly(self._workspace))
 
     def keep(self, values: KeptValues) -> None:
         self._kept.write(values)
@@ -49,7 +49,7 @@ class OnnxRuntimeCpu:
 
     def _workspace(self, shape: RequestShape) -> HostWorkspace:
         try:
-            return HostWorkspace(shape, request_tensors(self._bundle, shape), self._compute)
+            return HostWorkspace(shape, request_tensors(self._bundle, shape), weakly(self._compute))
         except MemoryError as error:
             raise ExecutorError(f"a request of this size does not fit into this machine's memory: {error}") from error
 

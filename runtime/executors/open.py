@@ -60,7 +60,7 @@ def open_executor(
 
 
 def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions, without_kernels: AbstractSet[str]) -> Executor:
-    device = Device(options.device)
+    device = options.device
     import_onnxruntime()
     if device is Device.CUDA and not has_cuda():
         raise ExecutorError(
@@ -114,7 +114,7 @@ def _choose(
     problem: PlanError | MissingDependencyError | None = None
     for name in names:
         try:
-            flavour = load_flavour(FlavourName(name))
+            flavour = load_flavour(name)
             machine = Machine(flavour=flavour.name, version=flavour.version, gpu=gpu)
             plans = choose_plans(store, bundle, machine)
             _try(store, plans, machine, flavour)

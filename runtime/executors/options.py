@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from ...engine.flavour import FlavourName
+from ...engine.spelling import Spelled, parse_name
 
 
 class Device(str, Enum):
@@ -49,6 +50,9 @@ class OnnxRuntimeOptions:
     vram_bytes: int | None = None
     graphs: bool = True
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", parse_name(Device, "device", self.device))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRtOptions:
@@ -70,6 +74,10 @@ class TensorRtOptions:
     graphs: bool = True
     plans: Path | None = None
     trust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.flavour is not None:
+            object.__setattr__(self, "flavour", parse_name(FlavourName, "flavour", self.flavour))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,14 +102,14 @@ class AnyExecutor:
 ExecutorOptions = AnyExecutor | OnnxRuntimeOptions | TensorRtOptions
 
 
-class ExecutorName(str, Enum):
+class ExecutorName(Spelled):
     """Names executors as the command line does."""
 
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
     TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt-rtx"
+    TENSORRT_RTX = "tensorrt_rtx"
 
     def options(
         self,
@@ -114,6 +122,17 @@ class ExecutorName(str, Enum):
         if self is ExecutorName.AUTO:
             return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust)
         if self in (ExecutorName.TENSORRT, ExecutorName.TENSORRT_RTX):
-            flavour = FlavourName(self.value.replace("-", "_"))
+            flavour = FlavourName(self.value)
             return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust)
         return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs)
+
+
+def executor_options(executor: ExecutorOptions | ExecutorName | str | None) -> ExecutorOptions:
+    """Return the options that a caller gives, or names as the command line does; None is "auto".
+
+    Raises:
+        OptionError: It is neither; the message lists the names.
+    """
+    if isinstance(executor, AnyExecutor | OnnxRuntimeOptions | TensorRtOptions):
+        return executor
+    return parse_name(ExecutorName, "executor", ExecutorName.AUTO if executor is None else executor).options()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from .kept import KeptValues
 from .stages import Stage
@@ -66,6 +67,8 @@ class Executor(Protocol):
 
 
 Kept = TypeVar("Kept", bound=Workspace)
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
 
 
 class LastWorkspace(Generic[Kept]):
@@ -85,6 +88,22 @@ class LastWorkspace(Generic[Kept]):
     def clear(self) -> None:
         """Let go of the workspace."""
         self._kept = None
+
+
+def weakly(method: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Return a function that calls a method without keeping its object.
+
+    What an executor keeps must not keep the executor: one that is forgotten, not closed, then lets go of its files and
+    memory at once, and not whenever cycles are looked for.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Given.args, **named: Given.kwargs) -> Returned:
+        found = reference()
+        assert found is not None, "it is called by what the object keeps"
+        return found(*arguments, **named)
+
+    return call
 
 
 def run_in_turn(stages: Sequence[Stage], workspace: Workspace) -> tuple[float, ...]:

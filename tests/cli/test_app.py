@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import typer
 from command_line import LINKS, run
 from once_per_run import OncePerRun
 from PIL import Image
+from typer.testing import CliRunner
 
+from kontext_trt import KontextError
 from kontext_trt.cli.app import COMMANDS, app
 
 
@@ -51,6 +54,14 @@ def test_edit_prints_json_for_programs(bundle_path: Path, image_path: Path, tmp_
     ]
     assert all(Path(item["path"]).is_file() for item in report["pictures"])
     assert report["milliseconds"]["total"] > 0
+
+
+def test_pictures_of_several_prompts_say_which_is_which(bundle_path: Path, tmp_path: Path):
+    asked = ("generate", bundle_path, "--steps", 1, "--size", "32x32", "-o", tmp_path / "out.png", "-s", 1)
+    said = CliRunner().invoke(app, [*map(str, asked), "-p", "a cat", "-p", "a dog"], catch_exceptions=False)
+    first, second = said.stdout.splitlines()
+    assert first.endswith("out-1.png  32x32  seed 1  'a cat'")
+    assert second.endswith("out-2.png  32x32  seed 1  'a dog'")
 
 
 def test_generate(bundle_path: Path, tmp_path: Path):
@@ -131,6 +142,34 @@ def test_every_command_is_what_the_table_says():
 def test_help_lists_all_commands():
     said = run("--help").stdout
     assert all(f" {name} " in said for name in COMMANDS)
+
+
+def commands_of(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
+    """Every command, groups of commands among them, as it is typed."""
+    yield before
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands_of(command, *before, name)
+
+
+def test_h_is_help_of_every_command():
+    found = list(commands_of(typer.main.get_command(app)))
+    assert len(found) > len(COMMANDS)
+    for command in found:
+        said = CliRunner().invoke(app, [*command, "-h"], catch_exceptions=False)
+        assert said.exit_code == 0, command
+        assert "Usage: " in said.stdout
+        assert "--help" in said.stdout
+
+
+def test_an_executor_may_be_spelled_with_a_hyphen(bundle_path: Path, image_path: Path):
+    for spelling in ("tensorrt-rtx", "tensorrt_rtx"):
+        request = ("edit", bundle_path, "-i", image_path, "-p", "x", "--executor", spelling)
+        said = CliRunner().invoke(app, [*map(str, request)])
+        assert isinstance(said.exception, KontextError), "it was taken, and cannot run here"
+    said = CliRunner().invoke(app, [*map(str, (*request[:-1], "gpu"))], env={"COLUMNS": "200"})
+    assert said.exit_code == 2
+    words = " ".join(said.stderr.replace("│", " ").split())
+    assert "it must be one of auto, cpu, cuda, tensorrt, tensorrt_rtx, not 'gpu'" in words
 
 
 def test_doctor():

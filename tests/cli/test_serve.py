@@ -85,7 +85,7 @@ def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     done = invoke("bundle")
     assert isinstance(done.exception, KontextError)
-    assert "serving needs prometheus_client: pip install '.[serve]'" in str(done.exception)
+    assert "serving needs prometheus_client; install it with: pip install 'kontext-trt[serve]'" in str(done.exception)
 
 
 def test_filters_review_and_signer_reach_the_application(

@@ -81,7 +81,7 @@ def test_names_that_the_terminals_encoding_lacks_are_escaped(
     bundle_path: Path, tmp_path: Path, encoding: str, name: str
 ) -> None:
     picture = tmp_path / f"{name}.png"
-    request = ("generate", str(bundle_path), "-p", "x", "--steps", "1", "--size", "96x192", "-o", str(picture))
+    request = ("generate", str(bundle_path), "-p", "x", "--steps", "1", "--size", "32x32", "-o", str(picture))
     said = run_in(encoding, *request)
     assert picture.exists()
     assert picture.name.encode(encoding, "backslashreplace").decode(encoding) in said

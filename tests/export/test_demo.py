@@ -31,6 +31,21 @@ def test_a_demo_leaves_what_is_not_its_own(bundle_path: Path, tmp_path: Path, na
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize(("mark", "what"), [("manifest.json", "a bundle"), ("model_index.json", "a checkpoint")])
+def test_a_demo_fills_no_bundle_and_no_checkpoint(tmp_path: Path, mark: str, what: str):
+    (tmp_path / mark).touch()
+    with pytest.raises(ExportError, match=f"is {what}; name a folder that a demo may fill"):
+        run_demo(tmp_path, Demo())
+    assert [path.name for path in tmp_path.iterdir()] == [mark]
+
+
+def test_a_demo_leaves_a_picture_that_is_not_its_own(tmp_path: Path):
+    (tmp_path / "edited.png").touch()
+    with pytest.raises(ExportError, match=r"edited\.png exists and no demo made it; choose another folder"):
+        run_demo(tmp_path, Demo())
+    assert [path.name for path in tmp_path.iterdir()] == ["edited.png"]
+
+
 def test_an_export_over_a_demos_bundle_is_no_demos(checkpoint_path: Path, bundle_copy: Path):
     (bundle_copy / MARK).touch()
     export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from command_line import run
 from once_per_run import OncePerRun
 from PIL import Image
+from traced_graphs import load_traced
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.engine.components import Precision
+from kontext_trt.engine.components import DENOISER, Component, Precision
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from diffusers import FluxKontextPipeline
 
 ROOT = Path(__file__).parents[2]
@@ -64,18 +67,30 @@ def bundle(bundle_path: Path) -> Bundle:
     return Bundle.open(bundle_path)
 
 
+OLDER_DENOISER = Path(__file__).parent / "schema_2_denoiser.onnx.xz"
+
+
 @pytest.fixture(scope="session")
 def older_bundle(checkpoint_path: Path, once_per_run: OncePerRun) -> Bundle:
-    """The same checkpoint's bundle of schema 2, exported by the component table of then. Not to be altered."""
+    """The same checkpoint's bundle of schema 2, with the denoiser's graph of then. Not to be altered."""
 
     def write(path: Path) -> None:
         from kontext_trt.export import export, options
         from kontext_trt.export.checkpoint import open_checkpoint
 
+        once = export.trace
+
+        def trace(component: Component, *options: Any) -> ir.Model:
+            return once(component, *options) if component.name != DENOISER.name else load_traced(graph)
+
+        graph = once_per_run.make(
+            "schema-2-denoiser.onnx", lambda file: file.write_bytes(lzma.decompress(OLDER_DENOISER.read_bytes()))
+        )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(options, "SCHEMA", 2)
             patch.setattr(options, "FEATURES", ())
             patch.setattr(export, "SCHEMA", 2)
+            patch.setattr(export, "trace", trace)
             export.export_bundle(open_checkpoint(checkpoint_path), path)
 
     return Bundle.open(once_per_run.make("schema-2", write))

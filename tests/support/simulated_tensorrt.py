@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,9 +65,9 @@ class ILogger:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
 
-@cache
+@lru_cache(maxsize=2)
 def _host(bundle: Path) -> OnnxRuntimeCpu:
-    """One set of sessions for all simulations of a bundle."""
+    """One set of sessions for all simulations of a bundle. Those of copies that tests make go with the tests."""
     return OnnxRuntimeCpu(Bundle.open(bundle), threads=1)
 
 

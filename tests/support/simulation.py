@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from few_descriptors import cycles_of_this_block
 from once_per_run import OncePerRun
 from simulated_cuda import SimulatedCuda
 from simulated_tensorrt import MACHINE, Library, SimulatedFlavour, add_plans
@@ -85,13 +86,14 @@ def simulate(planned_bundle: Bundle) -> Iterator[Callable[..., Simulation]]:
         opened.append(Simulation(options.pop("bundle", planned_bundle), **options))
         return opened[-1]
 
-    yield make
-    for simulation in opened:
-        simulation.kontext.close()
-        if simulation.library.loaded:
-            gc.collect()  # exceptions that a test caught itself hold engines in their frames
-        if simulation.cuda.lost is None:
-            assert simulation.cuda.allocated == 0
-            assert simulation.cuda.open_handles == 0
-            assert not simulation.cuda._host
-            assert simulation.library.loaded == []
+    with cycles_of_this_block():
+        yield make
+        for simulation in opened:
+            simulation.kontext.close()
+            if simulation.library.loaded:
+                gc.collect()  # exceptions that a test caught itself hold engines in their frames
+            if simulation.cuda.lost is None:
+                assert simulation.cuda.allocated == 0
+                assert simulation.cuda.open_handles == 0
+                assert not simulation.cuda._host
+                assert simulation.library.loaded == []

@@ -90,6 +90,13 @@ def traced(once_per_run: OncePerRun) -> Trace:
     return tracing_once(once_per_run)
 
 
+def list_functions_once(patch: pytest.MonkeyPatch) -> None:
+    """torch.onnx lists the functions that it translates to anew for each graph, and only reads the list."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+
+
 @pytest.fixture(scope="session")
 def traced_once(traced: Trace) -> Iterator[None]:
     """Exports in this run's processes share the graphs that they trace. `traced_anew` is for tests of tracing."""
@@ -97,6 +104,7 @@ def traced_once(traced: Trace) -> Iterator[None]:
     from kontext_trt.export.graphs import trace
 
     with pytest.MonkeyPatch.context() as patch:
+        list_functions_once(patch)
         for module in (export, trace):
             patch.setattr(module, "trace", traced)
         yield

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command_line import LINKS
+from command_line import environment, server
+from fork_server import RUNNING
 
 from kontext_trt.benchmarks.costs import opening_cost
 
@@ -95,9 +94,7 @@ HEAVY = {
 
 
 def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": LINKS, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [sys.executable, "-c", RUN, f"kontext_trt.{module}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return server(RUNNING).run(RUN, [f"kontext_trt.{module}", *arguments], environment())
 
 
 def test_every_program_is_tried():

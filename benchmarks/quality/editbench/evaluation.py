@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Holds answers to the cases, and the edits in a row."""
+    """Holds answers to the cases, and the edits in a row, which only all the cases come with."""
 
     answers: tuple[Answer, ...]
     turns: tuple[Turn, ...]
@@ -121,7 +121,7 @@ def evaluate(
     steps: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Answer the first `count` cases, and edit a few pictures in a row, with noise of `seed`.
+    """Answer the first `count` cases, and after all of them edit a few pictures in a row, with noise of `seed`.
 
     Raises:
         BundleError: The bundle is of another model.
@@ -137,9 +137,11 @@ def evaluate(
         picture = answer(kontext, case.sample, case.sample.reference(), seed, steps)
         answers.append(Answer(case, picture, score(case.sample, picture)))
         progress.advance(1)
-    progress.start("edits in a row", NUM_CHAINS * len(TURNS))
-    chains = [chain(number) for number in range(NUM_CHAINS)]
-    turns = edit_in_a_row(kontext, chains, Carry.PIXELS, seed=seed, steps=steps, progress=progress).turns
+    turns: tuple[Turn, ...] = ()
+    if count == NUM_CASES:
+        progress.start("edits in a row", NUM_CHAINS * len(TURNS))
+        chains = [chain(number) for number in range(NUM_CHAINS)]
+        turns = edit_in_a_row(kontext, chains, Carry.PIXELS, seed=seed, steps=steps, progress=progress).turns
     return Evaluation(
         answers=tuple(answers),
         turns=turns,

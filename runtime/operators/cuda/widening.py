@@ -1,4 +1,4 @@
-"""Widens FP8 matrices to bfloat16."""
+"""Computes bfloat16 matrices from FP8 ones."""
 
 from __future__ import annotations
 

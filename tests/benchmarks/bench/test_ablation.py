@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import MethodType
 from typing import cast
 
 import numpy as np
@@ -53,13 +54,13 @@ class Counting:
         self.inner, self.name, self.runs, self.timesteps = inner, inner.name, [], []
         compute = inner._compute  # pyright: ignore[reportAttributeAccessIssue]
 
-        def counted(component, inputs, outputs):
+        def counted(_: Executor, component, inputs, outputs):
             self.runs.append(component)
             if component == "conditioner":
                 self.timesteps.append(inputs["timesteps"].tolist())
             compute(component, inputs, outputs)
 
-        inner._compute = counted  # pyright: ignore[reportAttributeAccessIssue]
+        inner._compute = MethodType(counted, inner)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __getattr__(self, name: str):
         return getattr(self.inner, name)

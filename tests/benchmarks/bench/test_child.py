@@ -36,7 +36,7 @@ def child_module(tmp_path: Path, monkeypatch):
     [
         ("raise MemoryError('CUDA out of memory. Tried to allocate 2 GiB')", 20, "ended with 1: .*out of memory"),
         ("import os; os.kill(os.getpid(), 9)", 20, "killed by SIGKILL, as the kernel does when memory is short$"),
-        ("import time; print('compiling', flush=True); time.sleep(600)", 5, "not done after 5 s.*: compiling"),
+        ("import time; print('compiling', flush=True); time.sleep(600)", 2, "not done after 2 s.*: compiling"),
     ],
 )
 def test_a_child_that_fails_is_a_failure(child_module, monkeypatch, tmp_path: Path, code, timeout_s, reason):
@@ -55,7 +55,7 @@ def test_a_late_childs_children_end_with_it(child_module, tmp_path: Path):
         "time.sleep(600)"
     )
     with pytest.raises(ChildError, match="not done"):
-        run_child("-m", child_module(code), log=tmp_path / "log", timeout_s=5)
+        run_child("-m", child_module(code), log=tmp_path / "log", timeout_s=2)
     grandchild = int((tmp_path / "log").read_text())
     wait_until(lambda: has_ended(grandchild), "the grandchild ends with its parent")
 

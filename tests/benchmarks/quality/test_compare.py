@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from kontext_trt.benchmarks.quality import real_runs
 from kontext_trt.benchmarks.quality.compare import CompareOptions, compare_bundles
 from kontext_trt.benchmarks.quality.plot import PANEL_PIXELS
 from kontext_trt.benchmarks.quality.probe import CompareCase
-from kontext_trt.benchmarks.quality.report import Comparison, tables
+from kontext_trt.benchmarks.quality.report import Comparison, budget_advice, tables
 from kontext_trt.engine.errors import ExecutorError
 from kontext_trt.engine.system.gpus import Gpu
 from kontext_trt.export.emulate.torch_device import TorchDevice
@@ -103,9 +104,44 @@ def test_the_report_is_in_the_bundle(compared: tuple[Comparison, Path, Bundle]) 
     assert other.verify().problems == ()
 
 
+def test_advice_is_options_unless_they_would_leave_hardly_anything(
+    compared: tuple[Comparison, Path, Bundle],
+) -> None:
+    made, *_ = compared
+    names = tuple(error.layer for error in made.layers)
+    few = replace(made, keep=names[:2], kept_sqnr_db=56.0)
+    assert (
+        budget_advice(few)
+        == f"for 55 dB keep 2 of 9 layers, which gives 56.0 dB: --keep '{names[0]}' --keep '{names[1]}'"
+    )
+    many = budget_advice(replace(made, keep=names[:5]))
+    assert many.startswith(
+        "for 55 dB 5 of 9 layers would have to be kept; with all of them quantized the prediction has "
+    )
+    assert "Hardly anything would be quantized: ask for less with --budget" in many
+    assert "--keep" not in many
+    assert budget_advice(replace(made, keep=())).startswith("for 55 dB nothing has to be kept; ")
+    assert budget_advice(replace(made, budget_db=None)) == ""
+
+
+def test_swapped_bundles_are_refused(bundle: Bundle, compared: tuple[Comparison, Path, Bundle]) -> None:
+    other = compared[2]
+    with pytest.raises(
+        QuantizationError, match=r"is not: the first bundle .*\. Swap them: kontext-trt compare "
+    ) as refusal:
+        compare_bundles(other, bundle, CASES, options())
+    assert str(refusal.value).endswith(f"{bundle.path} {other.path}")
+    assert not (bundle.path / "reports").exists()
+
+
 def test_a_bundle_does_not_differ_from_itself(bundle_copy: Path) -> None:
     bundle = Bundle.open(bundle_copy)
-    made, _ = compare_bundles(bundle, bundle, CASES, options())
+    own = bundle.own_folder("reports")
+    earlier = own / f"against-{bundle.fingerprint[:12]}"
+    earlier.mkdir()
+    made, folder = compare_bundles(bundle, bundle, CASES, options())
+    assert folder == own / f"{earlier.name}-2", "what was found before is kept"
+    assert not list(earlier.iterdir())
     assert made.cases[0].steps[-1].relative == 0
     assert made.cases[0].ssim == pytest.approx(1)
     assert made.layers == ()

@@ -119,6 +119,7 @@ def test_the_flavour_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch)
     assert choose_flavour("auto", "sm_90", [HOPPER]) is FlavourName.TENSORRT
     assert choose_flavour("auto", "sm_89", [HOPPER]) is FlavourName.TENSORRT_RTX
     assert choose_flavour("tensorrt_rtx", "sm_90", [HOPPER]) is FlavourName.TENSORRT_RTX
+    assert choose_flavour("tensorrt-rtx", "sm_90", [HOPPER]) is FlavourName.TENSORRT_RTX
     monkeypatch.setattr("kontext_trt.engine.plans.targets.installed_flavours", lambda: both[1:])
     assert choose_flavour("auto", "sm_90", [HOPPER]) is FlavourName.TENSORRT_RTX
     with pytest.raises(OptionError, match="flavour must be one of auto, tensorrt, tensorrt_rtx, not 'trt'"):

@@ -68,9 +68,22 @@ def all_in_one(models: Path) -> Path:
     return models / "checkpoints/kontext-all.safetensors"
 
 
-@pytest.mark.parametrize("place", [".", "..", "diffusion_models/flux1-dev-kontext.safetensors"])
-def test_comfyui_is_found_from_its_root_its_models_and_a_file(models: Path, place: str):
+@pytest.mark.parametrize("place", [".", "..", "diffusion_models", "diffusion_models/flux1-dev-kontext.safetensors"])
+def test_comfyui_is_found_from_its_root_its_models_a_folder_and_a_file(models: Path, place: str):
     assert files_of(models / place) == NAMES
+
+
+@pytest.mark.parametrize("place", [".", "..", "diffusion_models/flux1-dev-kontext.safetensors"])
+def test_missing_parts_are_listed_with_where_they_usually_come_from(models: Path, place: str):
+    (models / "vae/ae.safetensors").unlink()
+    (models / "text_encoders/t5xxl_fp16.safetensors").unlink()
+    with pytest.raises(CheckpointError) as refusal:
+        check(models / place)
+    assert str(refusal.value).endswith(
+        " has no vae, t5; name what is elsewhere: --vae FILE --t5 FILE. They usually come from the hub, and these "
+        "options fetch them: --vae Comfy-Org/Lumina_Image_2.0_Repackaged:split_files/vae/ae.safetensors "
+        "--t5 comfyanonymous/flux_text_encoders:t5xxl_fp16.safetensors"
+    )
 
 
 def test_files_may_lie_deeper(models: Path):
@@ -91,6 +104,10 @@ def test_hidden_files_and_folders_are_not_looked_at(models: Path):
 def test_a_text_encoder_of_another_name_is_known_by_its_tensors(models: Path):
     (models / "text_encoders/clip_l.safetensors").rename(models / "text_encoders/ViT-L-14-detail.safetensors")
     assert files_of(models)["clip"] == "ViT-L-14-detail.safetensors"
+
+
+def test_a_folder_with_all_four_files_may_have_a_name_of_comfyuis(flat: Path):
+    assert files_of(flat.rename(flat.with_name("checkpoints"))) == NAMES
 
 
 @pytest.mark.parametrize("place", [".", "flux1-dev-kontext.safetensors"])

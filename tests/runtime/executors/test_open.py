@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from simulated_cuda import SimulatedCuda
@@ -16,6 +17,7 @@ from kontext_trt import (
     Kontext,
     MissingDependencyError,
     OnnxRuntimeOptions,
+    OptionError,
     PlanError,
     RequestError,
     TensorRtOptions,
@@ -25,7 +27,7 @@ from kontext_trt.engine.flavour import FlavourName
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.runtime.device import cuda as cuda_module
 from kontext_trt.runtime.executors import open as executors
-from kontext_trt.runtime.executors.options import ExecutorName
+from kontext_trt.runtime.executors.options import ExecutorName, executor_options
 
 COVERAGE = Coverage(sizes=((128, 128),), max_steps=8)
 
@@ -147,11 +149,36 @@ def test_library_that_is_missing_names_the_command(machine: Bundle, monkeypatch:
         ("cpu", OnnxRuntimeOptions(device=Device.CPU)),
         ("cuda", OnnxRuntimeOptions(device=Device.CUDA)),
         ("tensorrt", TensorRtOptions(flavour=FlavourName.TENSORRT)),
+        ("tensorrt_rtx", TensorRtOptions(flavour=FlavourName.TENSORRT_RTX)),
         ("tensorrt-rtx", TensorRtOptions(flavour=FlavourName.TENSORRT_RTX)),
     ],
 )
 def test_names_on_the_command_line(name: str, options):
     assert ExecutorName(name).options() == options
+    assert executor_options(name) == executor_options(options) == options
+
+
+def test_an_executor_is_named_in_python_as_on_the_command_line(machine: Bundle):
+    with Kontext.open(machine, executor="cpu") as kontext:
+        assert kontext.executor.name == "onnxruntime (cpu)"
+    with pytest.raises(PlanError, match="has no clip plan for this machine"):
+        Kontext.open(machine, executor="tensorrt")
+    assert executor_options(None) == AnyExecutor()
+
+
+@pytest.mark.parametrize("executor", ["gpu", "", 5, OnnxRuntimeOptions])
+def test_another_executor_is_refused_with_the_list(bundle: Bundle, executor: Any):
+    with pytest.raises(OptionError, match=r"executor must be one of auto, cpu, cuda, tensorrt, tensorrt_rtx, not "):
+        Kontext.open(bundle, executor=executor)
+
+
+def test_a_device_and_a_flavour_are_names_too():
+    assert OnnxRuntimeOptions(device=cast("Device", "cpu")).device is Device.CPU
+    assert TensorRtOptions(flavour=cast("FlavourName", "tensorrt-rtx")).flavour is FlavourName.TENSORRT_RTX
+    with pytest.raises(OptionError, match="device must be one of auto, cpu, cuda, not 'gpu'"):
+        OnnxRuntimeOptions(device=cast("Device", "gpu"))
+    with pytest.raises(OptionError, match="flavour must be one of tensorrt, tensorrt_rtx, not 'trt'"):
+        TensorRtOptions(flavour=cast("FlavourName", "trt"))
 
 
 def test_a_budget_and_no_executor_leave_the_choice_of_executor(machine: Bundle):
