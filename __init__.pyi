@@ -65,6 +65,8 @@ from .runtime.inputs.references import Latents as Latents
 from .runtime.inputs.references import ReferenceMethod as ReferenceMethod
 from .runtime.inputs.request import Request as Request
 from .runtime.inputs.request import Sampling as Sampling
+from .runtime.inputs.schedule_file import Schedule as Schedule
+from .runtime.inputs.schedules import Solver as Solver
 from .runtime.kontext import Kontext as Kontext
 from .runtime.outputs.credentials import Credentials as Credentials
 from .runtime.outputs.credentials import CredentialState as CredentialState

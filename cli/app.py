@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "quantize": "quantize:quantize",
     "lora": "lora:lora",
     "compare": "compare:compare",
+    "schedule": "schedule:schedule",
     "build": "build:build",
     "edit": "edit:edit",
     "generate": "edit:generate",

@@ -56,7 +56,7 @@ def edit(
     request = Request(
         prompt=prompt,
         image=tuple(image),
-        sampling=picture.sampling(),
+        sampling=picture.sampling(bundle),
         fit=fit,
         references=references,
         mask=masked.masking(),
@@ -83,7 +83,7 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Make a picture from a prompt alone."""
-    request = Request(prompt=prompt, sampling=picture.sampling(), loras=swapped.choices())
+    request = Request(prompt=prompt, sampling=picture.sampling(bundle), loras=swapped.choices())
     job = _Job(bundle=bundle, run=run, out=out, filtering=filtering, signing=signing, debug_nan=picture.debug_nan)
     job.make(request, as_json=json)
 
@@ -119,6 +119,9 @@ class _Job:
         shared: TurnKeywords = {
             "seed": sampling.seed,
             "steps": sampling.steps,
+            "solver": sampling.solver,
+            "sigmas": sampling.sigmas,
+            "step_mask": sampling.step_mask,
             "guidance": sampling.guidance,
             "loras": request.loras,
         }

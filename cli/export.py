@@ -104,6 +104,9 @@ def export(
             "Runtime's own, or fused: the fastest on CUDA, in FP8 too, and run everywhere."
         ),
     ] = Operators.SINGLE,
+    step_cache: Annotated[
+        bool, typer.Option("--step-cache", help="Let requests cache steps, as --step-mask says. It takes memory.")
+    ] = False,
     lora_rank: Annotated[
         int, typer.Option(help="The rank of branches that LoRAs are swapped into while it runs; 0 for none.")
     ] = 0,
@@ -140,6 +143,7 @@ def export(
         precision=plain,
         fp8_as_stored=plain is None,
         operators=operators,
+        step_cache=step_cache,
         lora_rank=lora_rank,
         input_scales=input_scales,
         hash_weights=hash_weights,
@@ -188,7 +192,7 @@ def _report(made: Bundle, *, json: bool) -> None:
         return
     shared = sum(record.size_bytes for record in manifest.weights if record.origin in ("hardlink", "reflink"))
     screen.print(
-        f"{made.path}: six graphs over {human_bytes(shared)} of the checkpoint's own files, "
+        f"{made.path}: {len(made.components)} graphs over {human_bytes(shared)} of the checkpoint's own files, "
         f"{human_bytes(added)} written",
     )
     edit = f"kontext-trt edit {made.path} --image IMAGE --prompt PROMPT"

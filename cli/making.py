@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import OptionError
 from ..engine.lora.choice import LoraChoice
@@ -19,7 +20,9 @@ from ..engine.spelling import parse_name
 from ..runtime.executors.options import ExecutorName
 from ..runtime.filters.interface import ContentFilter
 from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
-from ..runtime.inputs.request import Sampling
+from ..runtime.inputs.request import Sampling, ScheduleKeywords
+from ..runtime.inputs.schedule_file import Schedule
+from ..runtime.inputs.schedules import Solver, parse_sigmas, parse_step_mask
 from ..runtime.kontext import Kontext
 from .terminal import Bars, notes
 
@@ -47,13 +50,56 @@ ExecutorOption = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureOptions:
+class ScheduleOptions:
+    """Says in which steps the flow is solved, and how."""
+
+    schedule: Annotated[
+        Path | None, typer.Option(help="What `kontext-trt schedule` chose, instead of the options beside it.")
+    ] = None
+    steps: StepsOption = None
+    solver: Annotated[
+        Solver, typer.Option(help="How a step uses the velocity of the one before: not at all, or to second order.")
+    ] = Solver.EULER
+    sigmas: Annotated[
+        str | None,
+        typer.Option(help="The noise levels of the steps instead of the model's, as 1,0.9,0.6; 0 follows."),
+    ] = None
+
+    step_mask: Annotated[
+        str | None,
+        typer.Option(help="1 of each whole step, 0 of each cached one, as 1,1,0,1; a bundle of --step-cache."),
+    ] = None
+
+    def keywords(self, bundle: Path) -> ScheduleKeywords:
+        """Return what of a `Sampling` it says; a schedule that was chosen for another bundle is warned about."""
+        if self.schedule is not None:
+            return self._chosen(self.schedule, bundle)
+        return {
+            "steps": self.steps,
+            "solver": self.solver,
+            "sigmas": None if self.sigmas is None else parse_sigmas(self.sigmas),
+            "step_mask": None if self.step_mask is None else parse_step_mask(self.step_mask),
+        }
+
+    def _chosen(self, path: Path, bundle: Path) -> ScheduleKeywords:
+        beside = {"--steps": self.steps, "--sigmas": self.sigmas, "--step-mask": self.step_mask}
+        named = [name for name, value in beside.items() if value is not None]
+        named += ["--solver"] if self.solver is not Solver.EULER else []
+        if named:
+            raise OptionError(f"--schedule says what {', '.join(named)} would; leave one out")
+        schedule = Schedule.open(path)
+        if schedule.bundle != Bundle.open(bundle).fingerprint:
+            logger.warning("%s was chosen for another bundle; what it loses with this one is not known", path)
+        return schedule.keywords()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOptions(ScheduleOptions):
     """Says what the pictures become."""
 
     seed: Annotated[
         list[int] | None, typer.Option("--seed", "-s", help="Default: drawn and reported. Several are allowed.")
     ] = None
-    steps: StepsOption = None
     guidance: GuidanceOption = None
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the output, multiples of 16.")] = None
     strength: Annotated[
@@ -63,10 +109,10 @@ class PictureOptions:
         False
     )
 
-    def sampling(self) -> Sampling:
+    def sampling(self, bundle: Path) -> Sampling:
         return Sampling(
+            **self.keywords(bundle),
             seed=self.seed or None,
-            steps=self.steps,
             guidance=self.guidance,
             size=None if self.size is None else parse_size(self.size),
             strength=self.strength,

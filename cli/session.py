@@ -16,7 +16,7 @@ from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.provenance import SignedKeywords
 from ..runtime.session import Session
 from ..runtime.turn import Carry, Turn
-from .making import GuidanceOption, RunOptions, StepBar, StepsOption, SwapOptions, opened
+from .making import GuidanceOption, RunOptions, ScheduleOptions, StepBar, SwapOptions, opened
 from .options import ExportedArgument, spread
 from .safeguards import FilterOptions, SigningOptions
 from .terminal import notes, progress_bars, screen
@@ -43,7 +43,7 @@ def session(
     carry: Annotated[Carry, typer.Option(help="As what a turn takes the result before it.")] = Carry.LATENTS,
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
     seed: Annotated[int | None, typer.Option("--seed", "-s", help="Of every turn. Default: drawn for each.")] = None,
-    steps: StepsOption = None,
+    schedule: ScheduleOptions,
     guidance: GuidanceOption = None,
     swapped: SwapOptions,
     filtering: FilterOptions,
@@ -62,9 +62,8 @@ def session(
             assert image is not None
             begun = Session(kontext, image, carry=carry, fit=fit)
         with begun:
-            _Talk(
-                begun, {"seed": seed, "steps": steps, "guidance": guidance}, {"signer": signer, "inputs": image}
-            ).run()
+            sampling: TurnKeywords = {**schedule.keywords(bundle), "seed": seed, "guidance": guidance}
+            _Talk(begun, sampling, {"signer": signer, "inputs": image}).run()
 
 
 class _Talk:

@@ -1,16 +1,19 @@
-"""Defines the six components: their inputs and outputs, how often each runs, what is done with its graph.
+"""Defines the components: their inputs and outputs, how often each runs, what is done with its graph.
 
-This is the one table of them: the exporter, profiles, executors, recipes and the checks of a built engine ask it.
+Six are in every bundle, one comes with a feature. This is the one table of them: the exporter, profiles, executors,
+recipes and the checks of a built engine ask it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from .growth import GrowsWith
-from .number_types import NUMBER_TYPES, NumberType
+from .ports import ElementType as ElementType
+from .ports import Port as Port
+from .ports import Precision as Precision
 from .uses import Quantized as Quantized
 from .uses import Runs as Runs
 
@@ -22,23 +25,6 @@ DYNAMIC_DIMS = frozenset({"b", "n", "m", "s", "N", "h", "w"})
 
 PIXELS_PER_TOKEN = 16
 """The pixels that a token spans along one side: 8 of the VAE, times 2 of packing."""
-
-
-class Precision(str, Enum):
-    """Names the floating-point type that a component computes in."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-
-    @property
-    def item_bytes(self) -> int:
-        return self.number.bits // 8
-
-    @property
-    def number(self) -> NumberType:
-        """The number type of its values."""
-        return NUMBER_TYPES[self.value]
 
 
 class Operators(str, Enum):
@@ -66,57 +52,6 @@ class Operators(str, Enum):
         """Return the form that a component's graph has of this."""
         special = self in (Operators.ONNXRUNTIME, Operators.FUSED)
         return Operators.SINGLE if special and self not in component.onnxruntime.operators else self
-
-
-_ELEMENTS = {one.torch: one for one in NUMBER_TYPES.values() if one.bits >= 8}
-
-
-class ElementType(str, Enum):
-    """Names the type of a tensor at a component's border."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-    INT32 = "int32"
-    UINT8 = "uint8"
-    ACTIVATION = "activation"
-    """The type that the component computes in."""
-
-    @property
-    def item_bytes(self) -> int:
-        """The bytes of one element of a concrete type."""
-        return self.number.bits // 8
-
-    @property
-    def number(self) -> NumberType:
-        """The number type of a concrete type."""
-        return _ELEMENTS[self.value]
-
-    def resolve(self, precision: Precision) -> ElementType:
-        """Return the concrete type in a graph of this precision."""
-        if self is not ElementType.ACTIVATION:
-            return self
-        return ElementType(precision.number.torch)
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """Describes an input or output of a component.
-
-    Attributes:
-        name: What it is called in the graph.
-        element_type: The type of its elements.
-        dims: Its dimensions. Each is dynamic ("n"), a multiple of a dynamic one ("16*h"), a constant of the model, or a
-            number.
-        since: The first schema of bundles whose graphs have it; 0 if all have.
-        kept: True if no request gives it: its values stay, in one place, until an executor is given others.
-    """
-
-    name: str
-    element_type: ElementType
-    dims: tuple[str, ...]
-    since: int = 0
-    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +92,8 @@ class Component:
         onnxruntime: How it fares with ONNX Runtime.
         quantized: What a recipe may change of it.
         trace_cost: What tracing takes for each of its tensors, against other components: a progress bar's unit.
+        feature: The feature of bundles that have it; "" if all do.
+        optional_outputs: What it also writes in bundles that have the port's feature.
     """
 
     name: str
@@ -170,6 +107,8 @@ class Component:
     onnxruntime: OnnxRuntimeUse = OnnxRuntimeUse()
     quantized: Quantized = Quantized.NOTHING
     trace_cost: float = 1.0
+    feature: str = ""
+    optional_outputs: tuple[Port, ...] = ()
 
     @property
     def batched(self) -> bool:
@@ -201,18 +140,32 @@ class Component:
         """Return the component with further inputs that stay from request to request."""
         return replace(self, inputs=(*self.inputs, *ports))
 
-    def of_schema(self, schema: int) -> Component:
-        """Return the component with those ports alone that it has in bundles of a schema."""
-        there = [tuple(port for port in ports if port.since <= schema) for ports in (self.inputs, self.outputs)]
-        return replace(self, inputs=there[0], outputs=there[1])
+    def of_schema(self, schema: int, features: Collection[str] = ()) -> Component:
+        """Return the component with those ports alone that it has in bundles of a schema, with these features."""
+        inputs, outputs = (
+            tuple(port for port in ports if port.since <= schema) for ports in (self.inputs, self.outputs)
+        )
+        further = tuple(port for port in self.optional_outputs if port.feature in features and port not in outputs)
+        return replace(self, inputs=inputs, outputs=outputs + further)
 
 
-def _ports(element_type: ElementType, *, since: int = 0, **dims: str) -> tuple[Port, ...]:
-    return tuple(Port(name, element_type, tuple(text.split()), since) for name, text in dims.items())
+def _ports(element_type: ElementType, *, since: int = 0, feature: str = "", **dims: str) -> tuple[Port, ...]:
+    return tuple(Port(name, element_type, tuple(text.split()), since, feature) for name, text in dims.items())
 
 
 _FUSED = frozenset({Operators.FUSED})
 _FLOAT, _INT, _BYTE, _OWN = ElementType.FLOAT32, ElementType.INT32, ElementType.UINT8, ElementType.ACTIVATION
+
+STEP_CACHE = "step_cache"
+"""The feature of bundles whose steps can be cached: the denoiser gives a residual, and `CACHED_DENOISER` takes it."""
+_STEP_INPUTS = (
+    _ports(_FLOAT, latents="b n channels")
+    + _ports(_OWN, text_tokens="b text_length hidden", reference_tokens="b m hidden", modulation="b vectors hidden")
+    + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one")
+    + _ports(_FLOAT, since=3, previous_velocity="b n channels", velocity_weights="two")
+    + _ports(_FLOAT, since=3, keep="b n channels", clean="b n channels", noise="b n channels", next_sigma="one")
+)
+_STEP_OUTPUTS = _ports(_FLOAT, next_latents="b n channels") + _ports(_FLOAT, since=3, velocity="b n channels")
 
 COMPONENTS: Mapping[str, Component] = {
     component.name: component
@@ -260,16 +213,9 @@ COMPONENTS: Mapping[str, Component] = {
             name="denoiser",
             part="transformer",
             runs=Runs.STEP,
-            inputs=_ports(_FLOAT, latents="b n channels")
-            + _ports(
-                _OWN, text_tokens="b text_length hidden", reference_tokens="b m hidden", modulation="b vectors hidden"
-            )
-            + _ports(_FLOAT, cos="s rope_width", sin="s rope_width", step_size="one")
-            + _ports(_FLOAT, since=3, previous_velocity="b n channels", velocity_weights="two")
-            + _ports(
-                _FLOAT, since=3, keep="b n channels", clean="b n channels", noise="b n channels", next_sigma="one"
-            ),
-            outputs=_ports(_FLOAT, next_latents="b n channels") + _ports(_FLOAT, since=3, velocity="b n channels"),
+            inputs=_STEP_INPUTS,
+            outputs=_STEP_OUTPUTS,
+            optional_outputs=_ports(_OWN, since=3, feature=STEP_CACHE, residual="b n hidden"),
             dedicated_attention=True,
             onnxruntime=OnnxRuntimeUse(
                 operators=_FUSED | {Operators.ONNXRUNTIME}, values=GrowsWith.TOKENS, held_per_value=40, held_fused=12
@@ -287,6 +233,25 @@ COMPONENTS: Mapping[str, Component] = {
         ),
     )
 }
+"""The components of every bundle."""
 
-DENOISER = next(component for component in COMPONENTS.values() if component.runs is Runs.STEP)
-"""The component that runs at every step: its graph's type is the transformer's, and its products are quantized."""
+DENOISER = COMPONENTS["denoiser"]
+"""The component that computes a whole step: its graph's type is the transformer's, and its products are quantized."""
+
+CACHED_DENOISER = Component(
+    name="cached_denoiser",
+    part=DENOISER.part,
+    runs=Runs.STEP,
+    inputs=_STEP_INPUTS + _ports(_OWN, residual="b n hidden"),
+    outputs=_STEP_OUTPUTS,
+    dedicated_attention=True,
+    onnxruntime=DENOISER.onnxruntime,
+    feature=STEP_CACHE,
+)
+"""The component that computes a step's first block and final layer, with the residual of the last whole step between.
+
+It is never quantized: it takes the place of whole steps, and its weights are a hundredth of theirs.
+"""
+
+KNOWN_COMPONENTS: Mapping[str, Component] = {**COMPONENTS, CACHED_DENOISER.name: CACHED_DENOISER}
+"""All components that a bundle may have."""

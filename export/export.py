@@ -15,7 +15,6 @@ from ..engine.branches import Branches
 from ..engine.bundle.bundle import BUILT, GRAPHS, MANIFEST, NETWORKS, TOKENIZERS, WEIGHTS, Bundle
 from ..engine.bundle.graph_file import WeightPlace
 from ..engine.bundle.manifest import (
-    FEATURES,
     SCHEMA,
     GraphRecord,
     Manifest,
@@ -34,10 +33,17 @@ from ..engine.system.files import atomic_folder, is_taken, sha256_file
 from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
 from .checkpoint.fused import fuse_checkpoint
-from .configs import FOLDERS, ModelConfig
+from .configs import FOLDERS
 from .graphs.branches import add_branches
 from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
-from .graphs.stored_fp8 import StoredLinear, as_stored_record, quantize_stored, stored_linears, tell_unused_scales
+from .graphs.stored_fp8 import (
+    StoredLinear,
+    as_stored_record,
+    check_shared,
+    quantize_stored,
+    stored_linears,
+    tell_unused_scales,
+)
 from .graphs.trace import TraceOptions, expected_tensors, model_dims, trace
 from .graphs.weights import attach_weights, stored_precision
 from .machine import warn_of_machine
@@ -95,10 +101,11 @@ def write_bundle(checkpoint: Checkpoint, path: Path, options: ExportOptions, pro
     if options.loras:
         checkpoint = fuse_checkpoint(checkpoint, options.loras, allow_unused=options.allow_unused)
     config = checkpoint.config
-    tensors = {name: expected_tensors(name, config) for name in COMPONENTS}
+    components = options.components
+    tensors = {name: expected_tensors(name, config) for name in components}
     check_tensors(checkpoint, tensors)
     with atomic_folder(path, replace=options.overwrite) as folder:
-        _BundleWriter(checkpoint, config, options, progress, folder, tensors).write()
+        _BundleWriter(checkpoint, options, progress, folder, components, tensors).write()
         if path.is_dir():
             # by content, so what still fits the new graphs is used, and `plans prune` removes the rest
             share_files(path, folder, files_below(path, BUILT))
@@ -126,14 +133,14 @@ class _BundleWriter:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        config: ModelConfig,
         options: ExportOptions,
         progress: Progress,
         folder: Path,
+        components: Mapping[str, Component],
         tensors: Mapping[str, Mapping[str, tuple[int, ...]]],
     ) -> None:
-        self.checkpoint, self.config, self.options, self.progress = checkpoint, config, options, progress
-        self.folder, self.tensors = folder, tensors
+        self.checkpoint, self.config, self.options, self.progress = checkpoint, checkpoint.config, options, progress
+        self.folder, self.components, self.tensors = folder, components, tensors
         views = {part: checkpoint.weights(part).views for part in FOLDERS}
         self.precisions = {part: options.precision or stored_precision(views[part].values()) for part in views}
         self.placer = WeightPlacer(folder / WEIGHTS, progress, copy=options.copy)
@@ -145,10 +152,11 @@ class _BundleWriter:
         tokenizers = self._write_tokenizers()
         models = self._trace()
         branches = add_branches(models, self.options.lora_rank, self.precisions[DENOISER.part])
-        stored = {name: self._stored(component, models[name]) for name, component in COMPONENTS.items()}
+        stored = {name: self._stored(component, models[name]) for name, component in self.components.items()}
+        check_shared(stored)
         graphs: dict[str, GraphRecord] = {}
-        for part in dict.fromkeys(component.part for component in COMPONENTS.values()):
-            of_part = [component for component in COMPONENTS.values() if component.part == part]
+        for part in dict.fromkeys(component.part for component in self.components.values()):
+            of_part = [component for component in self.components.values() if component.part == part]
             layers = {f"{layer}.weight" for one in of_part for layer in stored[one.name]}
             weights = self.checkpoint.weights(part)
             views = weights.views
@@ -157,11 +165,11 @@ class _BundleWriter:
             placed = self.placer.place(part, views, self.precisions[part], as_stored=layers)
             for one in of_part:
                 graphs[one.name] = self._write_graph(one, models[one.name], placed, stored[one.name])
-        graphs = {name: graphs[name] for name in COMPONENTS}
+        graphs = {name: graphs[name] for name in self.components}
         (self.folder / MANIFEST).write_bytes(self._manifest(graphs, tokenizers, branches).to_json())
 
     def _write_tokenizers(self) -> dict[str, TokenizerRecord]:
-        names = [name for name, component in COMPONENTS.items() if component.tokenizer]
+        names = [name for name, component in self.components.items() if component.tokenizer]
         networks = (self.config.clip, self.config.t5)
         return {
             name: write_tokenizer(
@@ -176,10 +184,10 @@ class _BundleWriter:
 
     def _trace(self) -> dict[str, ir.Model]:
         """Trace all components first: which weights can stay as they lie, their graphs say."""
-        total = sum(_cost(component, self.tensors[name]) for name, component in COMPONENTS.items())
-        self.progress.start("tracing the six components", total)
+        total = sum(_cost(component, self.tensors[name]) for name, component in self.components.items())
+        self.progress.start(f"tracing {len(self.components)} components", total)
         models: dict[str, ir.Model] = {}
-        for name, component in COMPONENTS.items():
+        for name, component in self.components.items():
             options = TraceOptions(
                 precision=self.precisions[component.part], operators=self.options.operators.of(component)
             )
@@ -189,7 +197,7 @@ class _BundleWriter:
 
     def _stored(self, component: Component, model: ir.Model) -> dict[str, StoredLinear]:
         """Return which layers read FP8 weights as they lie; products within fused operators do not."""
-        forms = {self.options.operators.of(one) for one in COMPONENTS.values() if one.part == component.part}
+        forms = {self.options.operators.of(one) for one in self.components.values() if one.part == component.part}
         if not self.options.fp8_as_stored or Operators.FUSED in forms:
             return {}
         return stored_linears(
@@ -259,7 +267,7 @@ class _BundleWriter:
             tokenizers=tokenizers,
             files=tuple(file_record(self.folder, path) for path in written),
             weights=tuple(self._weights_record(file) for file in self.placer.origins),
-            features=FEATURES if branches is None else (*FEATURES, "lora"),
+            features=self.options.features,
             branches=branches,
             loras=self.checkpoint.loras,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
 from ..engine.bundle.graph_file import GraphFile, WeightPlace
 from ..engine.bundle.manifest import GraphRecord, WeightsRecord
-from ..engine.components import COMPONENTS
+from ..engine.components import KNOWN_COMPONENTS
 from ..engine.errors import ExportError, LoraError
 from ..engine.lora.changes import LoraFile
 from ..engine.lora.choice import LoraChoice, lora_choices
@@ -82,14 +82,14 @@ class _Fuser:
     def __init__(self, bundle: Bundle, files: list[tuple[LoraFile, float]]) -> None:
         self.bundle, self.files = bundle, files
         touched = {change.place.part for file, _ in files for change in file.changes}
-        self.components = [name for name, one in COMPONENTS.items() if one.part in touched]
+        self.components = [name for name in bundle.components if KNOWN_COMPONENTS[name].part in touched]
         for name in self.components:
             self._refuse_quantized(name)
         self.models = {name: read_model(bundle, name) for name in self.components}
         parts: dict[str, dict[str, View]] = {part: {} for part in touched}
         for name, model in self.models.items():
             with reading(bundle.path / bundle.graph(name).path):
-                parts[COMPONENTS[name].part] |= _views(model)
+                parts[KNOWN_COMPONENTS[name].part] |= _views(model)
         self.fused = fused_views(files, parts)
 
     def _refuse_quantized(self, component: str) -> None:
@@ -112,7 +112,7 @@ class _Fuser:
             placed = self._write_weights(part, changed, file, progress)
             made.append(weights_record(file, "fused"))
             for name in self.components:
-                if COMPONENTS[name].part == part:
+                if KNOWN_COMPONENTS[name].part == part:
                     graphs[name] = self._write_graph(name, placed, folder)
         files = []
         rewritten = {self.bundle.graph(name).path for name in self.components}

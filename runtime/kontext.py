@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.manifest import LoraRecord
-from ..engine.components import COMPONENTS
 from ..engine.errors import ImageError
 from ..engine.lora.choice import LoraChoice, lora_choices
 from ..engine.sizes import Size
@@ -124,7 +123,7 @@ class Kontext(AbstractContextManager["Kontext"]):
             BusyError, KontextError: A request is running and this was opened to refuse, or is closed.
         """
         with self._admission.enter():
-            for name in COMPONENTS:
+            for name in self.bundle.components:
                 self.executor.load(name)
 
     def forget(self) -> None:
@@ -201,11 +200,11 @@ class Kontext(AbstractContextManager["Kontext"]):
             NotFiniteError: A component returned NaN or infinity.
             ExecutorError: A component could not be loaded or run, or there is not enough memory.
             PlanError, BundleError: A network is loaded now, and its file cannot be opened.
-            BundleError, LoraError: There is a mask or a LoRA that the bundle, as it was exported, does not take.
+            BundleError, LoraError: There is a mask, solver or LoRA that the bundle, as it was exported, does not take.
             KontextError: This is closed, or a request's own `on_step` calls it.
         """
-        if request.mask is not None:
-            self.bundle.require("masks")
+        for feature in request.features:
+            self.bundle.require(feature)
         request = self._screen.admit(request, cancel)
         previews = None if self._screen.looks_at(Stage.OUTPUT) else previews
         prepared, loras = prepare(request, self.bundle.manifest.model), self._adapters.choose(request.chosen_loras)
@@ -239,8 +238,8 @@ class Kontext(AbstractContextManager["Kontext"]):
                 further references to it.
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Request` (`fit`, `references`, `mask`, `loras`), of `Masking` for its mask (`crop`,
-                `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`) and of
-                `run` (`on_step`, `cancel`, `debug_nan`, `previews`).
+                `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`, `solver`,
+                `sigmas`, `step_mask`) and of `run` (`on_step`, `cancel`, `debug_nan`, `previews`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -260,8 +259,8 @@ class Kontext(AbstractContextManager["Kontext"]):
 
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
-            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`), of `run` (`on_step`,
-                `cancel`, `debug_nan`, `previews`), and `loras` of `Request`.
+            **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `solver`, `sigmas`,
+                `step_mask`), of `run` (`on_step`, `cancel`, `debug_nan`, `previews`), and `loras` of `Request`.
 
         Returns:
             One picture per prompt and seed, as `run` returns them.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +13,7 @@ from msgspec import Meta
 from ..engine.errors import RequestError
 from ..engine.sizes import Size, parse_size
 from ..runtime.inputs.request import MAX_SEED, Sampling
+from ..runtime.inputs.schedules import MAX_STEPS, parse_sigmas, parse_step_mask
 from .bodies import Body
 from .loras import MAX_LORAS
 from .options import Limits
@@ -46,6 +48,9 @@ class ImageFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     seed: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    solver: str | None = None
+    sigmas: str | Annotated[list[float], Meta(max_length=MAX_STEPS + 1)] | None = None
+    step_mask: str | Annotated[list[int], Meta(max_length=MAX_STEPS)] | None = None
     lora: str | Annotated[list[str], Meta(max_length=MAX_LORAS)] | None = None
     session: str | None = None
     turn: Annotated[int, Meta(ge=0)] | None = None
@@ -98,17 +103,27 @@ def parse_sampling(fields: ImageFields, limits: Limits) -> Sampling:
         "seed": ("seed", fields.seed),
         "steps": ("num_inference_steps", fields.num_inference_steps),
         "guidance": ("guidance_scale", fields.guidance_scale),
+        "solver": ("solver", fields.solver),
+        "sigmas": ("sigmas", _listed(fields.sigmas, "sigmas", parse_sigmas)),
+        "step_mask": ("step_mask", _listed(fields.step_mask, "step_mask", parse_step_mask)),
         "size": ("size", _size(fields.size)),
     }
     for keyword, (param, value) in own.items():
         if value is not None:
+            single: dict[str, Any] = {keyword: value}
             try:
-                Sampling(**{keyword: value})
+                Sampling(**single)
             except RequestError as error:
                 raise Refusal(str(error), param=param) from None
-    sampling = Sampling(**{keyword: value for keyword, (_, value) in own.items()})
+    given: dict[str, Any] = {keyword: value for keyword, (_, value) in own.items() if value is not None}
+    try:
+        sampling = Sampling(**given)
+    except RequestError as error:  # steps that are not those of the sigmas
+        raise Refusal(str(error), param="num_inference_steps") from None
     if sampling.steps is not None and sampling.steps > limits.steps:
         raise Refusal(f"up to {limits.steps} steps are taken here, not {sampling.steps}", param="num_inference_steps")
+    if sampling.sigmas is not None and len(sampling.sigmas) > limits.steps:
+        raise Refusal(f"up to {limits.steps} steps are taken here, not {len(sampling.sigmas)}", param="sigmas")
     if sampling.size is not None and sampling.size[0] * sampling.size[1] > limits.output_pixels:
         raise Refusal(f"up to {limits.output_pixels:,} pixels are made here, not {fields.size}", param="size")
     return sampling
@@ -122,6 +137,18 @@ def _size(text: str | None) -> Size | None:
         return parse_size(text)
     except RequestError as error:
         raise Refusal(str(error), param="size") from None
+
+
+def _listed(
+    given: str | Sequence[float] | None, param: str, parse: Callable[[str], Sequence[float]]
+) -> Sequence[float] | None:
+    """Return a list that came as such, or as text."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return parse(given)
+    except RequestError as error:
+        raise Refusal(str(error), param=param) from None
 
 
 def seeds_of(seed: int | None, count: int) -> tuple[int, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
+from ..engine.components import STEP_CACHE
 from ..engine.errors import RequestError
 from ..runtime.inputs.prompts import check_prompt
+from ..runtime.inputs.request import Sampling
 from ..runtime.session import Session
 from .bodies import Body
 from .fields import ImageFields, parse_fields, parse_sampling, seeds_of
@@ -18,6 +20,8 @@ from .service import Service
 from .sessions import NEW
 from .work import beside
 
+FIELD_OF_FEATURE = {"velocity": "solver", STEP_CACHE: "step_mask"}
+"""The fields that need features of the bundle."""
 BEST_QUALITY = 100
 """The quality of JPEG and WebP if nobody says otherwise, as in OpenAI's contract."""
 
@@ -62,6 +66,7 @@ async def read_order(service: Service, body: Body, *, edit: bool) -> Asked:
     pictures, mask = await beside(body.size_bytes, _pictures, body, limits)
     check_usable(service, fields.prompt, masked=mask is not None)
     sampling = parse_sampling(fields, limits)
+    _check_features(service, sampling)
     order = Order(
         prompt=fields.prompt,
         pictures=pictures,
@@ -128,6 +133,16 @@ def check_usable(service: Service, prompt: str, *, masked: bool) -> None:
         raise Refusal("this bundle was exported before there were masks; export it again", param="mask")
 
 
+def _check_features(service: Service, sampling: Sampling) -> None:
+    """Raise Refusal for what the bundle, as it was exported, cannot do for a sampling."""
+    for feature in sampling.features:
+        if feature not in service.runner.bundle.manifest.features:
+            raise Refusal(
+                f"this bundle was exported without the feature {feature}; export it again",
+                param=FIELD_OF_FEATURE[feature],
+            )
+
+
 async def _edit_order(service: Service, order: Order, session: str | None) -> Order:
     """Return an order with its session, if it has one."""
     if not session:
@@ -169,4 +184,5 @@ def _check_request(order: Order) -> None:
     try:
         order.request()
     except RequestError as error:
-        raise Refusal(str(error), param="image") from None
+        late = order.sampling.begins_late and not order.pictures
+        raise Refusal(str(error), param="sigmas" if late else "image") from None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.manifest import ModelRecord
-from ...engine.components import COMPONENTS, DENOISER, Runs
+from ...engine.components import DENOISER, KNOWN_COMPONENTS, Runs
 from ...engine.errors import BundleError
 from ...engine.sizes import parse_size, squarest, token_grid
 from ...runtime.flow.stages import Condition, Decode, EncodeReference, EncodeText, Step
@@ -28,7 +28,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     EncodeText.name: EncodeText.components,
     EncodeReference.name: EncodeReference.components,
     Condition.name: Condition.components,
-    "step": Step.components,
+    "step": Step(0).components,
     Decode.name: Decode.components,
 }
 """The components by stage, one prompt and one step each."""
@@ -79,10 +79,12 @@ def dynamic_extents(component: str, case: Case, model: ModelRecord) -> dict[str,
     """
     target = token_grid(case.size)
     reference = None if case.reference is None else token_grid(case.reference)
-    rows, columns = reference if reference is not None and COMPONENTS[component].runs is Runs.REFERENCE else target
+    rows, columns = (
+        reference if reference is not None and KNOWN_COMPONENTS[component].runs is Runs.REFERENCE else target
+    )
     n = target[0] * target[1]
     m = 0 if reference is None else reference[0] * reference[1]
-    batch = case.batch if COMPONENTS[component].batched else 1
+    batch = case.batch if KNOWN_COMPONENTS[component].batched else 1
     s = model.dims.text_length + n + m
     return {"b": batch, "n": n, "m": m, "s": s, "N": case.steps, "h": rows, "w": columns}
 

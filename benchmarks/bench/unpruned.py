@@ -84,7 +84,7 @@ def _trace(bundle: Bundle, file: Path) -> None:
     if record.quantization is not None:
         raise BundleError(f"the denoiser of {bundle.path} is quantized; pruning is measured on an unquantized bundle")
     options = TraceOptions(precision=record.precision, operators=Operators(record.operators), prune_last_block=False)
-    model = trace(DENOISER.of_schema(bundle.manifest.schema), read_config(bundle), options)
+    model = trace(DENOISER.of_schema(bundle.manifest.schema, bundle.manifest.features), read_config(bundle), options)
     if bundle.manifest.branches is not None:
         add_branches_to(model, DENOISER.name, bundle.manifest.branches, record.precision)
     own = read_model(bundle, DENOISER.name).graph.initializers

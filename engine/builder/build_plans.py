@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..bundle.bundle import Bundle
-from ..components import COMPONENTS
 from ..errors import OptionError
 from ..flavour import load_flavour
 from ..plans.coverage import Coverage
@@ -37,7 +36,7 @@ def build_plans(
         bundle: The bundle, or its path.
         gpus: The GPUs to build for: "sm_89", "rtx 5090", "current" or "portable".
         flavour: The library: "auto", "tensorrt" or "tensorrt_rtx".
-        components: The names of the components to build; None builds all six.
+        components: The names of the components to build; None builds all that the bundle has.
         coverage: What the plans must be able to run; None takes the bundle's sizes and the defaults of `Coverage`.
         options: How plans are built.
         policy: How the build goes about it.
@@ -56,11 +55,12 @@ def build_plans(
         BundleError: The bundle cannot be opened, or its weights are not those exported.
         MissingDependencyError: The library is not installed.
     """
-    bundle, names = Bundle.of(bundle), list(components or COMPONENTS)
+    bundle = Bundle.of(bundle)
+    names = list(components or bundle.components)
     folder = None if store is None else Path(store)
     for name in names:
-        if name not in COMPONENTS:
-            raise OptionError(f"component must be one of {', '.join(COMPONENTS)}, not {name!r}")
+        if name not in bundle.components:
+            raise OptionError(f"component must be one of {', '.join(bundle.components)}, not {name!r}")
     coverage = coverage or Coverage(sizes=bundle.manifest.model.sizes)
     here = find_gpus()[0]
     planned: list[PlannedBuild] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..bundle.bundle import Bundle
 from ..bundle.graph_file import GraphFile
-from ..components import COMPONENTS
+from ..components import KNOWN_COMPONENTS
 from ..errors import BuildError
 from ..plans.census import Census, shortfalls, take_census
 from ..plans.ingredients import Ingredients
@@ -50,6 +50,6 @@ def not_as_asked(ingredients: Ingredients, census: Census) -> tuple[str, ...]:
         shortfalls(
             census,
             precision=ingredients.precision.value,
-            fused_attention=COMPONENTS[ingredients.component].dedicated_attention and sixteen_bits,
+            fused_attention=KNOWN_COMPONENTS[ingredients.component].dedicated_attention and sixteen_bits,
         )
     )

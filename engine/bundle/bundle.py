@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..components import COMPONENTS, Component
+from ..components import COMPONENTS, KNOWN_COMPONENTS, Component
 from ..errors import BundleError, CheckpointError
 from ..system.files import sha256_of
 from .folder import Folder
@@ -111,8 +111,14 @@ class Bundle:
 
     def component(self, name: str) -> Component:
         """Return a component with the ports that this bundle's graph of it has: every reader of ports asks here."""
-        found, branches = COMPONENTS[name].of_schema(self.manifest.schema), self.manifest.branches
+        manifest, branches = self.manifest, self.manifest.branches
+        found = KNOWN_COMPONENTS[name].of_schema(manifest.schema, manifest.features)
         return found if branches is None else found.with_kept(one.port for one in branches.packed(name))
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The names of the components that it has, in the order of the table."""
+        return tuple(name for name in KNOWN_COMPONENTS if name in self.manifest.graphs)
 
     def require(self, feature: str) -> None:
         """Raise BundleError unless the bundle has a feature, one of `manifest.FEATURES`."""

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ..branches import MAX_VALUES, Branches
-from ..components import COMPONENTS, PIXELS_PER_TOKEN, ElementType, Precision
+from ..components import COMPONENTS, KNOWN_COMPONENTS, PIXELS_PER_TOKEN, ElementType, Precision
 from ..documents import Count, Extent, Fraction, Layers, Place, Positive, Sha256, Text, convert_json, read_json
 from ..errors import BundleError
 from ..model_dims import ModelDims
@@ -27,7 +27,10 @@ manifest names features.
 OLDEST_SCHEMA = 2
 """The oldest schema that this version reads."""
 FEATURES = ("masks", "velocity")
-"""The features of bundles that this version exports: what they can do beyond editing and generating."""
+"""The features of all bundles that this version exports: what they can do beyond editing and generating.
+
+Options of an export add `lora` and `step_cache`.
+"""
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 32 << 20
 """The largest file beside weights: a graph of a whole denoiser and a tokenizer take a few MB."""
@@ -238,11 +241,11 @@ def _check_places(manifest: Manifest, where: str, damaged: Callable[[str], Bundl
 def _check_model(manifest: Manifest, damaged: Callable[[str], BundleError]) -> None:
     """Raise BundleError for numbers that do not fit together."""
     model, flow = manifest.model, manifest.model.flow
-    unknown = sorted(name for name in (*manifest.graphs, *manifest.tokenizers) if name not in COMPONENTS)
+    unknown = sorted(name for name in (*manifest.graphs, *manifest.tokenizers) if name not in KNOWN_COMPONENTS)
     if unknown:
         raise damaged(f"there is no component {unknown[0]}")
     for name, tokenizer in manifest.tokenizers.items():
-        length = model.dims.resolve(COMPONENTS[name].inputs[0].dims)[-1]
+        length = model.dims.resolve(KNOWN_COMPONENTS[name].inputs[0].dims)[-1]
         if tokenizer.length != length:
             raise damaged(f"the tokenizer of {name} gives {tokenizer.length} tokens, and its graph takes {length}")
     if sum(model.rope_axes) != 2 * model.dims.rope_width:
@@ -252,6 +255,9 @@ def _check_model(manifest: Manifest, damaged: Callable[[str], BundleError]) -> N
         raise damaged("its noise schedule has no shift for every number of tokens")
     if manifest.features and manifest.schema < 3:
         raise damaged(f"bundles of schema {manifest.schema} have no features")
+    for component in KNOWN_COMPONENTS.values():
+        if component.feature and (component.feature in manifest.features) != (component.name in manifest.graphs):
+            raise damaged(f"the feature {component.feature} and a graph of {component.name} come together")
     _check_branches(manifest, damaged)
     for part, precisions in _precisions(manifest):
         if len(precisions) > 1:
@@ -266,7 +272,7 @@ def _check_branches(manifest: Manifest, damaged: Callable[[str], BundleError]) -
     if manifest.branches is None:
         return
     for name, layers in manifest.branches.layers.items():
-        if name not in COMPONENTS or COMPONENTS[name].part != "transformer":
+        if name not in KNOWN_COMPONENTS or KNOWN_COMPONENTS[name].part != "transformer":
             raise damaged(f"it has branches of {name}, which is no part of the transformer")
         if len({layer.name for layer in layers}) != len(layers):
             raise damaged(f"it has two branches of one layer of {name}")
@@ -278,7 +284,7 @@ def _precisions(manifest: Manifest) -> Iterator[tuple[str, set[str]]]:
     """Yield the precisions of each part of the checkpoint whose graphs hand values over in their own."""
     own = [
         component
-        for component in COMPONENTS.values()
+        for component in KNOWN_COMPONENTS.values()
         if component.name in manifest.graphs
         and any(port.element_type is ElementType.ACTIVATION for port in component.ports)
     ]

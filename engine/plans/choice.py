@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..bundle.bundle import Bundle
-from ..components import COMPONENTS
 from ..errors import PlanError, UntrustedPlanError
 from .coverage import Coverage
 from .ingredients import plan_ingredients
@@ -18,7 +17,7 @@ from .targets import PORTABLE
 
 
 def choose_plans(
-    store: PlanStore, bundle: Bundle, machine: Machine, components: Iterable[str] = COMPONENTS
+    store: PlanStore, bundle: Bundle, machine: Machine, components: Iterable[str] | None = None
 ) -> dict[str, PlanManifest]:
     """Choose a plan per component for a machine; together they can serve some coverage that was built for.
 
@@ -29,7 +28,7 @@ def choose_plans(
         store: The bundle's plans.
         bundle: The bundle, whose graphs and weights the plans must be made of.
         machine: What the plans are to run on.
-        components: The names of the components that need a plan.
+        components: The names of the components that need a plan; None for all that the bundle has.
 
     Returns:
         The chosen plans by component.
@@ -39,7 +38,9 @@ def choose_plans(
         UntrustedPlanError: Only plans that this user did not sign would do, and the store does not trust them.
     """
     entries = list(store.entries())
-    fitting = {component: _fitting(store, entries, bundle, component, machine) for component in components}
+    fitting = {
+        component: _fitting(store, entries, bundle, component, machine) for component in components or bundle.components
+    }
     covered = {plan.ingredients.coverage for plans in fitting.values() for plan in plans}
     choices = [choice for coverage in covered if (choice := _choice(fitting, coverage)) is not None]
     if not choices:

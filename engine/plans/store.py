@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..bundle.folder import Folder
-from ..components import COMPONENTS
+from ..components import KNOWN_COMPONENTS
 from ..errors import BundleError, PlanError, UntrustedPlanError
 from ..system.locks import exclusive_if_free
 from .leftovers import PLAN
@@ -108,14 +108,14 @@ class PlanStore:
         Raises:
             BundleError: A folder of the store is a link or a file.
         """
-        for component in COMPONENTS:
+        for component in KNOWN_COMPONENTS:
             for name in self._names(component):
                 if (found := _PLAN_NAME.fullmatch(name)) and (entry := self.entry(component, found[1])) is not None:
                     yield entry
 
     def unfinished(self) -> Iterator[Unfinished]:
         """Yield what builds that were ended, or are under way, have left beside the plans."""
-        for component in COMPONENTS:
+        for component in KNOWN_COMPONENTS:
             for name in self._names(component):
                 if found := _UNFINISHED_NAME.fullmatch(name):
                     yield Unfinished(component=component, key=found[1], name=name)

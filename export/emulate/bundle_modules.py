@@ -155,7 +155,8 @@ def load_module(graph: BundleGraph, config: ModelConfig, replaced: Mapping[str, 
     with reading(graph.path):
         _check_shapes(graph, config, values, replaced or {})
         with default_dtype(graph.dtype), _without_memory():
-            module = build_module(graph.component, config)
+            residual = any(value.name == "residual" for value in graph.model.graph.outputs)
+            module = build_module(graph.component, config, gives_residual=residual)
         for name, other in (replaced or {}).items():
             module.set_submodule(name, other)
         for name, parameter in list(module.named_parameters(remove_duplicate=False)):

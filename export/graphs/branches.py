@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import onnx_ir as ir
 
 from ...engine.branches import DOWN, UP, BranchedLayer, Branches, Packed
-from ...engine.components import COMPONENTS, DENOISER, Precision
+from ...engine.components import DENOISER, KNOWN_COMPONENTS, Precision
 from .functions import add_functions
 from .fused_nodes import fused_nodes
 from .linears import LinearNodes, find_linears
@@ -23,7 +23,7 @@ def add_branches(models: Mapping[str, ir.Model], rank: int, precision: Precision
     """
     if not rank:
         return None
-    own = {name: models[name] for name, component in COMPONENTS.items() if component.part == DENOISER.part}
+    own = {name: model for name, model in models.items() if KNOWN_COMPONENTS[name].part == DENOISER.part}
     branches = Branches(rank=rank, layers={name: branched_layers(model) for name, model in own.items()})
     for name, model in own.items():
         add_branches_to(model, name, branches, precision)

@@ -11,7 +11,7 @@ from typing import Union
 
 import msgspec
 
-from ...engine.components import COMPONENTS, Component, Quantized
+from ...engine.components import COMPONENTS, KNOWN_COMPONENTS, Component, Quantized
 from ...engine.errors import QuantizationError
 
 CALIBRATED: Component = next(one for one in COMPONENTS.values() if one.quantized is Quantized.PRODUCTS)
@@ -60,6 +60,7 @@ KEPT = (
     Kept(pattern="clip.*", reason="small, and runs once a prompt"),
     Kept(pattern="vae_encoder.*", reason="runs once a picture, and its errors show in pixels"),
     Kept(pattern="vae_decoder.*", reason="runs once a picture, and its errors show in pixels"),
+    Kept(pattern="cached_denoiser.*", reason="small, and takes the place of whole steps"),
     Kept(pattern="denoiser.x_embedder", reason="64 inputs a token: nothing to gain, and all of the latents pass here"),
     Kept(pattern="denoiser.proj_out", reason="the final layer: its error goes into the latents as it is"),
 )
@@ -129,7 +130,7 @@ class Recipe:
         if self.kept(component, layer):
             return None
         formats = {Quantized.PRODUCTS: self.blocks, Quantized.WEIGHTS: self.t5}
-        return formats.get(COMPONENTS[component].quantized)
+        return formats.get(KNOWN_COMPONENTS[component].quantized)
 
     def attention_is_fp8(self, component: str, layer: str) -> bool:
         return component == CALIBRATED.name and self.fp8_attention and not self.kept(component, layer)

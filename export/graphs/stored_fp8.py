@@ -17,7 +17,8 @@ import msgspec
 import onnx_ir as ir
 
 from ...engine.bundle.manifest import QuantizationRecord
-from ...engine.components import Operators, Precision
+from ...engine.components import CACHED_DENOISER, DENOISER, Operators, Precision
+from ...engine.errors import ExportError
 from ..checkpoint.nvfp4 import Nvfp4View
 from ..checkpoint.views import TensorView, View
 from .functions import add_functions
@@ -77,6 +78,17 @@ def stored_linears(
             input_scale=input_scale,
         )
     return found
+
+
+def check_shared(stored: Mapping[str, Mapping[str, StoredLinear]]) -> None:
+    """Raise ExportError if the step cache's graph would need weights that only the denoiser can read as they lie."""
+    kept = [name for name, one in stored[DENOISER.name].items() if isinstance(one.format, Nvfp4)]
+    first = [name for name in kept if name.startswith("transformer_blocks.0.")]
+    if CACHED_DENOISER.name in stored and first:
+        raise ExportError(
+            f"{first[0]} is kept in NVFP4, and steps are cached in the transformer's own type; export with "
+            "--no-input-scales, or without --step-cache"
+        )
 
 
 def _multiplies_in_nvfp4(component: str, layer: str, view: Nvfp4View, operators: Operators) -> bool:

@@ -103,7 +103,11 @@ def trace(component: Component, config: ModelConfig, options: TraceOptions) -> i
     with FakeTensorMode(), _quiet():
         with default_dtype(dtype):
             module = build_module(
-                component.name, config, operators=options.operators, prune_last_block=options.prune_last_block
+                component.name,
+                config,
+                operators=options.operators,
+                prune_last_block=options.prune_last_block,
+                gives_residual=any(port.name == "residual" for port in component.outputs),
             )
         inputs = tuple(
             _example(port.element_type.resolve(options.precision), dims.resolve(port.dims, **examples))

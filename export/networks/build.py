@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...engine.components import Operators
+from ...engine.components import DENOISER, Operators
 from ..configs import ModelConfig
 
 
@@ -18,6 +18,7 @@ def build_module(
     *,
     operators: Operators = Operators.SINGLE,
     prune_last_block: bool = True,
+    gives_residual: bool = False,
 ) -> nn.Module:
     """Return the torch module of a component, with whatever default type and device are set.
 
@@ -26,11 +27,17 @@ def build_module(
         config: The configuration of the networks.
         operators: The form of its graph.
         prune_last_block: Whether the denoiser's last block computes target tokens only.
+        gives_residual: Whether the denoiser gives what its blocks but the first add.
     """
-    return _made(component, config, operators, prune_last_block).eval()
+    if component == DENOISER.name:
+        from .denoiser import Denoiser
+
+        options = {"prune_last_block": prune_last_block, "gives_residual": gives_residual}
+        return Denoiser(config.transformer, operators=operators, **options).eval()
+    return _made(component, config, operators).eval()
 
 
-def _made(component: str, config: ModelConfig, operators: Operators, prune_last_block: bool) -> nn.Module:
+def _made(component: str, config: ModelConfig, operators: Operators) -> nn.Module:
     match component:
         case "clip":
             from .clip import Clip
@@ -44,10 +51,10 @@ def _made(component: str, config: ModelConfig, operators: Operators, prune_last_
             from .conditioner import Conditioner
 
             return Conditioner(config.transformer)
-        case "denoiser":
-            from .denoiser import Denoiser
+        case "cached_denoiser":
+            from .cached_denoiser import CachedDenoiser
 
-            return Denoiser(config.transformer, operators=operators, prune_last_block=prune_last_block)
+            return CachedDenoiser(config.transformer, operators=operators)
         case "vae_encoder":
             from .vae import VaeEncoder
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...engine.components import Operators
 from ..configs import TransformerConfig
 from .forms import operations
-from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Rope, split_vectors
+from .layers import DOUBLE_VECTORS, SINGLE_VECTORS, Rope, split_vectors, within_fp16
 from .operations import Operations, Projections, Stream
 
 
@@ -57,8 +57,8 @@ class Attention(nn.Module):
         return Projections(q=self.to_q, k=self.to_k, v=self.to_v, norm_q=self.norm_q, norm_k=self.norm_k)
 
 
-class JointAttention(Attention):
-    """Computes the attention of a double block: image and text streams have weights of their own."""
+class StreamsAttention(Attention):
+    """Holds what a double block's attention needs for the image: both streams have weights of their own."""
 
     def __init__(self, config: TransformerConfig, form: Operations) -> None:
         super().__init__(config, form)
@@ -67,7 +67,6 @@ class JointAttention(Attention):
         self.to_out = nn.ModuleList([nn.Linear(hidden, hidden)])
         self.add_q_proj, self.add_k_proj, self.add_v_proj = (nn.Linear(hidden, hidden) for _ in range(3))
         self.norm_added_q, self.norm_added_k = (nn.RMSNorm(config.head_width, eps=1e-6) for _ in range(2))
-        self.to_add_out = nn.Linear(hidden, hidden)
 
     @property
     def text_projections(self) -> Projections:
@@ -78,6 +77,14 @@ class JointAttention(Attention):
             norm_q=self.norm_added_q,
             norm_k=self.norm_added_k,
         )
+
+
+class JointAttention(StreamsAttention):
+    """Computes the attention of a double block, for both streams."""
+
+    def __init__(self, config: TransformerConfig, form: Operations) -> None:
+        super().__init__(config, form)
+        self.to_add_out = nn.Linear(config.hidden, config.hidden)
 
     def forward(self, text: Tensor, image: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
         out = cast("nn.Linear", self.to_out[0])
@@ -146,7 +153,8 @@ class Denoiser(nn.Module):
     latents are the clean ones with that much of the noise. Weights of 1 and 0 with a `keep` of zeros give the plain
     Euler update, bit for bit, if what they leave out is finite.
 
-    Outputs: `next_latents` (b, n, channels) float32; `velocity` (b, n, channels) float32, the network's own.
+    Outputs: `next_latents` (b, n, channels) float32; `velocity` (b, n, channels) float32, the network's own; with
+    `gives_residual` also `residual` (b, n, hidden), what all blocks but the first add to the target tokens.
 
     For bundles of schema 2 it takes nothing after `step_size`, and gives `next_latents` alone.
 
@@ -160,9 +168,10 @@ class Denoiser(nn.Module):
         *,
         operators: Operators = Operators.DECOMPOSED,
         prune_last_block: bool = True,
+        gives_residual: bool = False,
     ) -> None:
         super().__init__()
-        self.prune_last_block = prune_last_block
+        self.prune_last_block, self.gives_residual = prune_last_block, gives_residual
         self.form = form = operations(config, operators)
         self.x_embedder = nn.Linear(config.channels, config.hidden)
         self.transformer_blocks = nn.ModuleList(DoubleBlock(config, form) for _ in range(config.num_double_blocks))
@@ -186,13 +195,15 @@ class Denoiser(nn.Module):
         clean: Tensor | None = None,
         noise: Tensor | None = None,
         next_sigma: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, ...]:
         form, rope, vectors = self.form, self.form.rope(cos, sin), split_vectors(modulation)
         embedded = self.x_embedder(latents.to(self.x_embedder.bias.dtype))
         image, text = Stream(torch.cat([embedded, reference_tokens], dim=1)), Stream(text_tokens)
-        for double in self.transformer_blocks:
+        after_first = image
+        for number, double in enumerate(self.transformer_blocks):
             text, image = double(text, image, vectors[:DOUBLE_VECTORS], rope)
             vectors = vectors[DOUBLE_VECTORS:]
+            after_first = after_first if number else image
         joint = Stream(torch.cat([form.settled(text), form.settled(image)], dim=1))
         start = text_tokens.shape[1]
         target = slice(start, start + latents.shape[1])
@@ -212,6 +223,27 @@ class Denoiser(nn.Module):
         assert clean is not None
         assert noise is not None
         assert next_sigma is not None
-        weighted = velocity_weights[0] * velocity + velocity_weights[1] * previous_velocity
-        kept = (1 - next_sigma) * clean + next_sigma * noise  # FluxKontextInpaintPipeline, at the end of a step
-        return keep * kept + (1 - keep) * (latents + step_size * weighted), velocity
+        moved = moved_latents(
+            latents, velocity, step_size, previous_velocity, velocity_weights, keep, clean, noise, next_sigma
+        )
+        if not self.gives_residual:
+            return moved, velocity
+        first = form.settled_apart(after_first)[:, : latents.shape[1]]
+        return moved, velocity, within_fp16(form.settled_apart(joint) - first)
+
+
+def moved_latents(
+    latents: Tensor,
+    velocity: Tensor,
+    step_size: Tensor,
+    previous_velocity: Tensor,
+    velocity_weights: Tensor,
+    keep: Tensor,
+    clean: Tensor,
+    noise: Tensor,
+    next_sigma: Tensor,
+) -> Tensor:
+    """Return what a step moves latents to, as `Denoiser` says; all are float32."""
+    weighted = velocity_weights[0] * velocity + velocity_weights[1] * previous_velocity
+    kept = (1 - next_sigma) * clean + next_sigma * noise  # FluxKontextInpaintPipeline, at the end of a step
+    return keep * kept + (1 - keep) * (latents + step_size * weighted)

@@ -30,6 +30,9 @@ class FusedOperations(StandardOperations):
             return node("Gate", (x, change, gate), (x.shape,))[0]
         return (x.float() + gate.float() * change.float()).to(x.dtype)
 
+    def settled_apart(self, stream: Stream) -> Tensor:
+        return self.settled(stream)
+
     def modulate(self, stream: Stream, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         x, change, gate = stream.tokens, stream.change, stream.gate
         if not torch.compiler.is_exporting():
@@ -82,6 +85,9 @@ class FusedOperations(StandardOperations):
         """Return the RMS norm of each head of a projection, (b, s, h, d) float32."""
         heads = rearrange(layer(x), "b s (h d) -> b s h d", h=self._num_heads).float()
         return torch.nn.functional.rms_norm(heads, norm.weight.shape, norm.weight.float(), norm.eps)
+
+    def queries_of(self, q: Tensor, rows: slice) -> Tensor:
+        return q[:, rows]
 
     def mixed(self, attend: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if torch.compiler.is_exporting():

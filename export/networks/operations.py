@@ -53,6 +53,10 @@ class Operations(Protocol):
         """Return the tokens with their change."""
         ...
 
+    def settled_apart(self, stream: Stream) -> Tensor:
+        """Return the same by operators of its own: what a runtime fuses around `settled` is as without it."""
+        ...
+
     def modulate(self, stream: Stream, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens with their change, and layer norm of them, `* (1 + scale) + shift`."""
         ...
@@ -83,6 +87,10 @@ class Operations(Protocol):
 
     def attend(self) -> nn.Module:
         """Return a module for queries, keys and values -> (b, s, hidden)."""
+        ...
+
+    def queries_of(self, q: Tensor, rows: slice) -> Tensor:
+        """Return the queries of some tokens."""
         ...
 
     def mixed(self, attend: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -135,6 +143,11 @@ class Composed(ABC):
             return stream.tokens
         return within_fp16(stream.tokens + stream.gate * stream.change)
 
+    def settled_apart(self, stream: Stream) -> Tensor:
+        if stream.change is None or stream.gate is None:
+            return stream.tokens
+        return within_fp16(stream.change * stream.gate + stream.tokens)  # the other way round, or it would be shared
+
     def modulate(self, stream: Stream, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.settled(stream)
         return tokens, self._modulated(tokens, shift, scale)
@@ -160,6 +173,9 @@ class Composed(ABC):
     def heads(self, layers: Projections, queried: Tensor, queried_rope: Rope, x: Tensor, rope: Rope) -> Heads:
         k, v = self._normed(layers.k, layers.norm_k, x), self._values(layers.v, x)
         return queried_rope.queries(self._normed(layers.q, layers.norm_q, queried)), rope.keys(k), v
+
+    def queries_of(self, q: Tensor, rows: slice) -> Tensor:
+        return q[:, rows]
 
     def mixed(self, attend: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend(q, k, v)
@@ -196,6 +212,9 @@ class StandardOperations(Composed):
 
     def _joined(self, text: Tensor, image: Tensor) -> Tensor:
         return torch.cat([text, image], dim=2)
+
+    def queries_of(self, q: Tensor, rows: slice) -> Tensor:
+        return q[:, :, rows]
 
     def attend(self) -> nn.Module:
         return Attend()

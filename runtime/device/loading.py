@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterable
 
-from ...engine.components import COMPONENTS
 from ..flow.tensors import RequestShape
 from .cuda import Cuda, Handle
 from .engine import Bound, Engine, Engines, Shapes
@@ -139,6 +138,6 @@ class LoadedEngines:
         engine.close()
 
     def close(self) -> None:
-        for component in COMPONENTS:
+        for component in list(self._loaded):
             self.release(component)
         self._engines.close()

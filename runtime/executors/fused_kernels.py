@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, Operators, Precision
+from ...engine.components import Operators, Precision
 from ...engine.system.gpus import Gpu
 from ..operators.functions import foreign_functions, formats_of
 
@@ -27,7 +27,7 @@ def has_kernels(bundle: Bundle, component: str) -> bool:
 
 def fused_components(bundle: Bundle) -> list[str]:
     """Return the components whose graphs have fused operators."""
-    return [name for name in COMPONENTS if bundle.graph(name).operators == Operators.FUSED.value]
+    return [name for name in bundle.components if bundle.graph(name).operators == Operators.FUSED.value]
 
 
 def fused_architecture(bundle: Bundle, gpu: Gpu) -> str | None:

@@ -11,7 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, Component, Precision, Runs
+from ...engine.components import KNOWN_COMPONENTS, Component, Precision, Runs
 from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
 from ...engine.growth import GrowsWith
 from ..device.cuda import Cuda, Handle
@@ -263,9 +263,9 @@ def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
             activations=(use.held_fused if has_kernels(bundle, name) else use.held_per_value)
             * values[use.values]
             * graph.precision.item_bytes,
-            runs=COMPONENTS[name].runs_in(shape.num_steps),
-            per_prompt=COMPONENTS[name].runs is Runs.PROMPT,
+            runs=KNOWN_COMPONENTS[name].runs_in(shape.num_steps),
+            per_prompt=KNOWN_COMPONENTS[name].runs is Runs.PROMPT,
         )
         for name, graph in bundle.manifest.graphs.items()
-        for use in (COMPONENTS[name].onnxruntime,)
+        for use in (KNOWN_COMPONENTS[name].onnxruntime,)
     }

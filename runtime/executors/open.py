@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
-from ...engine.components import COMPONENTS, Runs
+from ...engine.components import KNOWN_COMPONENTS, Runs
 from ...engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
 from ...engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
 from ...engine.plans.choice import choose_plans
@@ -148,8 +148,8 @@ def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, C
             streamable=min(plan.build.weight_bytes, plan.size_bytes)
             if plan.ingredients.options.weight_streaming
             else 0,
-            runs=COMPONENTS[name].runs_in(bundle.manifest.model.flow.steps),
-            per_prompt=COMPONENTS[name].runs is Runs.PROMPT,
+            runs=KNOWN_COMPONENTS[name].runs_in(bundle.manifest.model.flow.steps),
+            per_prompt=KNOWN_COMPONENTS[name].runs is Runs.PROMPT,
         )
         for name, plan in plans.items()
     }

@@ -14,9 +14,10 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS
 from ..inputs.prepared import PreparedRequest
 from ..inputs.prompts import PromptTokenizer, warn_if_cut
-from ..inputs.references import MAX_REFERENCES, Reference, ReferenceMethod
+from ..inputs.references import MAX_REFERENCES, Reference
 from .rope import rope_tables
-from .schedule import noise_levels
+from .schedule import request_levels
+from .solvers import velocity_weights
 from .tensors import RequestShape, blends, image_name, reference_name
 from .workspace import Array
 
@@ -78,7 +79,7 @@ class Encodings:
         )
         known = [self._prompts.get(prompt) for prompt in request.prompts]
         new = tuple(index for index, encoding in enumerate(known) if encoding is None)
-        inputs = schedule_inputs(self._bundle, shape, request.guidance, request.method, request.steps) | token_ids
+        inputs = schedule_inputs(self._bundle, shape, request) | token_ids
         if len(new) < len(known):
             inputs |= self._cached_text(known)
         encoded = [self.encoded(reference) for reference in request.references]
@@ -139,33 +140,25 @@ class Encodings:
         self._references.clear()
 
 
-def schedule_inputs(
-    bundle: Bundle,
-    shape: RequestShape,
-    guidance: float,
-    method: ReferenceMethod = ReferenceMethod.OFFSET,
-    of_steps: int | None = None,
-) -> dict[str, Array]:
-    """Return the inputs that depend on sizes, steps and guidance alone; velocities count as plain Euler steps do.
-
-    The shape's steps are the last ones of a schedule of `of_steps`, by default all of it.
-    """
+def schedule_inputs(bundle: Bundle, shape: RequestShape, request: PreparedRequest) -> dict[str, Array]:
+    """Return the inputs that depend on sizes, noise levels, solver and guidance alone, for the shape of a request."""
     model = bundle.manifest.model
-    sigmas = noise_levels(of_steps or shape.num_steps, prod(shape.grid), model.flow)[-1 - shape.num_steps :]
+    sigmas = request_levels(request, model.flow)
+    step_sizes = np.diff(sigmas)
     cos, sin = rope_tables(
-        model.dims.text_length, shape.grid, shape.references, model.rope_axes, model.rope_theta, method
+        model.dims.text_length, shape.grid, shape.references, model.rope_axes, model.rope_theta, request.method
     )
     inputs = {
         "timesteps": sigmas[:-1],
-        "step_sizes": np.diff(sigmas)[:, None],
-        "guidance": np.full(shape.batch, guidance, np.float32),
+        "step_sizes": step_sizes[:, None],
+        "guidance": np.full(shape.batch, request.guidance, np.float32),
         "cos": cos,
         "sin": sin,
     }
     if blends(bundle):
         tokens = (shape.batch, prod(shape.grid), model.dims.channels)
         inputs |= {
-            "velocity_weights": np.tile(np.array([1, 0], np.float32), (shape.num_steps, 1)),
+            "velocity_weights": velocity_weights(request.solver, step_sizes),
             "next_sigmas": sigmas[1:, None],
             "zeros": np.zeros(tokens, np.float32),
         }

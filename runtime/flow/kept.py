@@ -11,7 +11,6 @@ import numpy as np
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
-from ...engine.components import COMPONENTS
 from ...engine.errors import ExecutorError
 from .tensors import TensorSpec
 from .workspace import Array
@@ -31,7 +30,7 @@ def kept_specs(bundle: Bundle) -> dict[str, dict[str, TensorSpec]]:
             )
             for port in bundle.component(name).kept_inputs
         }
-        for name in COMPONENTS
+        for name in bundle.components
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, Precision
+from ...engine.components import Precision
 from ...engine.errors import Cancelled, ExecutorError
 from ..inputs.prepared import PreparedRequest
 from .clock import Clock
@@ -100,7 +100,7 @@ class _UnderWay:
         yield from checked_tensors(stage, self.shape, every_step=self.watch.every_step)
         if isinstance(stage, Decode):
             yield "pictures"
-        elif stage == Step(self.shape.num_steps - 1):
+        elif isinstance(stage, Step) and stage.index == self.shape.num_steps - 1:
             yield latents_before(self.shape.num_steps)
         elif self.watch.show is not None and isinstance(stage, Step) and stage.index + 1 in self.previewed:
             yield latents_before(stage.index)
@@ -127,7 +127,7 @@ class Flow:
 
     def __init__(self, bundle: Bundle, executor: Executor) -> None:
         self._bundle, self._executor = bundle, executor
-        self._precisions = {name: bundle.graph(name).precision for name in COMPONENTS}
+        self._precisions = {name: bundle.graph(name).precision for name in bundle.components}
         self.encodings = Encodings(bundle)
 
     def run(self, request: PreparedRequest, watch: Watch, clock: Clock) -> Generated:
@@ -163,12 +163,17 @@ class Flow:
             clock=clock,
             previewed=preview_steps(watch.previews, shape.num_steps),
         )
-        if request.strength < 1 and 0 in conditions.new_references:  # the flow begins with what the encoder gives
+        if request.begins_late and 0 in conditions.new_references:  # the flow begins with what the encoder gives
             part = (EncodeReference(0),)
             under_way.perform(part, {image_name(0): conditions.inputs[image_name(0)]})
             self._keep(under_way, part)
             conditions = self.encodings.conditions(request, token_ids)
-        stages = request_stages(shape, new_prompts=conditions.new_prompts, new_references=conditions.new_references)
+        stages = request_stages(
+            shape,
+            new_prompts=conditions.new_prompts,
+            new_references=conditions.new_references,
+            step_mask=request.step_mask,
+        )
         inputs = conditions.inputs | _started(request, conditions.inputs, noise)
         for part in watch.parts(stages):
             steps = [stage for stage in part if isinstance(stage, Step)]
@@ -194,9 +199,9 @@ class Flow:
 
 
 def _started(request: PreparedRequest, inputs: Mapping[str, Array], noise: NDArray[np.float32]) -> dict[str, Array]:
-    """Return what the flow starts from: noise, or at less than full strength the first reference noised to there."""
+    """Return what the flow starts from: noise, or if it begins late the first reference noised to there."""
     started = {latents_before(0): noise}
-    if request.strength < 1:
+    if request.begins_late:
         sigma = inputs["timesteps"][0]
         started[latents_before(0)] = (1 - sigma) * inputs[reference_name(0)] + sigma * noise
     if request.mask is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.bundle.manifest import FlowRecord
+from ..inputs.prepared import PreparedRequest
 
 
 def shift_for(num_tokens: int, flow: FlowRecord) -> float:
@@ -25,3 +26,10 @@ def noise_levels(num_steps: int, num_tokens: int, flow: FlowRecord) -> NDArray[n
     strength = math.exp(shift_for(num_tokens, flow))
     shifted = strength / (strength + (1.0 / sigmas - 1.0))
     return np.append(shifted, 0.0).astype(np.float32)
+
+
+def request_levels(request: PreparedRequest, flow: FlowRecord) -> NDArray[np.float32]:
+    """Return the sigmas (num_steps + 1,) of a request, 0 at the end: its own, or the last ones of the model's."""
+    if request.sigmas is not None:
+        return np.array([*request.sigmas, 0], np.float32)
+    return noise_levels(request.steps, math.prod(request.grid), flow)[-1 - request.num_steps :]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ...engine.components import CACHED_DENOISER, DENOISER
 from .tensors import RequestShape, image_name, latents_before, reference_name, velocity_before
 from .workspace import Workspace
 
@@ -80,7 +81,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Takes one step of the flow, Euler update included.
+    """Takes one step of the flow, its update included.
+
+    A step that is cached computes the first block and the final layer alone: between them it adds what the other blocks
+    added in the last step that was not, `residual`.
 
     `zeros` stands for the velocity before the first step, and without a mask for where is kept, what, and its noise.
     What the denoiser multiplies by zero must be finite: a tensor that is an input of every request is, and a buffer
@@ -88,8 +92,12 @@ class Step:
     """
 
     index: int
+    cached: bool = False
     name: ClassVar[str] = "denoise"
-    components: ClassVar[tuple[str, ...]] = ("denoiser",)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        return (CACHED_DENOISER.name if self.cached else DENOISER.name,)
 
     def run(self, w: Workspace) -> None:
         after = w[latents_before(self.index + 1)]
@@ -106,7 +114,10 @@ class Step:
         if "velocity_weights" in w:  # a bundle of schema 2 has none
             inputs |= self._blending(w)
             outputs["velocity"] = w[velocity_before(self.index + 1)]
-        w.run("denoiser", inputs, outputs)
+        if "residual" in w:  # of a bundle whose steps can be cached
+            (inputs if self.cached else outputs)["residual"] = w["residual"]
+        (component,) = self.components
+        w.run(component, inputs, outputs)
         if self.index == 0:
             w.copy(after, to=w["first_latents"])
 
@@ -141,9 +152,18 @@ Stage = EncodeText | EncodeReference | Condition | Step | Decode
 
 
 def request_stages(
-    shape: RequestShape, *, new_prompts: Sequence[int] = (), new_references: Sequence[int] = ()
+    shape: RequestShape,
+    *,
+    new_prompts: Sequence[int] = (),
+    new_references: Sequence[int] = (),
+    step_mask: Sequence[bool] | None = None,
 ) -> tuple[Stage, ...]:
-    """Return the stages of a whole request, less the encoders of what a cache holds."""
+    """Return the stages of a whole request, less the encoders of what a cache holds.
+
+    `step_mask` says of each step whether it is whole; the others are cached.
+    """
     encoders: list[Stage] = [EncodeText(prompt) for prompt in new_prompts]
     encoders += [EncodeReference(reference) for reference in new_references]
-    return (*encoders, Condition(), *(Step(index) for index in range(shape.num_steps)), Decode())
+    whole = (True,) * shape.num_steps if step_mask is None else step_mask
+    steps = (Step(index, cached=not one) for index, one in enumerate(whole))
+    return (*encoders, Condition(), *steps, Decode())

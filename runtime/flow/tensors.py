@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import COMPONENTS, DENOISER, ElementType, Precision
+from ...engine.components import COMPONENTS, DENOISER, STEP_CACHE, ElementType, Precision
 from ...engine.errors import ExecutorError
 from ...engine.sizes import Grid, squarest, token_grid
 
@@ -114,12 +114,17 @@ def blends(bundle: Bundle) -> bool:
     return any(port.name == "velocity_weights" for port in bundle.component(DENOISER.name).inputs)
 
 
+def caches(bundle: Bundle) -> bool:
+    """Return whether steps of a bundle can be cached: its denoiser then gives what its blocks add."""
+    return STEP_CACHE in bundle.manifest.features
+
+
 def request_tensors(bundle: Bundle, shape: RequestShape) -> dict[str, TensorSpec]:
     """Return every tensor of a request, by name.
 
     `clip_ids`, `t5_ids`, `prompt_pooled` and `prompt_text` have one row per prompt; `image_0` and `reference_0`, and so
     on, are a reference's; `timesteps`, `step_sizes`, `velocity_weights` and `next_sigmas` have one row per step. The
-    others have one row per picture, or are tables.
+    others have one row per picture, or are tables. `residual` is there if steps can be cached.
     """
     model, precision = bundle.manifest.model, transformer_precision(bundle)
     p, b, m = shape.num_prompts, shape.batch, shape.num_reference_tokens
@@ -170,6 +175,8 @@ def request_tensors(bundle: Bundle, shape: RequestShape) -> dict[str, TensorSpec
         tensors |= dict.fromkeys(("velocity_even", "velocity_odd", "zeros"), latents)
         if shape.masked:
             tensors |= dict.fromkeys(("keep", "clean", "noise"), latents)
+    if caches(bundle):
+        tensors["residual"] = port(denoiser, "residual")
     for number, (height, width) in enumerate(shape.references):
         tensors[image_name(number)] = port(vae_encoder, "image", b=1, h=height, w=width)
         tensors[reference_name(number)] = port(vae_encoder, "reference", b=1, m=height * width)

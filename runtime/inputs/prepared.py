@@ -20,6 +20,7 @@ from .pictures import Picture, read_picture
 from .placement import Fit, nearest_size, place
 from .references import Latents, Reference, ReferenceMethod, ReferenceSource, stitch
 from .request import Request
+from .schedules import Solver
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class PreparedRequest:
     """Holds all that a request is made of, for one model.
 
     `noise` (b, n, channels) float32 replaces what the seeds would draw. Of a schedule of `steps` the last `num_steps`
-    are taken: all but at less than full strength.
+    are taken: all but at less than full strength. `sigmas` are the noise levels of all steps where they are not the
+    model's own, `step_mask` says which of the steps that are taken are whole, None if all are.
     """
 
     prompts: tuple[str, ...]
@@ -60,6 +62,9 @@ class PreparedRequest:
     noise: NDArray[np.float32] | None = None
     strength: float = 1.0
     mask: PreparedMask | None = None
+    solver: Solver = Solver.EULER
+    sigmas: tuple[float, ...] | None = None
+    step_mask: tuple[bool, ...] | None = None
 
     @property
     def jobs(self) -> tuple[tuple[str, int], ...]:
@@ -69,6 +74,11 @@ class PreparedRequest:
     @property
     def grid(self) -> Grid:
         return token_grid(self.size)
+
+    @property
+    def begins_late(self) -> bool:
+        """True if the flow begins with the first reference's latents, noised, and not with noise alone."""
+        return self.strength < 1 or (self.sigmas is not None and self.sigmas[0] < 1)
 
     @property
     def num_steps(self) -> int:
@@ -89,21 +99,26 @@ def prepare(request: Request, model: ModelRecord) -> PreparedRequest:
         RequestError: Noise is of another shape than the pictures', latents are of another model, a mask does not fit.
     """
     sampling = request.sampling
+    sigmas = cast("tuple[float, ...] | None", sampling.sigmas)
     mask, references = _references(request, model)
     default = references[0].placement.size if references else squarest(model.sizes)
     prepared = PreparedRequest(
         prompts=request.prompts,
         seeds=sampling.seeds or (secrets.randbits(32),),
         size=default if sampling.size is None else sampling.size,
-        steps=model.flow.steps if sampling.steps is None else sampling.steps,
+        steps=len(sigmas) if sigmas else model.flow.steps if sampling.steps is None else sampling.steps,
         guidance=model.flow.guidance if sampling.guidance is None else sampling.guidance,
         references=references,
         method=cast(ReferenceMethod, request.references),
         noise=sampling.noise,
         strength=sampling.strength,
         mask=mask,
+        solver=cast(Solver, sampling.solver),
+        sigmas=sigmas,
+        step_mask=cast("tuple[bool, ...] | None", sampling.step_mask),
     )
     _check(prepared, model)
+    _check_mask(prepared)
     if len(references) > 1:
         logger.info("%s", prepared.tokens(model).describe())
     return prepared
@@ -113,17 +128,24 @@ def _check(prepared: PreparedRequest, model: ModelRecord) -> None:
     wanted = (len(prepared.jobs), prod(prepared.grid), model.dims.channels)
     if prepared.noise is not None and prepared.noise.shape != wanted:
         raise RequestError(f"noise must be of shape {wanted}, this is {prepared.noise.shape}")
-    if (prepared.mask is not None or prepared.strength < 1) and prepared.grid != prepared.references[0].grid:
+    if (prepared.mask is not None or prepared.begins_late) and prepared.grid != prepared.references[0].grid:
         (width, height), (own_width, own_height) = prepared.size, prepared.references[0].placement.size
         raise RequestError(
-            f"with a mask, or a strength below 1, the picture has its reference's size {own_width}x{own_height}, not "
-            f"{width}x{height}; leave the size out"
+            f"with a mask, or a strength below 1 or sigmas that begin there, the picture has its reference's size "
+            f"{own_width}x{own_height}, not {width}x{height}; leave the size out"
         )
     if round(prepared.steps * prepared.strength, 2) < 1:  # diffusers would take one step, from noise alone if of one
         raise RequestError(
             f"a strength of {prepared.strength:g} leaves less than one of {prepared.steps} steps; give at least "
             f"{1 / prepared.steps:.3g}"
         )
+
+
+def _check_mask(prepared: PreparedRequest) -> None:
+    steps, mask = prepared.num_steps, prepared.step_mask
+    if mask is not None and len(mask) != steps:
+        late = f", of {prepared.steps} at a strength of {prepared.strength:g}" if steps < prepared.steps else ""
+        raise RequestError(f"step_mask is of {len(mask)} steps, and this request takes {steps}{late}")
 
 
 def _references(request: Request, model: ModelRecord) -> tuple[PreparedMask | None, tuple[Reference, ...]]:

@@ -11,18 +11,19 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.components import STEP_CACHE
 from ...engine.errors import RequestError
 from ...engine.lora.choice import LoraChoice, lora_choices
 from ...engine.sizes import Size, check_size
+from .choices import parse_choice
 from .masking import Masking
 from .masks import MaskSource
 from .placement import Fit, parse_fit
 from .prompts import check_prompt
 from .references import ReferenceMethod, ReferenceSource, each_source, parse_method
+from .schedules import MAX_STEPS, Solver, check_sigmas, check_step_mask
 
 MAX_SEED = 2**64 - 1
-MAX_STEPS = 1000
-"""The most steps of a request: as many as there were noise levels in training."""
 MAX_PICTURES = 1000
 """The most pictures of a request, whose noise and tables are made before its first step."""
 MAX_GUIDANCE = 1000
@@ -32,10 +33,18 @@ It is far beyond what a model was trained with, and far from where float32 overf
 """
 
 
-class SamplingKeywords(TypedDict, total=False):
-    """Types the keywords of `Sampling` for `Kontext.edit` and `Kontext.generate`, which pass them on."""
+class ScheduleKeywords(TypedDict, total=False):
+    """Types those keywords of `Sampling` that say which steps are taken, and how."""
 
     steps: int | None
+    solver: Solver | str
+    sigmas: Sequence[float] | NDArray[np.float32] | None
+    step_mask: Sequence[bool | int] | None
+
+
+class SamplingKeywords(ScheduleKeywords, total=False):
+    """Types the keywords of `Sampling` for `Kontext.edit` and `Kontext.generate`, which pass them on."""
+
     guidance: float | None
     seed: int | Sequence[int] | None
     size: Size | None
@@ -60,9 +69,17 @@ class Sampling:
             tokens.
         strength: How much of the first reference gives way, above 0 to 1. Below 1 the flow begins with the reference's
             latents, noised to where that share of the steps is left, and only those steps are taken.
+        solver: How a step uses the velocity of the step before: "euler" does not, "ab2" is of second order.
+        sigmas: The noise levels of the steps in the place of the model's own, which fall from 1 to above 0; after the
+            last comes 0, which may be written. They are taken as they are, without the model's shift. If they begin
+            below 1 the flow begins as at less than full strength: with the first reference's latents, noised to there.
+        step_mask: For each step that is taken, 1 if it is computed whole and 0 if it is cached: of its blocks only the
+            first is computed, and the others add what they added in the last whole step. The first is whole. None for
+            whole steps alone.
 
     Raises:
-        RequestError: One of these is out of range.
+        RequestError: One of these is out of range, `steps` counts other steps than `sigmas`, or there are `sigmas` and
+            a `strength` below 1.
     """
 
     steps: int | None = None
@@ -71,6 +88,9 @@ class Sampling:
     size: Size | None = None
     noise: NDArray[np.float32] | None = field(default=None, repr=False)
     strength: float = 1.0
+    solver: Solver | str = Solver.EULER
+    sigmas: Sequence[float] | NDArray[np.float32] | None = None
+    step_mask: Sequence[bool | int] | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -95,6 +115,32 @@ class Sampling:
         if isinstance(self.strength, bool) or not isinstance(self.strength, numbers.Real) or not 0 < self.strength <= 1:
             raise RequestError(f"strength must be a number above 0, up to 1, not {self.strength!r}")
         object.__setattr__(self, "strength", float(self.strength))
+        object.__setattr__(self, "solver", parse_choice(Solver, "solver", self.solver))
+        if self.sigmas is not None:
+            self._take_sigmas()
+        if self.step_mask is not None:
+            object.__setattr__(self, "step_mask", check_step_mask(self.step_mask))
+
+    def _take_sigmas(self) -> None:
+        sigmas = check_sigmas(self.sigmas)
+        object.__setattr__(self, "sigmas", sigmas)
+        if self.steps not in (None, len(sigmas)):
+            raise RequestError(f"{len(sigmas)} sigmas make {len(sigmas)} steps, not {self.steps}; leave the steps out")
+        if self.strength < 1:
+            raise RequestError(
+                "sigmas say by their first where the flow begins, so there is no strength beside them; leave one out"
+            )
+
+    @property
+    def begins_late(self) -> bool:
+        """True if the flow begins below a noise level of 1, so with the first reference's latents."""
+        return self.strength < 1 or (self.sigmas is not None and self.sigmas[0] < 1)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that a bundle needs for it, of `manifest.FEATURES`."""
+        cached = self.step_mask is not None and not all(self.step_mask)
+        return (*(("velocity",) if self.solver is Solver.AB2 else ()), *((STEP_CACHE,) if cached else ()))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -148,7 +194,8 @@ class Request:
         sources = each_source(self.image)
         if self.mask is not None and not isinstance(self.mask, Masking):
             object.__setattr__(self, "mask", Masking(mask=self.mask))
-        for what, given in (("a mask", self.mask is not None), ("a strength below 1", self.sampling.strength < 1)):
+        late = "a strength below 1" if self.sampling.sigmas is None else "a list of sigmas that begins below 1"
+        for what, given in (("a mask", self.mask is not None), (late, self.sampling.begins_late)):
             if given and not sources:
                 raise RequestError(f"{what} is about a picture that is edited, and text to image has none")
 
@@ -156,6 +203,11 @@ class Request:
     def prompts(self) -> tuple[str, ...]:
         """The prompts, in a tuple."""
         return _each(self.prompt)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that a bundle needs for it, of `manifest.FEATURES`."""
+        return (*(("masks",) if self.mask is not None else ()), *self.sampling.features)
 
     @property
     def chosen_loras(self) -> tuple[LoraChoice, ...] | None:

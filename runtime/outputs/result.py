@@ -17,6 +17,7 @@ from ...engine.sizes import Size
 from ..inputs.placement import Placement
 from ..inputs.prepared import Tokens
 from ..inputs.references import Latents, ReferenceMethod, ReferenceSource, each_source
+from ..inputs.schedules import Solver
 from .picture_file import check_output, write_pictures
 from .provenance import PictureSigner, Signing
 
@@ -50,6 +51,9 @@ class Result:
         steps: The number of steps of the schedule.
         guidance: The embedded guidance strength.
         strength: How much of the reference gave way; below 1 only that share of the steps was taken.
+        solver: The solver of the flow.
+        sigmas: The noise levels of the steps, None if they were the model's own.
+        step_mask: Which of the steps were whole, None if nothing was said of it, and all were.
         mask: What a mask let be edited and how it was used, in words; None without one.
         loras: The LoRAs that were swapped in.
         tokens: How many tokens each step attended over.
@@ -68,6 +72,9 @@ class Result:
     steps: int
     guidance: float
     strength: float
+    solver: Solver = Solver.EULER
+    sigmas: tuple[float, ...] | None = None
+    step_mask: tuple[bool, ...] | None = None
     mask: str | None
     loras: tuple[LoraRecord, ...] = ()
     tokens: Tokens
@@ -130,6 +137,9 @@ class Result:
             "guidance": self.guidance,
             **self._references(),
             **({} if self.strength == 1 else {"strength": self.strength}),
+            **({} if self.solver is Solver.EULER else {"solver": self.solver.value}),
+            **({} if self.sigmas is None else {"sigmas": list(self.sigmas)}),
+            **({} if self.step_mask is None else {"step_mask": [int(whole) for whole in self.step_mask]}),
             **({} if self.mask is None else {"mask": self.mask}),
             "bundle": self.bundle,
             "executor": self.executor,

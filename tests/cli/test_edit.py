@@ -22,11 +22,11 @@ def image_path(tmp_path: Path, picture: Any) -> Path:
     return path
 
 
-def edit(bundle: Path, image: Path, *arguments: object) -> str:
+def edit(bundle: Path, image: Path, *arguments: object, steps: int | None = 1) -> str:
     """What `edit` prints, on both streams; its own errors are raised."""
     words = ["edit", str(bundle), "-i", str(image), "-s", "0", *map(str, arguments)]
-    if "--steps" not in words:
-        words += ["--steps", "1"]
+    if "--steps" not in words and steps is not None:
+        words += ["--steps", str(steps)]
     done = CliRunner().invoke(app, words)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -88,6 +88,37 @@ def test_one_edit_after_another(bundle_path: Path, image_path: Path, tmp_path: P
     assert [turn["prompt"] for turn in document["turns"]] == ["x", "y"]
 
 
+def test_solver_and_sigmas_reach_every_turn(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    options = ("-p", "x", "--then", "y", "--solver", "ab2", "--sigmas", "1,0.5,0", "--steps", 2, "-o", out)
+    printed = edit(bundle_path, image_path, *options, "--json")
+    found = request_in(out)
+    for turn in (found, *found["chain"], *json.loads(printed[printed.index("{") :])["turns"]):
+        assert (turn["solver"], turn["sigmas"], turn["steps"]) == ("ab2", [1, 0.5], 2)
+
+
+def test_a_chosen_schedule_says_which_steps(
+    bundle_path: Path, image_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, chosen, out = tmp_path / "requests", tmp_path / "schedule.json", tmp_path / "out.png"
+    folder.mkdir()
+    image_path.rename(folder / "in.png")
+    (folder / "instructions.txt").write_text("make it blue\n")
+    options = ("--requests", folder, "--share", "0.5", "--steps", 4, "--reference-steps", 6)
+    done = CliRunner().invoke(app, ["schedule", str(bundle_path), str(chosen), *map(str, options)])
+    assert done.exit_code == 0, done.output
+    assert " steps of " in done.output
+    edit(bundle_path, folder / "in.png", "-p", "x", "--schedule", chosen, "-o", out, steps=None)
+    written = json.loads(chosen.read_text())
+    assert request_in(out)["sigmas"] == written["sigmas"]
+    assert not caplog.messages
+    chosen.write_text(json.dumps({**written, "bundle": "0" * 64}))
+    edit(bundle_path, folder / "in.png", "-p", "x", "--schedule", chosen, "-o", out, steps=None)
+    assert "was chosen for another bundle; what it loses with this one is not known" in caplog.text
+    with pytest.raises(KontextError, match="--schedule says what --steps, --solver would; leave one out"):
+        edit(bundle_path, folder / "in.png", "-p", "x", "--schedule", chosen, "--solver", "ab2", "-o", out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -97,6 +128,10 @@ def test_one_edit_after_another(bundle_path: Path, image_path: Path, tmp_path: P
         (("-p", "x", "-p", "y", "--then", "z"), "--then goes on with one picture, so it takes one --prompt and one"),
         (("-p", "x", "--strength", "0"), "strength must be a number above 0, up to 1, not 0"),
         (("-p", "x", "--strength", "0.3"), "a strength of 0.3 leaves less than one of 1 steps; give at least 1"),
+        (("-p", "x", "--step-mask", "1;0"), "step_mask is of 1 and 0 with commas between, such as 1,0,1,0"),
+        (("-p", "x", "--sigmas", "1 0.5"), "sigmas are numbers with commas between"),
+        (("-p", "x", "--sigmas", "1,0.5"), "2 sigmas make 2 steps, not 1; leave the steps out"),
+        (("-p", "x", "--sigmas", "0.5", "--size", "64x64"), "sigmas that begin there, the picture has its reference's"),
         (("-p", "x", "--box", "0,0,8,8", "--size", "64x64"), "has its reference's size 128x128, not 64x64; leave the"),
     ],
 )

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from served import error_of, served
 
-from kontext_trt import Kontext
+from kontext_trt import Bundle, Kontext, Solver
 from kontext_trt.serving.bodies import Body
 from kontext_trt.serving.options import Keeping, Limits, ServingOptions
 from kontext_trt.serving.orders import Asked, check_usable, read_order
@@ -47,6 +47,15 @@ def test_seeds_go_on_from_the_first_and_wrap(kontext: Kontext):
         (True, {}, "an edit needs a picture", "image"),
         (False, {"session": "new"}, "a generation has no picture", "session"),
         (False, {"num_inference_steps": 101}, "up to 100 steps are taken here, not 101", "num_inference_steps"),
+        (False, {"solver": "heun"}, "solver must be one of euler, ab2, not 'heun'", "solver"),
+        (False, {"sigmas": "1;2"}, "sigmas are numbers with commas between, such as 1,0.9,0.6, not '1;2'", "sigmas"),
+        (False, {"sigmas": [1, 2]}, "sigmas must be above 0, up to 1, not 2.0", "sigmas"),
+        (False, {"sigmas": [0.5]}, "begins below 1 is about a picture that is edited", "sigmas"),
+        (False, {"sigmas": [1 - 0.001 * step for step in range(101)]}, "up to 100 steps are taken here", "sigmas"),
+        (False, {"step_mask": "0,1"}, "the first step of step_mask must be 1", "step_mask"),
+        (False, {"step_mask": [1, 2]}, "a list with 1 of each whole step and 0 of each cached, not", "step_mask"),
+        (False, {"step_mask": [1, 0]}, "without the feature step_cache; export it again", "step_mask"),
+        (False, {"sigmas": [1], "num_inference_steps": 2}, "1 sigmas make 1 steps, not 2", "num_inference_steps"),
         (False, {"size": "4096x4096"}, "up to 4,194,304 pixels are made here, not 4096x4096", "size"),
         (False, {"stream": True, "response_format": "url"}, "events hold pictures, not addresses", "response_format"),
         (False, {"partial_images": 1}, "partial images come as events", "partial_images"),
@@ -69,6 +78,18 @@ def test_a_bundle_of_before_takes_no_mask():
     check_usable(service, "x", masked=False)
     with pytest.raises(Refusal, match="this bundle was exported before there were masks; export it again"):
         check_usable(service, "x", masked=True)
+
+
+def test_solver_and_sigmas_come_as_lists_and_as_text(kontext: Kontext):
+    for sigmas in ([1, 0.5], "1,0.5,0"):
+        sampling = read(kontext, solver="ab2", sigmas=sigmas).order.sampling
+        assert (sampling.solver, sampling.sigmas) == (Solver.AB2, (1.0, 0.5))
+
+
+def test_a_bundle_of_before_takes_no_second_order(older_bundle: Bundle):
+    with Kontext.open(older_bundle) as kontext, pytest.raises(Refusal, match="without the feature velocity") as caught:
+        read(kontext, solver="ab2")
+    assert caught.value.param == "solver"
 
 
 def test_a_turn_that_was_let_go_is_told_from_other_mistakes(kontext: Kontext, picture: Callable):

@@ -16,7 +16,7 @@ from PIL import Image
 from traced_graphs import load_traced
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.engine.components import COMPONENTS, DENOISER, Component, Precision
+from kontext_trt.engine.components import DENOISER, Component, Precision
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,7 +75,7 @@ def older_bundle(checkpoint_path: Path, once_per_run: OncePerRun) -> Bundle:
     """The same checkpoint's bundle of schema 2, with the denoiser's graph of then. Not to be altered."""
 
     def write(path: Path) -> None:
-        from kontext_trt.export import export
+        from kontext_trt.export import export, options
         from kontext_trt.export.checkpoint import open_checkpoint
 
         once = export.trace
@@ -87,9 +87,9 @@ def older_bundle(checkpoint_path: Path, once_per_run: OncePerRun) -> Bundle:
             "schema-2-denoiser.onnx", lambda file: file.write_bytes(lzma.decompress(OLDER_DENOISER.read_bytes()))
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(export, "COMPONENTS", {name: one.of_schema(2) for name, one in COMPONENTS.items()})
+            patch.setattr(options, "SCHEMA", 2)
+            patch.setattr(options, "FEATURES", ())
             patch.setattr(export, "SCHEMA", 2)
-            patch.setattr(export, "FEATURES", ())
             patch.setattr(export, "trace", trace)
             export.export_bundle(open_checkpoint(checkpoint_path), path)
 

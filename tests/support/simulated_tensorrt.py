@@ -20,7 +20,7 @@ from stored_plans import put_plan
 
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.bundle.shared_file import SharedFile
-from kontext_trt.engine.components import COMPONENTS, ElementType
+from kontext_trt.engine.components import ElementType
 from kontext_trt.engine.plans.census import Census
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.plans.ingredients import plan_ingredients
@@ -43,6 +43,7 @@ ACTIVATIONS = {
     "vae_encoder": 5000,
     "conditioner": 2000,
     "denoiser": 4000,
+    "cached_denoiser": 1500,
     "vae_decoder": 9000,
 }
 
@@ -267,12 +268,12 @@ class SimulatedFlavour:
 
 def add_plans(
     bundle: Bundle, coverage: Coverage, *, streamable: tuple[str, ...] = (), options: BuildOptions | None = None,
-    components: Iterable[str] = COMPONENTS, created: str = "2026-11-21T00:00:00Z",
+    components: Iterable[str] | None = None, created: str = "2026-11-21T00:00:00Z",
 ) -> dict[str, PlanManifest]:  # fmt: skip
     """A plan a component in the bundle's store, for the simulated machine."""
     store, plans = PlanStore.of(bundle.path), {}
     target = Target(flavour="tensorrt", version=VERSION, capability="sm_90", gpu=GPU.name)
-    for component in components:
+    for component in components or bundle.components:
         asked = options or BuildOptions(weight_streaming=component in streamable)
         ingredients = plan_ingredients(bundle, component, target, coverage, asked)
         weights = bundle.graph(component).weight_bytes

@@ -23,7 +23,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"examples", "__main__", "__init__"},
     ),
     f"{PACKAGE}.engine": (
-        {"growth", "number_types", "uses"},
+        {"growth", "number_types", "ports", "uses"},
         {
             "components",
             "documents",

@@ -74,6 +74,10 @@ WRONG = {
         (["--recipe", "nope"], "invalid choice: 'nope'"),
     ],
     "benchmarks.quality.nibble_evidence": [([], "required: MODEL.onnx")],
+    "benchmarks.quality.step_table": [
+        (["nope"], "bundle nope does not exist"),
+        (["nope", "--steps", "4;8"], "steps are whole numbers from 1 to 1000 with commas between, not '4;8'"),
+    ],
     f"{SMALL}.calibration": [([], "required: folder")],
     f"{FIXTURES}.nvfp4_checkpoint": [([], "required: file, small")],
     f"{FIXTURES}.sparse_checkpoint": [([], "required: folder")],

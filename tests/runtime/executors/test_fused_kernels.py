@@ -27,7 +27,8 @@ def bundle(**precisions: Precision) -> Any:
         )
         for name, component in COMPONENTS.items()
     }
-    return SimpleNamespace(graph=records.__getitem__, read_graph=lambda name: SimpleNamespace(data=b""))
+    graphs = {"graph": records.__getitem__, "read_graph": lambda name: SimpleNamespace(data=b"")}
+    return SimpleNamespace(components=tuple(records), **graphs)
 
 
 def test_in_bf16_all_have_kernels(caplog: pytest.LogCaptureFixture):

@@ -17,9 +17,11 @@ from kontext_trt.runtime.flow.executor import Executor
 from kontext_trt.runtime.flow.noise import starting_noise
 from kontext_trt.runtime.flow.stages import Condition, Step
 from kontext_trt.runtime.flow.tensors import RequestShape, request_tensors
+from kontext_trt.runtime.inputs.prepared import PreparedRequest
 
 WEIGHTS = np.array([[2, -1], [2, -1]], np.float32)
 SHAPE = RequestShape(num_prompts=1, num_seeds=2, grid=(5, 3), references=((5, 3),), num_steps=2, masked=True)
+REQUEST = PreparedRequest(prompts=("x",), seeds=(1, 2), size=(48, 80), steps=2, guidance=2.5)
 Arrays = dict[str, np.ndarray]
 
 
@@ -45,7 +47,7 @@ def inputs(bundle: Bundle) -> Arrays:
     )
     keep = (draw.random(specs["keep"].shape) < 0.5).astype(np.float32)
     started = {"latents_even": noise, "noise": noise, "keep": keep, "velocity_weights": WEIGHTS}
-    return schedule_inputs(bundle, SHAPE, 2.5) | drawn | started
+    return schedule_inputs(bundle, SHAPE, REQUEST) | drawn | started
 
 
 def test_two_steps_are_the_formulas(executor: Executor, inputs: Arrays):
@@ -69,7 +71,7 @@ def test_two_steps_are_the_formulas(executor: Executor, inputs: Arrays):
 
 
 def test_steps_take_the_sigmas_that_they_end_at(bundle: Bundle):
-    inputs = schedule_inputs(bundle, SHAPE, 2.5)
+    inputs = schedule_inputs(bundle, SHAPE, REQUEST)
     np.testing.assert_array_equal(inputs["next_sigmas"][:, 0], [inputs["timesteps"][1], 0])
     np.testing.assert_array_equal(inputs["velocity_weights"], [[1, 0], [1, 0]])
     assert not inputs["zeros"].any()
