@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
+from ...engine.components import DENOISER
 from ...runtime.flow.executor import Executor, Performed
 from ...runtime.flow.kept import KeptValues
 from ...runtime.flow.stages import Condition, Stage, Step
@@ -37,7 +38,7 @@ class UndividedStep:
 
     index: int
     name: ClassVar[str] = "denoise"
-    components: ClassVar[tuple[str, ...]] = (*Condition.components, *Step.components)
+    components: ClassVar[tuple[str, ...]] = (*Condition.components, DENOISER.name)
 
     def run(self, w: Workspace) -> None:
         row = slice(self.index, self.index + 1)
