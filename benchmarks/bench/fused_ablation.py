@@ -16,7 +16,7 @@ from ...engine.system.gpus import find_gpus
 from ...runtime.device.executor import DeviceExecutor
 from ...runtime.executors.fused_kernels import fused_components, obstacles
 from ...runtime.flow.executor import Executor
-from ...runtime.operators.catalogue import DEFINITIONS
+from ...runtime.operators.catalogue import DEFINITIONS, WEIGHT_ONLY
 from ...runtime.operators.picture_operators import PICTURE_OPERATORS
 from .bodies import fused_names
 from .graph_work import count_bodies
@@ -26,7 +26,7 @@ from .roofline import dynamic_extents
 FAMILIES: Mapping[str, frozenset[str]] = {
     "kernels: norm, modulation, gate": frozenset({"Modulate", "Gate", "GateModulate"}),
     "kernels: heads": frozenset({"Heads", "JointHeads"}),
-    "kernels: products with bias, GELU, FP8": frozenset({"Linear", "LinearGelu", "JointLinear"}),
+    "kernels: products with bias, GELU, FP8": frozenset({"Linear", "LinearGelu", "JointLinear", WEIGHT_ONLY}),
     "kernels: rounding to FP8": frozenset({"Quantize"}),
     "kernels: attention": frozenset({"Attend", "AttendBesideGelu"}),
     "kernels: pictures": frozenset(operator.name for operator in PICTURE_OPERATORS),
