@@ -64,7 +64,7 @@ def export_bundle(
 
     Args:
         checkpoint: A checkpoint, its path (a diffusers folder, a ComfyUI folder, or a transformer file), or its place
-            on the hub, OWNER/NAME[@REVISION][:FILE].
+            on the hub, `OWNER/NAME[@REVISION][:FILE]`.
         path: The folder to make.
         options: How it is exported.
         files: Where those parts of a checkpoint at a path lie that are elsewhere.

@@ -38,7 +38,7 @@ It holds `[[width, height], ...]` in pixels.
 class CheckpointFiles:
     """Says where each part lies, for checkpoints that are not one folder; what is None is looked for in those.
 
-    Each is a path, or a place on the Hugging Face hub, OWNER/NAME[@REVISION][:FILE], which is fetched.
+    Each is a path, or a place on the Hugging Face hub, `OWNER/NAME[@REVISION][:FILE]`, which is fetched.
 
     Attributes:
         transformer: The transformer: a file or a folder.

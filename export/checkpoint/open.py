@@ -110,7 +110,7 @@ def open_checkpoint(
     """Open a checkpoint: a folder or a file, with the parts that lie elsewhere named in `files`.
 
     A folder is diffusers', ComfyUI's or one with the four files in it; a file is a transformer's, or holds all parts.
-    What does not exist and is written OWNER/NAME[@REVISION][:FILE] is fetched from the Hugging Face hub, and so are
+    What does not exist and is written `OWNER/NAME[@REVISION][:FILE]` is fetched from the Hugging Face hub, and so are
     tokenizers that are nowhere; `progress` is told of it.
 
     Raises:

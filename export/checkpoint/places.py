@@ -40,7 +40,7 @@ class HubPlace:
 
 
 def parse_place(text: str) -> HubPlace | None:
-    """Return the place that OWNER/NAME[@REVISION][:FILE], a web address or hf:// name means; None for other texts.
+    """Return the place that `OWNER/NAME[@REVISION][:FILE]`, a web address or hf:// name means; None for other texts.
 
     Raises:
         CheckpointError: It is an address of something else.
