@@ -92,12 +92,12 @@ def vae_from_tensors(views: Views, source: str) -> VaeConfig:
     """Return an autoencoder's configuration, read off its tensors' shapes; raise CheckpointError if one is missing."""
     num_levels = count_blocks(views, "encoder.down_blocks.", source)
     first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
-    channels = tuple(shape_of(views, first.format(level), source, 4)[0] for level in range(num_levels))
+    channels = tuple(shape_of(views, first.format(level), source, 4)[0] for level in range(max(1, num_levels)))
     return VaeConfig(
         block_channels=channels,
         latent_channels=shape_of(views, "decoder.conv_in.weight", source, 4)[1],
         layers_per_block=count_blocks(views, "encoder.down_blocks.0.resnets.", source),
-        norm_groups=min(32, *channels),
+        norm_groups=min((32, *channels)),
     )
 
 

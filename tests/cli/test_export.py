@@ -28,14 +28,14 @@ def test_a_checkpoint_of_the_hub(hub: Hub, once_per_run: OncePerRun, tmp_path: P
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    refused = run("export", repo, tmp_path / "bundle", code=1)
+    refused = run("export", repo, tmp_path / "bundle", code=1, fresh=True)
     assert f"error: {repo} is gated: accept its licence at {hub.endpoint}/{repo} with your account" in refused.stderr
     assert not (tmp_path / "bundle").exists()
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    done = run("export", repo, tmp_path / "bundle", graphs=once_per_run)
+    done = run("export", repo, tmp_path / "bundle", graphs=once_per_run, fresh=True)
     assert f"{repo}: licence a-licence, {hub.endpoint}/{repo}/blob/main/LICENSE.md" in done.stderr
     assert "fetching transformer/diffusion_pytorch_model.safetensors, 14.3 MiB" in done.stderr
     assert Bundle.open(tmp_path / "bundle").manifest.source == f"{repo}@{hub.repositories[repo].commit[:12]}"
-    typo = run("export", "black-forest-labs/FLUX.1-Kontekst", tmp_path / "other", code=1)
+    typo = run("export", "black-forest-labs/FLUX.1-Kontekst", tmp_path / "other", code=1, fresh=True)
     assert "is no file or folder here, and" in typo.stderr
     assert "is no repository that can be seen" in typo.stderr

@@ -44,7 +44,7 @@ def test_low_rank_sums_learn_and_the_model_stays(pipeline: FluxKontextPipeline):
 
 @pytest.mark.check
 def test_diffusers_reads_the_file(pipeline: FluxKontextPipeline, tmp_path: Path):
-    save_checkpoint(pipeline, tmp_path / "checkpoint")
+    save_checkpoint(pipeline, tmp_path / "checkpoint", [(128, 128)])
     train(tmp_path / "checkpoint", tmp_path / "lora.safetensors", minutes=0.02, batch=2)
     tensors = load_file(tmp_path / "lora.safetensors")
     layer = "single_transformer_blocks.0.proj_out"
