@@ -12,11 +12,8 @@ from functools import partial
 from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
+from .sizes import BF16_BYTES, PACK
 from .widening import enqueue_widening
-
-BF16_BYTES = 2
-PACK = 8
-"""The values that a thread loads at once, and whose bytes a row of cuBLASLt's fastest kernels is a multiple of."""
 
 
 class BranchProducts:

@@ -14,11 +14,8 @@ from .branches import BranchProducts
 from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
+from .sizes import BF16_BYTES, PACK
 from .tensors import Shape, Tensors
-
-BF16_BYTES = 2
-PACK = 8
-"""The values that a thread loads at once."""
 
 
 class Computing(Enqueuing):

@@ -16,6 +16,7 @@ from ....engine.errors import ExecutorError
 from ...device.launch import POINTER
 from .cudnn import Cudnn
 from .device import KernelDevice
+from .sizes import BF16_BYTES
 from .timing import milliseconds
 
 SIDE = 3
@@ -24,7 +25,6 @@ ALIGNMENT = 8
 WORKSPACE_BYTES = 64 << 20
 PLANS = 3
 """The number of the heuristics' plans that are measured."""
-BF16_BYTES = 2
 _PAGE = 256
 """The bytes that places in shared memory are a multiple of."""
 

@@ -13,11 +13,10 @@ from .convolutions import SIDE, ConvolutionCall, ConvolutionShape
 from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
+from .sizes import PACK
 from .tensors import Tensors
 from .weights import NodeWeights
 
-PACK = 8
-"""The values that a thread loads at once."""
 THREADS = 256
 CHUNKS = 1024
 """The parts that a picture's pixels are summed in at most: as many blocks as an H100 runs at once."""

@@ -11,10 +11,10 @@ from functools import partial
 from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
+from .sizes import BF16_BYTES, FLOAT32_BYTES
 from .tensors import Tensors
 from .widening import enqueue_widening
 
-BF16_BYTES, FLOAT32_BYTES = 2, 4
 PIECE_BYTES = 32 << 20
 """The most bytes that a piece of a weight takes once it is widened."""
 _ROWS = 16

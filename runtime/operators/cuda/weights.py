@@ -6,8 +6,9 @@ import ctypes
 
 from ....engine.errors import ExecutorError
 from ...device.launch import POINTER
-from .convolutions import BF16_BYTES, SIDE, aligned, copy_channels
+from .convolutions import SIDE, aligned, copy_channels
 from .device import KernelDevice
+from .sizes import BF16_BYTES
 
 PLACES = 4
 """The places that a node's weights may lie at, from run to run; constants have one."""

@@ -10,12 +10,12 @@ from .attention import Attention, AttentionCall, AttentionShape
 from .cudnn import Cudnn
 from .device import KernelDevice
 from .products import LinearCall, Matrix, Products
+from .sizes import BF16_BYTES, FLOAT32_BYTES
 
 WIDEST = 128
 """The width of the widest heads that cuDNN has kernels for on every GPU."""
 SCORES_BYTES = 128 << 20
 """The bytes that scores and probabilities may take at a time."""
-_FLOAT32_BYTES, _BF16_BYTES = 4, 2
 _ROWS = 128
 """The number that the queries of a time are a multiple of, as products like them."""
 
@@ -40,16 +40,16 @@ class AnyAttention:
 
     def _wide(self, shape: AttentionShape, call: AttentionCall) -> None:
         """Enqueue attention in bfloat16, with scores in float32."""
-        rows = SCORES_BYTES // (shape.keys * (_FLOAT32_BYTES + _BF16_BYTES))
+        rows = SCORES_BYTES // (shape.keys * (FLOAT32_BYTES + BF16_BYTES))
         rows = min(shape.queries, max(_ROWS, rows // _ROWS * _ROWS))
-        scores = self._device.scratch(rows * shape.keys * (_FLOAT32_BYTES + _BF16_BYTES))
+        scores = self._device.scratch(rows * shape.keys * (FLOAT32_BYTES + BF16_BYTES))
         hidden = shape.heads * shape.width
         for picture in range(shape.pictures):
             for head in range(shape.heads):
                 column = head * shape.width
 
                 def matrix(address: int, first: int, count: int, stride: int, column: int = column) -> Matrix:
-                    start = address + (first * stride + column) * _BF16_BYTES
+                    start = address + (first * stride + column) * BF16_BYTES
                     return Matrix(address=start, rows=count, columns=shape.width, stride=stride)
 
                 k, v = (matrix(one, picture * shape.keys, shape.keys, hidden) for one in (call.k, call.v))
@@ -61,7 +61,7 @@ class AnyAttention:
     def _attend(self, q: Matrix, k: Matrix, v: Matrix, scores: int, result: Matrix) -> None:
         keys = k.rows
         wide = Matrix(address=scores, rows=q.rows, columns=keys, stride=keys, float32=True)
-        after = scores + q.rows * keys * _FLOAT32_BYTES
+        after = scores + q.rows * keys * FLOAT32_BYTES
         probabilities = Matrix(address=after, rows=q.rows, columns=keys, stride=keys)
         self._products(LinearCall(x=q, weight=k, bias=0, y=wide))
         self._device.launch(

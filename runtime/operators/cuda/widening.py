@@ -8,9 +8,7 @@ from ...device.launch import POINTER
 from .device import KernelDevice
 from .enqueuing import Enqueuing
 from .products import Matrix
-
-PACK = 8
-"""The values that a thread widens."""
+from .sizes import PACK
 
 
 def enqueue_widening(

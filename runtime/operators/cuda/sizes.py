@@ -1,0 +1,7 @@
+"""Names the sizes that kernels and those who launch them share."""
+
+from __future__ import annotations
+
+BF16_BYTES, FLOAT32_BYTES = 2, 4
+PACK = 8
+"""The values that a thread loads at once, and whose bytes a row of cuBLASLt's fastest kernels is a multiple of."""
