@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from ..engine.errors import KontextError
 from ..version import __version__
+from .help import whole_help
 from .terminal import SafeFormatter, escape_what_cannot_be_written, notes, screen
 
 COMMANDS: Mapping[str, str] = {
@@ -51,10 +52,10 @@ class LazyCommands(Mapping[str, Any]):
         module, _, attribute = COMMANDS[name].partition(":")
         found = getattr(importlib.import_module(f".{module}", __package__), attribute)
         if isinstance(found, typer.Typer):
-            return _named(typer.main.get_group(found), name)
+            return whole_help(_named(typer.main.get_group(found), name))
         alone = typer.Typer(add_completion=False)
         alone.command(name)(found)
-        return typer.main.get_command(alone)
+        return whole_help(typer.main.get_command(alone))
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -73,6 +74,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
+        whole_help(self)
         commands: Any = LazyCommands()
         self.commands = commands
 
@@ -80,7 +82,7 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     name="kontext-trt",
-    help="FLUX.1 Kontext \\[dev]: from a checkpoint to an edited picture.",
+    help="FLUX.1 Kontext: from a checkpoint to an edited picture.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..engine.byte_sizes import human_bytes
 from ..export.environment import quiet_libraries, require_quantize
 from .options import JsonOption, UnquantizedArgument, spread
 from .quantize import PercentileOption, TorchOptions
+from .tables import print_table
 from .terminal import print_json, progress_bars, screen
 
 calibration = typer.Typer(help="Look at calibrations.", no_args_is_help=True)
@@ -67,10 +67,14 @@ def show(
     if json:
         print_json({"sha256": opened.sha256, "complete": opened.complete, "activations": rows})
         return
-    table = Table("activation", *next(iter(rows.values()), {}), box=None)
-    for name, row in rows.items():
-        table.add_row(name, *(f"{value:.4g}" if isinstance(value, float) else f"{value:,}" for value in row.values()))
-    screen.print(table)
+    print_table(
+        ["activation", *next(iter(rows.values()), {})],
+        [
+            [name, *(f"{value:.4g}" if isinstance(value, float) else f"{value:,}" for value in row.values())]
+            for name, row in rows.items()
+        ],
+        right=True,
+    )
     state = "" if opened.complete else ", interrupted"
     screen.print(f"{len(opened.samples)} samples of {opened.steps} steps, {len(opened.skipped)} skipped{state}")
 
@@ -89,8 +93,18 @@ def diff(
     if json:
         print_json(changes)
         return
-    table = Table("activation", "before", "after", "times", box=None)
-    for change in changes:
-        values = ("-" if value is None else f"{value:.4g}" for value in (change.before, change.after))
-        table.add_row(change.name, *values, f"{change.ratio:.3f}")
-    screen.print(table if changes else "no range differs")
+    if not changes:
+        screen.print("no range differs")
+        return
+    print_table(
+        ("activation", "before", "after", "times"),
+        [
+            (
+                change.name,
+                *("-" if value is None else f"{value:.4g}" for value in (change.before, change.after)),
+                f"{change.ratio:.3f}",
+            )
+            for change in changes
+        ],
+        right=True,
+    )

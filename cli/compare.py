@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..benchmarks.environment import require_compare
 from ..engine.bundle.bundle import Bundle
@@ -18,6 +17,7 @@ from ..runtime.executors.options import Device, ExecutorName
 from .making import executor_name
 from .options import JsonOption, spread
 from .quantize import TorchOptions
+from .tables import print_table
 from .terminal import print_json, progress_bars, screen
 
 
@@ -68,10 +68,7 @@ def compare(
         print_json({"folder": folder, "comparison": made})
         return
     for columns, rows in tables(made, worst):
-        table = Table(*columns, box=None)
-        for row in rows:
-            table.add_row(*row)
-        screen.print(table)
+        print_table(columns, rows)
     if advice := budget_advice(made):
         screen.print(advice)
     screen.print(f"{folder}: comparison.json, errors.png and {len(made.cases)} pictures side by side")

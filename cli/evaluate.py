@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
 
 from ..benchmarks.quality.editbench.cases import NUM_CASES, TURNS
 from ..benchmarks.quality.editbench.chain_sheet import chain_sheet
@@ -17,12 +16,14 @@ from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model
 from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
+from ..engine.system.changes import telling_changes
 from ..engine.system.files import atomic_file
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import ExecutorName
 from ..runtime.kontext import Kontext
 from .making import ExecutorOption, StepsOption
 from .options import JsonOption
+from .tables import print_table
 from .terminal import notes, print_json, progress_bars, screen
 
 MAX_SESSIONS, MAX_TURNS = 1000, 100
@@ -86,13 +87,15 @@ def _write(out: Path, made: Evaluation, drift: Drift | None, document: dict[str,
     sheets = {out / SHEET: contact_sheet(made.answers)}
     if drift is not None:
         sheets[out / SESSIONS_SHEET] = chain_sheet(drift)
-    out.mkdir(parents=True, exist_ok=True)
-    for path, sheet in sheets.items():
-        with atomic_file(path) as file:
-            sheet.save(file, format="PNG", optimize=True)
-    with atomic_file(out / REPORT) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
-    return [*sheets, out / REPORT]
+    files = [*sheets, out / REPORT]
+    with telling_changes(files, notes.print):
+        out.mkdir(parents=True, exist_ok=True)
+        for path, sheet in sheets.items():
+            with atomic_file(path) as file:
+                sheet.save(file, format="PNG", optimize=True)
+        with atomic_file(out / REPORT) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
+    return files
 
 
 def _open_emulated(bundle: Path) -> Kontext:
@@ -105,11 +108,11 @@ def _open_emulated(bundle: Path) -> Kontext:
 
 
 def _show(made: Evaluation) -> None:
-    table = Table("", "requests", "success", "inside dB", "outside dB", box=None)
+    rows: list[tuple[str, ...]] = []
     for row in made.rows:
         outside = "" if row.outside_db is None else f"{row.outside_db:.1f}"
-        table.add_row(row.name, f"{row.number}", f"{100 * row.success:.0f} %", f"{row.inside_db:.1f}", outside)
-    screen.print(table)
+        rows.append((row.name, f"{row.number}", f"{100 * row.success:.0f} %", f"{row.inside_db:.1f}", outside))
+    print_table(("", "requests", "success", "inside dB", "outside dB"), rows, right=True)
     if made.median_outside_db is not None:
         screen.print(f"outside the edited region, the median answer has {made.median_outside_db:.1f} dB")
     if not made.turns:
@@ -120,14 +123,14 @@ def _show(made: Evaluation) -> None:
 
 
 def _show_drift(drift: Drift) -> None:
-    table = Table(
-        "turn", "edit", *(f"{road.carry} dB, right" for road in drift.roads), "alone", "autoencoder dB", box=None
-    )
+    columns = ("turn", "edit", *(f"{road.carry} dB, right" for road in drift.roads), "alone", "autoencoder dB")
+    rows: list[tuple[str, ...]] = []
     for number, through in enumerate(drift.autoencoder_db):
         turns = [road.turns[number] for road in drift.roads]
         cells = (f"{turn.untouched_db:.1f}, {100 * turn.success:.0f} %" for turn in turns)
-        table.add_row(f"{number + 1}", turns[0].task, *cells, f"{100 * drift.alone[number]:.0f} %", f"{through:.1f}")
-    screen.print(table)
+        alone = f"{100 * drift.alone[number]:.0f} %"
+        rows.append((f"{number + 1}", turns[0].task, *cells, alone, f"{through:.1f}"))
+    print_table(columns, rows)
     for road in drift.roads:
         screen.print(
             f"carried as {road.carry}, untouched pixels lose {road.lost_db:.1f} dB over {len(road.turns)} turns"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..engine.byte_sizes import human_bytes
 from ..engine.lora.changes import LoraFile, LowRank
@@ -18,6 +17,7 @@ from ..engine.lora.read import read_lora
 from ..engine.printable import printable_line
 from ..export.environment import quiet_libraries, require_export
 from .options import ExportedArgument, JsonOption
+from .tables import print_table
 from .terminal import print_json, progress_bars, screen
 
 lora = typer.Typer(help="Show LoRA files, and fuse them into a bundle.", no_args_is_help=True)
@@ -53,16 +53,17 @@ def show(
         print_json(summary)
         return
     screen.print(f"{printable_line(opened.name)}: {opened.family}", highlight=False)
-    table = Table("part", "method", "tensors", "ranks", "scales", box=None)
-    for row in summary["changes"]:
-        table.add_row(
+    rows = [
+        (
             PARTS[row["part"]],
             row["method"],
             str(row["tensors"]),
             " ".join(map(str, row["ranks"])),
             " ".join(f"{scale:g}" for scale in row["scales"]),
         )
-    screen.print(table)
+        for row in summary["changes"]
+    ]
+    print_table(("part", "method", "tensors", "ranks", "scales"), rows)
     for name in opened.unused:
         screen.print(f"unused: {printable_line(name)}", highlight=False)
     screen.print(f"sha256 {opened.sha256}", highlight=False)

@@ -38,6 +38,9 @@ def executor_name(text: str) -> ExecutorName:
 
 
 StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace even a picture that it is made from: an input, or the mask.")
+]
 GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
 ExecutorOption = Annotated[
     ExecutorName,

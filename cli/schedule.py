@@ -9,11 +9,12 @@ import typer
 
 from ..benchmarks.quality.choose_schedule import REFERENCE_STEPS, ChoosingOptions, choose_schedule
 from ..engine.errors import OptionError
+from ..engine.system.changes import telling_changes
 from ..export.environment import require_export
 from ..runtime.inputs.request import Request
 from .making import RunOptions, opened
 from .options import ExportedArgument, JsonOption, spread
-from .terminal import print_json, progress_bars, screen
+from .terminal import notes, print_json, progress_bars, screen
 
 
 @spread
@@ -42,7 +43,8 @@ def schedule(
     options = ChoosingOptions(share=share, of_steps=steps, reference_steps=reference_steps, seed=seed)
     with opened(bundle, run, graphs=False) as kontext, progress_bars() as bars:
         made = choose_schedule(kontext, asked, options, bars)
-    made.save(out)
+    with telling_changes([out], notes.print):
+        made.save(out)
     if json:
         print_json({"path": str(out), "schedule": made})
         return

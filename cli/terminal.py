@@ -48,6 +48,13 @@ def print_json(value: Any) -> None:
     sys.stdout.write(text + "\n")
 
 
+def print_json_line(value: Any) -> None:
+    """Print one JSON document in a line of ASCII on standard output, and send it off: who reads may answer it."""
+    text = json.dumps(json.loads(msgspec.json.encode(value, enc_hook=str)))
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
+    sys.stdout.flush()
+
+
 def escape_what_cannot_be_written() -> None:
     """Make standard output escape characters that its encoding lacks, as standard error does, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":

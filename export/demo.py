@@ -10,6 +10,7 @@ from ..engine.bundle.bundle import MANIFEST
 from ..engine.components import Precision
 from ..engine.errors import ExportError
 from ..engine.progress import Progress, Silent
+from ..engine.system.changes import is_same_file
 from ..engine.system.files import is_taken
 from ..runtime.kontext import Kontext
 from ..runtime.outputs.result import Result
@@ -50,10 +51,11 @@ def run_demo(folder: Path, demo: Demo, progress: Progress | None = None) -> Demo
     What an earlier demo left there is replaced. Everything computes in float32, for which any machine has kernels.
 
     Raises:
-        ExportError: Bundle/, checkpoint/ or edited.png is not a demo's, or `folder` is itself a bundle or a checkpoint.
+        ExportError: Bundle/, checkpoint/ or edited.png is not a demo's, or is the picture to edit, or `folder` is itself
+            a bundle or a checkpoint.
     """
     start, progress = time.perf_counter(), progress or Silent()
-    _check_folder(folder)
+    _check_folder(folder, demo.image)
     path, checkpoint = folder / "bundle", demo.checkpoint or folder / "checkpoint"
     for made in (path,) if demo.checkpoint else (path, checkpoint):
         _check_place(made)
@@ -74,7 +76,7 @@ def run_demo(folder: Path, demo: Demo, progress: Progress | None = None) -> Demo
     return DemoRun(checkpoint=checkpoint, bundle=path, export_seconds=seconds, picture=picture, result=result)
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, image: Path) -> None:
     """Raise ExportError unless a demo may put its files into a folder, which holds nothing that they would replace."""
     for mark, what in ((MANIFEST, "a bundle"), ("model_index.json", "a checkpoint"), ("config.json", "a network")):
         if (folder / mark).exists():
@@ -83,6 +85,8 @@ def _check_folder(folder: Path) -> None:
         raise ExportError(
             f"{folder / PICTURE_NAME} exists and no demo made it; choose another folder: kontext-trt demo FOLDER"
         )
+    if is_same_file(folder / PICTURE_NAME, image):
+        raise ExportError(f"{image} is to be edited and would be replaced; choose another folder for what is made")
 
 
 def _check_place(path: Path) -> None:

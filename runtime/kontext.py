@@ -205,7 +205,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         """
         for feature in request.features:
             self.bundle.require(feature)
-        request = self._screen.admit(request, cancel)
+        files, request = request.files, self._screen.admit(request, cancel)
         previews = None if self._screen.looks_at(Stage.OUTPUT) else previews
         prepared, loras = prepare(request, self.bundle.manifest.model), self._adapters.choose(request.chosen_loras)
         watch, clock = watching(prepared, previews, on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
@@ -220,6 +220,7 @@ class Kontext(AbstractContextManager["Kontext"]):
             bundle=self._fingerprint,
             executor=self.executor.name,
             loras=loras.used,
+            files=files,
         )
         self._screen.release([(output.prompt, output.image) for output in result.outputs], cancel)
         return result

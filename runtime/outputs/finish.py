@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ def result_of(
     bundle: str,
     executor: str,
     loras: tuple[LoraRecord, ...],
+    files: tuple[Path, ...],
 ) -> Result:
     """Return the result of a request.
 
@@ -36,6 +38,7 @@ def result_of(
         bundle: The fingerprint of the bundle.
         executor: The name of the executor.
         loras: What was swapped in.
+        files: The files that references and mask were read from.
     """
     return Result(
         outputs=tuple(
@@ -64,6 +67,7 @@ def result_of(
         bundle=bundle,
         executor=executor,
         fused_loras=manifest.loras,
+        files=files,
     )
 
 

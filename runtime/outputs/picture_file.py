@@ -87,7 +87,7 @@ def write_pictures(pictures: Sequence[tuple[Image.Image, Mapping[str, Any], Path
     formats = [check_output(path) for _, _, path in pictures]
     if signing is None:
         for (image, request, path), file_format in zip(pictures, formats, strict=True):
-            with _new_file(path) as file:
+            with new_file(path) as file:
                 image.save(file, format=file_format, **_options(request, path, file_format))
         return
     signed: list[bytes] = []
@@ -97,12 +97,13 @@ def write_pictures(pictures: Sequence[tuple[Image.Image, Mapping[str, Any], Path
         image.save(encoded, format=file_format, **_options(request, path, file_format))
         signed.append(signing.sign(encoded.getvalue(), request))
     for (_, _, path), data in zip(pictures, signed, strict=True):
-        with _new_file(path) as file:
+        with new_file(path) as file:
             file.write(data)
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a binary file that appears at a path whole, on a clean exit, or not at all. Missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         yield file
