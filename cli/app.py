@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from ..engine.errors import KontextError
 from ..version import __version__
 from .help import whole_help
-from .terminal import SafeFormatter, escape_what_cannot_be_written, notes, screen
+from .terminal import escape_what_cannot_be_written, log_handler, notes, screen
 
 COMMANDS: Mapping[str, str] = {
     "export": "export:export",
@@ -99,9 +98,7 @@ def common(
     if version:
         screen.print(__version__)
         raise typer.Exit
-    handler = RichHandler(console=notes, show_path=False, show_time=False)
-    handler.setFormatter(SafeFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[log_handler()])
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

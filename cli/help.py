@@ -15,25 +15,26 @@ PIPE_COLUMNS = 10_000
 
 def whole_help(command: Any) -> Any:
     """Make a command, and those of a group, print its help whole, and return it."""
-    panels = command.format_help
-    plain = partial(_plain_help, command, panels)
-    command.format_help = lambda context, formatter: (panels if has_panels() else plain)(context, formatter)
+    command.format_help = partial(_format_help, command, command.format_help)
     for one in getattr(command, "commands", {}).values():
         whole_help(one)
     return command
 
 
-def has_panels() -> bool:
-    """Return whether help is shown in panels: on a terminal that is wide enough."""
-    return sys.stdout.isatty() and shutil.get_terminal_size().columns >= PANEL_COLUMNS
+def columns_of_output() -> int:
+    """Return the columns that standard output has."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_COLUMNS
 
 
-def _plain_help(command: Any, format_help: Any, context: Any, formatter: Any) -> None:
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_COLUMNS
+def _format_help(command: Any, panels: Any, context: Any, formatter: Any) -> None:
+    columns = columns_of_output()
+    if PANEL_COLUMNS <= columns < PIPE_COLUMNS:
+        panels(context, formatter)
+        return
     formatter.width = columns - 2
     formatter.write_dl = partial(formatter.write_dl, col_max=columns // 3)
     mode, command.rich_markup_mode = command.rich_markup_mode, None
     try:
-        format_help(context, formatter)
+        panels(context, formatter)  # plain, without the mode
     finally:
         command.rich_markup_mode = mode

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -36,6 +37,20 @@ screen = SafeConsole(soft_wrap=True, markup=False, highlight=False, emoji=False)
 """The console for results, on standard output."""
 notes = SafeConsole(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
 """The console for progress, warnings and errors, on standard error."""
+
+
+class LineHandler(logging.Handler):
+    """Prints each log message in a line of its own, as warnings and errors are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        notes.print(f"{record.levelname.lower()}: {self.format(record)}")
+
+
+def log_handler() -> logging.Handler:
+    """Return what prints log messages: in columns on a terminal, and elsewhere in lines that nothing folds."""
+    made = RichHandler(console=notes, show_path=False, show_time=False) if notes.is_terminal else LineHandler()
+    made.setFormatter(SafeFormatter("%(message)s"))
+    return made
 
 
 def print_json(value: Any) -> None:

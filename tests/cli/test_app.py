@@ -161,6 +161,22 @@ def test_h_is_help_of_every_command():
         assert "--help" in said.stdout
 
 
+SILENT = {("serve",): "it answers over HTTP"}
+"""The commands that print no results."""
+
+
+def test_every_command_that_prints_results_has_json():
+    group: Any = typer.main.get_command(app)
+    without = []
+    for words in commands_of(group):
+        command = group
+        for word in words:
+            command = command.commands[word]
+        if not hasattr(command, "commands") and not any("--json" in one.opts for one in command.params):
+            without.append(words)
+    assert without == list(SILENT)
+
+
 def test_an_executor_may_be_spelled_with_a_hyphen(bundle_path: Path, image_path: Path):
     for spelling in ("tensorrt-rtx", "tensorrt_rtx"):
         request = ("edit", bundle_path, "-i", image_path, "-p", "x", "--executor", spelling)

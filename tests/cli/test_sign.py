@@ -85,7 +85,8 @@ def test_what_made_a_picture_may_be_unknown(
     given: Path, files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given.rename(plain := tmp_path / "plain.png")
-    invoke("sign", plain, "--cert", files.chain, "--key", files.key)
+    said = invoke("sign", plain, "--cert", files.chain, "--key", files.key, "--json")
+    assert json.loads(said[said.index("{") :]) == {"path": str(plain), "signer": "test signer"}
     assert "does not say what made it; the signature will say that a model did" in caplog.text
     assert "bundle unknown" in invoke("verify", plain)
 

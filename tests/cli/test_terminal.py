@@ -14,7 +14,7 @@ import pytest
 from rich.logging import RichHandler
 from rich.table import Table
 
-from kontext_trt.cli.terminal import Bars, SafeConsole, SafeFormatter, print_json
+from kontext_trt.cli.terminal import Bars, SafeConsole, SafeFormatter, log_handler, print_json, print_json_line
 from kontext_trt.engine.printable import printable, printable_line
 
 HOSTILE = "a\x1b]0;title\x07\x1b[2Jb\x9bc\u202ed :apple: [red]e[/red]\r"
@@ -47,6 +47,12 @@ def test_log_messages(console: SafeConsole) -> None:
     assert f"node {SHOWN}" in written(console)
 
 
+def test_log_messages_in_pipes_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = log_handler()
+    handler.handle(logging.LogRecord("x", logging.WARNING, "", 0, "%s", ("long " * 60 + HOSTILE,), None))
+    assert capsys.readouterr().err == f"warning: {'long ' * 60}{SHOWN}\n"
+
+
 def test_progress(console: SafeConsole) -> None:
     from rich.progress import Progress, TextColumn
 
@@ -59,6 +65,15 @@ def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"name": HOSTILE})
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"name": HOSTILE}
+    assert printed == printable(printed)
+
+
+def test_a_line_of_json_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json_line({"name": HOSTILE + "\x7f\n", "path": Path("a")})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"name": HOSTILE + "\x7f\n", "path": "a"}
+    assert printed.isascii()
+    assert printed.count("\n") == 1
     assert printed == printable(printed)
 
 
