@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from ..engine.byte_sizes import human_bytes
+from ..export.checks import check_calibrate
 from ..export.environment import quiet_libraries, require_quantize
+from ..export.quantize.calibration import PERCENTILES, Calibration, CalibrationOptions, differences
+from ..export.quantize.checks import default_artefact
 from .options import JsonOption, UnquantizedArgument, spread
 from .quantize import PercentileOption, TorchOptions
 from .tables import print_table
-from .terminal import print_json, progress_bars, screen
+from .terminal import IMPORTING, print_json, progress_bars, screen, working
 
 calibration = typer.Typer(help="Look at calibrations.", no_args_is_help=True)
 
@@ -32,13 +35,13 @@ def calibrate(
 ) -> None:
     """See how large activations get: run a bundle on samples, with torch. An interrupted run is continued."""
     require_quantize()
-    quiet_libraries()
-    from ..export.quantize.calibrate import calibrate_bundle
-    from ..export.quantize.calibration import CalibrationOptions
-    from ..export.quantize.quantize_bundle import default_artefact
-
     artefact = out or default_artefact(bundle)
     options = CalibrationOptions(steps=torch.steps, seed=seed, device=torch.device, limit=limit)
+    check_calibrate(bundle, samples, artefact)
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.quantize.calibrate import calibrate_bundle
+
     with progress_bars() as bars:
         made = calibrate_bundle(bundle, samples, artefact, options, bars)
     if json:
@@ -56,8 +59,6 @@ def show(
     file: Annotated[Path, typer.Argument(help="A calibration.", show_default=False)], json: JsonOption = False
 ) -> None:
     """Show what was seen of each activation."""
-    from ..export.quantize.calibration import PERCENTILES, Calibration
-
     opened = Calibration.open(file)
     rows = {
         name: {"amax": one.amax, **{f"p{percent:g}": one.percentile(percent) for percent in PERCENTILES}}
@@ -87,8 +88,6 @@ def diff(
     json: JsonOption = False,
 ) -> None:
     """Show which ranges differ between two calibrations, the largest change first."""
-    from ..export.quantize.calibration import Calibration, differences
-
     changes = list(differences(Calibration.open(before), Calibration.open(after), percentile))
     if json:
         print_json(changes)

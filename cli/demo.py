@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from ..engine.system.changes import telling_changes
+from ..export.demo_folder import PICTURE_NAME, Demo, check_demo
 from ..export.environment import quiet_libraries, require_demo
 from .options import JsonOption
-from .terminal import notes, print_json, progress_bars, screen
+from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
 
 
 def demo(
@@ -23,12 +24,14 @@ def demo(
 ) -> None:
     """Export a checkpoint and edit a picture with it: every part of the road, in a minute."""
     require_demo()
-    quiet_libraries()
-    from ..export.demo import PICTURE_NAME, Demo, run_demo
-
     given = {"checkpoint": checkpoint, "image": image, "prompt": prompt, "steps": steps}
     asked = Demo(**{name: value for name, value in given.items() if value is not None})
-    with telling_changes([folder / PICTURE_NAME], notes.print), progress_bars() as bars:
+    check_demo(folder, asked)
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.demo import run_demo
+
+    with telling_changes([folder / PICTURE_NAME], notes.print), progress_bars(keep=False) as bars:
         made = run_demo(folder, asked, bars)
     notes.print(f"exported {made.checkpoint} to {made.bundle} in {made.export_seconds:.0f} s")
     assert made.result.reference is not None

@@ -17,10 +17,10 @@ from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.places import check_outputs
 from ..runtime.outputs.result import Result
 from ..runtime.session import Session
-from .making import MaskOptions, OverwriteOption, PictureOptions, RunOptions, StepBar, SwapOptions, opened
+from .making import MaskOptions, OverwriteOption, PictureOptions, RunOptions, SwapOptions, opened
 from .options import ExportedArgument, JsonOption, spread
 from .safeguards import FilterOptions, SigningOptions
-from .terminal import notes, print_json, progress_bars, screen
+from .terminal import notes, print_json, progress_bars, screen, working
 
 PromptOption = Annotated[
     list[str], typer.Option("--prompt", "-p", help="What to do. Several give several pictures.", show_default=False)
@@ -114,9 +114,9 @@ class _Job:
         """Make a request's pictures. One request records no graph: the second would."""
         places = check_outputs(self.out, request, overwrite=self.overwrite)
         signer, filters = self.signing.signer(self.out), self.filtering.filters()
-        with opened(self.bundle, self.run, graphs=False, filters=filters) as kontext, progress_bars() as bars:
-            result = kontext.run(request, on_step=StepBar(bars), debug_nan=self.debug_nan)
-        with telling_changes(places, notes.print):
+        with opened(self.bundle, self.run, graphs=False, filters=filters) as kontext, progress_bars(keep=False) as bars:
+            result = kontext.run(request, progress=bars, debug_nan=self.debug_nan)
+        with working("writing"), telling_changes(places, notes.print):
             paths = result.save(self.out, signer=signer, inputs=request.sources or None, overwrite=self.overwrite)
         _report(result, paths, as_json=as_json)
 
@@ -150,10 +150,10 @@ class _Job:
         ):
             for prompt in (*request.prompts, *then):
                 asked: TurnKeywords = shared if session.history else {**shared, **once}
-                with progress_bars() as bars:
-                    turn = session.edit(prompt, **{**asked, "on_step": StepBar(bars), "debug_nan": self.debug_nan})
+                with progress_bars(keep=False) as bars:
+                    turn = session.edit(prompt, **{**asked, "progress": bars, "debug_nan": self.debug_nan})
                 notes.print(turn.describe())
-            with telling_changes(places, notes.print):
+            with working("writing"), telling_changes(places, notes.print):
                 path = session.save_image(self.out, signer=signer, inputs=request.sources, overwrite=self.overwrite)
             last = session.history[-1]
             chain = [dict(turn.request) for turn in session.history]

@@ -12,7 +12,7 @@ from ..benchmarks.quality.editbench.cases import NUM_CASES, TURNS
 from ..benchmarks.quality.editbench.chain_sheet import chain_sheet
 from ..benchmarks.quality.editbench.contact_sheet import contact_sheet
 from ..benchmarks.quality.editbench.drift import NUM_SESSIONS, Drift, measure_drift
-from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model
+from ..benchmarks.quality.editbench.evaluation import Evaluation, check_sizes
 from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
@@ -24,7 +24,7 @@ from ..runtime.kontext import Kontext
 from .making import ExecutorOption, StepsOption
 from .options import JsonOption
 from .tables import print_table
-from .terminal import notes, print_json, progress_bars, screen
+from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
 
 MAX_SESSIONS, MAX_TURNS = 1000, 100
 SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "sessions.png", "editbench.json"
@@ -64,9 +64,12 @@ def evaluate(
         )
     if emulate and executor is not ExecutorName.AUTO:
         raise OptionError(f"--emulate computes with torch; leave out --executor {executor.value}")
-    opened = _open_emulated(bundle) if emulate else Kontext.open(bundle, executor=executor.options())
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"{out} is a file; the sheets and the report need a folder: name another with --out")
+    model = Bundle.open(bundle)
+    check_sizes(model.manifest.model.sizes)
+    opened = _open_emulated(model) if emulate else Kontext.open(model, executor=executor.options())
     with opened as kontext, progress_bars() as bars:
-        check_model(kontext)
         made = run_editbench(kontext, count=count, seed=seed, steps=steps, progress=bars)
         drift = None
         if sessions:
@@ -98,13 +101,13 @@ def _write(out: Path, made: Evaluation, drift: Drift | None, document: dict[str,
     return files
 
 
-def _open_emulated(bundle: Path) -> Kontext:
+def _open_emulated(bundle: Bundle) -> Kontext:
     require_export("emulating")
-    quiet_libraries()
-    from ..export.emulate.torch_executor import TorchExecutor
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.emulate.torch_executor import TorchExecutor
 
-    opened = Bundle.open(bundle)
-    return Kontext(opened, TorchExecutor(opened, hold_weights=True))
+    return Kontext(bundle, TorchExecutor(bundle, hold_weights=True))
 
 
 def _show(made: Evaluation) -> None:

@@ -17,7 +17,7 @@ from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.provenance import SignedKeywords
 from ..runtime.session import Session
 from ..runtime.turn import Carry, Turn
-from .making import GuidanceOption, OverwriteOption, RunOptions, ScheduleOptions, StepBar, SwapOptions, opened
+from .making import GuidanceOption, OverwriteOption, RunOptions, ScheduleOptions, SwapOptions, opened
 from .options import ExportedArgument, spread
 from .safeguards import FilterOptions, SigningOptions
 from .terminal import notes, print_json_line, progress_bars, screen
@@ -106,8 +106,8 @@ class _Talk:
                 notes.print(str(error))
 
     def _edit(self, prompt: str) -> None:
-        with progress_bars() as bars:
-            turn = self._session.edit(prompt, **{**self._sampling, "carry": self._carry, "on_step": StepBar(bars)})
+        with progress_bars(keep=False) as bars:
+            turn = self._session.edit(prompt, **{**self._sampling, "carry": self._carry, "progress": bars})
         self._stand(turn)
         notes.print(f"{human_bytes(turn.size_bytes)} for this turn, {human_bytes(self._session.size_bytes)} in all")
 

@@ -71,5 +71,5 @@ def _print_stacked(head: Sequence[str], cells: Sequence[Sequence[str]], console:
     name_width = max(map(cell_len, head))
     for row in cells:
         for number, (column, cell) in enumerate(zip(head, row, strict=True)):
-            name = _padded(column, name_width, right=False) + GAP if name_width else ""
-            console.print(Text(("" if number == 0 else GAP) + name + cell))
+            name = column if number == 0 else GAP + column
+            console.print(Text(_padded(name, name_width + 2 * len(GAP), right=False) + cell if name_width else cell))

@@ -1,8 +1,9 @@
-"""Tells what writing files changes beside them: which file gives way, and which folder is made."""
+"""Tells what writing files changes beside them: which file gives way, which folder is made, and whether it can be."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,25 @@ def telling_changes(paths: Iterable[Path], tell: Callable[[str], None]) -> Itera
         for path, state in before.items():
             if state is not None and _state(path) not in (None, state):
                 tell(f"replaced {path}")
+
+
+def try_place(path: Path) -> None:
+    """Try whether a file can be made at a path, missing folders included; nothing is left behind.
+
+    Raises:
+        OSError, ValueError: None can.
+    """
+    place = path.resolve() if os.path.islink(path) else path
+    made = [folder for folder in place.parents if not folder.exists()]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.NamedTemporaryFile(dir=place.parent, prefix=".kontext-trt.").close()
+    if place.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    with suppress(FileNotFoundError):
+        place.lstat()  # raises for a name that no file can have
+    with suppress(OSError):  # somebody else put something there meanwhile
+        for folder in made:
+            folder.rmdir()
 
 
 def is_same_file(path: Path, other: Path) -> bool:

@@ -39,6 +39,7 @@ def test_edit(bundle_path: Path, image_path: Path, tmp_path: Path):
     assert done.stdout.strip().endswith("out.png  144x112  seed 5")
     assert "reference 300x200 -> 144x112 (resize), stretched by 17 %" in done.stderr
     assert "onnxruntime (cpu)" in done.stderr
+    assert done.stderr.splitlines()[0].startswith("reference "), "and no bar"
     assert size_of(out) == (144, 112)
 
 
@@ -98,7 +99,7 @@ def test_export_edit_inspect(checkpoint_path: Path, once_per_run: OncePerRun, tm
     assert len(sampled["checked"]) == 3
     assert len(sampled["unchecked"]) == 3
     refused = run("export", checkpoint_path, tmp_path / "bundle", code=1)
-    assert "exists; choose another name or export with --overwrite" in refused.stderr
+    assert "exists; choose another name, or allow it with --overwrite" in refused.stderr
 
 
 def test_export_for_onnx_runtime_is_not_quantized(checkpoint_path: Path, tmp_path: Path):

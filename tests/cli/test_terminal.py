@@ -47,6 +47,40 @@ def test_log_messages(console: SafeConsole) -> None:
     assert f"node {SHOWN}" in written(console)
 
 
+def bars_of(console: SafeConsole, *, keep: bool, terminal: bool) -> str:
+    """What is left on the screen of three tasks, of which one has nothing to do."""
+    from rich.progress import Progress, TextColumn
+
+    with Progress(
+        TextColumn("{task.description} {task.percentage:.0f}"),
+        console=console,
+        transient=not keep,
+        disable=not terminal,
+    ) as progress:
+        bars = Bars(progress, keep=keep)
+        for task, total in (("one", 2), ("nothing", 0), ("three", 4)):
+            bars.start(task, total)
+            bars.advance(1)
+        shown = [(task.description, task.completed, task.total) for task in progress.tasks]
+        bars.finish()
+    kept = [("one", 2, 2), ("three", 1, 4)] if keep else [("three", 1, 4)]
+    assert shown == (kept if terminal else [])
+    return written(console)
+
+
+def test_tasks_with_nothing_to_do_have_no_bar() -> None:
+    def terminal() -> SafeConsole:
+        return SafeConsole(file=io.StringIO(), force_terminal=True, width=80)
+
+    assert "nothing" not in bars_of(terminal(), keep=True, terminal=True)
+    assert "nothing" not in bars_of(terminal(), keep=False, terminal=True)
+
+
+def test_pipes_get_a_line_per_task_that_is_kept_and_no_bar(console: SafeConsole) -> None:
+    assert bars_of(console, keep=False, terminal=False) == ""
+    assert bars_of(console, keep=True, terminal=False) == "one\nthree\n"
+
+
 def test_log_messages_in_pipes_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     handler = log_handler()
     handler.handle(logging.LogRecord("x", logging.WARNING, "", 0, "%s", ("long " * 60 + HOSTILE,), None))
