@@ -49,7 +49,7 @@ def prepare(
     from ...export.graphs.recipes import make_recipe
     from ...export.tiny import TINY_SIZES, tiny_config
     from ..fixtures.bare_bundle import strip
-    from ..fixtures.made_up_ranges import quantize_at_made_up_ranges
+    from ..fixtures.made_up_ranges import quantize_to_zeros
     from ..fixtures.sparse_checkpoint import write_sparse_checkpoint
     from .diffusers_folder import write_configs
     from .unpruned import write_unpruned
@@ -72,7 +72,7 @@ def prepare(
             strip(bundle, folder / BUNDLE)
         for recipe in recipes:
             with phase(f"quantize to {recipe}"):
-                quantized = quantize_at_made_up_ranges(bundle, Path(name) / recipe, make_recipe(recipe))
+                quantized = quantize_to_zeros(bundle, Path(name) / recipe, make_recipe(recipe))
                 strip(quantized, folder / recipe)
                 shutil.rmtree(quantized.path)
         with phase("unpruned denoiser, for the ablation"):
