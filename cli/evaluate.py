@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,11 @@ from rich.table import Table
 
 from ..benchmarks.quality.editbench.cases import NUM_CASES, TURNS
 from ..benchmarks.quality.editbench.chain_sheet import chain_sheet
-from ..benchmarks.quality.editbench.contact_sheet import contact_sheet
+from ..benchmarks.quality.editbench.contact_sheet import contact_sheets, describe, failure_sheets
 from ..benchmarks.quality.editbench.drift import NUM_SESSIONS, Drift, measure_drift
 from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model
 from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
+from ..benchmarks.sheets import Sheet
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
 from ..engine.system.files import atomic_file
@@ -26,12 +28,12 @@ from .options import JsonOption
 from .terminal import notes, print_json, progress_bars, screen
 
 MAX_SESSIONS, MAX_TURNS = 1000, 100
-SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "sessions.png", "editbench.json"
+SHEET, FAILURES_SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "failures.png", "sessions.png", "editbench.json"
 
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="A bundle of the small Kontext.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {SHEET} and {REPORT}.")] = Path("editbench"),
+    out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for sheets and {REPORT}.")] = Path("editbench"),
     count: Annotated[
         int, typer.Option(help=f"The first so many of the {NUM_CASES} requests, without edits in a row.")
     ] = NUM_CASES,
@@ -71,7 +73,7 @@ def evaluate(
         if sessions:
             drift = measure_drift(kontext, sessions=sessions, turns=turns, seed=seed, steps=steps, progress=bars)
     document = made.to_dict() if drift is None else {**made.to_dict(), "drift": drift.to_dict()}
-    files = _write(out, made, drift, document)
+    files = _write(out, bundle.resolve().name, made, drift, document)
     if json:
         print_json(document)
     else:
@@ -81,18 +83,30 @@ def evaluate(
     notes.print(f"{made.seconds:.0f} s, {made.steps} steps on {made.executor}; {', '.join(map(str, files))}")
 
 
-def _write(out: Path, made: Evaluation, drift: Drift | None, document: dict[str, Any]) -> list[Path]:
+def _write(out: Path, name: str, made: Evaluation, drift: Drift | None, document: dict[str, Any]) -> list[Path]:
     """Write the sheets and the report, each whole or not at all, and return the files."""
-    sheets = {out / SHEET: contact_sheet(made.answers)}
+    sheets = {
+        **_pages(out / SHEET, contact_sheets(made, name)),
+        **_pages(out / FAILURES_SHEET, failure_sheets(made, name)),
+    }
     if drift is not None:
-        sheets[out / SESSIONS_SHEET] = chain_sheet(drift)
+        made_with = describe(made.bundle, made.executor, made.steps, made.seed)
+        sheets[out / SESSIONS_SHEET] = chain_sheet(drift, name, made_with)
     out.mkdir(parents=True, exist_ok=True)
     for path, sheet in sheets.items():
         with atomic_file(path) as file:
-            sheet.save(file, format="PNG", optimize=True)
+            sheet.draw().save(file, format="PNG", optimize=True)
     with atomic_file(out / REPORT) as file:
         file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
     return [*sheets, out / REPORT]
+
+
+def _pages(path: Path, sheets: Sequence[Sheet]) -> dict[Path, Sheet]:
+    """Return the file of each page: the first is `path`, the next NAME-2.png, ..."""
+    return {
+        path if number == 1 else path.with_stem(f"{path.stem}-{number}"): sheet
+        for number, sheet in enumerate(sheets, 1)
+    }
 
 
 def _open_emulated(bundle: Path) -> Kontext:
