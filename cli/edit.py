@@ -16,6 +16,7 @@ from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.picture_file import check_output
 from ..runtime.outputs.result import Result
 from ..runtime.session import Session
+from .folder import run_folder
 from .making import MaskOptions, PictureOptions, RunOptions, StepBar, SwapOptions, opened
 from .options import ExportedArgument, JsonOption, spread
 from .safeguards import FilterOptions, SigningOptions
@@ -33,10 +34,18 @@ def edit(
     prompt: PromptOption,
     image: Annotated[
         list[Path],
-        typer.Option("--image", "-i", help="The picture to edit; several add references to it.", show_default=False),
+        typer.Option(
+            "--image",
+            "-i",
+            help="The picture to edit, or a folder of them; several add references to it.",
+            show_default=False,
+        ),
     ],
     *,
     out: OutOption = Path("edited.png"),
+    format: Annotated[
+        str | None, typer.Option("--format", help="The suffix of a folder's answers. Default: png.", show_default=False)
+    ] = None,
     then: Annotated[
         list[str] | None, typer.Option("--then", help="An edit of what came of the one before; several in a row.")
     ] = None,
@@ -62,6 +71,23 @@ def edit(
         mask=masked.masking(),
         loras=swapped.choices(),
     )
+    if any(one.is_dir() for one in image):
+        if then:
+            raise OptionError("--then goes on with one picture, and --image is a folder; leave one of them out")
+        whole = run_folder(
+            bundle,
+            request,
+            out,
+            run=run,
+            filtering=filtering,
+            signing=signing,
+            suffix=f".{(format or 'png').removeprefix('.')}",
+            debug_nan=picture.debug_nan,
+            as_json=json,
+        )
+        raise typer.Exit(0 if whole else 1)
+    if format is not None:
+        raise OptionError(f"--format is of a folder's answers; of one picture the suffix of --out says it, as {out}")
     job = _Job(bundle=bundle, run=run, out=out, filtering=filtering, signing=signing, debug_nan=picture.debug_nan)
     if then:
         job.chain(request, then, as_json=json)
