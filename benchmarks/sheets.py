@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from PIL import Image, ImageDraw
 
+from ..engine.system.files import atomic_file
 from .lettering import INK, QUIET, Font, font, wrap
 
 RIGHT, WRONG, RULE, PAPER = "#1e6e2d", "#b40f14", "#cccccc", "#ffffff"
@@ -103,6 +105,27 @@ class Sheet:
     def draw(self) -> Image.Image:
         """Return the sheet as a picture."""
         return self.lay_out().draw()
+
+
+def write_pages(pages: Sequence[Sheet], path: Path) -> list[Path]:
+    """Write sheets as `path`, NAME-2.png, NAME-3.png and so on, each whole or not at all; return the files.
+
+    Further pages of such names, which an earlier run has left, are removed: all of them where there are no sheets.
+    """
+    files: list[Path] = []
+    for number, page in enumerate(pages, 1):
+        files.append(_page_file(path, number))
+        with atomic_file(files[-1]) as file:
+            page.draw().save(file, format="PNG", optimize=True)
+    further = len(pages) + 1
+    while (left := _page_file(path, further)).is_file():
+        left.unlink()
+        further += 1
+    return files
+
+
+def _page_file(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_stem(f"{path.stem}-{number}")
 
 
 @dataclass(frozen=True, slots=True)

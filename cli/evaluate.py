@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from ..benchmarks.quality.editbench.contact_sheet import contact_sheets, describ
 from ..benchmarks.quality.editbench.drift import NUM_SESSIONS, Drift, measure_drift
 from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model
 from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
-from ..benchmarks.sheets import Sheet
+from ..benchmarks.sheets import write_pages
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
 from ..engine.system.files import atomic_file
@@ -85,28 +84,17 @@ def evaluate(
 
 def _write(out: Path, name: str, made: Evaluation, drift: Drift | None, document: dict[str, Any]) -> list[Path]:
     """Write the sheets and the report, each whole or not at all, and return the files."""
-    sheets = {
-        **_pages(out / SHEET, contact_sheets(made, name)),
-        **_pages(out / FAILURES_SHEET, failure_sheets(made, name)),
-    }
+    out.mkdir(parents=True, exist_ok=True)
+    files = [
+        *write_pages(contact_sheets(made, name), out / SHEET),
+        *write_pages(failure_sheets(made, name), out / FAILURES_SHEET),
+    ]
     if drift is not None:
         made_with = describe(made.bundle, made.executor, made.steps, made.seed)
-        sheets[out / SESSIONS_SHEET] = chain_sheet(drift, name, made_with)
-    out.mkdir(parents=True, exist_ok=True)
-    for path, sheet in sheets.items():
-        with atomic_file(path) as file:
-            sheet.draw().save(file, format="PNG", optimize=True)
+        files += write_pages([chain_sheet(drift, name, made_with)], out / SESSIONS_SHEET)
     with atomic_file(out / REPORT) as file:
         file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
-    return [*sheets, out / REPORT]
-
-
-def _pages(path: Path, sheets: Sequence[Sheet]) -> dict[Path, Sheet]:
-    """Return the file of each page: the first is `path`, the next NAME-2.png, ..."""
-    return {
-        path if number == 1 else path.with_stem(f"{path.stem}-{number}"): sheet
-        for number, sheet in enumerate(sheets, 1)
-    }
+    return [*files, out / REPORT]
 
 
 def _open_emulated(bundle: Path) -> Kontext:

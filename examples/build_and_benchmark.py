@@ -31,9 +31,8 @@ def main(bundle: str = "demo/bundle", gpu: str = "rtx 5090", *components: str) -
     for plan in build_plans(bundle, gpus=[target], components=components or None):
         record = plan.manifest
         built = "was there" if plan.reused else f"built in {record.build.seconds:.0f} s"
-        print(
-            f"{record.ingredients.component}: {record.size_bytes / 2**20:.1f} MiB for {record.ingredients.target}, {built}"
-        )
+        what = f"{record.ingredients.component} for {record.ingredients.target}"
+        print(f"{what}: {record.size_bytes / 2**20:.1f} MiB, {built}")
     if here:
         time_edits(bundle)
     else:

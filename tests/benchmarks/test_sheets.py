@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from kontext_trt.benchmarks import lettering
 from kontext_trt.benchmarks.lettering import MAX_CHARACTERS, drawable, font, wrap
-from kontext_trt.benchmarks.sheets import RIGHT, WRONG, Cell, Column, Layout, Sheet, Table
+from kontext_trt.benchmarks.sheets import RIGHT, WRONG, Cell, Column, Layout, Sheet, Table, write_pages
 
 LONG = "paint the small striped hexagon behind the lamp in a colour that nobody in this room has a word for " * 3
 PICTURE = Image.new("RGB", (100, 60), "teal")
@@ -68,6 +69,19 @@ def test_a_tick_and_a_cross_differ_in_form():
     assert min(tick.sum(), cross.sum()) > 50
     assert (tick & cross).sum() < 0.6 * min(tick.sum(), cross.sum())
     assert cross[10:25, 10:25].sum() > 20 > tick[10:25, 10:25].sum(), "a cross begins at the left above"
+
+
+def test_pages_are_files_and_those_of_before_go(tmp_path: Path):
+    path, other = tmp_path / "sheet.png", tmp_path / "sheet-final.png"
+    other.touch()
+    names = ["sheet.png", "sheet-2.png", "sheet-3.png"]
+    assert [file.name for file in write_pages([sheet(1)] * 3, path)] == names
+    with Image.open(path) as image:
+        assert image.size == sheet(1).lay_out().extent
+    assert write_pages([sheet(1)], path) == [path]
+    assert {file.name for file in tmp_path.iterdir()} == {"sheet.png", "sheet-final.png"}
+    assert write_pages([], path) == []
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_more_rows_grow_the_sheet():

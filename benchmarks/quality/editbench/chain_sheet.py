@@ -36,7 +36,7 @@ def chain_sheet(drift: Drift, bundle: str, made_with: str) -> Sheet:
     rows += [(f"carried as {road.carry}", [begun, *road.shown]) for road in drift.roads]
     heads = ["the picture", *(f"{number}. {one.instruction}" for number, one in enumerate(samples, 1))]
     return Sheet(
-        title=f"Edits in a row, {bundle}: the first chain of {drift.sessions}",
+        title=f"Edits in a row by {bundle}: the first chain",
         notes=(made_with, NOTE),
         tables=tuple(_band(heads, rows, slice(start, start + BAND)) for start in range(0, len(heads), BAND)),
     )

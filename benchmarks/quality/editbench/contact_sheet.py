@@ -9,6 +9,7 @@ from PIL import Image
 from ...sheets import Cell, Column, Sheet, Table
 from .evaluation import Answer, Evaluation
 from .render import Pixels
+from .samples import EditSample
 from .scoring import ALLOWED, WINDOW, word_of
 
 PICTURE = 160
@@ -66,11 +67,27 @@ def describe(bundle: str, executor: str, steps: int, seed: int) -> str:
 
 def _row(one: Answer) -> tuple[Cell, ...]:
     sample = one.case.sample
+    words = f"{one.case.number}. {sample.instruction}"
+    return answer_row(sample, one.picture, words=words, right=one.score.success, reason=_reason(one))
+
+
+def answer_row(
+    sample: EditSample, picture: Pixels, *, words: str, right: bool, reason: str = ""
+) -> tuple[Cell, Cell, Cell, Cell]:
+    """Return a sample's cells of `COLUMNS`.
+
+    Args:
+        sample: The request and its known answer.
+        picture: The answer (H, W, 3) uint8.
+        words: What stands for the request.
+        right: Whether the answer is right.
+        reason: Why it is wrong.
+    """
     reference = sample.reference()
     return (
         Cell(words="none: from text alone") if reference is None else Cell(picture=as_picture(reference)),
-        Cell(words=f"{one.case.number}. {sample.instruction}"),
-        Cell(picture=as_picture(one.picture), right=one.score.success, words=_reason(one)),
+        Cell(words=words),
+        Cell(picture=as_picture(picture), right=right, words=reason),
         Cell(picture=as_picture(sample.target())),
     )
 
@@ -81,7 +98,7 @@ def _reason(one: Answer) -> str:
     if score.success:
         return ""
     if score.wrong > ALLOWED:
-        return f"{100 * score.wrong:.0f} % differ"
+        return f"{100 * score.wrong:.0f} % differ at worst"
     return f'reads "{score.read}", not "{word}"'
 
 

@@ -44,7 +44,7 @@ def test_a_wrong_answer_says_why(bench: tuple[EditCase, ...]):
     said = [words for layout in laid_out(wrong(bench)) for words in layout.said if words.startswith("wrong")]
     assert len(said) == len(bench)
     assert all(words.startswith("wrong: ") for words in said)
-    assert any(words.endswith(" % differ") for words in said)
+    assert any(words.endswith(" % differ at worst") for words in said)
 
 
 def test_a_request_from_text_alone_has_no_reference(bench: tuple[EditCase, ...]):

@@ -107,7 +107,7 @@ def test_the_sheet_has_a_column_per_turn_and_frames_what_is_wrong(made: Drift) -
     latents, pixels = made.roads
     wrong = replace(pixels, shown=tuple(replace(one, success=False) for one in pixels.shown))
     layout = chain_sheet(replace(made, roads=(latents, wrong)), "small", "made by nobody").lay_out()
-    assert layout.said[:2] == ("Edits in a row, small: the first chain of 2", "made by nobody")
+    assert layout.said[:2] == ("Edits in a row by small: the first chain", "made by nobody")
     assert layout.said[2].startswith("dB: how near the pixels that no edit so far may touch are")
     heads = [f"{number}. {one.instruction}" for number, one in enumerate(made.samples, 1)]
     assert set(heads) <= set(layout.said)
