@@ -143,4 +143,4 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch):
         assert line in before
         assert line in after
     pictures = sum("image/png" in output.get("data", {}) for cell in code_cells(book) for output in cell.outputs)
-    assert pictures == 12
+    assert pictures == 7
