@@ -48,7 +48,7 @@ def drawable(text: str) -> str:
 
 
 def wrap(text: str, width: int, size: int) -> tuple[str, ...]:
-    """Break a text between words into lines of at most `width` pixels, and within words that are longer than a line."""
+    """Return a text's lines of at most `width` pixels, broken between words, and within words that are longer."""
     face, lines, line = font(size), [], ""
     for word in drawable(text).split():
         longer = f"{line} {word}" if line else word

@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """What is written: the verdict and the words."""
+        """The verdict and the words, as they are written."""
         verdict = () if self.right is None else ("right" if self.right else "wrong",)
         return ": ".join((*verdict, *filter(None, (self.words,))))
 

@@ -11,7 +11,7 @@ from ..sheets import Cell, Column, Sheet, Table
 from .metrics import psnr_db, ssim
 
 TIMES = 8
-"""How much stronger the difference is drawn."""
+"""The factor that the difference is drawn with."""
 SMALLEST = 320
 """The pixels of the longer side up to which small pictures are enlarged, by whole numbers."""
 LETTERS = 42

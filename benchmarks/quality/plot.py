@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from textwrap import shorten
+from textwrap import fill, shorten
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,8 +19,9 @@ WIDTH, PANEL, BAR, AROUND, HEAD = 9.0, 2.6, 0.2, 0.9, 0.7
 MARKED = 60
 """The most points of a line that get a mark each."""
 WORST = 15
-"""How many of the worst layers have a bar."""
-LEGEND_CHARACTERS = 34
+"""The number of worst layers that have a bar."""
+LEGEND_CHARACTERS, LEGEND_LINE = 56, 30
+"""The most characters of a line's name, and of a line of the legend."""
 STACKS: Mapping[str, str] = {"transformer_blocks": "double-stream", "single_transformer_blocks": "single-stream"}
 """The kinds of blocks by the names of their stacks."""
 OTHER = "other"
@@ -42,8 +43,8 @@ def draw(comparison: Comparison, reference: str, other: str) -> Figure:
     heights = [height for height, _ in panels]
     figure = new_figure(WIDTH, HEAD + sum(heights))
     axes = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for one, (_, fill) in zip(axes, panels, strict=True):
-        fill(one)
+    for one, (_, draw_panel) in zip(axes, panels, strict=True):
+        draw_panel(one)
     recipe = f" ({comparison.recipe})" if comparison.recipe else ""
     title = drawable(f"What quantization costs: {other}{recipe} beside {reference}")
     figure.suptitle(f"{title}\n{HINT}", fontsize=TEXT, color=INK, x=0.01, ha="left")
@@ -62,9 +63,7 @@ def block_of(name: str) -> tuple[str, int, str]:
 
 def _line_panels(comparison: Comparison) -> list[Panel]:
     steps = {
-        drawable(shorten(f"seed {case.seed}, {case.prompt}", LEGEND_CHARACTERS, placeholder=" ...")): [
-            (step.step, step.sqnr_db) for step in case.steps
-        ]
+        _legend(f"seed {case.seed}, {case.prompt}"): [(step.step, step.sqnr_db) for step in case.steps]
         for case in comparison.cases
     }
     kinds: dict[str, dict[str, list[tuple[int, float]]]] = {}
@@ -76,20 +75,26 @@ def _line_panels(comparison: Comparison) -> list[Panel]:
     for kind, lines in kinds.items():
         title = f"Output of each {kind} block, all error up to there included"
 
-        def fill(axes: Axes, lines: Mapping[str, Points] = lines, title: str = title, kind: str = kind) -> None:
+        def draw_lines(axes: Axes, lines: Mapping[str, Points] = lines, title: str = title, kind: str = kind) -> None:
             _lines(axes, lines, title, f"{kind} block")
 
-        panels.append((PANEL, fill))
+        panels.append((PANEL, draw_lines))
     return panels
 
 
+def _legend(name: str) -> str:
+    return fill(shorten(drawable(name), LEGEND_CHARACTERS, placeholder=" ..."), LEGEND_LINE)
+
+
 def _bar_panels(comparison: Comparison) -> list[Panel]:
-    kinds: dict[str, dict[str, list[float]]] = {}
+    kinds: dict[str, dict[str, list[float]]] = {kind: {} for kind in (*STACKS.values(), OTHER)}
     for error in comparison.layers:
         kind, _, layer = block_of(error.layer)
         kinds.setdefault(kind, {}).setdefault(layer, []).append(100 * error.share)
     panels: list[Panel] = []
     for kind, layers in kinds.items():
+        if not layers:
+            continue
         bars = {
             f"{layer} ({len(shares)} layer{'s' * (len(shares) > 1)})": sum(shares) for layer, shares in layers.items()
         }
@@ -102,7 +107,7 @@ def _bar_panels(comparison: Comparison) -> list[Panel]:
 
 
 Points = Sequence[tuple[int, float]]
-"""What is counted, and decibels."""
+"""Pairs of what is counted, and decibels."""
 
 
 def _lines(axes: Axes, lines: Mapping[str, Points], title: str, what: str) -> None:
@@ -127,7 +132,7 @@ def _lines(axes: Axes, lines: Mapping[str, Points], title: str, what: str) -> No
 
 
 def _bars(bars: Mapping[str, float], title: str) -> Panel:
-    def fill(axes: Axes) -> None:
+    def draw_bars(axes: Axes) -> None:
         drawn = axes.barh(range(len(bars)), list(bars.values()), 0.7, color=PALETTE[0])
         axes.bar_label(drawn, [f"{value:.1f}" for value in bars.values()], padding=3, fontsize=SMALL, color=INK)
         _finish(axes, title, grid="x")
@@ -137,7 +142,7 @@ def _bars(bars: Mapping[str, float], title: str) -> Panel:
         axes.set_xlabel("share of all layers' noise, %", fontsize=TEXT, color=QUIET)
         axes.set_ylabel("layer", fontsize=TEXT, color=QUIET)
 
-    return AROUND + BAR * max(len(bars), 3), fill
+    return AROUND + BAR * max(len(bars), 3), draw_bars
 
 
 def _finish(axes: Axes, title: str, *, grid: str) -> None:

@@ -95,7 +95,7 @@ def test_every_axis_has_a_name_and_a_unit(figure: Figure):
 
 def test_legends_name_each_line(figure: Figure):
     legends = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes[:3]]
-    assert legends[0] == ["seed 0, make the cat orange ...", "seed 1, Größe: 2 µm"]
+    assert legends[0] == ["seed 0, make the cat orange\nand put it on a sofa, in ...", "seed 1, Größe: 2 µm"]
     assert legends[1] == ["text stream", "image stream", "no error at all"]
     assert legends[2] == ["both streams in one"]
 
