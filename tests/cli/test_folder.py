@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from kontext_trt.cli import making
 from kontext_trt.cli.app import app
 from kontext_trt.engine.errors import ImageError, OptionError, RequestError
 
@@ -40,6 +42,20 @@ def test_a_folder_is_edited_and_a_second_run_says_what_was_there(bundle_path: Pa
     assert again.exit_code == 1, "one has failed"
     assert "of 3 pictures 0 edited, 2 skipped because their answers are there, 1 failed" in again.stdout
     assert f"{photos / 'c.png'} was not edited: " in again.stderr
+
+
+def test_graphs_that_the_first_picture_records_serve_the_others(
+    bundle_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[bool] = []
+
+    def opened(*arguments: Any, graphs: bool, **options: Any) -> Any:
+        asked.append(graphs)
+        return making.opened(*arguments, graphs=graphs, **options)
+
+    monkeypatch.setattr("kontext_trt.cli.folder.opened", opened)
+    assert edit(bundle_path, photos, "-o", tmp_path / "out").exit_code == 0
+    assert asked == [True], "one Kontext for all, which records"
 
 
 def test_json_has_a_row_per_picture(bundle_path: Path, photos: Path, tmp_path: Path):
