@@ -73,7 +73,7 @@ def edit(
     job = _Job(bundle=bundle, run=run, out=out, filtering=filtering, signing=signing, debug_nan=picture.debug_nan)
     if then:
         job.chain(request, then, as_json=json)
-    elif image[0].is_dir():
+    elif any(one.is_dir() for one in image):
         job.folder(request, format or "png", as_json=json)
     else:
         job.make(request, as_json=json)

@@ -89,6 +89,11 @@ def test_what_does_not_go_with_a_folder_is_refused(bundle_path: Path, photos: Pa
         raise done.exception
 
 
+def test_a_folder_beside_a_picture_is_refused(bundle_path: Path, photos: Path, tmp_path: Path):
+    done = edit(bundle_path, photos / "a.png", "-i", photos, "-o", tmp_path / "out")
+    assert "further references must be left out" in str(done.exception)
+
+
 def test_a_format_is_of_folders_alone(bundle_path: Path, photos: Path):
     done = edit(bundle_path, photos / "a.png", "--format", "webp")
     assert str(done.exception).startswith("--format is of a folder's answers; of one picture the suffix of --out says")
