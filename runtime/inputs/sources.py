@@ -75,6 +75,14 @@ def called(source: object, noun: str) -> str:
     return f"{noun} {text if len(text) <= MAX_NAME_CHARACTERS else f'{text[:MAX_NAME_CHARACTERS]}...'}"
 
 
+def file_of(source: object) -> Path | None:
+    """Return the absolute path that a source is read from: its own, or an open file's. None for what is in memory."""
+    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
+    if not isinstance(name, (str, os.PathLike)) or not isinstance(text := os.fspath(name), str) or _DATA.match(text):
+        return None
+    return Path(text).absolute()
+
+
 def read_encoded(source: EncodedPicture, noun: str) -> bytes:
     """Read all bytes of an encoded picture; a file object that can be rewound is read from its beginning.
 

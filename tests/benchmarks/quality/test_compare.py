@@ -12,8 +12,8 @@ from PIL import Image
 
 from kontext_trt import Bundle, Device, QuantizationError
 from kontext_trt.benchmarks.quality import real_runs
-from kontext_trt.benchmarks.quality.compare import CompareOptions, compare_bundles
-from kontext_trt.benchmarks.quality.probe import CompareCase
+from kontext_trt.benchmarks.quality.compare import compare_bundles
+from kontext_trt.benchmarks.quality.compare_options import CompareCase, CompareOptions
 from kontext_trt.benchmarks.quality.report import Comparison, budget_advice, tables
 from kontext_trt.engine.errors import ExecutorError
 from kontext_trt.engine.system.gpus import Gpu

@@ -46,7 +46,7 @@ class Answering:
         image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
         output = SimpleNamespace(image=image, latents=np.full((64, 64), brighter, np.float32))
         described = {"prompt": request.prompts[0], "seed": request.sampling.seed}
-        return SimpleNamespace(outputs=(output,), image=image, size=image.size, request=lambda _: described)
+        return SimpleNamespace(outputs=(output,), image=image, size=image.size, request=lambda _: described, files=())
 
     def _brighter(self, reference: Image.Image) -> int:
         """How much brighter a picture is than the answer that it is nearest to."""
