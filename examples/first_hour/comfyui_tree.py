@@ -9,10 +9,12 @@ transformer alone: its autoencoder has groups of another size than files without
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
 from ...benchmarks.program import run_main
+from ...export.checkpoint.layouts import SIZES_FILE
 from ...export.environment import quiet_libraries
 from ...export.tiny import write_tiny_checkpoint
 from .machine import ROOT
@@ -32,6 +34,7 @@ def write_trees(folder: Path, checkpoint: Path) -> None:
     trained = load_file(checkpoint / "transformer/diffusion_pytorch_model.safetensors")
     (folder / TRAINED).parent.mkdir(parents=True)
     save_file(bfl_transformer(trained), folder / TRAINED)
+    shutil.copy(checkpoint / SIZES_FILE, folder / "TrainedComfyUI/models")
 
 
 def main() -> None:
