@@ -63,19 +63,30 @@ def play_hour(folder: Path, say: Callable[[str], None] = print) -> Hour:
     prepare(folder)
     played = environment(folder, python)
     chapters: list[str] = []
-    for chapter in WHOLE:
-        if chapter is FROM_COMFYUI:
-            make_trees(folder)
-        chapters.append(chapter_text(chapter, play(chapter, folder, played, say)))
-    make_wheel(folder, played)
     missing: list[str] = []
-    for chapter in RUNNING:
-        if text := play_elsewhere(chapter, folder, say):
+    problems: list[str] = []
+    for chapter in (*WHOLE, *RUNNING):
+        try:
+            if chapter is FROM_COMFYUI:
+                make_trees(folder)
+            if chapter is RUNNING[0]:
+                make_wheel(folder, played)
+            text = play_elsewhere(chapter, folder, say) if chapter.python else _text(chapter, folder, played, say)
+        except StepFailed as error:
+            problems.append(f"{chapter.title}\n\n{error}")
+            continue
+        if text is not None:
             chapters.append(text)
-        elif chapter.python is not None:
-            missing.append(".".join(map(str, chapter.python)))
+        else:
+            missing.append(".".join(map(str, chapter.python or ())))
     say(f"{time.monotonic() - start:6.1f} s  in all")
+    if problems:
+        raise StepFailed("\n\n".join(problems))
     return Hour(chapters=tuple(chapters), missing=tuple(missing))
+
+
+def _text(chapter: Chapter, folder: Path, environment: dict[str, str], say: Callable[[str], None]) -> str:
+    return chapter_text(chapter, play(chapter, folder, environment, say))
 
 
 def prepare(folder: Path) -> None:
@@ -119,4 +130,4 @@ def play_elsewhere(chapter: Chapter, folder: Path, say: Callable[[str], None]) -
     own.mkdir()
     shutil.copytree(folder / "bundle", own / "bundle")
     shutil.copy(folder / "shapes.png", own)
-    return chapter_text(chapter, play(chapter, own, environment(own, python), say))
+    return _text(chapter, own, environment(own, python), say)

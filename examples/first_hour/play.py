@@ -23,26 +23,32 @@ class StepFailed(KontextError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """Holds a step with the lines that it showed, without what differs from run to run."""
+    """Holds a step with the lines that it showed, without what differs from run to run, and what was wrong if any."""
 
     step: Step
     lines: tuple[str, ...]
     seconds: float
+    problem: str = ""
 
 
 def play(
     chapter: Chapter, folder: Path, environment: Mapping[str, str], say: Callable[[str], None] = print
 ) -> list[Shown]:
-    """Type every step of a chapter in a folder, in order.
+    """Type every step of a chapter in a folder, in order, also after one that went wrong.
 
     Raises:
-        StepFailed: An exit code, a phrase or a picture is not the one that is expected; its output is in the message.
+        StepFailed: An exit code, a phrase or a picture is not the one that is expected; the message has each, with the
+            command's output.
     """
     shown: list[Shown] = []
     for step in chapter.steps:
         made = _type(step, folder, environment)
-        say(f"{made.seconds:6.1f} s  {step.types}")
+        say(f"{made.seconds:6.1f} s  {step.types}{'  WRONG' if made.problem else ''}")
         shown.append(made)
+        if made.problem and step.quiet:  # nothing works without what is installed
+            break
+    if problems := [f"$ {one.step.types}\n{one.problem}" for one in shown if one.problem]:
+        raise StepFailed("\n\n".join(problems))
     return shown
 
 
@@ -63,21 +69,31 @@ def _type(step: Step, folder: Path, environment: Mapping[str, str]) -> Shown:
             timeout=LIMIT_S,
             check=False,
         )
-    except subprocess.TimeoutExpired as error:
-        raise StepFailed(f"$ {step.types}\ndid not end within {LIMIT_S} s") from error
-    output = done.stdout
-    if done.returncode != step.code:
-        raise StepFailed(f"$ {step.types}\n{output}\nended with {done.returncode}, and {step.code} is expected")
+    except subprocess.TimeoutExpired:
+        return Shown(step=step, lines=(), seconds=LIMIT_S, problem=f"did not end within {LIMIT_S} s")
+    wrong = _wrong(step, folder, done.returncode, done.stdout)
+    return Shown(
+        step=step,
+        lines=_kept(step, normal(done.stdout, folder)),
+        seconds=time.monotonic() - start,
+        problem=f"{done.stdout}\n{wrong}" if wrong else "",
+    )
+
+
+def _wrong(step: Step, folder: Path, code: int, output: str) -> str:
+    """Return what is not as expected, "" if all is."""
+    if code != step.code:
+        return f"ended with {code}, and {step.code} is expected"
     said = " ".join(output.split())
-    for phrase in step.shows:
-        if phrase not in said:
-            raise StepFailed(f"$ {step.types}\n{output}\ndoes not say {phrase!r}")
+    missing = [phrase for phrase in step.shows if phrase not in said]
+    if missing:
+        return f"does not say {' and '.join(map(repr, missing))}"
     for check in step.checks:
         try:
             check(folder)
         except AssertionError as error:
-            raise StepFailed(f"$ {step.types}\n{output}\n{error}") from error
-    return Shown(step=step, lines=_kept(step, normal(output, folder)), seconds=time.monotonic() - start)
+            return str(error)
+    return ""
 
 
 def _kept(step: Step, lines: list[str]) -> tuple[str, ...]:
