@@ -67,6 +67,8 @@ class Bundle:
             BundleError: The bundle is missing, incomplete, altered, or of another schema; the message names the file.
         """
         path = Path(path)
+        if path.is_file():
+            raise BundleError(f"{path} is a file, and a bundle is a folder, as kontext-trt export makes it")
         if not path.is_dir():
             raise BundleError(f"bundle {path} does not exist; make it with: kontext-trt export CHECKPOINT {path}")
         with Folder.open(path) as root:
