@@ -1,1 +1,1 @@
-"""Plays the first hour of each kind of user in fresh environments, and writes what it shows as a page."""
+"""Runs through the first hour of each kind of user in fresh environments, and writes what it shows as a page."""

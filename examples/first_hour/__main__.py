@@ -20,7 +20,7 @@ PAGE = ROOT / "docs/tutorial-first-hour.md"
 
 
 def main() -> None:
-    """Play, and write the page if it says something else than what happened; without --write, fail."""
+    """Type everything, and write the page if it says something else than what happened; without --write, fail."""
     parser = argparse.ArgumentParser(description="The first hour of three kinds of newcomers, typed.")
     parser.add_argument("--write", action="store_true", help="write the page; without, a page that differs is an error")
     parser.add_argument("--folder", type=Path, help="a folder to play in, which is kept; default: a temporary one")
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def run(folder: Path, *, write: bool) -> None:
-    """Play in a folder, and write the page or compare it."""
+    """Type everything in a folder, and write the page or compare it."""
     hour = play_hour(folder)
     for version in hour.missing:
         print(f"there is no python{version}: its part was left out", file=sys.stderr)

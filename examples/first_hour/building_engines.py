@@ -21,7 +21,7 @@ BUILDING_ENGINES = Chapter(
             says="What it can do now, and what not:",
             types="kontext-trt doctor",
             shows=("yes build TensorRT-RTX plans", "yes calibrate and quantize", "no run TensorRT-RTX plans"),
-            only="TensorRT|quantize",
+            only=r"TensorRT|\[(tensorrt|rtx)\]|quantize",
         ),
         Step(
             says="Without a name, plans are for the GPU of this machine, and there is none:",
@@ -48,7 +48,7 @@ BUILDING_ENGINES = Chapter(
         ),
         Step(
             says="What is there already is kept:",
-            types='kontext-trt build as-stored --gpu "rtx 5090" --component denoiser',
+            types="kontext-trt build as-stored --gpu 5090 --component denoiser",
             shows=("already built",),
         ),
         Step(
@@ -65,7 +65,7 @@ BUILDING_ENGINES = Chapter(
             shows=("error:",),
         ),
         Step(
-            says="",
+            says="A benchmark cannot measure it, either:",
             types="kontext-trt bench as-stored",
             code=1,
             shows=("error:",),
@@ -77,13 +77,13 @@ BUILDING_ENGINES = Chapter(
             types="ls samples && cat samples/samples.csv",
         ),
         Step(
-            says="",
+            says="Calibrating, with fewer steps than usual:",
             types="kontext-trt calibrate as-stored samples --out ranges.json --steps 4",
             shows=("ranges.json: 94 activations over 2 samples",),
             checks=(lies_there("ranges.json"),),
         ),
         Step(
-            says="",
+            says="From what was seen, a bundle in FP8:",
             types="kontext-trt quantize as-stored fp8 --recipe fp8 --calibration ranges.json",
             shows=("products: 64 in fp8", "kontext-trt compare"),
         ),
@@ -101,7 +101,7 @@ BUILDING_ENGINES = Chapter(
             checks=(is_not_there("fp8/plans"),),
         ),
         Step(
-            says="",
+            says="For one that has it:",
             types='kontext-trt build fp8 --gpu "rtx 5090" --component denoiser',
             shows=("fp8",),
         ),

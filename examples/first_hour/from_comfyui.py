@@ -12,10 +12,10 @@ LORA = "kontext-trt/examples/small_kontext/blueprint.safetensors"
 FROM_COMFYUI = Chapter(
     title="From ComfyUI",
     intro="The same environment. `ComfyUI` is a folder as ComfyUI has it, of a tiny random model, so its "
-    "pictures are patterns:",
+    "pictures are patterns.",
     steps=(
         Step(
-            says="The four files:",
+            says="Four parts, four files:",
             types="find ComfyUI -name '*.safetensors' | sort",
             shows=("ComfyUI/models/vae/ae.safetensors",),
         ),
@@ -34,7 +34,7 @@ FROM_COMFYUI = Chapter(
             shows=("patterns: 6 graphs",),
         ),
         Step(
-            says="",
+            says="It makes pictures as any other does:",
             types='kontext-trt edit patterns --image shapes.png --prompt "make it blue" --steps 4 --seed 0 '
             "--out pattern.png",
             shows=("pattern.png",),

@@ -15,7 +15,7 @@ with Kontext.open("bundle") as kontext:
     result.save("removed.png")
     print(result.size, result.reference.describe())
     again = kontext.edit("shapes.png", "remove the orange hexagon", seed=0)
-    print("the same picture:", list(again.image.getdata()) == list(result.image.getdata()))
+    print("the same picture:", again.image.tobytes() == result.image.tobytes())
 """
 BLUE, RED = (40, 80, 210), (215, 40, 40)
 
@@ -93,6 +93,12 @@ FROM_DIFFUSERS = Chapter(
             types=f'kontext-trt edit bundle --image shape.png --prompt "{BLACK}"',
             code=1,
             shows=("error:", "shape.png"),
+        ),
+        Step(
+            says="one that is elsewhere,",
+            types=f'kontext-trt edit bundle --image https://example.com/shapes.png --prompt "{BLACK}"',
+            code=1,
+            shows=("error:", "is an address", "nothing is fetched"),
         ),
         Step(
             says="a size that the model has no tokens for,",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,13 @@ RUNNING = (
         "was made there "
         f"with `pip wheel --no-deps --wheel-dir wheels ./{CHECKOUT}`. Python is 3.10, the oldest that will do.",
     ),
-    running_bundles("The same with Python 3.13", (3, 13), WHEEL, "Another environment, another interpreter."),
+    running_bundles(
+        "The same with Python 3.13",
+        (3, 13),
+        WHEEL,
+        "Another environment, another interpreter, and the same picture.",
+        brief=True,
+    ),
 )
 """The chapters that have a folder and an interpreter of their own."""
 
@@ -49,7 +56,7 @@ class Hour:
 
 
 def play_hour(folder: Path, say: Callable[[str], None] = print) -> Hour:
-    """Play every chapter in an empty folder.
+    """Type every chapter in an empty folder.
 
     Raises:
         StepFailed: Something else came of a command than the page says, or no interpreter is there.
@@ -79,7 +86,8 @@ def play_hour(folder: Path, say: Callable[[str], None] = print) -> Hour:
             chapters.append(text)
         else:
             missing.append(".".join(map(str, chapter.python or ())))
-    say(f"{time.monotonic() - start:6.1f} s  in all")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    say(f"{time.monotonic() - start:6.1f} s  in all, and {used.ru_utime + used.ru_stime:.0f} s of a core")
     if problems:
         raise StepFailed("\n\n".join(problems))
     return Hour(chapters=tuple(chapters), missing=tuple(missing))
@@ -121,7 +129,7 @@ def make_wheel(folder: Path, played: dict[str, str]) -> None:
 
 
 def play_elsewhere(chapter: Chapter, folder: Path, say: Callable[[str], None]) -> str | None:
-    """Play a chapter with its own interpreter in a folder of its own; None if the interpreter is missing."""
+    """Type a chapter with its own interpreter in a folder of its own; None if the interpreter is missing."""
     assert chapter.python is not None
     python = find_python(chapter.python)
     if python is None:

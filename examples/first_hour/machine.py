@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 CHECKOUT, VENV, HOME, NAMES = "kontext-trt", "venv", ".home", ".names"
 """The folders in a newcomer's: the checkout's copy, the environment, a home, links named as interpreters are."""
 KEPT = ("PIP_", "SSL_", "LD_", "REQUESTS_", "http_", "https_", "no_", "HTTP_", "HTTPS_", "NO_PROXY", "TMP", "PATH")
-"""How the names of environment variables begin that a newcomer's shell has, too: proxies, certificates, pip's."""
+"""The beginnings of the environment variables that a newcomer's shell has, too: proxies, certificates, pip's."""
 GIVEN = {
     "COLUMNS": "100",
     "CUDA_VISIBLE_DEVICES": "",
@@ -25,7 +25,7 @@ GIVEN = {
     "PIP_NO_COMPILE": "0",  # pip's way to say yes to --no-compile: what is not imported is not compiled
     "PIP_QUIET": "2",
 }
-"""What is set in a newcomer's shell: no GPU, no colours, and pip says nothing but errors."""
+"""The variables that are set in a newcomer's shell: no GPU, no colours, and pip says nothing but errors."""
 
 
 def candidates(version: tuple[int, int]) -> Iterator[Path]:

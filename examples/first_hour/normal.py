@@ -11,11 +11,10 @@ WIDTH = 100
 ANYTHING = "…"
 """The sign on the page for what differs."""
 RULES: tuple[tuple[str, str], ...] = (
-    (r"\b[0-9a-f]{16,}\b", ANYTHING),
+    (r"\b[0-9a-f]{12,}\b", ANYTHING),
+    (r" \((tokenize|prepare) \d.*\)$", f" ({ANYTHING} per stage)"),
     (r"\b20\d\d-\d\d-\d\dT[\d:.+]+Z?", ANYTHING),
     (r"\b[\d,.]+ (ms|s|KiB|it/s)(?![\w/])", rf"{ANYTHING} \1"),
-    (r"\b([a-z]+) [\d,]+(?=[,)])(?=.*\))", rf"\1 {ANYTHING}"),
-    (r"(?<=\()\d+\.\d+ GB(?=\))", f"{ANYTHING} GB"),
     (r"(?<= with )[\d.]+ MiB", f"{ANYTHING} MiB"),
     (r"\b([a-zA-Z][\w-]*) \d+(\.\d+)+(\+\w+)?(?=[,:;]|$)", rf"\1 {ANYTHING}"),
     (r"^Python .*", f"Python {ANYTHING} on Linux"),
@@ -39,8 +38,8 @@ def same_width(match: re.Match[str]) -> str:
 
 def normal_line(line: str) -> str:
     """Return a line without what differs."""
-    if re.search(r" \d+ %  ", line):  # a row of decibels
-        return re.sub(r"\b\d+\.\d\b", same_width, line).rstrip()
+    if re.search(r" \d+ %  | \d+x\d+  +\d+\.\d", line):  # a row of decibels
+        return re.sub(r"\b\d+\.\d+\b", same_width, line).rstrip()
     line = re.sub(r"\b\d+\.\d(?= dB)", ANYTHING, line)
     for pattern, stands in RULES:
         line = re.sub(pattern, stands, line)
@@ -50,12 +49,12 @@ def normal_line(line: str) -> str:
 
 
 def normal(output: str, folder: Path) -> list[str]:
-    """Return the lines of an output: without progress bars, this run's folder, and what differs; folded at `WIDTH`."""
+    """Return the lines of an output: without progress bars, this run's folder, and what differs."""
     lines = [line.rstrip() for line in output.replace(f"{folder}/", "").replace(str(folder), ".").splitlines()]
     kept = [line for line in lines if not is_progress(line)]
     while kept and not kept[0]:
         kept.pop(0)
-    return [part for line in kept if line for part in fold(normal_line(line))]
+    return [normal_line(line) for line in kept if line]
 
 
 def fold(line: str) -> list[str]:
@@ -64,5 +63,10 @@ def fold(line: str) -> list[str]:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
     return textwrap.wrap(
-        line, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False
-    ) or [line]  # fmt: skip
+        line.strip(),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

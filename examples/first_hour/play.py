@@ -1,4 +1,4 @@
-"""Plays chapters: types their commands in a shell, looks at what comes of them, and keeps what was shown."""
+"""Types the commands of chapters in a shell, looks at what comes of them, and keeps what was shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.errors import KontextError
-from .normal import normal
+from .normal import fold, normal
 from .steps import Chapter, Step
 
 LIMIT_S = 900
@@ -100,12 +100,10 @@ def _kept(step: Step, lines: list[str]) -> tuple[str, ...]:
     """Return the lines that go on the page; what is left out is marked."""
     if step.quiet:
         return ()
-    if not step.only:
-        return tuple(lines)
     kept: list[str] = []
     for line in lines:
         if re.search(step.only, line):
-            kept.append(line)
+            kept += fold(line)
         elif not kept or kept[-1] != "[...]":
             kept.append("[...]")
     return tuple(kept)

@@ -166,7 +166,5 @@ def test_a_file_in_a_diffusers_folder_takes_the_rest_from_there(checkpoint_copy:
 
 
 def test_a_bundle_is_no_checkpoint(bundle_path: Path):
-    with pytest.raises(
-        CheckpointError, match=r"is a bundle, which was exported already; name the checkpoint"
-    ):
+    with pytest.raises(CheckpointError, match=r"is a bundle, which was exported already; name the checkpoint"):
         open_checkpoint(bundle_path)
