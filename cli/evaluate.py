@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,26 +18,41 @@ from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model
 from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
+from ..engine.sizes import parse_size
 from ..engine.system.files import atomic_file
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import ExecutorName
+from ..runtime.inputs.request import Sampling
+from ..runtime.inputs.schedules import Solver
 from ..runtime.kontext import Kontext
-from .making import ExecutorOption, StepsOption
-from .options import JsonOption
+from . import public_bench
+from .making import GuidanceOption, RunOptions, ScheduleOptions, opened
+from .options import JsonOption, spread
+from .public_bench import BenchOptions, JudgingOptions
 from .terminal import notes, print_json, progress_bars, screen
 
 MAX_SESSIONS, MAX_TURNS = 1000, 100
+OUT = "editbench"
 SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "sessions.png", "editbench.json"
 
 
+@spread
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle of the small Kontext.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {SHEET} and {REPORT}.")] = Path("editbench"),
-    count: Annotated[
-        int, typer.Option(help=f"The first so many of the {NUM_CASES} requests, without edits in a row.")
-    ] = NUM_CASES,
+    bundle: Annotated[
+        Path, typer.Argument(help="A bundle; without --bench one of the small Kontext.", show_default=False)
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help=f"The folder of results. Default: {OUT}, with --bench {public_bench.OUT}."),
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="The first so many requests. Default: all.")] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the noise.")] = 0,
-    steps: StepsOption = None,
+    schedule: ScheduleOptions,
+    guidance: GuidanceOption = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the answers of --bench.")] = None,
+    public: BenchOptions,
+    judging: JudgingOptions,
     sessions: Annotated[
         int,
         typer.Option(
@@ -44,7 +60,7 @@ def evaluate(
         ),
     ] = 0,
     turns: Annotated[int, typer.Option(help="The edits in a row of --sessions.")] = len(TURNS),
-    executor: ExecutorOption = ExecutorName.AUTO,
+    run: RunOptions,
     emulate: Annotated[
         bool,
         typer.Option(
@@ -54,19 +70,32 @@ def evaluate(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Run EditBench on a bundle: held-out requests whose right answers are known."""
-    if not 1 <= count <= NUM_CASES:
+    """Run EditBench on a bundle, or with --bench a public benchmark: pictures, distances, a judge's marks, a page."""
+    if emulate and run.executor is not ExecutorName.AUTO:
+        raise OptionError(f"--emulate computes with torch; leave out --executor {run.executor.value}")
+
+    def opener(path: Path) -> AbstractContextManager[Kontext]:
+        return _open_emulated(path) if emulate else opened(path, run, graphs=True)
+
+    if public.bench is not None:
+        if sessions or turns != len(TURNS):
+            raise OptionError("--sessions and --turns are of EditBench, which needs no --bench")
+        sampling = Sampling(
+            **schedule.keywords(bundle), guidance=guidance, size=None if size is None else parse_size(size)
+        )
+        public_bench.run(bundle, opener, public.options(out, count, seed, sampling, judging.judge()), as_json=json)
+        return
+    _refuse_beside_editbench(schedule, guidance, size, public, judging)
+    if count is not None and not 1 <= count <= NUM_CASES:
         raise OptionError(f"--count must be 1 to {NUM_CASES}, not {count}")
     if not 0 <= sessions <= MAX_SESSIONS or not 1 <= turns <= MAX_TURNS:
         raise OptionError(
             f"--sessions must be 0 to {MAX_SESSIONS} and --turns 1 to {MAX_TURNS}, not {sessions} and {turns}"
         )
-    if emulate and executor is not ExecutorName.AUTO:
-        raise OptionError(f"--emulate computes with torch; leave out --executor {executor.value}")
-    opened = _open_emulated(bundle) if emulate else Kontext.open(bundle, executor=executor.options())
-    with opened as kontext, progress_bars() as bars:
+    steps, out = schedule.steps, out or Path(OUT)
+    with opener(bundle) as kontext, progress_bars() as bars:
         check_model(kontext)
-        made = run_editbench(kontext, count=count, seed=seed, steps=steps, progress=bars)
+        made = run_editbench(kontext, count=count or NUM_CASES, seed=seed, steps=steps, progress=bars)
         drift = None
         if sessions:
             drift = measure_drift(kontext, sessions=sessions, turns=turns, seed=seed, steps=steps, progress=bars)
@@ -79,6 +108,29 @@ def evaluate(
         if drift is not None:
             _show_drift(drift)
     notes.print(f"{made.seconds:.0f} s, {made.steps} steps on {made.executor}; {', '.join(map(str, files))}")
+
+
+def _refuse_beside_editbench(
+    schedule: ScheduleOptions,
+    guidance: float | None,
+    size: str | None,
+    public: BenchOptions,
+    judging: JudgingOptions,
+) -> None:
+    """Raise OptionError for options that only a public benchmark takes."""
+    given = {
+        "--schedule": schedule.schedule is not None,
+        "--solver": schedule.solver is not Solver.EULER,
+        "--sigmas": schedule.sigmas is not None,
+        "--step-mask": schedule.step_mask is not None,
+        "--guidance": guidance is not None,
+        "--size": size is not None,
+        **public.given,
+        **judging.given,
+    }
+    named = [name for name, is_given in given.items() if is_given]
+    if named:
+        raise OptionError(f"{', '.join(named)}: EditBench takes none of it; name a public benchmark with --bench")
 
 
 def _write(out: Path, made: Evaluation, drift: Drift | None, document: dict[str, Any]) -> list[Path]:
@@ -100,8 +152,8 @@ def _open_emulated(bundle: Path) -> Kontext:
     quiet_libraries()
     from ..export.emulate.torch_executor import TorchExecutor
 
-    opened = Bundle.open(bundle)
-    return Kontext(opened, TorchExecutor(opened, hold_weights=True))
+    read = Bundle.open(bundle)
+    return Kontext(read, TorchExecutor(read, hold_weights=True))
 
 
 def _show(made: Evaluation) -> None:

@@ -132,8 +132,8 @@ def _layout(file: Path, line: Mapping[str, Any]) -> Layout:
             return layout
     known = "; ".join(f"{one.picture}, {one.category} ({one.name})" for one in LAYOUTS)
     raise BenchmarkError(
-        f"{file}: the first line has the fields {', '.join(map(str, line)) or 'none'}, which is no known layout. Beside "
-        f"key and instruction there are: {known}"
+        f"{file}: the first line has the fields {', '.join(map(str, line)) or 'none'}, which is no known layout. "
+        f"Beside key and instruction there are: {known}"
     )
 
 

@@ -22,7 +22,7 @@ def file_names(words: Iterable[str], *, reserved: Sequence[str] = ()) -> dict[st
         words: The texts; those that are given more than once count once.
         reserved: The names, in small letters, that none gets.
     """
-    plain = {text: re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") for text in dict.fromkeys(words)}
+    plain = {text: re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.") for text in dict.fromkeys(words)}
     counts = Counter(name.lower() for name in plain.values())
 
     def stays(name: str) -> bool:

@@ -118,6 +118,16 @@ class Lines(Generic[Line]):
             yield Appender(file)
 
 
+def read_answers(folder: Path) -> dict[str, Answer]:
+    """Return the answers of a folder of results by key, the last of each, without those that failed.
+
+    Raises:
+        BenchmarkError: A line is none of ours.
+    """
+    last = {answer.key: answer for answer in Lines(folder / RESULTS, Answer).read()}
+    return {key: answer for key, answer in last.items() if answer.error is None}
+
+
 class Appender(Generic[Line]):
     """Adds lines to an open file."""
 
