@@ -14,6 +14,7 @@ from ....engine.system.files import atomic_file, share_file
 from .against import Pair
 from .judging import Judged
 from .layouts import Item
+from .running import Run
 from .summary import Summary
 
 PAGE = "index.html"
@@ -47,8 +48,8 @@ def write_gallery(
     document = {
         "bench": summary.bench,
         "layout": summary.layout,
-        "bundle": summary.run.bundle[:12],
-        "against": None if summary.other is None else summary.other.bundle[:12],
+        "bundle": _named(summary.run),
+        "against": None if summary.other is None else _named(summary.other),
         "judge": summary.judge,
         "items": [
             _shown(folder, item, summary, pairs.get(item.key), verdicts.get(item.key), other_verdicts.get(item.key))
@@ -59,6 +60,14 @@ def write_gallery(
     with atomic_file(folder / PAGE) as file:
         file.write(TEMPLATE.read_text().replace(MARK, data).encode())
     return folder / PAGE
+
+
+def _named(run: Run) -> str:
+    settings = run.settings
+    more = [settings.solver] if settings.solver != "euler" else []
+    more += ["sigmas"] if settings.sigmas is not None else []
+    more += ["cached steps"] if settings.step_mask is not None and not all(settings.step_mask) else []
+    return ", ".join([run.bundle[:12], f"{settings.steps} steps", *more])
 
 
 def _shown(
