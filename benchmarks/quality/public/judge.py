@@ -110,7 +110,7 @@ class Heard:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: it would carry the key elsewhere."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 
@@ -138,8 +138,9 @@ class Judge:
             BenchmarkError: The judge refuses every question: the URL, model or key is wrong.
         """
         faults: Counter[str] = Counter()
-        raw, words = "", ""
-        for attempt in range(1, self.options.attempts + 1):
+        raw, words, attempt = "", "", 0
+        while attempt < self.options.attempts:
+            attempt += 1
             try:
                 raw = self._post(text, pictures)
                 return Heard(marks=_marks(raw), raw=raw, attempts=attempt, faults=dict(faults))

@@ -1,4 +1,4 @@
-"""Has answers judged, several at once, and keeps what the judge said of each."""
+"""Judges answers by asking somebody about several at once, and keeps what was said of each."""
 
 from __future__ import annotations
 

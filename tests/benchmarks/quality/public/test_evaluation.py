@@ -98,7 +98,7 @@ def test_against_a_folder_of_results(bench: Path, opener: Opener, server: JudgeS
     options = PublicOptions(bench=bench, out=tmp_path / "out", against=earlier.out, judge=judge(server))
     summary, _ = evaluate_public(tmp_path / ONE, options, opener)
     assert summary.rows[0].compared == 4
-    assert [row.judged for row in summary.other_rows][0] == 4, "what the folder has"
+    assert summary.other_rows[0].judged == 4, "what the folder has"
     assert page_data(options.out)["items"][0]["other"] == "../earlier/Character-Reference/0000.png"
     assert {file: file.stat().st_mtime_ns for file in earlier.out.rglob("*")} == before, "it is only read"
 
@@ -184,6 +184,10 @@ def pictures(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): sha256_file(file) for file in folder.rglob("*.png")}
 
 
+def wait_for_lines(file: Path, count: int) -> None:
+    wait_until(lambda: file.exists() and file.read_bytes().count(b"\n") >= count, f"{count} lines in {file}")
+
+
 def untimed(folder: Path) -> Any:
     rows = json.loads((folder / "summary.json").read_text())
     for row in (*rows["rows"], *rows["against_rows"]):
@@ -216,7 +220,7 @@ def test_thirty_items_killed_and_continued(
     ):
         command = [sys.executable, "-m", "kontext_trt", *map(str, asked), "--out", str(cut)]
         process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: place.exists() and place.read_bytes().count(b"\n") >= lines, f"{lines} lines in {place}")
+        wait_for_lines(place, lines)
         os.kill(process.pid, number)
         _, said = process.communicate(timeout=60)
         assert process.returncode != 0
