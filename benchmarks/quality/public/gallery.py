@@ -58,7 +58,7 @@ def write_gallery(
     }
     data = msgspec.json.encode(document).decode().replace("<", "\\u003c")
     with atomic_file(folder / PAGE) as file:
-        file.write(TEMPLATE.read_text().replace(MARK, data).encode())
+        file.write(TEMPLATE.read_text(encoding="utf-8").replace(MARK, data).encode())
     return folder / PAGE
 
 

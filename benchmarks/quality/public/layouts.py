@@ -17,6 +17,7 @@ from ....engine.errors import BenchmarkError
 from .names import file_names
 
 METADATA = "metadata.jsonl"
+BOM = b"\xef\xbb\xbf"
 MAX_KEY = 512
 RESERVED = ("against", "references")
 """The names in a folder of results that are no category's."""
@@ -114,7 +115,7 @@ def _lines_file(path: Path) -> Path:
 
 
 def _objects(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+    for number, line in enumerate(file.read_bytes().removeprefix(BOM).split(b"\n"), 1):
         if not line.strip():
             continue
         try:

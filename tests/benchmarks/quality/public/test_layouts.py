@@ -62,7 +62,7 @@ def test_metadata_is_read_where_there_are_other_files(folder: Path):
 def test_empty_lines_and_windows_line_ends_are_no_items(folder: Path):
     write_lines(folder, ["", line(0), "", line(1)])
     file = folder / "metadata.jsonl"
-    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().lstrip().replace(b"\n", b"\r\n"))
     assert [item.key for item in read_bench(folder).items] == ["0000", "0001"]
 
 
