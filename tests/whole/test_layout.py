@@ -52,7 +52,7 @@ def test_files_are_short():
 
 
 def test_test_files_have_their_modules_names():
-    """In the same folders; what crosses them stands in `whole`, what needs a GPU, Ray or LPIPS in folders of that name. A
+    """In the same folders; what crosses them stands in `whole`, what needs a GPU, Ray or LPIPS in one of that name. A
     folder's name is its `__init__`'s."""
     lost = []
     for file in (ROOT / "tests").rglob("test_*.py"):
