@@ -152,8 +152,9 @@ def _show(summary: Summary) -> None:
         for row in summary.other_rows:
             table.add_row(row.name, f"{row.judged}", *_marks(row))
         screen.print(table)
-    if summary.worst:
-        far = ", ".join(f"{pair.key} ({_decibels(pair.psnr_db)})" for pair in summary.worst[:5])
+    unlike = [pair for pair in summary.worst if pair.squared_error]
+    if unlike:
+        far = ", ".join(f"{pair.key} ({_decibels(pair.psnr_db)})" for pair in unlike[:5])
         screen.print(f"farthest from the other: {far}")
     if judged:
         faults = ", ".join(f"{count} {kind}" for kind, count in summary.judge_faults.items()) or "none"

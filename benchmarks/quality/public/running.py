@@ -176,7 +176,7 @@ class _Runner:
             sampling = replace(self._sampling, seed=seed)
             result = self._kontext.run(Request(prompt=item.instruction, image=item.picture, sampling=sampling))
         except ITEM_ERRORS as error:
-            logger.warning("%s: %s", item.key, error)
+            logger.info("%s: %s", item.key, error)
             return replace(answer, error=f"{type(error).__name__}: {error}")
         result.save(file)
         return replace(
