@@ -3,6 +3,7 @@ from .engine.builder.build_plans import build_plans as build_plans
 from .engine.builder.plan_build import BuildPolicy as BuildPolicy
 from .engine.bundle.bundle import Bundle as Bundle
 from .engine.bundle.manifest import LoraRecord as LoraRecord
+from .engine.errors import BenchmarkError as BenchmarkError
 from .engine.errors import BudgetError as BudgetError
 from .engine.errors import BuildError as BuildError
 from .engine.errors import BundleError as BundleError
@@ -56,6 +57,11 @@ from .runtime.filters.review import ManualReview as ManualReview
 from .runtime.filters.screen import FilterCount as FilterCount
 from .runtime.filters.words import WordList as WordList
 from .runtime.flow.previews import Previews as Previews
+from .runtime.folder import edit_folder as edit_folder
+from .runtime.folder_report import FolderOptions as FolderOptions
+from .runtime.folder_report import FolderReport as FolderReport
+from .runtime.folder_report import FolderRow as FolderRow
+from .runtime.folder_report import FolderStatus as FolderStatus
 from .runtime.inputs.masking import MaskCrop as MaskCrop
 from .runtime.inputs.masking import Masking as Masking
 from .runtime.inputs.placement import Fit as Fit

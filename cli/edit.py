@@ -34,7 +34,12 @@ def edit(
     prompt: PromptOption,
     image: Annotated[
         list[Path],
-        typer.Option("--image", "-i", help="The picture to edit; several add references to it.", show_default=False),
+        typer.Option(
+            "--image",
+            "-i",
+            help="The picture to edit, or a folder of them; several add references to it.",
+            show_default=False,
+        ),
     ],
     *,
     out: OutOption = Path("edited.png"),
@@ -48,6 +53,9 @@ def edit(
         ReferenceMethod, typer.Option(help="How several references lie beside each other.")
     ] = ReferenceMethod.OFFSET,
     fit: Annotated[Fit, typer.Option(help="How the picture is brought to its trained size.")] = Fit.RESIZE,
+    format: Annotated[
+        str | None, typer.Option("--format", help="The suffix of a folder's answers. Default: png.", show_default=False)
+    ] = None,
     swapped: SwapOptions,
     filtering: FilterOptions,
     signing: SigningOptions,
@@ -57,7 +65,7 @@ def edit(
     """Edit a picture as the prompt says."""
     request = Request(
         prompt=prompt,
-        image=tuple(image),
+        image=_checked(image, out, then, format),
         sampling=picture.sampling(bundle),
         fit=fit,
         references=references,
@@ -75,8 +83,22 @@ def edit(
     )
     if then:
         job.chain(request, then, as_json=json)
+    elif any(one.is_dir() for one in image):
+        job.folder(request, format or "png", as_json=json)
     else:
         job.make(request, as_json=json)
+
+
+def _checked(image: list[Path], out: Path, then: list[str] | None, format: str | None) -> tuple[Path, ...]:
+    """Return the pictures of a request, or the folder; raise OptionError for options that do not go with it."""
+    folders = [one for one in image if one.is_dir()]
+    if folders and then:
+        raise OptionError(
+            f"--then goes on with one picture, and --image {folders[0]} is a folder; leave one of them out"
+        )
+    if not folders and format is not None:
+        raise OptionError(f"--format is of a folder's answers; of one picture the suffix of --out says it, as {out}")
+    return tuple(sorted(image, key=lambda one: not one.is_dir()))  # a folder with further references is refused later
 
 
 @spread
@@ -161,6 +183,24 @@ class _Job:
             print_json({"path": str(path), "turns": chain})
         else:
             screen.print(f"{path}  {last.size[0]}x{last.size[1]}  {len(chain)} turns")
+
+    def folder(self, request: Request, suffix: str, *, as_json: bool) -> None:
+        """Edit every picture of a folder; the exit status is 1 if one has no answer."""
+        from .folder import run_folder
+
+        whole = run_folder(
+            self.bundle,
+            request,
+            self.out,
+            run=self.run,
+            filtering=self.filtering,
+            signing=self.signing,
+            suffix=f".{suffix.removeprefix('.')}",
+            debug_nan=self.debug_nan,
+            as_json=as_json,
+        )
+        if not whole:
+            raise typer.Exit(1)
 
 
 def _report(result: Result, paths: tuple[Path, ...], *, as_json: bool) -> None:

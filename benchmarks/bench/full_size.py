@@ -1,11 +1,13 @@
 """Runs a benchmark at full size where no checkpoint can be had: random weights of FLUX.1 Kontext's real shapes.
 
-    python -m kontext_trt.benchmarks.bench.full_size prepare FOLDER [--operators single]
-    python -m kontext_trt.benchmarks.bench.full_size run FOLDER --out REPORT [--peer diffusers ...] [--skip-fill]
+    python -m kontext_trt.benchmarks.bench.full_size prepare FOLDER [--operators fused] [--recipe fp8 ...]
+    python -m kontext_trt.benchmarks.bench.full_size run FOLDER --out REPORT [--recipe fp8] [--peer diffusers ...]
+        [--ablation] [--skip-fill]
 
 `prepare`, on any machine with the exporter, makes a few megabytes: a bundle and a diffusers folder without weights.
 `run`, on the GPU machine, fills 34 GB of them (45 s on an H200) and measures; each phase prints a line, and the report
 is there after each. A second call on the same machine goes on with --skip-fill, and finds what a peer has compiled.
+Quantized bundles have made-up ranges: of the right size and speed, and their pictures say nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.bundle import MANIFEST, Bundle
 from ...engine.components import DENOISER, Operators
 from ...engine.errors import BundleError
 from ...engine.system.files import is_taken
+from ...export.graphs.recipes import RecipeName
 from ..environment import require_report
 from ..program import positive, run_main
 from .child import run_child
@@ -31,15 +34,22 @@ from .peers import TIMEOUT_S, PeerName
 BUNDLE, CHECKPOINT, UNPRUNED, UNPRUNED_GRAPH = "bundle", "checkpoint", "unpruned", "unpruned-denoiser.onnx"
 
 
-def prepare(folder: Path, operators: Operators = Operators.SINGLE, *, tiny: bool = False) -> None:
-    """Make a bundle and a diffusers folder without weights, FOLDER/bundle and FOLDER/checkpoint."""
+def prepare(
+    folder: Path, operators: Operators = Operators.SINGLE, recipes: Sequence[str] = (), *, tiny: bool = False
+) -> None:
+    """Make a bundle and a diffusers folder without weights, FOLDER/bundle and FOLDER/checkpoint.
+
+    The bundle quantized by each recipe is FOLDER/RECIPE.
+    """
     from ...export.checkpoint import open_checkpoint
     from ...export.checkpoint.open import SIZES_FILE
     from ...export.configs import ModelConfig
     from ...export.environment import quiet_libraries, require_export
     from ...export.export import ExportOptions, export_bundle
+    from ...export.graphs.recipes import make_recipe
     from ...export.tiny import TINY_SIZES, tiny_config
     from ..fixtures.bare_bundle import strip
+    from ..fixtures.made_up_ranges import quantize_to_zeros
     from ..fixtures.sparse_checkpoint import write_sparse_checkpoint
     from .diffusers_folder import write_configs
     from .unpruned import write_unpruned
@@ -60,6 +70,11 @@ def prepare(folder: Path, operators: Operators = Operators.SINGLE, *, tiny: bool
             bundle = export_bundle(open_checkpoint(sparse), Path(name) / "bundle", ExportOptions(operators=operators))
         with phase("strip"):
             strip(bundle, folder / BUNDLE)
+        for recipe in recipes:
+            with phase(f"quantize to {recipe}"):
+                quantized = quantize_to_zeros(bundle, Path(name) / recipe, make_recipe(recipe))
+                strip(quantized, folder / recipe)
+                shutil.rmtree(quantized.path)
         with phase("unpruned denoiser, for the ablation"):
             unpruned = write_unpruned(bundle, Path(name) / UNPRUNED)
             shutil.copy(unpruned.open_graph(DENOISER).path, folder / UNPRUNED_GRAPH)
@@ -68,7 +83,7 @@ def prepare(folder: Path, operators: Operators = Operators.SINGLE, *, tiny: bool
 
 
 def run(folder: Path, options: BenchOptions, *, skip_fill: bool = False) -> None:
-    """Fill, link, and measure into `options.out`. `folder` is what `prepare` made."""
+    """Fill, link, and measure `options.bundle` into `options.out`. `folder` is what `prepare` made."""
     require_report()
     if not (folder / BUNDLE).is_dir():
         raise BundleError(f"{folder} has no {BUNDLE}; make it with: full_size prepare {folder}")
@@ -80,14 +95,21 @@ def run(folder: Path, options: BenchOptions, *, skip_fill: bool = False) -> None
     if not skip_fill:
         # in a process of its own, which gives the GPU's memory back
         with phase("fill with random weights"), tempfile.TemporaryDirectory() as name:
-            module, bundle = "kontext_trt.benchmarks.fixtures.bare_bundle", str(folder / BUNDLE)
-            run_child("-m", module, "fill", bundle, log=Path(name) / "log")
+            module, filled = "kontext_trt.benchmarks.fixtures.bare_bundle", str(folder / BUNDLE)
+            run_child("-m", module, "fill", filled, log=Path(name) / "log")
+            for other in bare_bundles(folder):
+                run_child("-m", module, "fill", str(other), "--sharing", filled, log=Path(name) / "log")
         shutil.rmtree(folder / UNPRUNED, ignore_errors=True)  # it links to what was there before
     link_weights(folder / CHECKPOINT, folder / BUNDLE)
-    if options.ablation and not unpruned.exists():
+    if options.unpruned is not None and not unpruned.exists():
         write_unpruned(Bundle.open(folder / BUNDLE), unpruned, folder / UNPRUNED_GRAPH)
     with phase("all measurements"):
         run_bench(options, Lines())
+
+
+def bare_bundles(folder: Path) -> list[Path]:
+    """Return the folders of the quantized bundles that `prepare` made."""
+    return [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}")) if path.parent.name not in (BUNDLE, UNPRUNED)]
 
 
 @contextmanager
@@ -118,10 +140,13 @@ def main(given: Sequence[str] | None = None) -> None:
     made.add_argument("folder", type=Path, help="new, or empty")
     operators = [one.value for one in Operators]
     made.add_argument("--operators", choices=operators, default=Operators.SINGLE.value, help="what graphs are made of")
+    recipes = [one.value for one in RecipeName]
+    made.add_argument("--recipe", choices=recipes, action="append", help="also quantize so, to FOLDER/RECIPE; several")
     made.add_argument("--tiny", action="store_true", help="the tiny model in fp32, to try the road on a CPU")
     runs = commands.add_parser("run", help="fill, link, and measure into REPORT")
     runs.add_argument("folder", type=Path, help="what `prepare` made")
     runs.add_argument("--out", type=Path, required=True, help="the folder for the report")
+    runs.add_argument("--recipe", choices=recipes, help="measure this quantized bundle instead")
     runs.add_argument("--peer", choices=[one.value for one in PeerName], action="append", help="measure this beside it")
     runs.add_argument("--skip-fill", action="store_true", help="the weights are there from a call before")
     runs.add_argument("--skip-ceilings", action="store_true")
@@ -133,17 +158,17 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     folder: Path = arguments.folder
     if arguments.command == "prepare":
-        prepare(folder, Operators(arguments.operators), tiny=arguments.tiny)
+        prepare(folder, Operators(arguments.operators), arguments.recipe or (), tiny=arguments.tiny)
         return
     peers = tuple(PeerName(name) for name in arguments.peer or ())
     options = BenchOptions(
-        bundle=folder / BUNDLE,
+        bundle=folder / (arguments.recipe or BUNDLE),
         out=arguments.out,
         checkpoint=folder / CHECKPOINT if peers else None,
         peers=peers,
         ceilings=not arguments.skip_ceilings,
         ablation=arguments.ablation,
-        unpruned=folder / UNPRUNED if arguments.ablation else None,
+        unpruned=folder / UNPRUNED if arguments.ablation and arguments.recipe is None else None,
         steps=arguments.steps,
         repeat=arguments.repeat,
         peer_timeout_s=arguments.peer_timeout,

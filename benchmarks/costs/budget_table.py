@@ -36,9 +36,10 @@ from ...export.graphs.recipes import make_recipe
 from ...runtime.device.residency import Cost, Residency, ResidencyPlan, plan_residency
 from ...runtime.executors.open import GRAPH_BYTES
 from ...runtime.flow.tensors import request_tensors, total_bytes, usual_shape
+from ..fixtures.made_up_ranges import quantize_at_made_up_ranges
 from ..fixtures.sparse_checkpoint import write_sparse_checkpoint
 from ..program import parse_blocks, run_main
-from .quantized_cost import quantize_at_made_up_ranges, with_random_weights
+from .quantized_cost import with_random_weights
 
 QUANTIZED = ("fp8", "nvfp4")
 PRECISIONS = ("bf16", *QUANTIZED)

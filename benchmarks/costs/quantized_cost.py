@@ -34,7 +34,8 @@ from ...engine.plans.targets import make_target
 from ...engine.sizes import TRAINED_SIZES
 from ...export.configs import ModelConfig
 from ...export.environment import quiet_libraries, require_export
-from ...export.graphs.recipes import Recipe, RecipeName, make_recipe
+from ...export.graphs.recipes import RecipeName, make_recipe
+from ..fixtures.made_up_ranges import quantize_at_made_up_ranges
 from ..fixtures.sparse_checkpoint import write_sparse_transformer
 from ..program import DEFAULT_BLOCKS, parse_blocks, run_main
 from .measure import measure_module
@@ -67,20 +68,6 @@ def quantize(folder: Path, recipe: RecipeName) -> None:
     """Quantize FOLDER/bundle, with made-up ranges, to FOLDER/quantized, in a child process."""
     made = quantize_at_made_up_ranges(Bundle.open(folder / "bundle"), folder / "quantized", make_recipe(recipe.value))
     print(json.dumps({"weight_bytes": made.graph(DENOISER).weight_bytes}))
-
-
-def quantize_at_made_up_ranges(bundle: Bundle, target: Path, recipe: Recipe) -> Bundle:
-    """Quantize a bundle as if all of its activations had reached 10."""
-    from ...export.emulate.bundle_modules import read_model
-    from ...export.graphs.linears import find_linears
-    from ...export.quantize.calibration import Calibration, Observation
-    from ...export.quantize.quantize_bundle import quantize_bundle
-
-    linears = find_linears(read_model(bundle, DENOISER.name))
-    names = [*linears, *(f"{name.removesuffix('.to_v')}.attend.{part}" for name in linears for part in "qkv")]
-    seen = Observation(amax=10.0, tensors=1, values=1, first_bin=0, counts=(1,))
-    made_up = Calibration(model_sha256="", steps=1, observations=dict.fromkeys(names, seen))
-    return quantize_bundle(bundle, target, recipe, made_up)
 
 
 def fill_with_random_bytes(path: Path) -> None:

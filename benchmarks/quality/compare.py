@@ -14,6 +14,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import DENOISER
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder, free_path
+from ...runtime.inputs.pictures import read_picture
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
 from ..environment import require_report
@@ -21,6 +22,7 @@ from .compare_options import CompareCase, check_comparison
 from .compare_options import CompareOptions as CompareOptions
 from .metrics import cosine, decibels, psnr_db, sqnr_db, ssim
 from .noise import DenoiserPair, choose_exclusions
+from .pictures import Pair, side_by_side
 from .probe import Inputs, WitnessExecutor
 from .real_runs import check_real, run_for_real
 from .report import CaseReport, Comparison, RealRun, StepError
@@ -49,7 +51,7 @@ def compare_bundles(
     """
     require_report()
     from ..figures import png
-    from .plot import draw, side_by_side
+    from .plot import draw
 
     options, progress = options or CompareOptions(), progress or Silent()
     check_comparison(reference, other, cases, options)
@@ -83,11 +85,15 @@ def compare_bundles(
     folder = free_path(place / f"against-{reference.fingerprint[:12]}")  # earlier ones may be of other requests
     with atomic_folder(folder) as temporary:
         made.save(temporary / "comparison.json")
-        (temporary / "errors.png").write_bytes(png(draw(made)))
-        for index, (one, two) in enumerate(results, 1):
-            side_by_side(one.image, two.image).save(temporary / f"pictures-{index}.png")
-        for index, ((_, emulated), result) in enumerate(zip(results, real, strict=False), 1):
-            side_by_side(emulated.image, result.image).save(temporary / f"for-real-{index}.png")
+        names = reference.path.resolve().name, other.path.resolve().name
+        (temporary / "errors.png").write_bytes(png(draw(made, *names)))
+        for index, (case, (one, two)) in enumerate(zip(cases, results, strict=True), 1):
+            pair = _pair(case, two, (one, two), names, f"{names[1]} beside {names[0]}")
+            side_by_side(pair).draw().save(temporary / f"pictures-{index}.png")
+        for index, (case, (_, emulated), result) in enumerate(zip(cases, results, real, strict=False), 1):
+            heads = f"{names[1]}, emulated by torch", f"{names[1]}, by {real_executor}"
+            pair = _pair(case, result, (emulated, result), heads, f"{names[1]} run for real, beside its emulation")
+            side_by_side(pair).draw().save(temporary / f"for-real-{index}.png")
     return made, folder
 
 
@@ -121,6 +127,17 @@ def _comparison(
         budget_db=options.budget_db,
         keep=tuple(keep),
         kept_sqnr_db=kept_db,
+    )
+
+
+def _pair(case: CompareCase, made: Result, results: tuple[Result, Result], heads: tuple[str, str], title: str) -> Pair:
+    """Return what is drawn of a case: its prompt, how it was asked for, and two bundles' pictures."""
+    return Pair(
+        title=title,
+        asked=(f"prompt: {case.prompt}", f"seed {case.seed}, {made.steps} steps, {made.size[0]}x{made.size[1]}"),
+        heads=heads,
+        pictures=(results[0].image, results[1].image),
+        edited=None if case.image is None else read_picture(case.image),
     )
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ...engine.bundle.bundle import MANIFEST
 from ...engine.errors import CheckpointError
 from ..configs import FOLDERS
 from .contents import open_contents
@@ -63,6 +64,11 @@ def find_layout(path: Path, wanted: Sequence[str]) -> Layout:
         parts = {name: path / folder for name, folder in FOLDERS.items() if (path / folder).is_dir()}
         return Layout(name="diffusers", parts=parts, roots=(path,))
     if path.is_dir():
+        if (path / MANIFEST).is_file():
+            raise CheckpointError(
+                f"{path} is a bundle, which was exported already; name the checkpoint it was made from, which "
+                f"`kontext-trt inspect {path}` shows, or change the bundle: kontext-trt quantize, kontext-trt lora fuse"
+            )
         return _folder(path, wanted)
     contents = open_contents(path)
     inside = parts_of(contents.tensors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,13 +40,22 @@ CALIBRATION = "calibration.json"
 
 
 class QuantizedBundleWriter:
-    """Writes one quantized bundle, step by step, and keeps what it has written so far."""
+    """Writes one quantized bundle, step by step, and keeps what it has written so far.
+
+    `quantize` gives the pieces of a layer's tensors; benchmarks that fill them with something else leave that out.
+    """
 
     def __init__(
-        self, bundle: Bundle, folder: Path, recipe: Recipe, calibration: Calibration | None, progress: Progress
+        self,
+        bundle: Bundle,
+        folder: Path,
+        recipe: Recipe,
+        calibration: Calibration | None,
+        progress: Progress,
+        quantize: Callable[[QuantizedLayer], Iterable[tuple[str, Tensor]]] = quantize_layer,
     ) -> None:
         self.bundle, self.folder, self.recipe, self.progress = bundle, folder, recipe, progress
-        self.calibration = calibration
+        self.calibration, self._quantize = calibration, quantize
         self.ranges = calibration.ranges(recipe.percentile) if calibration else {}
 
     def write(self) -> None:
@@ -160,7 +169,7 @@ class QuantizedBundleWriter:
 
         def pieces() -> Iterator[tuple[str, Tensor]]:
             for layer in layers:
-                for part, values in quantize_layer(layer):
+                for part, values in self._quantize(layer):
                     yield f"{layer.name}.{part}", values
 
         return write_tensors(file, specs, pieces(), self.progress.advance)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import Operators, Precision
 from ...engine.system.gpus import Gpu
-from ..operators.functions import foreign_functions, formats_of
+from ..operators.catalogue import VERSION
+from ..operators.functions import foreign_functions, formats_of, version_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
         data = bundle.read_graph(name).data
         foreign = foreign_functions(data, Precision.BF16)
         if foreign:
-            yield f"{name} has functions of another version or another's: {', '.join(foreign[:3])}"
+            yield _others(name, foreign, version_of(data))
         formats = formats_of(data)
         needed = (
             (BF16, True, "bf16"),
@@ -80,6 +81,16 @@ def obstacles(bundle: Bundle, components: list[str], gpu: Gpu) -> Iterator[str]:
                     f"{gpu.name} has compute capability {gpu.major}.{gpu.minor}, and {what} of {name} needs "
                     f"{least[0]}.{least[1]}"
                 )
+
+
+def _others(component: str, functions: list[str], version: int | None) -> str:
+    named = ", ".join(functions[:3])
+    if version not in (None, VERSION):
+        return (
+            f"{component} has version {version} of the operators {named}, and this is version {VERSION}: export the "
+            "checkpoint again"
+        )
+    return f"{component} has functions that are not this project's: {named}"
 
 
 def _other_type(bundle: Bundle, component: str) -> str:

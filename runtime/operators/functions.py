@@ -17,7 +17,7 @@ _INT, _FLOAT, _STRING, _TENSOR, _INTS = 2, 1, 3, 4, 7
 _WHOLE, _TEXT, _BYTES = "TYPE_INT64", "TYPE_STRING", "TYPE_BYTES"
 
 MESSAGES: Mapping[str, Mapping[str, tuple[int, str, bool]]] = {
-    "ModelProto": {"functions": (25, "FunctionProto", True)},
+    "ModelProto": {"opset_import": (8, "OperatorSetIdProto", True), "functions": (25, "FunctionProto", True)},
     "FunctionProto": {
         "name": (1, _TEXT, False),
         "input": (4, _TEXT, True),
@@ -111,6 +111,11 @@ def foreign_functions(graph: bytes, precision: Precision) -> list[str]:
         if definition is None or _own(function) != function_bytes(definition, precision):
             foreign.append(function.name)
     return foreign
+
+
+def version_of(graph: bytes) -> int | None:
+    """Return the version of our domain that a serialized onnx.ModelProto was written in, None if it has none."""
+    return next((one.version for one in _model_class().FromString(graph).opset_import if one.domain == DOMAIN), None)
 
 
 def _functions(graph: bytes) -> list[Any]:

@@ -55,6 +55,8 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"carrying", "session_file"},
         {"session"},
         {"kontext"},
+        {"folder_records", "folder_report"},
+        {"folder"},
         {"__init__"},
     ),
     f"{PACKAGE}.serving": (

@@ -64,16 +64,22 @@ def test_a_part_without_its_own_file_cannot_be_linked(bundle_copy: Path, tmp_pat
 
 @pytest.mark.check  # a minute: everything is traced twice
 def test_prepared_folder_is_small_and_opens_when_filled(tmp_path: Path):
-    output = invoke("prepare", str(tmp_path / "full"), "--tiny")
+    output = invoke("prepare", str(tmp_path / "full"), "--tiny", "--operators", "fused", "--recipe", "fp8")
     assert [line.partition(":")[0] for line in output.splitlines()] == [
         "sparse checkpoint",
         "export",
         "strip",
+        "quantize to fp8",
         "unpruned denoiser, for the ablation",
         "diffusers folder",
     ]
-    assert sorted(path.name for path in (tmp_path / "full").iterdir()) == [BUNDLE, CHECKPOINT, UNPRUNED_GRAPH]
-    assert disk_bytes(tmp_path / "full") < 6e6
+    assert sorted(path.name for path in (tmp_path / "full").iterdir()) == [BUNDLE, CHECKPOINT, "fp8", UNPRUNED_GRAPH]
+    assert disk_bytes(tmp_path / "full") < 12e6
     invoke("run", str(tmp_path / "full"), "--out", str(tmp_path / "report"), "--peer", "diffusers", "--steps", "2")
     records = decode_lines((tmp_path / "report/bench.jsonl").read_bytes())
     assert of(Agreement, records)[0].agree
+    invoke(
+        "run", str(tmp_path / "full"), "--out", str(tmp_path / "fp8"), "--recipe", "fp8", "--skip-fill", "--steps", "2"
+    )
+    (ours,) = of(EngineRun, decode_lines((tmp_path / "fp8/bench.jsonl").read_bytes()))
+    assert ours.bundle == str(tmp_path / "full/fp8")

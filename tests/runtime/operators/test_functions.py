@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import onnx
 import pytest
 from fused_models import Sizes, attributes, model
@@ -9,7 +11,7 @@ from onnx import helper
 
 from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.operators.body import Reference
-from kontext_trt.runtime.operators.catalogue import DEFINITIONS
+from kontext_trt.runtime.operators.catalogue import DEFINITIONS, VERSION
 from kontext_trt.runtime.operators.functions import foreign_functions, formats_of, function_bytes
 
 SIZES = Sizes()
@@ -79,3 +81,16 @@ def test_functions_of_other_domains_do_not_matter():
 def test_bytes_are_the_same_every_time():
     for definition in DEFINITIONS.values():
         assert function_bytes(definition, Precision.BF16) == function_bytes(definition, Precision.BF16)
+
+
+def test_a_body_that_changes_counts_the_version_up():
+    """Bundles of before lose their kernels then, and are told why by the version."""
+    digest = hashlib.sha256()
+    for name in sorted(DEFINITIONS):
+        for precision in (Precision.BF16, Precision.FP32):
+            digest.update(function_bytes(DEFINITIONS[name], precision))
+    known = {
+        1: "26b29bc9b223dacb8d2bb6e0fba8befa1cd18c3a1080f9cf76b75969dac12e2a",
+        2: "fd4fe6810da8bac97c627c17956b9675f7dedfc81193a361d9c712e08edaac2b",
+    }
+    assert digest.hexdigest() == known[VERSION], "count catalogue.VERSION up, and add the new digest here"
