@@ -99,6 +99,17 @@ def test_a_format_is_of_folders_alone(bundle_path: Path, photos: Path):
     assert str(done.exception).startswith("--format is of a folder's answers; of one picture the suffix of --out says")
 
 
+def test_what_no_run_has_made_is_replaced_if_that_is_asked_for(bundle_path: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"somebody's own")
+    refused = edit(bundle_path, photos, "-o", out)
+    assert "a.png would be replaced, and no run over a folder has left it as it is" in str(refused.exception)
+    assert edit(bundle_path, photos, "-o", out, "--overwrite").exit_code == 0
+    with Image.open(out / "a.png") as answer:
+        assert answer.size == (64, 48)
+
+
 def test_a_folder_without_pictures_is_refused(bundle_path: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     done = edit(bundle_path, tmp_path / "empty", "-o", tmp_path / "out")
