@@ -72,7 +72,11 @@ def test_json_has_a_row_per_picture(bundle_path: Path, photos: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        (("-o", "out", "--then", "x"), OptionError, "--then goes on with one picture, and --image is a folder"),
+        (
+            ("-o", "out", "--then", "x"),
+            OptionError,
+            r"--then goes on with one picture, and --image .*photos is a folder",
+        ),
         (("-o", "out.png"), OptionError, r"--out is one, too, and out.png is the name of a picture"),
         ((), OptionError, "edited.png is the name of a picture"),
         (("-o", "out", "--box", "0,0,8,8"), RequestError, "a mask must be left out"),
@@ -107,7 +111,7 @@ def test_what_no_run_has_made_is_replaced_if_that_is_asked_for(bundle_path: Path
     assert "a.png would be replaced, and no run over a folder has left it as it is" in str(refused.exception)
     assert edit(bundle_path, photos, "-o", out, "--overwrite").exit_code == 0
     with Image.open(out / "a.png") as answer:
-        assert answer.size == (64, 48)
+        assert "kontext-trt" in answer.info
 
 
 def test_a_folder_without_pictures_is_refused(bundle_path: Path, tmp_path: Path):
