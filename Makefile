@@ -9,10 +9,12 @@ GPU_VENV := .venv-$(GPU_EXTRAS)
 GPU_SETUP := $(GPU_VENV)/.ready
 RAY_VENV := .venv-ray
 RAY_SETUP := $(RAY_VENV)/.ready
+LPIPS_FOLDER := .venv-lpips
+LPIPS_SETUP := $(LPIPS_FOLDER)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test suite check browser check-slow check-ray first-hour fuzz extras docs test-gpu lint types wheel clean
+.PHONY: setup demo test suite check browser check-slow check-ray check-lpips first-hour fuzz extras docs test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -37,7 +39,7 @@ suite: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
 
 # what takes longer: whole tables of which the tests take a tenth
-check: docs extras browser check-slow check-ray
+check: docs extras browser check-slow check-ray check-lpips
 
 check-slow: $(SETUP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL) -m "check and not alone"
@@ -64,6 +66,15 @@ check-ray: $(RAY_SETUP)
 first-hour: $(SETUP)
 	PYTHONPATH=.links $(BIN)/python -m kontext_trt.examples.first_hour --write
 
+# beside torch's CPU build torchvision cannot load its operators, and transformers would try: so it lies apart
+$(LPIPS_SETUP): pyproject.toml $(SETUP)
+	rm -rf $(LPIPS_FOLDER)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(LPIPS_FOLDER) "lpips==0.1.4" "torchvision==0.28.0"
+	touch $(LPIPS_SETUP)
+
+check-lpips: $(LPIPS_SETUP)
+	CUDA_VISIBLE_DEVICES= PYTHONPATH=$(LPIPS_FOLDER) $(BIN)/python -m pytest -m check tests/lpips
+
 # hostile bundles beyond those of test and check
 CASES ?= 10000
 fuzz: $(SETUP)
@@ -71,7 +82,7 @@ fuzz: $(SETUP)
 
 # each extra by itself, as an installer would choose its packages; tensorrt's are built from NVIDIA's own index
 extras: $(SETUP)
-	for extra in cpu gpu fused rtx export quantize gguf c2pa serve ray report docs; do \
+	for extra in cpu gpu fused rtx export quantize gguf c2pa serve ray report lpips docs; do \
 		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed "torch==2.13.0" ".[$$extra]" || exit 1; \
 	done
 

@@ -3,6 +3,7 @@ from .engine.builder.build_plans import build_plans as build_plans
 from .engine.builder.plan_build import BuildPolicy as BuildPolicy
 from .engine.bundle.bundle import Bundle as Bundle
 from .engine.bundle.manifest import LoraRecord as LoraRecord
+from .engine.errors import BenchmarkError as BenchmarkError
 from .engine.errors import BudgetError as BudgetError
 from .engine.errors import BuildError as BuildError
 from .engine.errors import BundleError as BundleError

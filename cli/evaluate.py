@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,28 +18,43 @@ from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
 from ..benchmarks.sheets import write_pages
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
+from ..engine.sizes import parse_size
 from ..engine.system.changes import telling_changes
 from ..engine.system.files import atomic_file
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import ExecutorName
+from ..runtime.inputs.request import Sampling
+from ..runtime.inputs.schedules import Solver
 from ..runtime.kontext import Kontext
-from .making import ExecutorOption, StepsOption
-from .options import JsonOption
+from . import public_bench
+from .making import GuidanceOption, RunOptions, ScheduleOptions, opened
+from .options import JsonOption, spread
+from .public_bench import BenchOptions, JudgingOptions
 from .tables import print_table
 from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
 
 MAX_SESSIONS, MAX_TURNS = 1000, 100
+OUT = "editbench"
 SHEET, FAILURES_SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "failures.png", "sessions.png", "editbench.json"
 
 
+@spread
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle of the small Kontext.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for sheets and {REPORT}.")] = Path("editbench"),
-    count: Annotated[
-        int, typer.Option(help=f"The first so many of the {NUM_CASES} requests, without edits in a row.")
-    ] = NUM_CASES,
+    bundle: Annotated[
+        Path, typer.Argument(help="A bundle; without --bench one of the small Kontext.", show_default=False)
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help=f"The folder of results. Default: {OUT}, with --bench {public_bench.OUT}."),
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="The first so many requests. Default: all.")] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the noise.")] = 0,
-    steps: StepsOption = None,
+    schedule: ScheduleOptions,
+    guidance: GuidanceOption = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the answers of --bench.")] = None,
+    public: BenchOptions,
+    judging: JudgingOptions,
     sessions: Annotated[
         int,
         typer.Option(
@@ -46,7 +62,7 @@ def evaluate(
         ),
     ] = 0,
     turns: Annotated[int, typer.Option(help="The edits in a row of --sessions.")] = len(TURNS),
-    executor: ExecutorOption = ExecutorName.AUTO,
+    run: RunOptions,
     emulate: Annotated[
         bool,
         typer.Option(
@@ -56,22 +72,34 @@ def evaluate(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Run EditBench on a bundle: held-out requests whose right answers are known."""
-    if not 1 <= count <= NUM_CASES:
+    """Run EditBench on a bundle, or with --bench a public benchmark: pictures, distances, a judge's marks, a page."""
+    if emulate and run.executor is not ExecutorName.AUTO:
+        raise OptionError(f"--emulate computes with torch; leave out --executor {run.executor.value}")
+
+    def opener(path: Path) -> AbstractContextManager[Kontext]:
+        return _open_emulated(path) if emulate else opened(path, run, graphs=True)
+
+    if public.bench is not None:
+        if sessions or turns != len(TURNS):
+            raise OptionError("--sessions and --turns are of EditBench, which needs no --bench")
+        sampling = Sampling(
+            **schedule.keywords(bundle), guidance=guidance, size=None if size is None else parse_size(size)
+        )
+        public_bench.run(bundle, opener, public.options(out, count, seed, sampling, judging.judge()), as_json=json)
+        return
+    _refuse_beside_editbench(schedule, guidance, size, public, judging)
+    if count is not None and not 1 <= count <= NUM_CASES:
         raise OptionError(f"--count must be 1 to {NUM_CASES}, not {count}")
     if not 0 <= sessions <= MAX_SESSIONS or not 1 <= turns <= MAX_TURNS:
         raise OptionError(
             f"--sessions must be 0 to {MAX_SESSIONS} and --turns 1 to {MAX_TURNS}, not {sessions} and {turns}"
         )
-    if emulate and executor is not ExecutorName.AUTO:
-        raise OptionError(f"--emulate computes with torch; leave out --executor {executor.value}")
+    steps, out = schedule.steps, out or Path(OUT)
     if out.exists() and not out.is_dir():
         raise OptionError(f"{out} is a file; the sheets and the report need a folder: name another with --out")
-    model = Bundle.open(bundle)
-    check_sizes(model.manifest.model.sizes)
-    opened = _open_emulated(model) if emulate else Kontext.open(model, executor=executor.options())
-    with opened as kontext, progress_bars() as bars:
-        made = run_editbench(kontext, count=count, seed=seed, steps=steps, progress=bars)
+    check_sizes(Bundle.open(bundle).manifest.model.sizes)
+    with opener(bundle) as kontext, progress_bars() as bars:
+        made = run_editbench(kontext, count=count or NUM_CASES, seed=seed, steps=steps, progress=bars)
         drift = None
         if sessions:
             drift = measure_drift(kontext, sessions=sessions, turns=turns, seed=seed, steps=steps, progress=bars)
@@ -84,6 +112,29 @@ def evaluate(
         if drift is not None:
             _show_drift(drift)
     notes.print(f"{made.seconds:.0f} s, {made.steps} steps on {made.executor}; {', '.join(map(str, files))}")
+
+
+def _refuse_beside_editbench(
+    schedule: ScheduleOptions,
+    guidance: float | None,
+    size: str | None,
+    public: BenchOptions,
+    judging: JudgingOptions,
+) -> None:
+    """Raise OptionError for options that only a public benchmark takes."""
+    given = {
+        "--schedule": schedule.schedule is not None,
+        "--solver": schedule.solver is not Solver.EULER,
+        "--sigmas": schedule.sigmas is not None,
+        "--step-mask": schedule.step_mask is not None,
+        "--guidance": guidance is not None,
+        "--size": size is not None,
+        **public.given,
+        **judging.given,
+    }
+    named = [name for name, is_given in given.items() if is_given]
+    if named:
+        raise OptionError(f"{', '.join(named)}: EditBench takes none of it; name a public benchmark with --bench")
 
 
 def _write(out: Path, name: str, made: Evaluation, drift: Drift | None, document: dict[str, Any]) -> list[Path]:
@@ -102,13 +153,14 @@ def _write(out: Path, name: str, made: Evaluation, drift: Drift | None, document
     return [*files, out / REPORT]
 
 
-def _open_emulated(bundle: Bundle) -> Kontext:
+def _open_emulated(bundle: Path) -> Kontext:
     require_export("emulating")
     with working(IMPORTING):
         quiet_libraries()
         from ..export.emulate.torch_executor import TorchExecutor
 
-    return Kontext(bundle, TorchExecutor(bundle, hold_weights=True))
+    read = Bundle.open(bundle)
+    return Kontext(read, TorchExecutor(read, hold_weights=True))
 
 
 def _show(made: Evaluation) -> None:

@@ -19,6 +19,7 @@ KontextError
   + ImageError              a picture cannot be read or used
   + ContentRefused          a filter refused a prompt or a picture
   + ProvenanceError         a picture cannot be signed
+  + BenchmarkError          a benchmark's folder, results or judge cannot be used
   + BusyError               a Kontext serves another thread
   + Cancelled               a request was cancelled
   + MissingDependencyError  a package is not installed (also an ImportError)
@@ -118,6 +119,10 @@ class ContentRefused(KontextError):
 
 class ProvenanceError(KontextError):
     """Reports a picture that cannot be signed as asked, or credentials of a picture that cannot be used or read."""
+
+
+class BenchmarkError(KontextError):
+    """Reports a benchmark, or a folder of results, or a judge of them, that cannot be used."""
 
 
 class BusyError(KontextError):

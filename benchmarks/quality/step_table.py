@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ...engine.components import STEP_CACHE
 from ...engine.errors import RequestError
+from ...engine.progress import Progress, Silent
 from ...runtime.executors.options import Device, OnnxRuntimeOptions
 from ...runtime.inputs.request import Request, Sampling
 from ...runtime.inputs.schedules import MAX_STEPS, Solver
@@ -87,19 +88,41 @@ def settings(steps: Sequence[int]) -> list[Setting]:
 def measure(
     kontext: Kontext, chosen: Sequence[EditCase], wanted: Sequence[Setting], reference_steps: int
 ) -> dict[Setting, Tally]:
-    """Return what answers to EditBench's cases are with each setting.
+    """Return what answers to EditBench's cases are with each setting, beside the bundle's own of many steps.
 
     Raises:
         BundleError: The bundle is of another model, or its steps cannot be cached.
     """
+    check_caching(kontext)
+    return measure_beside(kontext, chosen, wanted, references(kontext, chosen, reference_steps))
+
+
+def check_caching(kontext: Kontext) -> None:
+    """Raise BundleError unless the bundle is of the small Kontext, and its steps can be cached."""
     check_model(kontext)
     kontext.bundle.require(STEP_CACHE)
+
+
+def references(kontext: Kontext, chosen: Sequence[EditCase], steps: int) -> list[Output]:
+    """Return the answers to cases in many steps of second order, which stand for the flow's own end."""
+    return [_answer(kontext, case, Setting(steps=steps, solver=Solver.AB2)) for case in chosen]
+
+
+def measure_beside(
+    kontext: Kontext,
+    chosen: Sequence[EditCase],
+    wanted: Sequence[Setting],
+    ends: Sequence[Output],
+    progress: Progress | None = None,
+) -> dict[Setting, Tally]:
+    """Return what answers to cases are with each setting, beside an answer to each that may be another bundle's."""
+    progress = progress or Silent()
     tallies = {setting: Tally() for setting in wanted}
-    for case in chosen:
-        reference = _answer(kontext, case, Setting(steps=reference_steps, solver=Solver.AB2))
+    for case, end in zip(chosen, ends, strict=True):
         for setting, tally in tallies.items():
             output = _answer(kontext, case, setting)
-            tally.add(score(case.sample, np.asarray(output.image)).success, output, reference)
+            tally.add(score(case.sample, np.asarray(output.image)).success, output, end)
+            progress.advance(1)
     return tallies
 
 

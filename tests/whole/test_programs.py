@@ -74,6 +74,12 @@ WRONG = {
         (["--recipe", "nope"], "invalid choice: 'nope'"),
     ],
     "benchmarks.quality.nibble_evidence": [([], "required: MODEL.onnx")],
+    "benchmarks.quality.precision_table": [
+        (["nope"], "bundle nope does not exist"),
+        (["nope", "--steps", "4;8"], "steps are whole numbers from 1 to 1000 with commas between, not '4;8'"),
+        (["nope", "--plot", "x.png"], "a plot is of loss over seconds, which are reckoned of a bundle of --full-size"),
+        (["nope", "--gpu", "RTX 1"], "the GPU is one of RTX 5090, H200, whose data sheets are known here, not 'RTX 1'"),
+    ],
     "benchmarks.quality.step_table": [
         (["nope"], "bundle nope does not exist"),
         (["nope", "--steps", "4;8"], "steps are whole numbers from 1 to 1000 with commas between, not '4;8'"),
