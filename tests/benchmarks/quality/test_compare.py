@@ -188,5 +188,7 @@ def test_refusals(bundle: Bundle, compared: tuple[Comparison, Path, Bundle], wid
 
     with pytest.raises(QuantizationError, match="are bundles of different models"):
         compare_bundles(bundle, wide_bundles(Precision.BF16), CASES, options())
+    with pytest.raises(QuantizationError, match=r"computes in bf16 and .* in fp32, and what .* --precision"):
+        compare_bundles(wide_bundles(Precision.BF16), wide_bundles(Precision.FP32), CASES, options())
     with pytest.raises(QuantizationError, match="needs a request at least"):
         compare_bundles(bundle, compared[2], (), options())
