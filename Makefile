@@ -14,7 +14,7 @@ LPIPS_SETUP := $(LPIPS_FOLDER)/.ready
 # a test process per core, of one thread each; files stay whole, so that what a file's tests share is made once
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test suite check browser check-slow check-ray check-lpips fuzz extras docs test-gpu lint types wheel clean
+.PHONY: setup demo test suite check browser check-slow check-ray check-lpips first-hour fuzz extras docs test-gpu lint types wheel clean
 
 setup: $(SETUP)
 
@@ -61,6 +61,10 @@ $(RAY_SETUP): pyproject.toml
 
 check-ray: $(RAY_SETUP)
 	CUDA_VISIBLE_DEVICES= $(RAY_VENV)/bin/python -m pytest -m check tests/ray
+
+# types what newcomers type, in fresh environments, and writes docs/tutorial-first-hour.md if it says something else
+first-hour: $(SETUP)
+	PYTHONPATH=.links $(BIN)/python -m kontext_trt.examples.first_hour --write
 
 # beside torch's CPU build torchvision cannot load its operators, and transformers would try: so it lies apart
 $(LPIPS_SETUP): pyproject.toml $(SETUP)

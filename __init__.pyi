@@ -57,6 +57,11 @@ from .runtime.filters.review import ManualReview as ManualReview
 from .runtime.filters.screen import FilterCount as FilterCount
 from .runtime.filters.words import WordList as WordList
 from .runtime.flow.previews import Previews as Previews
+from .runtime.folder import edit_folder as edit_folder
+from .runtime.folder_report import FolderOptions as FolderOptions
+from .runtime.folder_report import FolderReport as FolderReport
+from .runtime.folder_report import FolderRow as FolderRow
+from .runtime.folder_report import FolderStatus as FolderStatus
 from .runtime.inputs.masking import MaskCrop as MaskCrop
 from .runtime.inputs.masking import Masking as Masking
 from .runtime.inputs.placement import Fit as Fit

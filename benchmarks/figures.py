@@ -9,7 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-INK, QUIET, GRID, PAPER = "#1e1e1e", "#666666", "#dddddd", "#ffffff"
+from .lettering import INK, QUIET
+
+GRID, PAPER = "#dddddd", "#ffffff"
 PALETTE = ("#1f60aa", "#c85a1e", "#3c8c46", "#8c4696", "#787878")
 """The colours of lines that are told apart by colour alone."""
 TEXT, SMALL, TITLE = 9.0, 8.0, 10.0

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from ..engine.errors import KontextError
 from ..version import __version__
-from .terminal import SafeFormatter, escape_what_cannot_be_written, notes, screen
+from .help import whole_help
+from .terminal import escape_what_cannot_be_written, log_handler, notes, screen
 
 COMMANDS: Mapping[str, str] = {
     "export": "export:export",
@@ -51,10 +51,10 @@ class LazyCommands(Mapping[str, Any]):
         module, _, attribute = COMMANDS[name].partition(":")
         found = getattr(importlib.import_module(f".{module}", __package__), attribute)
         if isinstance(found, typer.Typer):
-            return _named(typer.main.get_group(found), name)
+            return whole_help(_named(typer.main.get_group(found), name))
         alone = typer.Typer(add_completion=False)
         alone.command(name)(found)
-        return typer.main.get_command(alone)
+        return whole_help(typer.main.get_command(alone))
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -73,6 +73,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
+        whole_help(self)
         commands: Any = LazyCommands()
         self.commands = commands
 
@@ -80,7 +81,7 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     name="kontext-trt",
-    help="FLUX.1 Kontext \\[dev]: from a checkpoint to an edited picture.",
+    help="FLUX.1 Kontext: from a checkpoint to an edited picture.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -97,9 +98,7 @@ def common(
     if version:
         screen.print(__version__)
         raise typer.Exit
-    handler = RichHandler(console=notes, show_path=False, show_time=False)
-    handler.setFormatter(SafeFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[log_handler()])
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..benchmarks.bench.options import CHART, PAGE, PROMPT, REPORT, BenchOptions
 from ..benchmarks.bench.peers import TIMEOUT_S, PeerName
@@ -19,9 +18,11 @@ from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import OptionError
 from ..engine.lora.choice import LoraChoice
 from ..engine.sizes import parse_size
+from ..engine.system.changes import telling_changes
 from ..runtime.executors.options import ExecutorName
 from .making import ExecutorOption, GuidanceOption, StepsOption, SwapOption
 from .options import ExportedArgument
+from .tables import print_table
 from .terminal import notes, progress_bars, screen
 
 
@@ -92,7 +93,7 @@ def bench(
     )
     from ..benchmarks.bench.bench import run_bench
 
-    with progress_bars() as bars:
+    with telling_changes([out / PAGE, out / CHART, out / REPORT], notes.print), progress_bars() as bars:
         records = run_bench(options, bars)
     _show(records, as_json=json)
     notes.print(f"{out / PAGE}, {out / CHART}, {out / REPORT}")
@@ -120,12 +121,7 @@ def _show(records: Sequence[Record], *, as_json: bool) -> None:
     for section in sections(records):
         screen.print()
         screen.print(section.title)
-        table = Table(box=None, show_header=any(section.columns))
-        for number, column in enumerate(section.columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
-        for row in section.rows:
-            table.add_row(*row)
         if section.rows:
-            screen.print(table)
+            print_table(section.columns, section.rows, right=True)
         if section.note:
             screen.print(section.note)

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..engine.byte_sizes import human_bytes
+from ..export.checks import check_calibrate
 from ..export.environment import quiet_libraries, require_quantize
+from ..export.quantize.calibration import PERCENTILES, Calibration, CalibrationOptions, differences
+from ..export.quantize.checks import default_artefact
 from .options import JsonOption, UnquantizedArgument, spread
 from .quantize import PercentileOption, TorchOptions
-from .terminal import print_json, progress_bars, screen
+from .tables import print_table
+from .terminal import IMPORTING, print_json, progress_bars, screen, working
 
 calibration = typer.Typer(help="Look at calibrations.", no_args_is_help=True)
 
@@ -32,13 +35,13 @@ def calibrate(
 ) -> None:
     """See how large activations get: run a bundle on samples, with torch. An interrupted run is continued."""
     require_quantize()
-    quiet_libraries()
-    from ..export.quantize.calibrate import calibrate_bundle
-    from ..export.quantize.calibration import CalibrationOptions
-    from ..export.quantize.quantize_bundle import default_artefact
-
     artefact = out or default_artefact(bundle)
     options = CalibrationOptions(steps=torch.steps, seed=seed, device=torch.device, limit=limit)
+    check_calibrate(bundle, samples, artefact)
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.quantize.calibrate import calibrate_bundle
+
     with progress_bars() as bars:
         made = calibrate_bundle(bundle, samples, artefact, options, bars)
     if json:
@@ -56,8 +59,6 @@ def show(
     file: Annotated[Path, typer.Argument(help="A calibration.", show_default=False)], json: JsonOption = False
 ) -> None:
     """Show what was seen of each activation."""
-    from ..export.quantize.calibration import PERCENTILES, Calibration
-
     opened = Calibration.open(file)
     rows = {
         name: {"amax": one.amax, **{f"p{percent:g}": one.percentile(percent) for percent in PERCENTILES}}
@@ -67,10 +68,14 @@ def show(
     if json:
         print_json({"sha256": opened.sha256, "complete": opened.complete, "activations": rows})
         return
-    table = Table("activation", *next(iter(rows.values()), {}), box=None)
-    for name, row in rows.items():
-        table.add_row(name, *(f"{value:.4g}" if isinstance(value, float) else f"{value:,}" for value in row.values()))
-    screen.print(table)
+    print_table(
+        ["activation", *next(iter(rows.values()), {})],
+        [
+            [name, *(f"{value:.4g}" if isinstance(value, float) else f"{value:,}" for value in row.values())]
+            for name, row in rows.items()
+        ],
+        right=True,
+    )
     state = "" if opened.complete else ", interrupted"
     screen.print(f"{len(opened.samples)} samples of {opened.steps} steps, {len(opened.skipped)} skipped{state}")
 
@@ -83,14 +88,22 @@ def diff(
     json: JsonOption = False,
 ) -> None:
     """Show which ranges differ between two calibrations, the largest change first."""
-    from ..export.quantize.calibration import Calibration, differences
-
     changes = list(differences(Calibration.open(before), Calibration.open(after), percentile))
     if json:
         print_json(changes)
         return
-    table = Table("activation", "before", "after", "times", box=None)
-    for change in changes:
-        values = ("-" if value is None else f"{value:.4g}" for value in (change.before, change.after))
-        table.add_row(change.name, *values, f"{change.ratio:.3f}")
-    screen.print(table if changes else "no range differs")
+    if not changes:
+        screen.print("no range differs")
+        return
+    print_table(
+        ("activation", "before", "after", "times"),
+        [
+            (
+                change.name,
+                *("-" if value is None else f"{value:.4g}" for value in (change.before, change.after)),
+                f"{change.ratio:.3f}",
+            )
+            for change in changes
+        ],
+        right=True,
+    )

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..benchmarks.environment import require_compare
+from ..benchmarks.quality.compare_options import CompareCase, CompareOptions, check_comparison
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
 from ..engine.sizes import parse_size
@@ -18,7 +18,8 @@ from ..runtime.executors.options import Device, ExecutorName
 from .making import executor_name
 from .options import JsonOption, spread
 from .quantize import TorchOptions
-from .terminal import print_json, progress_bars, screen
+from .tables import print_table
+from .terminal import IMPORTING, print_json, progress_bars, screen, working
 
 
 @spread
@@ -47,11 +48,6 @@ def compare(
 ) -> None:
     """Say what quantization costs: pictures, latents, blocks, layers. The report is written into the second bundle."""
     require_compare()
-    quiet_libraries()
-    from ..benchmarks.quality.compare import CompareOptions, compare_bundles
-    from ..benchmarks.quality.probe import CompareCase
-    from ..benchmarks.quality.report import budget_advice, tables
-
     if executor is not None and executor not in (ExecutorName.CPU, ExecutorName.CUDA):
         raise OptionError(f"--executor is cpu or cuda, not {executor.value}: ONNX Runtime runs fused operators")
     real = None if executor is None else Device(executor.value)
@@ -62,16 +58,20 @@ def compare(
         for number, (picture, words) in enumerate(_pairs(images, prompt or ["make it a watercolour"]), seed)
     ]
     options = CompareOptions(steps=torch.steps, device=torch.device, layers=layers, budget_db=budget, real=real)
+    bundles = Bundle.open(reference), Bundle.open(other)
+    check_comparison(*bundles, cases, options)
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..benchmarks.quality.compare import compare_bundles
+        from ..benchmarks.quality.report import budget_advice, tables
+
     with progress_bars() as bars:
-        made, folder = compare_bundles(Bundle.open(reference), Bundle.open(other), cases, options, bars)
+        made, folder = compare_bundles(*bundles, cases, options, bars)
     if json:
         print_json({"folder": folder, "comparison": made})
         return
     for columns, rows in tables(made, worst):
-        table = Table(*columns, box=None)
-        for row in rows:
-            table.add_row(*row)
-        screen.print(table)
+        print_table(columns, rows)
     if advice := budget_advice(made):
         screen.print(advice)
     screen.print(f"{folder}: comparison.json, errors.png and {len(made.cases)} pictures side by side")

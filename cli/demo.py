@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ..engine.system.changes import telling_changes
+from ..export.demo_folder import PICTURE_NAME, Demo, check_demo
 from ..export.environment import quiet_libraries, require_demo
-from .terminal import notes, progress_bars, screen
+from .options import JsonOption
+from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
 
 
 def demo(
@@ -17,15 +20,18 @@ def demo(
     image: Annotated[Path | None, typer.Option("--image", "-i", help="The picture to edit.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do with it.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the flow. Default: 8.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Export a checkpoint and edit a picture with it: every part of the road, in a minute."""
     require_demo()
-    quiet_libraries()
-    from ..export.demo import Demo, run_demo
-
     given = {"checkpoint": checkpoint, "image": image, "prompt": prompt, "steps": steps}
     asked = Demo(**{name: value for name, value in given.items() if value is not None})
-    with progress_bars() as bars:
+    check_demo(folder, asked)
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.demo import run_demo
+
+    with telling_changes([folder / PICTURE_NAME], notes.print), progress_bars(keep=False) as bars:
         made = run_demo(folder, asked, bars)
     notes.print(f"exported {made.checkpoint} to {made.bundle} in {made.export_seconds:.0f} s")
     assert made.result.reference is not None
@@ -40,5 +46,17 @@ def demo(
         "  kontext-trt export CHECKPOINT BUNDLE\n"
         f'  kontext-trt edit BUNDLE --image {asked.image} --prompt "{asked.prompt}"',
     )
+    if json:
+        print_json(
+            {
+                "checkpoint": made.checkpoint,
+                "bundle_path": made.bundle,
+                "path": made.picture,
+                "export_seconds": made.export_seconds,
+                **made.result.request(made.result.outputs[0]),
+                "milliseconds": made.result.milliseconds,
+            }
+        )
+        return
     width, height = made.result.size
     screen.print(f"{made.picture}  {width}x{height}  seed {made.result.seed}")

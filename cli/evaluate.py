@@ -8,17 +8,18 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
 
 from ..benchmarks.quality.editbench.cases import NUM_CASES, TURNS
 from ..benchmarks.quality.editbench.chain_sheet import chain_sheet
-from ..benchmarks.quality.editbench.contact_sheet import contact_sheet
+from ..benchmarks.quality.editbench.contact_sheet import contact_sheets, describe, failure_sheets
 from ..benchmarks.quality.editbench.drift import NUM_SESSIONS, Drift, measure_drift
-from ..benchmarks.quality.editbench.evaluation import Evaluation, check_model
+from ..benchmarks.quality.editbench.evaluation import Evaluation, check_sizes
 from ..benchmarks.quality.editbench.evaluation import evaluate as run_editbench
+from ..benchmarks.sheets import write_pages
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
 from ..engine.sizes import parse_size
+from ..engine.system.changes import telling_changes
 from ..engine.system.files import atomic_file
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import ExecutorName
@@ -29,11 +30,12 @@ from . import public_bench
 from .making import GuidanceOption, RunOptions, ScheduleOptions, opened
 from .options import JsonOption, spread
 from .public_bench import BenchOptions, JudgingOptions
-from .terminal import notes, print_json, progress_bars, screen
+from .tables import print_table
+from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
 
 MAX_SESSIONS, MAX_TURNS = 1000, 100
 OUT = "editbench"
-SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "sessions.png", "editbench.json"
+SHEET, FAILURES_SHEET, SESSIONS_SHEET, REPORT = "editbench.png", "failures.png", "sessions.png", "editbench.json"
 
 
 @spread
@@ -93,14 +95,16 @@ def evaluate(
             f"--sessions must be 0 to {MAX_SESSIONS} and --turns 1 to {MAX_TURNS}, not {sessions} and {turns}"
         )
     steps, out = schedule.steps, out or Path(OUT)
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"{out} is a file; the sheets and the report need a folder: name another with --out")
+    check_sizes(Bundle.open(bundle).manifest.model.sizes)
     with opener(bundle) as kontext, progress_bars() as bars:
-        check_model(kontext)
         made = run_editbench(kontext, count=count or NUM_CASES, seed=seed, steps=steps, progress=bars)
         drift = None
         if sessions:
             drift = measure_drift(kontext, sessions=sessions, turns=turns, seed=seed, steps=steps, progress=bars)
     document = made.to_dict() if drift is None else {**made.to_dict(), "drift": drift.to_dict()}
-    files = _write(out, made, drift, document)
+    files = _write(out, bundle.resolve().name, made, drift, document)
     if json:
         print_json(document)
     else:
@@ -133,35 +137,38 @@ def _refuse_beside_editbench(
         raise OptionError(f"{', '.join(named)}: EditBench takes none of it; name a public benchmark with --bench")
 
 
-def _write(out: Path, made: Evaluation, drift: Drift | None, document: dict[str, Any]) -> list[Path]:
+def _write(out: Path, name: str, made: Evaluation, drift: Drift | None, document: dict[str, Any]) -> list[Path]:
     """Write the sheets and the report, each whole or not at all, and return the files."""
-    sheets = {out / SHEET: contact_sheet(made.answers)}
-    if drift is not None:
-        sheets[out / SESSIONS_SHEET] = chain_sheet(drift)
-    out.mkdir(parents=True, exist_ok=True)
-    for path, sheet in sheets.items():
-        with atomic_file(path) as file:
-            sheet.save(file, format="PNG", optimize=True)
-    with atomic_file(out / REPORT) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
-    return [*sheets, out / REPORT]
+    with telling_changes([out / SHEET, out / REPORT], notes.print):
+        out.mkdir(parents=True, exist_ok=True)
+        files = [
+            *write_pages(contact_sheets(made, name), out / SHEET),
+            *write_pages(failure_sheets(made, name), out / FAILURES_SHEET),
+        ]
+        if drift is not None:
+            made_with = describe(made.bundle, made.executor, made.steps, made.seed)
+            files += write_pages([chain_sheet(drift, name, made_with)], out / SESSIONS_SHEET)
+        with atomic_file(out / REPORT) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
+    return [*files, out / REPORT]
 
 
 def _open_emulated(bundle: Path) -> Kontext:
     require_export("emulating")
-    quiet_libraries()
-    from ..export.emulate.torch_executor import TorchExecutor
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.emulate.torch_executor import TorchExecutor
 
     read = Bundle.open(bundle)
     return Kontext(read, TorchExecutor(read, hold_weights=True))
 
 
 def _show(made: Evaluation) -> None:
-    table = Table("", "requests", "success", "inside dB", "outside dB", box=None)
+    rows: list[tuple[str, ...]] = []
     for row in made.rows:
         outside = "" if row.outside_db is None else f"{row.outside_db:.1f}"
-        table.add_row(row.name, f"{row.number}", f"{100 * row.success:.0f} %", f"{row.inside_db:.1f}", outside)
-    screen.print(table)
+        rows.append((row.name, f"{row.number}", f"{100 * row.success:.0f} %", f"{row.inside_db:.1f}", outside))
+    print_table(("", "requests", "success", "inside dB", "outside dB"), rows, right=True)
     if made.median_outside_db is not None:
         screen.print(f"outside the edited region, the median answer has {made.median_outside_db:.1f} dB")
     if not made.turns:
@@ -172,14 +179,14 @@ def _show(made: Evaluation) -> None:
 
 
 def _show_drift(drift: Drift) -> None:
-    table = Table(
-        "turn", "edit", *(f"{road.carry} dB, right" for road in drift.roads), "alone", "autoencoder dB", box=None
-    )
+    columns = ("turn", "edit", *(f"{road.carry} dB, right" for road in drift.roads), "alone", "autoencoder dB")
+    rows: list[tuple[str, ...]] = []
     for number, through in enumerate(drift.autoencoder_db):
         turns = [road.turns[number] for road in drift.roads]
         cells = (f"{turn.untouched_db:.1f}, {100 * turn.success:.0f} %" for turn in turns)
-        table.add_row(f"{number + 1}", turns[0].task, *cells, f"{100 * drift.alone[number]:.0f} %", f"{through:.1f}")
-    screen.print(table)
+        alone = f"{100 * drift.alone[number]:.0f} %"
+        rows.append((f"{number + 1}", turns[0].task, *cells, alone, f"{through:.1f}"))
+    print_table(columns, rows)
     for road in drift.roads:
         screen.print(
             f"carried as {road.carry}, untouched pixels lose {road.lost_db:.1f} dB over {len(road.turns)} turns"

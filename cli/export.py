@@ -13,14 +13,17 @@ import typer
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
 from ..engine.components import Operators, Precision
-from ..engine.errors import QuantizationError
+from ..export.checkpoint.places import CheckpointFiles
+from ..export.checks import check_export
 from ..export.emulate.torch_device import TorchDevice
 from ..export.environment import quiet_libraries, require_export, require_quantize
 from ..export.graphs.recipes import RecipeName
+from ..export.options import ExportOptions
+from ..export.quantize.calibration import CalibrationOptions
 from .lora import LoraOptions
 from .options import JsonOption, spread
 from .quantize import QuantizeOptions, report_quantized
-from .terminal import notes, print_json, progress_bars, screen
+from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
 
 PartOption = Annotated[
     str | None,
@@ -133,11 +136,6 @@ def export(
         require_export()
     else:
         require_quantize()
-    quiet_libraries()
-    logging.getLogger("kontext_trt.export.checkpoint").setLevel(logging.INFO)  # licences, and what is fetched unasked
-    from ..export.checkpoint import CheckpointFiles
-    from ..export.export import ExportOptions, export_bundle
-
     plain = None if precision is None or recipe else Precision(precision.value)
     options = ExportOptions(
         precision=plain,
@@ -153,19 +151,19 @@ def export(
         allow_unused=loras.allow_unused,
     )
     files = CheckpointFiles(**{field.name: getattr(parts, field.name) for field in fields(parts)})
-    if recipe is None:
-        if quantized.calibration or quantized.keep or quantized.t5_fp8:
-            raise QuantizationError(
-                "--calibration, --keep and --t5-fp8 go with a --precision that quantizes, such as fp8"
-            )
+    chosen = quantized.recipe(recipe)
+    check_export(checkpoint, bundle, options, files, recipe=chosen, calibration=quantized.calibration)
+    calibrating = CalibrationOptions(steps=steps, device=device)
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.export import export_bundle
+        from ..export.export_quantized import export_quantized
+    logging.getLogger("kontext_trt.export.checkpoint").setLevel(logging.INFO)  # licences, and what is fetched unasked
+    if chosen is None:
         with progress_bars() as bars:
             made = export_bundle(checkpoint, bundle, options, files=files, progress=bars)
         _report(made, json=json)
         return
-    from ..export.export_quantized import export_quantized
-    from ..export.quantize.calibration import CalibrationOptions
-
-    chosen = quantized.recipe(recipe)
     with progress_bars() as bars:
         made = export_quantized(
             checkpoint,
@@ -174,7 +172,7 @@ def export(
             options,
             files=files,
             calibration=quantized.calibration,
-            calibrating=CalibrationOptions(steps=steps, device=device),
+            calibrating=calibrating,
             progress=bars,
         )
     report_quantized(made, chosen, json=json)

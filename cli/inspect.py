@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..engine.bundle.bundle import Bundle, Verification
 from ..engine.byte_sizes import human_bytes
@@ -15,6 +14,7 @@ from ..engine.plans.store import PlanStore
 from ..runtime.flow.kept import kept_bytes
 from .options import BundleArgument, JsonOption
 from .plans import show_plans
+from .tables import print_table
 from .terminal import print_json, progress_bars, screen
 
 
@@ -66,10 +66,9 @@ def _show_verification(found: Verification) -> None:
 def show_bundle(bundle: Bundle) -> None:
     """Print what a bundle holds."""
     manifest = bundle.manifest
-    table = Table("component", "precision", "opset", "parameters", "weights", "graph", box=None)
     sizes = {record.path: record.size_bytes for record in manifest.files}
-    for name, graph in manifest.graphs.items():
-        table.add_row(
+    rows = [
+        (
             name,
             graph.precision.value + (f", {graph.quantization.recipe}" if graph.quantization else ""),
             f"{graph.opset} {graph.operators}",
@@ -77,7 +76,9 @@ def show_bundle(bundle: Bundle) -> None:
             human_bytes(graph.weight_bytes),
             human_bytes(sizes[graph.path]),
         )
-    screen.print(table)
+        for name, graph in manifest.graphs.items()
+    ]
+    print_table(("component", "precision", "opset", "parameters", "weights", "graph"), rows)
     model = manifest.model
     for record in manifest.weights:
         screen.print(f"{record.path}  {human_bytes(record.size_bytes)}  {record.origin}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..engine.byte_sizes import human_bytes
 from ..engine.lora.changes import LoraFile, LowRank
@@ -16,9 +15,11 @@ from ..engine.lora.choice import LoraChoice
 from ..engine.lora.fit import PARTS
 from ..engine.lora.read import read_lora
 from ..engine.printable import printable_line
+from ..export.checks import check_fuse
 from ..export.environment import quiet_libraries, require_export
 from .options import ExportedArgument, JsonOption
-from .terminal import print_json, progress_bars, screen
+from .tables import print_table
+from .terminal import IMPORTING, print_json, progress_bars, screen, working
 
 lora = typer.Typer(help="Show LoRA files, and fuse them into a bundle.", no_args_is_help=True)
 UnusedOption = Annotated[
@@ -53,16 +54,17 @@ def show(
         print_json(summary)
         return
     screen.print(f"{printable_line(opened.name)}: {opened.family}", highlight=False)
-    table = Table("part", "method", "tensors", "ranks", "scales", box=None)
-    for row in summary["changes"]:
-        table.add_row(
+    rows = [
+        (
             PARTS[row["part"]],
             row["method"],
             str(row["tensors"]),
             " ".join(map(str, row["ranks"])),
             " ".join(f"{scale:g}" for scale in row["scales"]),
         )
-    screen.print(table)
+        for row in summary["changes"]
+    ]
+    print_table(("part", "method", "tensors", "ranks", "scales"), rows)
     for name in opened.unused:
         screen.print(f"unused: {printable_line(name)}", highlight=False)
     screen.print(f"sha256 {opened.sha256}", highlight=False)
@@ -105,10 +107,12 @@ def fuse(
 ) -> None:
     """Fuse LoRA files into a bundle that is not quantized: a new bundle, in which the tensors they change are new."""
     require_export("fusing LoRAs")
-    quiet_libraries()
-    from ..export.fuse_lora import fuse_lora
-
     choices = [LoraChoice.parse(text) for text in files]
+    check_fuse(bundle, fused, choices, allow_unused=allow_unused, overwrite=overwrite)
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.fuse_lora import fuse_lora
+
     with progress_bars() as bars:
         made = fuse_lora(bundle, fused, choices, allow_unused=allow_unused, overwrite=overwrite, progress=bars)
     added = sum(record.size_bytes for record in made.manifest.weights if record.origin == "fused")

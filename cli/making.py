@@ -24,7 +24,7 @@ from ..runtime.inputs.request import Sampling, ScheduleKeywords
 from ..runtime.inputs.schedule_file import Schedule
 from ..runtime.inputs.schedules import Solver, parse_sigmas, parse_step_mask
 from ..runtime.kontext import Kontext
-from .terminal import Bars, notes
+from .terminal import notes, working
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ def executor_name(text: str) -> ExecutorName:
 
 
 StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace even a picture that it is made from: an input, or the mask.")
+]
 GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
 ExecutorOption = Annotated[
     ExecutorName,
@@ -196,19 +199,9 @@ def opened(bundle: Path, run: RunOptions, *, graphs: bool, filters: Sequence[Con
     if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
         logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
     executor = run.executor.options(budget, graphs=graphs, plans=run.store, trust=run.trust)
-    with Kontext.open(bundle, executor=executor, filters=filters) as kontext:
+    with working("opening the bundle"):
+        made = Kontext.open(bundle, executor=executor, filters=filters)
+    with made as kontext:
         for line in kontext.residency:
             notes.print(line, highlight=False)
         yield kontext
-
-
-class StepBar:
-    """Shows the flow's steps as a bar that appears with the first of them."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-
-    def __call__(self, done: int, of: int) -> None:
-        if done == 1:
-            self._bars.start("denoising", of)
-        self._bars.advance(1)

@@ -10,11 +10,14 @@ import typer
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.byte_sizes import human_bytes
+from ..engine.errors import QuantizationError
+from ..export.checks import check_quantize
 from ..export.emulate.torch_device import TorchDevice
 from ..export.environment import quiet_libraries, require_quantize
 from ..export.graphs.recipes import Recipe, RecipeName, make_recipe
+from ..export.quantize.calibration import CalibrationOptions
 from .options import JsonOption, UnquantizedArgument, spread
-from .terminal import notes, print_json, progress_bars, screen
+from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
 
 PercentileOption = Annotated[
     float | None, typer.Option(help="Clip activations beyond this percentile. Default: the largest ever seen.")
@@ -35,8 +38,14 @@ class QuantizeOptions:
     ] = None
     t5_fp8: Annotated[bool, typer.Option("--t5-fp8", help="Also keep T5's weights in FP8.")] = False
 
-    def recipe(self, name: RecipeName, *, percentile: float | None = None) -> Recipe:
-        """Make the recipe of a name with what the options change."""
+    def recipe(self, name: RecipeName | None, *, percentile: float | None = None) -> Recipe | None:
+        """Make the recipe of a name with what the options change, None without a name, which takes no options."""
+        if name is None:
+            if self.calibration or self.keep or self.t5_fp8:
+                raise QuantizationError(
+                    "--calibration, --keep and --t5-fp8 go with a --precision that quantizes, such as fp8"
+                )
+            return None
         return make_recipe(name.value, keep=tuple(self.keep or ()), percentile=percentile, t5=self.t5_fp8)
 
 
@@ -62,18 +71,21 @@ def quantize(
 ) -> None:
     """Make a quantized bundle of one that is not; calibrates first if --calibration is a folder of samples."""
     require_quantize()
-    quiet_libraries()
-    from ..export.quantize.calibration import CalibrationOptions
-    from ..export.quantize.quantize_bundle import quantize_bundle
-
     chosen = options.recipe(recipe, percentile=percentile)
+    assert chosen is not None
+    check_quantize(bundle, quantized, chosen, options.calibration, overwrite=overwrite)
+    calibrating = CalibrationOptions(steps=torch.steps, device=torch.device)
+    with working(IMPORTING):
+        quiet_libraries()
+        from ..export.quantize.quantize_bundle import quantize_bundle
+
     with progress_bars() as bars:
         made = quantize_bundle(
             bundle,
             quantized,
             chosen,
             options.calibration,
-            calibrating=CalibrationOptions(steps=torch.steps, device=torch.device),
+            calibrating=calibrating,
             overwrite=overwrite,
             progress=bars,
         )

@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 
 from ..benchmarks.quality.choose_schedule import REFERENCE_STEPS, ChoosingOptions, choose_schedule
+from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
+from ..engine.system.changes import telling_changes
 from ..export.environment import require_export
+from ..export.quantize.samples import read_samples
 from ..runtime.inputs.request import Request
+from ..runtime.inputs.schedule_file import check_schedule_place
 from .making import RunOptions, opened
 from .options import ExportedArgument, JsonOption, spread
-from .terminal import print_json, progress_bars, screen
+from .terminal import notes, print_json, progress_bars, screen
 
 
 @spread
@@ -34,15 +38,16 @@ def schedule(
     """Choose solver, noise levels and cached steps for a share of the cost, by requests of one's own."""
     if not 0 < share <= 1:
         raise OptionError(f"--share is above 0, up to 1, not {share:g}")
+    check_schedule_place(out)
+    Bundle.open(bundle)  # raises for what is none, before pictures are read
     require_export()
-    from ..export.quantize.samples import read_samples
-
     samples, _ = read_samples(requests)
     asked = [Request(prompt=one.instruction, image=one.picture) for one in samples]
     options = ChoosingOptions(share=share, of_steps=steps, reference_steps=reference_steps, seed=seed)
     with opened(bundle, run, graphs=False) as kontext, progress_bars() as bars:
         made = choose_schedule(kontext, asked, options, bars)
-    made.save(out)
+    with telling_changes([out], notes.print):
+        made.save(out)
     if json:
         print_json({"path": str(out), "schedule": made})
         return

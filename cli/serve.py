@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine.byte_sizes import parse_bytes
-from ..engine.errors import MissingDependencyError, OptionError
+from ..engine.errors import OptionError
+from ..serving.environment import require_serve
 from .making import RunOptions, opened
 from .options import ExportedArgument, spread
 from .replicas import ReplicaOptions
 from .safeguards import FilterOptions, SigningOptions
-from .terminal import notes
+from .terminal import notes, progress_bars
 
 if TYPE_CHECKING:
     from ..serving.options import Review
@@ -80,17 +81,14 @@ def serve(
     replicas: ReplicaOptions,
 ) -> None:
     """Serve a bundle over HTTP: OpenAI's images API, and BFL's protocol. SIGTERM stops it once running requests end."""
-    try:
-        from ..serving.app import create_app
-        from ..serving.keys import check_exposure, is_loopback
-        from ..serving.options import Keeping, Limits, ServingOptions
-        from ..serving.replica import Safeguards
-        from ..serving.server import log_lines
-        from ..serving.server import serve as serve_app
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"serving needs {error.name}; install it with: pip install 'kontext-trt[serve]'"
-        ) from error
+    require_serve()
+    from ..serving.app import create_app
+    from ..serving.keys import check_exposure, is_loopback
+    from ..serving.options import Keeping, Limits, ServingOptions
+    from ..serving.replica import Safeguards
+    from ..serving.server import log_lines
+    from ..serving.server import serve as serve_app
+
     options = ServingOptions(
         name=name,
         hosts=tuple(allow_host or ()),
@@ -121,6 +119,7 @@ def serve(
         return
     replicas.check_unused()
     with opened(bundle, run, graphs=True, filters=safeguards.opened_filters()) as kontext:
-        kontext.load()
+        with progress_bars(keep=False) as bars:
+            kontext.load(bars)
         notes.print(f"serving {bundle} on http://{host}:{port}", highlight=False)
         serve_app(create_app(kontext, complete), host=host, port=port, grace_seconds=deadline)

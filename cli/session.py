@@ -11,15 +11,16 @@ import typer
 
 from ..engine.byte_sizes import human_bytes
 from ..engine.errors import KontextError, OptionError, RequestError
+from ..engine.system.changes import telling_changes
 from ..runtime.inputs.placement import Fit
 from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.provenance import SignedKeywords
 from ..runtime.session import Session
 from ..runtime.turn import Carry, Turn
-from .making import GuidanceOption, RunOptions, ScheduleOptions, StepBar, SwapOptions, opened
+from .making import GuidanceOption, OverwriteOption, RunOptions, ScheduleOptions, SwapOptions, opened
 from .options import ExportedArgument, spread
 from .safeguards import FilterOptions, SigningOptions
-from .terminal import notes, progress_bars, screen
+from .terminal import notes, print_json_line, progress_bars, screen
 
 HELP = """a line is an edit of the current picture; besides it there are
   /undo, /redo       go back one turn, or forth again
@@ -45,10 +46,12 @@ def session(
     seed: Annotated[int | None, typer.Option("--seed", "-s", help="Of every turn. Default: drawn for each.")] = None,
     schedule: ScheduleOptions,
     guidance: GuidanceOption = None,
+    overwrite: OverwriteOption = False,
     swapped: SwapOptions,
     filtering: FilterOptions,
     signing: SigningOptions,
     run: RunOptions,
+    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each line that is answered.")] = False,
 ) -> None:
     """Edit a picture turn after turn; prompts are read line by line. /help says what else there is."""
     if (image is None) == (resume is None):
@@ -63,14 +66,17 @@ def session(
             begun = Session(kontext, image, carry=carry, fit=fit)
         with begun:
             sampling: TurnKeywords = {**schedule.keywords(bundle), "seed": seed, "guidance": guidance}
-            _Talk(begun, sampling, {"signer": signer, "inputs": image}).run()
+            _Talk(begun, sampling, {"signer": signer, "inputs": image}, overwrite=overwrite, json=json).run()
 
 
 class _Talk:
     """Reads lines, and does what they say; what cannot be done is said, and the session goes on."""
 
-    def __init__(self, session: Session, sampling: TurnKeywords, signed: SignedKeywords) -> None:
+    def __init__(
+        self, session: Session, sampling: TurnKeywords, signed: SignedKeywords, *, overwrite: bool, json: bool
+    ) -> None:
         self._session, self._sampling, self._signed = session, sampling, signed
+        self._overwrite, self._json = overwrite, json
         self._carry: Carry | None = None
         self._commands: Mapping[str, Callable[[str], None]] = {
             "/undo": lambda _: self._stand(self._session.undo()),
@@ -80,7 +86,7 @@ class _Talk:
             "/all": lambda _: self._list(self._session.turns),
             "/save": self._save,
             "/carry": self._choose_carry,
-            "/help": lambda _: screen.print(HELP),
+            "/help": lambda _: notes.print(HELP) if json else screen.print(HELP),
         }
 
     def run(self) -> None:
@@ -100,13 +106,16 @@ class _Talk:
                 notes.print(str(error))
 
     def _edit(self, prompt: str) -> None:
-        with progress_bars() as bars:
-            turn = self._session.edit(prompt, **{**self._sampling, "carry": self._carry, "on_step": StepBar(bars)})
-        screen.print(turn.describe())
+        with progress_bars(keep=False) as bars:
+            turn = self._session.edit(prompt, **{**self._sampling, "carry": self._carry, "progress": bars})
+        self._stand(turn)
         notes.print(f"{human_bytes(turn.size_bytes)} for this turn, {human_bytes(self._session.size_bytes)} in all")
 
     def _stand(self, turn: Turn | None) -> None:
-        screen.print("0, the picture that was given" if turn is None else turn.describe())
+        if self._json:
+            print_json_line({"turn": None if turn is None else turn.record()})
+        else:
+            screen.print("0, the picture that was given" if turn is None else turn.describe())
 
     def _go(self, number: str) -> None:
         if not number.isdecimal():
@@ -114,6 +123,9 @@ class _Talk:
         self._stand(self._session.go_to(int(number)))
 
     def _list(self, turns: tuple[Turn, ...]) -> None:
+        if self._json:
+            print_json_line({"turns": [turn.record() for turn in turns]})
+            return
         for turn in turns:
             screen.print(turn.describe())
 
@@ -121,11 +133,15 @@ class _Talk:
         if not name:
             raise OptionError("/save takes a file: NAME.png for the picture, NAME.session for the session")
         path = Path(name)
-        if path.suffix == ".session":
-            saved = self._session.save(path)
+        with telling_changes([path], notes.print):
+            if path.suffix == ".session":
+                saved = self._session.save(path)
+            else:
+                saved = self._session.save_image(path, overwrite=self._overwrite, **self._signed)
+        if self._json:
+            print_json_line({"path": saved})
         else:
-            saved = self._session.save_image(path, **self._signed)
-        screen.print(str(saved))
+            screen.print(str(saved))
 
     def _choose_carry(self, word: str) -> None:
         if word not in [one.value for one in Carry]:

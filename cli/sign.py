@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from ..engine.errors import ImageError, ProvenanceError
-from ..engine.system.files import atomic_file
+from ..engine.system.changes import telling_changes
 from ..runtime.outputs.credentials import Credentials, CredentialState, read_credentials
-from ..runtime.outputs.picture_file import read_request
+from ..runtime.outputs.picture_file import check_output, new_file, read_request
+from ..runtime.outputs.places import check_kept
 from ..runtime.outputs.provenance import Origin, PictureSigner
+from .making import OverwriteOption
 from .options import JsonOption
 from .terminal import notes, print_json, screen
 
@@ -36,8 +38,14 @@ def sign(
         list[Path] | None, typer.Option(help="The picture that was edited; further references after it.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where it goes. Default: FILE is replaced.")] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Sign a picture with content credentials: made by a model, or edited by one from --parent."""
+    place = out or file
+    if out is not None:
+        check_output(out)
+    check_kept([place], [one.absolute() for one in parent or ()], overwrite=overwrite)
     signer, data = PictureSigner.open(cert, key), _read(file)
     request = read_request(data)
     if read_credentials(data).state is not CredentialState.NONE:
@@ -50,10 +58,12 @@ def sign(
         raise ProvenanceError(f"{file} says that it was made from text alone, so it has no --parent")
     edits = 1 + len(_chain(request))
     signed = signer.sign(data, Origin.of(request, parent or (), edits=edits))
-    place = out or file
-    with atomic_file(place) as written:
+    with telling_changes([place], notes.print), new_file(place) as written:
         written.write(signed)
-    screen.print(f"{place}  signed by {signer.name}")
+    if json:
+        print_json({"path": place, "signer": signer.name})
+    else:
+        screen.print(f"{place}  signed by {signer.name}")
 
 
 def verify(

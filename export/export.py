@@ -25,15 +25,15 @@ from ..engine.bundle.manifest import (
 from ..engine.bundle.share import files_below, share_files
 from ..engine.components import COMPONENTS, DENOISER, Component, Operators
 from ..engine.documents import TEXT_LENGTH
-from ..engine.errors import ExportError
 from ..engine.printable import printable_line
 from ..engine.progress import Progress, Silent
 from ..engine.sizes import TRAINED_SIZES
-from ..engine.system.files import atomic_folder, is_taken, sha256_file
+from ..engine.system.files import atomic_folder, sha256_file
 from ..version import __version__
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
 from .checkpoint.fused import fuse_checkpoint
 from .configs import FOLDERS
+from .destination import check_destination
 from .graphs.branches import add_branches
 from .graphs.place_weights import WeightPlacer, nvfp4_weights, row_scales
 from .graphs.stored_fp8 import (
@@ -88,10 +88,7 @@ def export_bundle(
 
 
 def _check_place(path: Path, options: ExportOptions) -> None:
-    if path.exists() and not options.overwrite:
-        raise ExportError(f"{path} exists; choose another name or export with --overwrite")
-    if is_taken(path) and not (path / MANIFEST).is_file():
-        raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
+    check_destination(path, overwrite=options.overwrite)
     if path.is_dir():
         list(files_below(path, BUILT))  # what cannot be kept, is found before anything takes time
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..engine.bundle.bundle import Bundle
-from ..engine.components import Operators
-from ..engine.errors import QuantizationError
 from ..engine.progress import Progress, Silent
 from .checkpoint import Checkpoint, CheckpointFiles, as_checkpoint
+from .checks import check_recipe_goes_with
 from .export import write_bundle
 from .graphs.recipes import Recipe
 from .machine import warn_of_machine
 from .options import ExportOptions
 from .quantize.calibration import Calibration, CalibrationOptions
-from .quantize.quantize_bundle import check_possible, default_artefact, quantize_bundle
+from .quantize.checks import check_possible, default_artefact
+from .quantize.quantize_bundle import quantize_bundle
 
 
 def export_quantized(
@@ -52,8 +52,7 @@ def export_quantized(
         QuantizationError: The recipe cannot be applied to it, or `path` is taken.
     """
     path, options = Path(path), options or ExportOptions()
-    if options.operators is Operators.ONNXRUNTIME:
-        raise QuantizationError("graphs of --operators onnxruntime are not quantized; leave it out, or --precision")
+    check_recipe_goes_with(options)
     check_possible(path, recipe, calibration, overwrite=options.overwrite)
     opened = as_checkpoint(checkpoint, files, progress)
     warn_of_machine(opened, options, recipe.formats)

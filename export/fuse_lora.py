@@ -15,16 +15,17 @@ from ..engine.bundle.bundle import MANIFEST, WEIGHTS, Bundle
 from ..engine.bundle.graph_file import GraphFile, WeightPlace
 from ..engine.bundle.manifest import GraphRecord, WeightsRecord
 from ..engine.components import KNOWN_COMPONENTS
-from ..engine.errors import ExportError, LoraError
+from ..engine.errors import LoraError
 from ..engine.lora.changes import LoraFile
 from ..engine.lora.choice import LoraChoice, lora_choices
 from ..engine.lora.record import lora_records
 from ..engine.number_types import ONNX, SAFETENSORS
 from ..engine.progress import Progress, Silent
-from ..engine.system.files import atomic_folder, free_path, is_taken, share_file
+from ..engine.system.files import atomic_folder, free_path, share_file
 from ..version import __version__
 from .checkpoint.fused import FusedView, fused_views, read_loras
 from .checkpoint.views import View
+from .destination import check_destination
 from .emulate.bundle_modules import read_model, reading
 from .export import file_record, weights_record
 from .graphs.trace import tensor_name
@@ -63,10 +64,7 @@ def fuse_lora(
         BundleError: The bundle cannot be used.
     """
     bundle, path, progress = Bundle.of(bundle), Path(path), progress or Silent()
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists; choose another name, or allow it with --overwrite")
-    if is_taken(path) and not (path / MANIFEST).is_file():
-        raise ExportError(f"{path} exists and is not a bundle; it will not be overwritten")
+    check_destination(path, overwrite=overwrite)
     files = read_loras(lora_choices(loras), allow_unused=allow_unused)
     if not files:
         raise LoraError("there is no LoRA to fuse; name at least one file")

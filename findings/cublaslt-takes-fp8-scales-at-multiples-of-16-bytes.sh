@@ -79,7 +79,7 @@ def multiply(offset):
             )
             ran += 1
         except lt.cuBLASLtError as error:
-            reasons.add(str(error).split(" ")[0].rstrip(":"))
+            reasons.add(str(error).strip().splitlines()[0])
     done(cuda.cudaDeviceSynchronize())
     first = np.zeros(1, np.uint16)
     done(cuda.cudaMemcpy(first.ctypes.data, result, 2, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from ..engine.lora.choice import LoraChoice
+from ..engine.progress import Progress
 from .flow.previews import Previews
 from .flow.run import OnStep
 from .inputs.masking import Masking, MaskKeywords
@@ -25,6 +26,7 @@ class WatchKeywords(TypedDict, total=False):
     cancel: threading.Event | None
     debug_nan: bool
     previews: Previews | None
+    progress: Progress | None
 
 
 class GenerateKeywords(SamplingKeywords, WatchKeywords, total=False):

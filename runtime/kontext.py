@@ -12,6 +12,7 @@ from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.manifest import LoraRecord
 from ..engine.errors import ImageError
 from ..engine.lora.choice import LoraChoice, lora_choices
+from ..engine.progress import Progress, Silent
 from ..engine.sizes import Size
 from .adapters import Adapters
 from .admission import Admission
@@ -57,7 +58,6 @@ class Kontext(AbstractContextManager["Kontext"]):
         self._admission = Admission(parse_choice(WhenBusy, "when_busy", when_busy))
         self.bundle = bundle
         self.executor = executor
-        self._fingerprint = bundle.fingerprint
         self._flow = Flow(bundle, executor)
         self._adapters = Adapters(bundle)
 
@@ -115,16 +115,18 @@ class Kontext(AbstractContextManager["Kontext"]):
             self._flow.encodings.clear()
             self._adapters.forget()
 
-    def load(self) -> None:
+    def load(self, progress: Progress | None = None) -> None:
         """Load every network that stays loaded now, so that the first request does not wait for it; see `residency`.
+
+        Args:
+            progress: What is told of each network, and its bytes.
 
         Raises:
             PlanError, BundleError, ExecutorError: A network cannot be loaded.
             BusyError, KontextError: A request is running and this was opened to refuse, or is closed.
         """
         with self._admission.enter():
-            for name in self.bundle.components:
-                self.executor.load(name)
+            self._flow.loading.load(self.bundle.components, progress or Silent())
 
     def forget(self) -> None:
         """Empty the caches of prompts and references, so that the next request encodes its own.
@@ -179,6 +181,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         cancel: threading.Event | None = None,
         debug_nan: bool = False,
         previews: Previews | None = None,
+        progress: Progress | None = None,
     ) -> Result:
         """Make the pictures that a request asks for. Several prompts or seeds give every combination, in one batch.
 
@@ -188,6 +191,7 @@ class Kontext(AbstractContextManager["Kontext"]):
             cancel: An event that ends the request between two steps, before its encoders, or while it waits.
             debug_nan: True to check every component and step for NaN and infinity, each run by itself. This is slower.
             previews: How many pictures of what is to come are shown, and to whom; none where a filter looks at outputs.
+            progress: What is told of each phase from the start: what is loaded, encoded, denoised and decoded.
 
         Returns:
             The pictures, prompts outermost and seeds innermost, with what made them and milliseconds per stage.
@@ -205,22 +209,16 @@ class Kontext(AbstractContextManager["Kontext"]):
         """
         for feature in request.features:
             self.bundle.require(feature)
-        request = self._screen.admit(request, cancel)
+        files, request = request.files, self._screen.admit(request, cancel)
         previews = None if self._screen.looks_at(Stage.OUTPUT) else previews
         prepared, loras = prepare(request, self.bundle.manifest.model), self._adapters.choose(request.chosen_loras)
-        watch, clock = watching(prepared, previews, on_step=on_step, cancel=cancel, every_step=debug_nan), Clock()
+        clock = Clock()
+        watch = watching(prepared, previews, on_step=on_step, cancel=cancel, every_step=debug_nan, progress=progress)
         with self._admission.enter(cancel=cancel), clock.stage("total"):
             self._adapters.swap(loras, self.executor)
             made = self._flow.run(prepared, watch, clock)
-        result = result_of(
-            prepared,
-            made,
-            clock,
-            self.bundle.manifest,
-            bundle=self._fingerprint,
-            executor=self.executor.name,
-            loras=loras.used,
-        )
+        made_by = self.executor.name
+        result = result_of(prepared, made, clock, self.bundle, executor=made_by, loras=loras.used, files=files)
         self._screen.release([(output.prompt, output.image) for output in result.outputs], cancel)
         return result
 
@@ -239,7 +237,7 @@ class Kontext(AbstractContextManager["Kontext"]):
             prompt: An instruction, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Request` (`fit`, `references`, `mask`, `loras`), of `Masking` for its mask (`crop`,
                 `feather`, `margin`), of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `strength`, `solver`,
-                `sigmas`, `step_mask`) and of `run` (`on_step`, `cancel`, `debug_nan`, `previews`).
+                `sigmas`, `step_mask`) and of `run` (`on_step`, `cancel`, `debug_nan`, `previews`, `progress`).
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
@@ -260,7 +258,8 @@ class Kontext(AbstractContextManager["Kontext"]):
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `solver`, `sigmas`,
-                `step_mask`), of `run` (`on_step`, `cancel`, `debug_nan`, `previews`), and `loras` of `Request`.
+                `step_mask`), of `run` (`on_step`, `cancel`, `debug_nan`, `previews`, `progress`), and `loras` of
+                `Request`.
 
         Returns:
             One picture per prompt and seed, as `run` returns them.

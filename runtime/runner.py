@@ -6,6 +6,7 @@ import threading
 from typing import Protocol
 
 from ..engine.bundle.bundle import Bundle
+from ..engine.progress import Progress
 from .flow.previews import Previews
 from .flow.run import OnStep
 from .inputs.request import Request
@@ -25,4 +26,5 @@ class Runner(Protocol):
         cancel: threading.Event | None = None,
         debug_nan: bool = False,
         previews: Previews | None = None,
+        progress: Progress | None = None,
     ) -> Result: ...

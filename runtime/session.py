@@ -18,7 +18,9 @@ from .inputs.choices import parse_choice
 from .inputs.pictures import Picture, read_picture
 from .inputs.placement import Fit, parse_fit
 from .inputs.request import is_whole
+from .inputs.sources import file_of
 from .keywords import SessionKeywords, TurnKeywords, request_of
+from .outputs.places import check_kept
 from .outputs.provenance import SignedKeywords, Signing
 from .outputs.result import Result
 from .runner import Runner
@@ -70,7 +72,8 @@ class Session:
         if not is_whole(kept_bytes) or kept_bytes < 0:
             raise RequestError(f"kept_bytes must be a whole number of bytes from 0 on, not {kept_bytes!r}")
         self._kept_bytes = int(kept_bytes)
-        self._start = read_picture(image)
+        self._start, begun = read_picture(image), file_of(image)
+        self._files: set[Path] = set() if begun is None else {begun}
         self._turns: dict[int, Turn] = {}
         self._head = 0
         self._made = 0
@@ -212,6 +215,7 @@ class Session:
         with self._lock:
             other = Session(self._runner, self._start, carry=self._carry, fit=self._fit, kept_bytes=self._kept_bytes)
             other._turns, other._head, other._made = dict(self._turns), self._head, self._made
+            other._files = {*self._files}
             return other
 
     def save(self, path: Path | str) -> Path:
@@ -234,21 +238,23 @@ class Session:
             )
         return write_session(saved, Path(path))
 
-    def save_image(self, path: Path | str, **signed: Unpack[SignedKeywords]) -> Path:
+    def save_image(self, path: Path | str, *, overwrite: bool = False, **signed: Unpack[SignedKeywords]) -> Path:
         """Write the current picture, with the requests of the whole history.
 
         Args:
             path: The file, whose suffix chooses the format.
+            overwrite: True to replace even a file that the session was made from: its picture, a reference, a mask.
             **signed: `signer` and `inputs` as for `Result.save`; without inputs it is the session's picture.
 
         Raises:
-            RequestError: No file can be made there, or nothing was edited yet.
+            RequestError: No file can be made there, it is one of those, or nothing was edited yet.
             ProvenanceError, ImageError: The picture cannot be signed.
         """
         with self._lock:
             history = self.history
             if not history:
                 raise RequestError("nothing was edited yet, so there is no picture to save but the one that was given")
+            check_kept([Path(path)], self._files, overwrite=overwrite)
             return save_turn(history[-1], history, path, Signing.of(signed, self._start, edits=len(history)))
 
     def _path_to(self, number: int) -> tuple[Turn, ...]:
@@ -269,22 +275,13 @@ class Session:
 
     def _take(self, result: Result, parent: int, carry: Carry, reason: str) -> Turn:
         """Add what came of a turn, and make it the current one. Raises RequestError if the session was closed since."""
-        (output,) = result.outputs
         self._picture(0)
         if reason:
             logger.info("the reference came through pixels: %s", reason)
         self._made += 1
-        turn = Turn(
-            number=self._made,
-            parent=parent,
-            request=result.request(output),
-            carry=carry,
-            reason=reason,
-            size=result.size,
-            image=output.image,
-            latents=output.latents if output.image.size == result.size else None,
-        )
+        turn = Turn.of(result, self._made, parent, carry, reason)
         self._turns[turn.number] = turn
+        self._files |= {*result.files}
         self._head = turn.number
         self._let_go()
         return turn

@@ -17,6 +17,7 @@ from ..engine.sizes import Size
 from .inputs.references import Latents
 from .outputs.picture_file import write_pictures
 from .outputs.provenance import Signing
+from .outputs.result import Result
 
 PIXEL_BYTES = 4
 """The bytes of a pixel in Pillow's memory."""
@@ -58,6 +59,21 @@ class Turn:
     image: Image.Image | None = field(repr=False)
     latents: NDArray[np.float32] | None = field(repr=False)
 
+    @classmethod
+    def of(cls, result: Result, number: int, parent: int, carry: Carry, reason: str) -> Turn:
+        """Return the turn that a result of one picture is."""
+        (output,) = result.outputs
+        return cls(
+            number=number,
+            parent=parent,
+            request=result.request(output),
+            carry=carry,
+            reason=reason,
+            size=result.size,
+            image=output.image,
+            latents=output.latents if output.image.size == result.size else None,
+        )
+
     @property
     def prompt(self) -> str:
         return str(self.request["prompt"])
@@ -86,6 +102,17 @@ class Turn:
         if self.latents is None or self.image is None:
             return None
         return Latents(tokens=self.latents, size=self.size, image=self.image)
+
+    def record(self) -> dict[str, Any]:
+        """Return what is known of it beside its picture and latents, as values that JSON can hold."""
+        return {
+            "number": self.number,
+            "parent": self.parent,
+            "carry": self.carry.value,
+            "reason": self.reason,
+            "size": list(self.size),
+            "request": dict(self.request),
+        }
 
     def describe(self) -> str:
         """Say the turn in one line."""

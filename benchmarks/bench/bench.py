@@ -30,7 +30,7 @@ from .plan_only import ALL_RESIDENT, check, predict, within
 from .records import Case, Ceilings, EngineRun, Record, Unmeasured, encode_lines
 from .request import request_of
 from .roofline import hoisting, roofline
-from .sections import comparable
+from .sections import comparable, headline
 from .unpruned import check_unpruned
 
 
@@ -132,14 +132,14 @@ def write_report(records: list[Record], folder: Path) -> None:
     from .page import render
 
     runs = comparable(records)[0]
-    chart = png(draw(runs)) if runs else None
+    chart = png(draw(runs)) if runs else None  # the page says the rest itself
     with atomic_file(folder / REPORT) as file:
         file.write(encode_lines(records))
     with atomic_file(folder / PAGE) as file:
         file.write(render(records, chart).encode())
     if chart is not None:
         with atomic_file(folder / CHART) as file:
-            file.write(chart)
+            file.write(png(draw(runs, headline(records))))
 
 
 def _ours(options: BenchOptions, case: Case, image: Path | None) -> EngineRun:

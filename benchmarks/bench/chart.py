@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from matplotlib.figure import Figure
 
 from ..figures import INK, PAPER, QUIET, SMALL, TEXT, TITLE, new_figure, style_axes
+from ..lettering import drawable
 from .records import EngineRun
 from .sections import STAGES
 
-WIDTH, ROW, AROUND = 9.0, 0.55, 1.5
-"""The width of the chart, the height of a bar with its gap, and that of title, axis and legend, in inches."""
+WIDTH, ROW, AROUND, LINE = 9.0, 0.55, 1.7, 0.16
+"""The width of the chart, the heights of a bar with its gap, of title, axis and legend, and of a line: in inches."""
+CHARACTERS = 110
+"""The most characters of a line below the title."""
 COLOURS = {
     "tokenize": "#787878",
     "prepare": "#aaaaaa",
@@ -26,9 +30,15 @@ LABELLED = 0.06
 """The share of the axis from which a stage's bar has room for its number."""
 
 
-def draw(runs: Sequence[EngineRun]) -> Figure:
-    """Draw the medians of the stages; all bars have one scale."""
-    figure = new_figure(WIDTH, AROUND + ROW * len(runs))
+def draw(runs: Sequence[EngineRun], about: Sequence[str] = ()) -> Figure:
+    """Draw the medians of the stages; all bars have one scale.
+
+    Args:
+        runs: The engines' runs of one request.
+        about: What the title says below itself: the bundle, the machine, the request.
+    """
+    lines = [line for text in about for line in wrap(drawable(text), CHARACTERS)]
+    figure = new_figure(WIDTH, AROUND + LINE * len(lines) + ROW * len(runs))
     axes = figure.add_subplot()
     sums = [sum(_median(run, stage) for stage in STAGES) for run in runs]
     longest = max(*sums, *(run.warm["total"].p50 for run in runs))  # a sum of medians is not the median of sums
@@ -50,11 +60,13 @@ def draw(runs: Sequence[EngineRun]) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * longest)  # room for the totals
-    axes.set_xlabel("milliseconds", fontsize=TEXT, color=QUIET)
+    axes.set_xlabel(f"milliseconds, median of {runs[0].warm['total'].count} requests", fontsize=TEXT, color=QUIET)
     axes.xaxis.set_major_formatter("{x:,g}")
-    axes.set_title(
-        "a warm request by stage, medians; at the end of each bar the total", loc="left", fontsize=TITLE, color=INK
-    )
+    axes.set_ylabel("engine", fontsize=TEXT, color=QUIET)
+    title = "Where the time of a warm request goes; at the end of each bar the total"
+    figure.suptitle(title, fontsize=TITLE, color=INK, x=0.01, ha="left")
+    if lines:
+        axes.set_title("\n".join(lines), loc="left", fontsize=SMALL, color=QUIET)
     figure.legend(loc="outside lower center", ncols=len(STAGES), frameon=False, fontsize=SMALL, handlelength=1)
     return figure
 

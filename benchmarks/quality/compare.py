@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,43 +12,23 @@ from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import DENOISER
-from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder, free_path
-from ...export.emulate.torch_device import TorchDevice
-from ...export.graphs.stored_fp8 import reads_fp8_alone
-from ...runtime.executors.options import Device
+from ...runtime.inputs.pictures import read_picture
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
 from ..environment import require_report
+from .compare_options import CompareCase, check_comparison
+from .compare_options import CompareOptions as CompareOptions
 from .metrics import cosine, decibels, psnr_db, sqnr_db, ssim
 from .noise import DenoiserPair, choose_exclusions
-from .probe import CompareCase, Inputs, WitnessExecutor
+from .pictures import Pair, side_by_side
+from .probe import Inputs, WitnessExecutor
 from .real_runs import check_real, run_for_real
 from .report import CaseReport, Comparison, RealRun, StepError
 
 REPORTS = "reports"
 """The folder of a bundle with what it was compared with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompareOptions:
-    """Holds the options of a comparison.
-
-    Attributes:
-        steps: Steps of each request; None takes the bundle's default.
-        device: Where torch computes.
-        layers: Also look at each quantized layer alone, which takes a run of the denoiser per layer.
-        budget_db: Ask which layers to keep for this SQNR of the prediction, in dB.
-        real: Where ONNX Runtime also runs the quantized bundle for real, to be held against its emulation; None for
-            nowhere.
-    """
-
-    steps: int | None = None
-    device: TorchDevice = TorchDevice.AUTO
-    layers: bool = True
-    budget_db: float | None = None
-    real: Device | None = None
 
 
 def compare_bundles(
@@ -71,19 +51,16 @@ def compare_bundles(
     """
     require_report()
     from ..figures import png
-    from .plot import draw, side_by_side
+    from .plot import draw
 
     options, progress = options or CompareOptions(), progress or Silent()
-    if not cases:
-        raise QuantizationError("a comparison needs a request at least")
-    _check_order(reference, other)
-    if _shape(reference) != _shape(other):
-        raise QuantizationError(f"{reference.path} and {other.path} are bundles of different models")
-    place = other.own_folder(REPORTS)
+    check_comparison(reference, other, cases, options)
     steps = options.steps or reference.manifest.model.flow.steps
     real_executor, real = "", []
     if options.real is not None:
         check_real(other, options.real)
+    place = other.own_folder(REPORTS)
+    if options.real is not None:
         progress.start(f"{len(cases)} requests for real", len(cases))
         real_executor, real = run_for_real(other, cases, steps, options.real, lambda: progress.advance(1))
     executors = [WitnessExecutor(bundle, options.device, steps) for bundle in (reference, other)]
@@ -108,11 +85,15 @@ def compare_bundles(
     folder = free_path(place / f"against-{reference.fingerprint[:12]}")  # earlier ones may be of other requests
     with atomic_folder(folder) as temporary:
         made.save(temporary / "comparison.json")
-        (temporary / "errors.png").write_bytes(png(draw(made)))
-        for index, (one, two) in enumerate(results, 1):
-            side_by_side(one.image, two.image).save(temporary / f"pictures-{index}.png")
-        for index, ((_, emulated), result) in enumerate(zip(results, real, strict=False), 1):
-            side_by_side(emulated.image, result.image).save(temporary / f"for-real-{index}.png")
+        names = reference.path.resolve().name, other.path.resolve().name
+        (temporary / "errors.png").write_bytes(png(draw(made, *names)))
+        for index, (case, (one, two)) in enumerate(zip(cases, results, strict=True), 1):
+            pair = _pair(case, two, (one, two), names, f"{names[1]} beside {names[0]}")
+            side_by_side(pair).draw().save(temporary / f"pictures-{index}.png")
+        for index, (case, (_, emulated), result) in enumerate(zip(cases, results, real, strict=False), 1):
+            heads = f"{names[1]}, emulated by torch", f"{names[1]}, by {real_executor}"
+            pair = _pair(case, result, (emulated, result), heads, f"{names[1]} run for real, beside its emulation")
+            side_by_side(pair).draw().save(temporary / f"for-real-{index}.png")
     return made, folder
 
 
@@ -149,6 +130,17 @@ def _comparison(
     )
 
 
+def _pair(case: CompareCase, made: Result, results: tuple[Result, Result], heads: tuple[str, str], title: str) -> Pair:
+    """Return what is drawn of a case: its prompt, how it was asked for, and two bundles' pictures."""
+    return Pair(
+        title=title,
+        asked=(f"prompt: {case.prompt}", f"seed {case.seed}, {made.steps} steps, {made.size[0]}x{made.size[1]}"),
+        heads=heads,
+        pictures=(results[0].image, results[1].image),
+        edited=None if case.image is None else read_picture(case.image),
+    )
+
+
 def _case_report(
     case: CompareCase,
     wanted: Result,
@@ -182,21 +174,3 @@ def _with_real(report: CaseReport, emulated: Result, real: Result) -> CaseReport
     return replace(
         report, real=RealRun(psnr_db=psnr_db(*pictures), ssim=ssim(*pictures), latents_sqnr_db=sqnr_db(*latents))
     )
-
-
-def _check_order(reference: Bundle, other: Bundle) -> None:
-    """Raise QuantizationError if the reference is quantized and the other is not: they were swapped."""
-    quantized = [
-        not all(reads_fp8_alone(graph.quantization) for graph in bundle.manifest.graphs.values())
-        for bundle in (reference, other)
-    ]
-    if quantized == [True, False]:
-        raise QuantizationError(
-            f"{reference.path} is quantized and {other.path} is not: the first bundle is the one that the second is "
-            f"held against. Swap them: kontext-trt compare {other.path} {reference.path}"
-        )
-
-
-def _shape(bundle: Bundle) -> tuple[object, ...]:
-    model = bundle.manifest.model
-    return model.dims, model.num_double_blocks, model.num_single_blocks

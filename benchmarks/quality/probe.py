@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,30 +12,11 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import DENOISER
 from ...export.emulate.torch_device import TorchDevice
 from ...export.emulate.torch_executor import TorchExecutor, to_host
-from ...runtime.inputs.pictures import Picture
-from ...runtime.inputs.request import Request, Sampling
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Result
+from .compare_options import CompareCase
 
 Inputs = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompareCase:
-    """Describes a request to compare on: an edit, or without `image` text to image.
-
-    `size` None takes the model's own choice.
-    """
-
-    prompt: str
-    seed: int
-    image: Picture | None = None
-    size: tuple[int, int] | None = None
-
-    def request(self, steps: int) -> Request:
-        """Return the request, of so many steps."""
-        sampling = Sampling(seed=self.seed, steps=steps, size=self.size)
-        return Request(prompt=self.prompt, image=self.image, sampling=sampling)
 
 
 class WitnessExecutor(TorchExecutor):

@@ -13,7 +13,7 @@ from ...runtime.executors.options import Device, OnnxRuntimeOptions
 from ...runtime.kontext import Kontext
 from ...runtime.operators.functions import formats_of
 from ...runtime.outputs.result import Result
-from .probe import CompareCase
+from .compare_options import CompareCase
 
 
 def check_real(bundle: Bundle, device: Device) -> None:

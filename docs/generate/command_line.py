@@ -15,8 +15,10 @@ PAGE = Path(__file__).parents[1] / "reference" / "command-line.md"
 HEAD = """# Command line
 
 `kontext-trt COMMAND --help` prints the same. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
-With `--json` a command prints one document for programs on standard output; progress, notes and warnings always go to
-standard error. `kontext-trt --verbose COMMAND` says what is done as it is done.
+With `--json` a command prints one document for programs on standard output, whole whatever tables leave out; progress,
+notes and warnings always go to standard error. Tables and help have a line per row in pipes, so that `grep` finds whole
+rows; on a narrow terminal they are folded, or a row becomes a line per cell. `kontext-trt --verbose COMMAND` says what
+is done as it is done.
 """
 
 

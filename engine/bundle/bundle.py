@@ -11,7 +11,7 @@ from pathlib import Path
 from ..components import COMPONENTS, KNOWN_COMPONENTS, Component
 from ..errors import BundleError, CheckpointError
 from ..system.files import sha256_of
-from .folder import Folder
+from .folder import Folder, require_folder
 from .graph_file import GraphFile, misplaced_weights
 from .identity import FileIdentity, HeldFiles
 from .manifest import MAX_MANIFEST_BYTES, GraphRecord, Manifest, TokenizerRecord, parse_manifest
@@ -67,8 +67,7 @@ class Bundle:
             BundleError: The bundle is missing, incomplete, altered, or of another schema; the message names the file.
         """
         path = Path(path)
-        if not path.is_dir():
-            raise BundleError(f"bundle {path} does not exist; make it with: kontext-trt export CHECKPOINT {path}")
+        require_folder(path)
         with Folder.open(path) as root:
             try:
                 data = root.read(MANIFEST, MAX_MANIFEST_BYTES)

@@ -41,6 +41,14 @@ def parts_of(place: str, where: Path | str) -> tuple[str, ...]:
     return path.parts
 
 
+def require_folder(path: Path) -> None:
+    """Raise BundleError for what cannot be a bundle, since it is no folder."""
+    if path.is_file():
+        raise BundleError(f"{path} is a file, and a bundle is a folder, as kontext-trt export makes it")
+    if not path.is_dir():
+        raise BundleError(f"bundle {path} does not exist; make it with: kontext-trt export CHECKPOINT {path}")
+
+
 class Folder:
     """Holds a folder open, and is a context manager that closes it.
 

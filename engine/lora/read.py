@@ -44,14 +44,7 @@ def read_lora(path: Path, *, allow_unused: bool = False) -> LoraFile:
     source = str(path)
     refuse_other_kinds(path)
     before = identity(path)
-    file = TensorFile.open(path)
-    _check_extent(file, source)
-    layout = _Layout.of(file, source)
-    if layout.unused and not allow_unused:
-        raise LoraError(
-            f"{source} ({layout.family.name}) has {len(layout.unused)} of {len(file.tensors)} tensors that change "
-            f"nothing here: {_listed(layout.unused)}; --allow-unused leaves them out when it is fused"
-        )
+    file, layout = _opened(path, allow_unused=allow_unused)
     if layout.unused:
         logger.warning(
             "%s: %d tensors change nothing here and are left out: %s",
@@ -74,6 +67,33 @@ def read_lora(path: Path, *, allow_unused: bool = False) -> LoraFile:
         unused=tuple(layout.unused),
         adapter_config=config_hash,
     )
+
+
+def check_lora(path: Path, *, allow_unused: bool = False) -> None:
+    """Refuse a file by its names and header, without reading its values; `read_lora` says the rest.
+
+    Args:
+        path: A safetensors file.
+        allow_unused: Allow tensors that change nothing here.
+
+    Raises:
+        LoraError, CheckpointError: As `read_lora` does.
+    """
+    refuse_other_kinds(path)
+    _opened(path, allow_unused=allow_unused)
+
+
+def _opened(path: Path, *, allow_unused: bool) -> tuple[TensorFile, _Layout]:
+    source = str(path)
+    file = TensorFile.open(path)
+    _check_extent(file, source)
+    layout = _Layout.of(file, source)
+    if layout.unused and not allow_unused:
+        raise LoraError(
+            f"{source} ({layout.family.name}) has {len(layout.unused)} of {len(file.tensors)} tensors that change "
+            f"nothing here: {_listed(layout.unused)}; --allow-unused leaves them out when it is fused"
+        )
+    return file, layout
 
 
 def identity(path: Path) -> tuple[int, int, int, int]:

@@ -61,7 +61,7 @@ def parse_gpu(text: str, gpus: Sequence[Gpu]) -> str:
     """Return the compute capability that a user means.
 
     Args:
-        text: The user's words: "sm_89", "8.9", "rtx 5090", "current" or "portable".
+        text: The user's words: "sm_89", "8.9", "rtx 5090", "5090", "current" or "portable".
         gpus: The machine's GPUs, of which the first is the current one.
 
     Returns:
@@ -81,6 +81,7 @@ def parse_gpu(text: str, gpus: Sequence[Gpu]) -> str:
                 'no GPU was found on this machine; name one, for example --gpu sm_120 or --gpu "rtx 4090"'
             )
         return capability_of(gpus[0])
+    asked = re.sub(r"^(?=[2345]0[5-9]0\b)", "rtx ", asked)  # "5090" is no other maker's
     if match := re.fullmatch(r"(?:sm_?|compute_?)?(\d{1,2})\.?(\d)", asked):
         return f"sm_{match[1]}{match[2]}"
     for pattern, capability in _GPU_NAMES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ...benchmarks.quality.editbench.contact_sheet import COLUMNS, answer_row
 from ...benchmarks.quality.editbench.samples import TEXT_TO_IMAGE, WEIGHTS, draw_sample
 from ...benchmarks.quality.editbench.scene import SQUARE
+from ...benchmarks.sheets import Sheet, Table
 from .flow_training import Networks, sample_latents
 from .stream import Texts
 from .vae_training import decode, encode
@@ -36,7 +39,7 @@ class ValidationReport:
         solved: The share of solved requests by task.
         inside_db: PSNR where pixels may change, by task.
         outside_db: PSNR where they must stay, over all edits with something to keep.
-        sheet: The first few pictures.
+        sheet: The first two requests of each task, answered.
     """
 
     solved: dict[str, float]
@@ -107,19 +110,24 @@ class Validation:
             solved={task: float(np.mean(values)) for task, values in solved.items()},
             inside_db={task: _decibels(values) for task, values in inside.items()},
             outside_db=_decibels(outside),
-            sheet=self._sheet(made),
+            sheet=self._sheet(made, solved),
         )
 
-    def _sheet(self, made: NDArray[np.uint8]) -> Image.Image:
-        """Draw two requests of each task in a column of its own: reference, result and target downwards, twice."""
-        columns = []
+    def _sheet(self, made: NDArray[np.uint8], solved: Mapping[str, Sequence[bool]]) -> Image.Image:
+        """Draw the first two requests of each task: reference, request, answer and known answer, solved or not."""
+        rows = []
         for task in WEIGHTS:
-            rows = []
-            for i in [i for i, sample in enumerate(self.samples) if sample.task == task][:2]:
-                reference = self._references[i]
-                rows += [np.zeros_like(made[i]) if reference is None else reference, made[i], self._targets[i]]
-            columns.append(np.concatenate(rows))
-        return Image.fromarray(np.concatenate(columns, axis=1))
+            for nth, i in enumerate([i for i, sample in enumerate(self.samples) if sample.task == task][:2]):
+                words = f"{task}: {self.samples[i].instruction}"
+                rows.append(answer_row(self.samples[i], made[i], words=words, right=solved[task][nth]))
+        return Sheet(
+            title="Held-out requests, answered by a model in training",
+            notes=(
+                f"{STEPS} steps, noise of seed 0. Right: the squared error where pixels may change is below {SOLVED:g} "
+                "of what doing nothing would leave there",
+            ),
+            tables=(Table(columns=COLUMNS, rows=tuple(rows), across=2),),
+        ).draw()
 
 
 def _decibels(errors: list[float]) -> float:

@@ -13,9 +13,9 @@ from ...engine.progress import Progress
 from ..configs import FOLDERS
 from .folders import SUFFIXES, choose_weights, shards_of, variants_of
 from .hub import Repository, open_repository
-from .layouts import NAMES, SIZES_FILE, CheckpointFiles
+from .layouts import NAMES, SIZES_FILE
 from .networks import parts_of
-from .places import HubPlace, parse_place, usual_places
+from .places import CheckpointFiles, HubPlace, place_of, usual_places
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,9 @@ def fetch(checkpoint: Path | str, files: CheckpointFiles, progress: Progress) ->
     Raises:
         CheckpointError: A name is neither a path nor a place on the hub, a file cannot be fetched, or a part lacks.
     """
-    named = {name: getattr(files, name) for name in (*FOLDERS, "reference_weights", "tokenizers")}
-    main = _place(checkpoint, f"checkpoint {checkpoint}")
-    places = {name: _place(value, str(value)) for name, value in named.items() if value is not None}
-    open_parts = [part for part in FOLDERS if named[part] is None]
+    main = place_of(checkpoint, f"checkpoint {checkpoint}")
+    places = {name: place_of(value, str(value)) for name, value in files.named.items()}
+    open_parts = [part for part in FOLDERS if part not in files.named]
     repository = None if main is None else _checked(open_repository(main), open_parts)
     elsewhere = {name: _with_file(open_repository(place)) for name, place in places.items() if place is not None}
     parts = {name: _part(one, name, files.variant, progress) for name, one in elsewhere.items()}
@@ -80,16 +79,6 @@ def fetch_tokenizers(progress: Progress) -> tuple[Path, Path]:
     """
     clip, t5 = (_tokenizer(open_repository(HubPlace(repo=repo)), "", progress) for repo in TOKENIZERS)
     return clip, t5
-
-
-def _place(value: Path | str, what: str) -> HubPlace | None:
-    """Return the place on the hub that a value names, None for a path; raise CheckpointError if it is neither."""
-    if Path(value).exists():
-        return None
-    place = parse_place(str(value))
-    if place is None:
-        raise CheckpointError(f"{what} does not exist; on the hub it would be named OWNER/NAME or OWNER/NAME:FILE")
-    return place
 
 
 def _with_file(repository: Repository) -> Repository:

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ...engine.bundle.bundle import MANIFEST
 from ...engine.errors import CheckpointError
 from ..configs import FOLDERS
 from .contents import open_contents
@@ -32,35 +33,6 @@ SIZES_FILE = "kontext_sizes.json"
 
 It holds `[[width, height], ...]` in pixels.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointFiles:
-    """Says where each part lies, for checkpoints that are not one folder; what is None is looked for in those.
-
-    Each is a path, or a place on the Hugging Face hub, `OWNER/NAME[@REVISION][:FILE]`, which is fetched.
-
-    Attributes:
-        transformer: The transformer: a file or a folder.
-        vae: The autoencoder.
-        clip: CLIP's text encoder.
-        t5: T5's encoder.
-        tokenizers: The folder of tokenizer/ and tokenizer_2/.
-        variant: The variant of weights that is taken where a folder has it, such as "fp16".
-        reference_weights: The transformer's weights before they were quantized to NVFP4, by which it is found how they
-            lie in the file; without, it is found from the file alone, or the file is refused.
-        trust_layout: How NVFP4 weights lie, taken untested: "swizzled-high" (BFL, ComfyUI), "linear-low" (ModelOpt,
-            diffusers), "swizzled-low" or "linear-high".
-    """
-
-    transformer: Path | str | None = None
-    vae: Path | str | None = None
-    clip: Path | str | None = None
-    t5: Path | str | None = None
-    tokenizers: Path | str | None = None
-    variant: str | None = None
-    reference_weights: Path | str | None = None
-    trust_layout: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +64,11 @@ def find_layout(path: Path, wanted: Sequence[str]) -> Layout:
         parts = {name: path / folder for name, folder in FOLDERS.items() if (path / folder).is_dir()}
         return Layout(name="diffusers", parts=parts, roots=(path,))
     if path.is_dir():
+        if (path / MANIFEST).is_file():
+            raise CheckpointError(
+                f"{path} is a bundle, which was exported already; name the checkpoint it was made from, which "
+                f"`kontext-trt inspect {path}` shows, or change the bundle: kontext-trt quantize, kontext-trt lora fuse"
+            )
         return _folder(path, wanted)
     contents = open_contents(path)
     inside = parts_of(contents.tensors)

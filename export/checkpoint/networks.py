@@ -140,4 +140,5 @@ def _tell(source: str, left: Mapping[str, list[str]]) -> None:
     told = {one.reason for one in LEFT_OUT if one.told}
     for reason, names in left.items():
         level = logging.WARNING if reason in told else logging.INFO
-        logger.log(level, "%s: %d tensors are left out, %s: %s…", source, len(names), reason, names[0])
+        count, which = ("1 tensor is", names[0]) if len(names) == 1 else (f"{len(names)} tensors are", f"{names[0]}…")
+        logger.log(level, "%s: %s left out, %s: %s", source, count, reason, which)

@@ -17,9 +17,10 @@ from ..configs import FOLDERS, ClipConfig, ModelConfig, T5Config, TransformerCon
 from .fetch import TOKENIZERS, fetch, fetch_tokenizers
 from .folders import read_json_file, variants
 from .layouts import SIZES_FILE as SIZES_FILE
-from .layouts import CheckpointFiles, Layout, find_layout
+from .layouts import Layout, find_layout
 from .nvfp4_layout import has_nvfp4, with_layout
 from .parts import Config, Part, open_clip, open_t5, open_transformer, open_vae
+from .places import CheckpointFiles as CheckpointFiles
 from .places import usual_places
 from .views import Weights
 
@@ -141,10 +142,6 @@ def open_checkpoint(
 def _with_known_layouts(checkpoint: Checkpoint, files: CheckpointFiles) -> Checkpoint:
     """Return the checkpoint with the layout of its NVFP4 weights known."""
     trusted, reference = files.trust_layout, files.reference_weights
-    if trusted is not None and reference is not None:
-        raise OptionError(
-            "a layout is trusted or found by a reference: --trust-layout or --reference-weights, not both"
-        )
     found = {name for name in FOLDERS if has_nvfp4(checkpoint.weights(name).views)}
     if trusted is not None and not found:
         raise OptionError(f"{checkpoint.path} has no NVFP4 weights, whose layout --trust-layout would name")

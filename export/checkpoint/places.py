@@ -1,12 +1,15 @@
-"""Reads how people name places on the Hugging Face hub, and says where the parts of a checkpoint usually come from."""
+"""Says where the parts of a checkpoint lie: in paths and at places on the Hugging Face hub, as people name them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from ...engine.errors import CheckpointError
+from ...engine.bundle.file_kinds import refuse_other_kinds
+from ...engine.errors import CheckpointError, OptionError
+from ..configs import FOLDERS
 
 _PLACE = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*))?(:(?P<file>[^:]+))?", re.ASCII)
 _ADDRESS = re.compile(r"hf:/{1,2}|https?:/{1,2}", re.IGNORECASE)  # pathlib makes one slash of two
@@ -39,6 +42,50 @@ class HubPlace:
         return f"{self.repo}{revision}{f':{self.file}' if self.file else ''}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFiles:
+    """Says where each part lies, for checkpoints that are not one folder; what is None is looked for in those.
+
+    Each is a path, or a place on the Hugging Face hub, `OWNER/NAME[@REVISION][:FILE]`, which is fetched.
+
+    Attributes:
+        transformer: The transformer: a file or a folder.
+        vae: The autoencoder.
+        clip: CLIP's text encoder.
+        t5: T5's encoder.
+        tokenizers: The folder of tokenizer/ and tokenizer_2/.
+        variant: The variant of weights that is taken where a folder has it, such as "fp16".
+        reference_weights: The transformer's weights before they were quantized to NVFP4, by which it is found how they
+            lie in the file; without, it is found from the file alone, or the file is refused.
+        trust_layout: How NVFP4 weights lie, taken untested: "swizzled-high" (BFL, ComfyUI), "linear-low" (ModelOpt,
+            diffusers), "swizzled-low" or "linear-high".
+
+    Raises:
+        OptionError: A layout is trusted, and a reference is named that would tell it.
+    """
+
+    transformer: Path | str | None = None
+    vae: Path | str | None = None
+    clip: Path | str | None = None
+    t5: Path | str | None = None
+    tokenizers: Path | str | None = None
+    variant: str | None = None
+    reference_weights: Path | str | None = None
+    trust_layout: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.trust_layout is not None and self.reference_weights is not None:
+            raise OptionError(
+                "a layout is trusted or found by a reference: --trust-layout or --reference-weights, not both"
+            )
+
+    @property
+    def named(self) -> Mapping[str, Path | str]:
+        """The places that are named, by what lies there."""
+        names = (*FOLDERS, "tokenizers", "reference_weights")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
 def parse_place(text: str) -> HubPlace | None:
     """Return the place that `OWNER/NAME[@REVISION][:FILE]`, a web address or hf:// name means; None for other texts.
 
@@ -63,6 +110,28 @@ def _address(text: str, address: str) -> HubPlace:
     if found.type != "model" or ".." in found.path_in_repo.split("/"):
         raise CheckpointError(f"{text} is the address of a {found.type} on the hub; a checkpoint is a model")
     return HubPlace(repo=found.id, revision=found.revision, file=found.path_in_repo)
+
+
+def place_of(value: Path | str, what: str) -> HubPlace | None:
+    """Return the place on the hub that a value names, None for a path; raise CheckpointError if it is neither."""
+    if Path(value).exists():
+        return None
+    place = parse_place(str(value))
+    if place is None:
+        raise CheckpointError(f"{what} does not exist; on the hub it would be named OWNER/NAME or OWNER/NAME:FILE")
+    return place
+
+
+def check_places(checkpoint: Path | str, files: CheckpointFiles) -> None:
+    """Refuse a checkpoint whose parts are not where they are said to be; the hub is not asked.
+
+    Raises:
+        CheckpointError: A name is neither a path nor a place on the hub, or is a file of a kind that is not read.
+    """
+    named = {f"checkpoint {checkpoint}": checkpoint, **{str(value): value for value in files.named.values()}}
+    for what, value in named.items():
+        if place_of(value, what) is None and Path(value).is_file():
+            refuse_other_kinds(Path(value))
 
 
 def usual_places(parts: Iterable[str]) -> str:

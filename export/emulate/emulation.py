@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...runtime.operators.definition import scale_of
 from ..fp4 import unpack
-from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4
+from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4, hadamard, smoothed
 from ..graphs.fused_nodes import fused_nodes, weight_only_nodes
 from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN
@@ -77,14 +77,18 @@ class QuantizedLinear(nn.Module):
 class QuantizedAttend(nn.Module):
     """Computes attention whose products have FP8 operands, as `GraphQuantizer.quantize_attention` writes it.
 
-    Queries come scaled.
+    Queries come scaled. With `fused`, queries and keys are smoothed and multiplied by Hadamard's matrix first, as
+    fused operators do it.
     """
 
-    def __init__(self, scales: dict[str, Tensor]) -> None:
+    def __init__(self, scales: dict[str, Tensor], *, fused: bool = False) -> None:
         super().__init__()
+        self._fused = fused
         self.q_scale, self.k_scale, self.v_scale = (nn.Buffer(scales[part].to(torch.float32)) for part in "qkv")
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self._fused:
+            q, k = (x.to(v.dtype) for x in (hadamard(q), hadamard(smoothed(k))))
         q, k, v = (fake_fp8(x, scale) for x, scale in ((q, self.q_scale), (k, self.k_scale), (v, self.v_scale)))
         scores = q @ k.transpose(-2, -1)
         probabilities = fake_fp8(scores.softmax(-1), PROBABILITY_SCALE)
@@ -141,7 +145,7 @@ def _fused_layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.M
             )
         if form.attention:
             scales = {part: torch.tensor(one.number(scale_of(part))) for part in "qkv"}
-            yield f"{one.attention_name}.attend", QuantizedAttend(scales)
+            yield f"{one.attention_name}.attend", QuantizedAttend(scales, fused=True)
 
 
 def _quantized_weight(product: ir.Node) -> ir.Value | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...runtime.operators.body import SAMPLED_TOKENS
 from ..fp4 import BLOCK, FP4_VALUES, fp4_values
 
 FP8_MAX = 448.0
@@ -44,6 +45,30 @@ def fp8_scale(amax: Tensor, dtype: torch.dtype) -> Tensor:
 def fake_fp8(x: Tensor, scale: Tensor | float) -> Tensor:
     """Return what `x` is after quantization with `scale` and back: computed in float32, in the type of `x`."""
     return (to_fp8(x.to(torch.float32) / scale).to(torch.float32) * scale).to(x.dtype)
+
+
+def smoothed(keys: Tensor) -> Tensor:
+    """Return keys (..., s, d) in float32, less their mean over every (s / 64)th token.
+
+    Softmax does not see what all keys have in common, and FP8 rounds less without it. Source: Zhang et al.,
+    SageAttention (arXiv 2410.02367), whose mean is over all tokens.
+    """
+    wide = keys.to(torch.float32)
+    step = max(keys.shape[-2] // SAMPLED_TOKENS, 1)
+    return wide - wide[..., ::step, :].mean(-2, keepdim=True)
+
+
+def hadamard(x: Tensor) -> Tensor:
+    """Return heads (..., d) in float32, multiplied by Hadamard's matrix over sqrt(d); d is a power of two up to 256.
+
+    Done to queries and keys it leaves their products as they are, and spreads what is large in one channel over all.
+    Source: Ashkboos et al., QuaRot (arXiv 2404.00456).
+    """
+    width = x.shape[-1]
+    bits = torch.arange(width, device=x.device)[:, None] >> torch.arange(8, device=x.device) & 1
+    shared = (bits[:, None] & bits).sum(-1)
+    matrix = (1 - 2 * (shared & 1)).to(torch.float32) / width**0.5
+    return x.to(torch.float32) @ matrix
 
 
 def round_to_fp4(x: Tensor) -> Tensor:

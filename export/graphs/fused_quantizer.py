@@ -14,7 +14,7 @@ from ...runtime.operators.definition import Format, scale_of
 from .formats import fp8_scale
 from .fused_nodes import FusedLayer, FusedNode, fused_nodes
 from .quantized_weights import SCALE
-from .ranges import range_of
+from .ranges import fused_name, range_of
 from .recipes import Fp8, Recipe
 
 
@@ -126,7 +126,9 @@ class FusedQuantizer:
             return
         if not self._formats[id(one)].result:
             return
-        scales = {scale_of(part): self._scale(range_of(self._ranges, f"{name}.attend.{part}")) for part in "qkv"}
+        scales = {
+            scale_of(part): self._scale(range_of(self._ranges, fused_name(f"{name}.attend", part))) for part in "qkv"
+        }
         self._formats[id(one)] = replace(self._formats[id(one)], attention=True)
         self._scales[id(one)] |= scales
         one.node.name = f"{name}.attend"

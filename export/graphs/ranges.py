@@ -6,6 +6,20 @@ from collections.abc import Mapping
 
 from ...engine.errors import QuantizationError
 
+HADAMARD = "hadamard_"
+"""What the names of queries and keys that were multiplied by Hadamard's matrix begin with."""
+
+ATTENTION_OPERANDS = ("q", "k", "v", f"{HADAMARD}q", f"{HADAMARD}k")
+"""What calibrations see of an attention, by the ends of its names."""
+
+
+def fused_name(attention: str, part: str) -> str:
+    """Return by what name calibrations have an operand of a fused attention: "q", "k" or "v" of `NAME.attend`.
+
+    Fused operators round queries and keys after Hadamard's matrix, and keys smoothed.
+    """
+    return f"{attention}.{part}" if part == "v" else f"{attention}.{HADAMARD}{part}"
+
 
 def range_of(ranges: Mapping[str, float], name: str) -> float:
     """Return the largest magnitude that a calibration saw at a name.

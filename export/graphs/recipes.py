@@ -11,6 +11,7 @@ from typing import Union
 
 import msgspec
 
+from ...engine.bundle.manifest import QuantizationRecord
 from ...engine.components import COMPONENTS, KNOWN_COMPONENTS, Component, Quantized
 from ...engine.errors import QuantizationError
 
@@ -64,6 +65,10 @@ KEPT = (
     Kept(pattern="denoiser.x_embedder", reason="64 inputs a token: nothing to gain, and all of the latents pass here"),
     Kept(pattern="denoiser.proj_out", reason="the final layer: its error goes into the latents as it is"),
 )
+
+
+AS_STORED = "as stored"
+"""The recipe's name in the manifest of a bundle that nobody quantized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,3 +185,8 @@ def make_recipe(name: str, *, keep: tuple[str, ...] = (), percentile: float | No
     named = tuple(f"{name}." for name, one in COMPONENTS.items() if one.quantized is not Quantized.NOTHING)
     full = tuple(pattern if pattern.startswith(named) else f"{CALIBRATED.name}.{pattern}" for pattern in keep)
     return replace(RECIPES[name], keep=full, percentile=percentile, t5=Fp8Weights() if t5 else None)
+
+
+def reads_fp8_alone(record: QuantizationRecord | None) -> bool:
+    """Return whether a graph can be quantized: nothing is in it, or nothing but FP8 weights as they were stored."""
+    return record is None or (record.recipe == AS_STORED and set(record.products) <= {"fp8_weights"})

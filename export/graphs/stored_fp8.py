@@ -24,12 +24,10 @@ from ..checkpoint.views import TensorView, View
 from .functions import add_functions
 from .linears import find_linears
 from .quantizer import GraphQuantizer
-from .recipes import RECIPES, Fp8, Fp8Weights, Nvfp4
+from .recipes import AS_STORED, RECIPES, Fp8, Fp8Weights, Nvfp4
 
 logger = logging.getLogger(__name__)
 
-AS_STORED = "as stored"
-"""The recipe's name in the manifest of a bundle that nobody quantized."""
 INPUT_SCALES = RECIPES["fp8"]
 """The recipe that says which layers' inputs are quantized, where a checkpoint has scales for them."""
 NVFP4_LAYERS = RECIPES["nvfp4"]
@@ -152,8 +150,3 @@ def as_stored_record(layers: Iterable[StoredLinear]) -> QuantizationRecord | Non
         calibration_sha256=hashlib.sha256(msgspec.json.encode(scales)).hexdigest() if scales else "",
         products={name: count for name, count in products.items() if count},
     )
-
-
-def reads_fp8_alone(record: QuantizationRecord | None) -> bool:
-    """Return whether a graph can be quantized: nothing is in it, or nothing but FP8 weights as they were stored."""
-    return record is None or (record.recipe == AS_STORED and set(record.products) <= {"fp8_weights"})

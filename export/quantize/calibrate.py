@@ -15,8 +15,8 @@ from ...runtime.inputs.request import Request, Sampling
 from ...runtime.kontext import Kontext
 from ..emulate.torch_executor import TorchExecutor
 from ..graphs.recipes import CALIBRATED, make_recipe
-from ..graphs.stored_fp8 import reads_fp8_alone
 from .calibration import Calibration, CalibrationOptions, Done, Observation
+from .checks import check_unquantized
 from .observer import Magnitudes, observe
 from .samples import Sample, read_samples
 
@@ -51,11 +51,7 @@ def calibrate_bundle(
     """
     options, progress = options or CalibrationOptions(), progress or Silent()
     bundle, folder, artefact = Bundle.of(bundle), Path(folder), Path(artefact)
-    if not reads_fp8_alone(bundle.graph(CALIBRATED).quantization):
-        raise QuantizationError(
-            f"{bundle.path} is quantized already; calibrate the bundle that it was made from, or export the checkpoint "
-            "with --no-input-scales"
-        )
+    check_unquantized(bundle)
     samples, skipped = read_samples(folder)
     if options.limit is not None:
         samples = samples[: options.limit]

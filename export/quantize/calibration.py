@@ -15,9 +15,11 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from ...engine.bundle.bundle import MANIFEST
 from ...engine.documents import Count, read_json
 from ...engine.errors import QuantizationError
 from ...engine.system.files import atomic_file
+from ...runtime.inputs.request import Sampling
 from ...version import __version__
 from ..emulate.torch_device import TorchDevice
 
@@ -45,12 +47,21 @@ class CalibrationOptions:
         seed: The first sample's seed; each sample has one of its own, counted from it.
         device: Where torch computes.
         limit: Ends after so many samples.
+
+    Raises:
+        RequestError: No request has so many steps, or such a seed.
+        QuantizationError: There would be no sample.
     """
 
     steps: int | None = None
     seed: int = 0
     device: TorchDevice = TorchDevice.AUTO
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        Sampling(steps=self.steps, seed=self.seed)
+        if self.limit is not None and self.limit < 1:
+            raise QuantizationError(f"a calibration takes at least one sample, not a limit of {self.limit}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +186,11 @@ class Calibration:
         Raises:
             QuantizationError: The file cannot be read, is no calibration, or one of another version.
         """
+        if path.is_dir():
+            what = "a bundle: see it with kontext-trt inspect" if (path / MANIFEST).is_file() else "a folder"
+            raise QuantizationError(
+                f"{path} is {what}. A calibration is a file, BUNDLE.calibration.json, as kontext-trt calibrate writes"
+            )
         try:
             with path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ...engine.errors import MissingDependencyError, NotFiniteError
 from ..emulate.emulation import QuantizedLinear
+from ..graphs.formats import hadamard, smoothed
+from ..graphs.ranges import ATTENTION_OPERANDS
 from ..graphs.recipes import CALIBRATED, Recipe
 from ..networks.layers import Attend
 from .calibration import BIN_SHIFT, Observation
@@ -95,16 +97,25 @@ class Magnitudes(_Calibrator):
 
 
 class QuantAttend(Attend):
-    """Computes attention with a quantizer before each operand, as ModelOpt wants it registered."""
+    """Computes attention with a quantizer before each operand, as ModelOpt wants it registered.
+
+    Two more see queries and keys as fused operators round them, and change nothing.
+    """
 
     q_quantizer: TensorQuantizer
     k_quantizer: TensorQuantizer
     v_quantizer: TensorQuantizer
+    hadamard_q_quantizer: TensorQuantizer
+    hadamard_k_quantizer: TensorQuantizer
 
     def _setup(self) -> None:
-        self.q_quantizer, self.k_quantizer, self.v_quantizer = (TensorQuantizer() for _ in range(3))
+        for name in ATTENTION_OPERANDS:
+            setattr(self, f"{name}_quantizer", TensorQuantizer())
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.hadamard_k_quantizer.is_enabled:
+            self.hadamard_q_quantizer(hadamard(q))
+            self.hadamard_k_quantizer(hadamard(smoothed(k)))
         return super().forward(self.q_quantizer(q), self.k_quantizer(k), self.v_quantizer(v))
 
 
@@ -133,7 +144,7 @@ def quantizer_config(
         if isinstance(module, (nn.Linear, QuantizedLinear)) and recipe.format_of(CALIBRATED.name, name) is not None:
             wanted.append(f"{name}.input_quantizer")
         elif isinstance(module, Attend) and recipe.attention_is_fp8(CALIBRATED.name, name):
-            wanted += [f"{name}.{part}_quantizer" for part in "qkv"]
+            wanted += [f"{name}.{part}_quantizer" for part in ATTENTION_OPERANDS]
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     entries += [{"quantizer_name": name, "cfg": dict(cfg)} for name in wanted]
     if weights is not None:
@@ -163,7 +174,7 @@ def place_quantizers(
 def quantizers(denoiser: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
     """Yield the quantizers of activations that are enabled, by the name that calibrations have for what they see.
 
-    The name is a layer's, or `NAME.attend.q`.
+    The name is a layer's, or `NAME.attend.q` or `.hadamard_q`.
     """
     for name, module in denoiser.named_modules():
         is_activation = not name.endswith("weight_quantizer")

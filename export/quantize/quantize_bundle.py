@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...engine.bundle.bundle import MANIFEST, Bundle
-from ...engine.components import Operators
+from ...engine.bundle.bundle import Bundle
 from ...engine.errors import QuantizationError
 from ...engine.progress import Progress, Silent
-from ...engine.system.files import atomic_folder, is_taken
+from ...engine.system.files import atomic_folder
 from ..emulate.bundle_modules import read_model, reading
 from ..graphs.fused_nodes import linear_names
 from ..graphs.recipes import Recipe, matches
 from .calibration import Calibration, CalibrationOptions
+from .checks import check_graphs, check_possible, default_artefact
 from .write_quantized import QuantizedBundleWriter
 
 
@@ -59,28 +59,6 @@ def quantize_bundle(
     return Bundle.open(path)
 
 
-def check_possible(path: Path, recipe: Recipe, calibration: object, *, overwrite: bool) -> None:
-    """Refuse what cannot be done before anything takes time.
-
-    Raises:
-        QuantizationError: `path` is taken, or a recipe that needs a calibration has none.
-    """
-    check_place(path, overwrite=overwrite)
-    if calibration is None and recipe.calibrated:
-        raise QuantizationError(
-            f"the recipe {recipe.name} needs the ranges of activations: --calibration FOLDER, with pictures and "
-            "instructions, or a calibration made before"
-        )
-
-
-def default_artefact(bundle: Path) -> Path:
-    """Return where a calibration is kept if nobody names a place.
-
-    It is beside the bundle, so that a failed run can be continued.
-    """
-    return bundle.with_name(f"{bundle.name}.calibration.json")
-
-
 def _calibration(
     bundle: Bundle, given: Path, artefact: Path, options: CalibrationOptions | None, progress: Progress
 ) -> Calibration:
@@ -93,14 +71,6 @@ def _calibration(
     return calibrate_bundle(bundle, given, artefact, options, progress)
 
 
-def check_place(path: Path, *, overwrite: bool) -> None:
-    """Raise QuantizationError unless a bundle may be written at `path`."""
-    if path.exists() and not overwrite:
-        raise QuantizationError(f"{path} exists; choose another name, or allow it with --overwrite")
-    if is_taken(path) and not (path / MANIFEST).is_file():
-        raise QuantizationError(f"{path} exists and is not a bundle; it will not be overwritten")
-
-
 def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
     """Check that a recipe fits a bundle before anything is written.
 
@@ -108,14 +78,7 @@ def check_recipe(bundle: Bundle, recipe: Recipe) -> None:
         QuantizationError: The recipe quantizes nothing, a graph is for ONNX Runtime alone, or a pattern of the
             recipe matches no layer.
     """
-    if not recipe.components:
-        raise QuantizationError(f"the recipe {recipe.name} quantizes nothing; take another with --recipe")
-    for component in recipe.components:
-        if bundle.graph(component).operators == Operators.ONNXRUNTIME.value:
-            raise QuantizationError(
-                f"the {component} of {bundle.path} has operators of ONNX Runtime's own, which are not quantized; "
-                "export the checkpoint again with --operators single"
-            )
+    check_graphs(bundle, recipe)
     names = [name for component in recipe.components for name in _layer_names(bundle, component)]
     for pattern in recipe.keep:
         if not any(matches(pattern, name) for name in names):

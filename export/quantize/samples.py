@@ -45,17 +45,7 @@ def read_samples(folder: Path) -> tuple[list[Sample], list[Skipped]]:
     Raises:
         QuantizationError: The folder is missing or empty, or nothing in it can be used.
     """
-    if not folder.is_dir():
-        raise QuantizationError(f"calibration folder {folder} does not exist; {FORMAT}")
-    tables, texts = visible_files(folder, "*.csv"), visible_files(folder, "*.txt")
-    if len(tables) + len(texts) != 1:
-        found = ", ".join(file.name for file in (*tables, *texts)) or "neither"
-        raise QuantizationError(
-            f"calibration folder {folder} should have one .csv or .txt file, it has {found}; {FORMAT}"
-        )
-    listed = list(_from_table(tables[0]) if tables else _from_text(texts[0], folder))
-    if not listed:
-        raise QuantizationError(f"calibration folder {folder} is empty: no instruction in it; {FORMAT}")
+    listed = list_samples(folder)
     samples: list[Sample] = []
     skipped: list[Skipped] = []
     for sample in listed:
@@ -68,6 +58,26 @@ def read_samples(folder: Path) -> tuple[list[Sample], list[Skipped]]:
     if not samples:
         raise QuantizationError(f"none of the {len(skipped)} pictures in {folder} can be read: {skipped[0].reason}")
     return samples, skipped
+
+
+def list_samples(folder: Path) -> list[Sample]:
+    """Return the samples that a folder lists; no picture is read.
+
+    Raises:
+        QuantizationError: The folder is missing or empty, or its list cannot be read.
+    """
+    if not folder.is_dir():
+        raise QuantizationError(f"calibration folder {folder} does not exist; {FORMAT}")
+    tables, texts = visible_files(folder, "*.csv"), visible_files(folder, "*.txt")
+    if len(tables) + len(texts) != 1:
+        found = ", ".join(file.name for file in (*tables, *texts)) or "neither"
+        raise QuantizationError(
+            f"calibration folder {folder} should have one .csv or .txt file, it has {found}; {FORMAT}"
+        )
+    listed = list(_from_table(tables[0]) if tables else _from_text(texts[0], folder))
+    if not listed:
+        raise QuantizationError(f"calibration folder {folder} is empty: no instruction in it; {FORMAT}")
+    return listed
 
 
 def _unusable(sample: Sample) -> str:

@@ -30,8 +30,7 @@ from ..graphs.fused_quantizer import FusedQuantizer
 from ..graphs.linears import find_attention, find_linears
 from ..graphs.quantized_weights import QuantizedLayer, quantize_layer
 from ..graphs.quantizer import GraphQuantizer
-from ..graphs.recipes import CALIBRATED, Fp8, Fp8Weights, Recipe
-from ..graphs.stored_fp8 import reads_fp8_alone
+from ..graphs.recipes import CALIBRATED, Fp8, Fp8Weights, Recipe, reads_fp8_alone
 from ..graphs.weights import attach_weights, write_tensors
 from ..records import file_record, weights_record
 from .calibration import Calibration

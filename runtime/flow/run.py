@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import Precision
 from ...engine.errors import Cancelled, ExecutorError
+from ...engine.progress import Progress
 from ..inputs.prepared import PreparedRequest
 from .clock import Clock
 from .encodings import Encodings
 from .executor import Executor
 from .guards import check, checked_tensors
 from .noise import request_noise
+from .phases import Loading, Phases
 from .previews import Show, preview_steps, straight_on
 from .stages import Decode, EncodeReference, EncodeText, Stage, Step, request_stages
 from .tensors import (
@@ -40,8 +42,8 @@ OnStep = Callable[[int, int], None]
 class Watch:
     """Says what makes a request run in parts.
 
-    That is someone who is told of each step, may cancel between two, or wants every stage checked by itself. Without
-    any of them the request is handed to the executor in one piece.
+    That is someone who is told of each step or phase, may cancel between two, or wants every stage checked by itself.
+    Without any of them the request is handed to the executor in one piece.
     """
 
     on_step: OnStep | None = None
@@ -49,6 +51,7 @@ class Watch:
     every_step: bool = False
     previews: int = 0
     show: Show | None = None
+    progress: Progress | None = None
 
     def check(self, done: int, steps: int) -> None:
         """Raise Cancelled if the request is cancelled."""
@@ -59,6 +62,9 @@ class Watch:
         """Return the runs of stages between which something is looked at."""
         if self.every_step:
             return [(stage,) for stage in stages]
+        if self.progress is not None:
+            keys = groupby(stages, key=lambda stage: stage if isinstance(stage, Step) else stage.name)
+            return [tuple(part) for _, part in keys]
         if self.on_step is None and self.cancel is None and self.show is None:
             return [tuple(stages)]
         keys = groupby(stages, key=lambda stage: stage if isinstance(stage, Step) else isinstance(stage, Decode))
@@ -85,16 +91,23 @@ class _UnderWay:
     watch: Watch
     clock: Clock
     previewed: tuple[int, ...]
+    phases: Phases | None
+    left: Sequence[Stage] = ()
     outputs: dict[str, Array] = field(default_factory=dict)
 
     def perform(self, stages: Sequence[Stage], inputs: Mapping[str, Array]) -> None:
         """Run stages together, and keep and check what they give."""
+        if self.phases is not None:
+            self.phases.begin(stages, self.left or stages)
+            self.left = self.left[len(stages) :]
         names = dict.fromkeys(name for stage in stages for name in self._wanted(stage))
         performed = self.executor.perform(self.shape, stages, inputs, tuple(names))
         self.outputs |= performed.outputs
         for stage, milliseconds in zip(stages, performed.milliseconds, strict=True):
             self.clock.add(stage, milliseconds)
             check(stage, self.shape, self.outputs, self.specs, self.precisions, every_step=self.watch.every_step)
+        if self.phases is not None:
+            self.phases.end(stages)
 
     def _wanted(self, stage: Stage) -> Iterator[str]:
         yield from checked_tensors(stage, self.shape, every_step=self.watch.every_step)
@@ -128,7 +141,7 @@ class Flow:
     def __init__(self, bundle: Bundle, executor: Executor) -> None:
         self._bundle, self._executor = bundle, executor
         self._precisions = {name: bundle.graph(name).precision for name in bundle.components}
-        self.encodings = Encodings(bundle)
+        self.encodings, self.loading = Encodings(bundle), Loading(bundle, executor)
 
     def run(self, request: PreparedRequest, watch: Watch, clock: Clock) -> Generated:
         """Make the pictures of a request, and let `clock` know how long each stage took.
@@ -162,6 +175,7 @@ class Flow:
             watch=watch,
             clock=clock,
             previewed=preview_steps(watch.previews, shape.num_steps),
+            phases=None if watch.progress is None else Phases(watch.progress, self.loading),
         )
         if request.begins_late and 0 in conditions.new_references:  # the flow begins with what the encoder gives
             part = (EncodeReference(0),)
@@ -174,6 +188,7 @@ class Flow:
             new_references=conditions.new_references,
             step_mask=request.step_mask,
         )
+        under_way.left = stages
         inputs = conditions.inputs | _started(request, conditions.inputs, noise)
         for part in watch.parts(stages):
             steps = [stage for stage in part if isinstance(stage, Step)]

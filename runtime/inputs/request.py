@@ -22,6 +22,7 @@ from .placement import Fit, parse_fit
 from .prompts import check_prompt
 from .references import ReferenceMethod, ReferenceSource, each_source, parse_method
 from .schedules import MAX_STEPS, Solver, check_sigmas, check_step_mask
+from .sources import file_of
 
 MAX_SEED = 2**64 - 1
 MAX_PICTURES = 1000
@@ -180,7 +181,7 @@ class Request:
 
     def __post_init__(self) -> None:
         prompts = _each(self.prompt)
-        num_seeds = 1 if self.sampling.seed is None else len(self.sampling.seeds)  # one is drawn
+        num_seeds = _num_seeds(self.sampling)
         if not prompts or not num_seeds:
             raise RequestError(f"a request needs a prompt and a seed at least, not {len(prompts)} and {num_seeds}")
         _check_count(len(prompts) * num_seeds)
@@ -219,10 +220,26 @@ class Request:
         """The pictures and latents that the references are made from, in a tuple."""
         return each_source(self.image)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The absolute paths that its references and its mask are read from; none for what is in memory."""
+        mask = self.mask.mask if isinstance(self.mask, Masking) else self.mask
+        found = (file_of(source) for source in (*self.sources, mask))
+        return tuple(dict.fromkeys(file for file in found if file is not None))
+
+    @property
+    def num_pictures(self) -> int:
+        """The number of pictures that it makes."""
+        return len(self.prompts) * _num_seeds(self.sampling)
+
 
 def is_whole(value: object) -> bool:
     """Return whether a value is a whole number of Python's or NumPy's, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _num_seeds(sampling: Sampling) -> int:
+    return 1 if sampling.seed is None else len(sampling.seeds)  # one is drawn
 
 
 def _check_count(pictures: int) -> None:

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from ...engine.documents import Sha256, Text, read_json
-from ...engine.errors import RequestError
+from ...engine.errors import OptionError, RequestError
+from ...engine.system.changes import try_place
 from ...engine.system.files import atomic_file
 from .request import ScheduleKeywords
 from .schedules import MAX_STEPS, Solver, check_sigmas, check_step_mask
@@ -79,10 +80,19 @@ class Schedule:
         return read
 
     def save(self, path: Path | str) -> None:
-        """Write it to a file, whole or not at all."""
+        """Write it to a file, whole or not at all. Missing folders are made."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(Path(path)) as file:
             file.write(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
     def keywords(self) -> ScheduleKeywords:
         """Return what of a `Sampling` it says."""
         return {"solver": self.solver, "sigmas": self.sigmas, "step_mask": self.step_mask}
+
+
+def check_schedule_place(path: Path) -> None:
+    """Raise OptionError for a path at which no file can be made, before what it would hold is chosen."""
+    try:
+        try_place(path)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path} cannot be written: {error}; choose another place") from error

@@ -21,6 +21,8 @@ MAX_NAME_CHARACTERS = 300
 
 _DATA = re.compile(r"\s*data:", re.IGNORECASE)
 _ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_PATH_OF_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
+"""The pattern of an address that became a path, as the command line's arguments do: a path has no two slashes."""
 
 
 @runtime_checkable
@@ -50,12 +52,11 @@ def check_encoded(source: EncodedPicture, noun: str) -> None:
     """
     if isinstance(source, io.TextIOBase):
         raise ImageError(f"{called(source, noun)} is a file that is open as text; open it in binary mode, as 'rb'")
-    if not isinstance(source, str):
-        return
-    if address := _ADDRESS.match(source):
+    address = _address(source)
+    if address:
         instead = "give its path" if address[1].lower() == "file" else "download it, and give its path or its bytes"
         raise ImageError(f"the {noun} is an address ({address[1].lower()}://...), and nothing is fetched: {instead}")
-    if _DATA.match(source):
+    if isinstance(source, str) and _DATA.match(source):
         if len(source) > MAX_URL_CHARACTERS:
             raise ImageError(
                 f"the {noun} is a data: URL of {len(source):,} characters; up to {MAX_URL_CHARACTERS:,} are possible: "
@@ -63,6 +64,13 @@ def check_encoded(source: EncodedPicture, noun: str) -> None:
             )
         if "," not in source:
             raise ImageError(f"the {noun} is a data: URL without a comma; it must be data:image/png;base64,...")
+
+
+def _address(source: EncodedPicture) -> re.Match[str] | None:
+    if isinstance(source, str):
+        return _ADDRESS.match(source)
+    path = os.fspath(source) if isinstance(source, os.PathLike) else ""
+    return _PATH_OF_ADDRESS.match(path) if isinstance(path, str) and not os.path.exists(path) else None
 
 
 def called(source: object, noun: str) -> str:
@@ -73,6 +81,14 @@ def called(source: object, noun: str) -> str:
     if not isinstance(name, (str, os.PathLike)) or not isinstance(text := os.fspath(name), str):
         return f"the {noun}"
     return f"{noun} {text if len(text) <= MAX_NAME_CHARACTERS else f'{text[:MAX_NAME_CHARACTERS]}...'}"
+
+
+def file_of(source: object) -> Path | None:
+    """Return the absolute path that a source is read from: its own, or an open file's. None for what is in memory."""
+    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
+    if not isinstance(name, (str, os.PathLike)) or not isinstance(text := os.fspath(name), str) or _DATA.match(text):
+        return None
+    return Path(text).absolute()
 
 
 def read_encoded(source: EncodedPicture, noun: str) -> bytes:

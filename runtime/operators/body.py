@@ -10,6 +10,8 @@ from ...engine.number_types import NUMBER_TYPES
 OPSET = 23
 FLOAT32 = NUMBER_TYPES["fp32"].onnx_number
 FP8 = NUMBER_TYPES["fp8"].onnx_number
+SAMPLED_TOKENS = 64
+"""The number of tokens, or up to twice as many, that the mean of keys is taken over."""
 END = (1 << 63) - 1
 """The end of a slice that goes to the last element."""
 
@@ -187,6 +189,35 @@ class Body:
         """Return float32 queries times 1 / sqrt(d), d the width of a norm's weight."""
         width = self.node("Cast", self.node("Shape", weight), to=FLOAT32)
         return self.node("Mul", x, self.node("Reciprocal", self.node("Sqrt", width)))
+
+    def smoothed(self, keys: str) -> str:
+        """Return float32 keys (b, s, h * d) less their mean over every (s / 64)th token.
+
+        Softmax does not see what all keys have in common, and FP8 rounds less without it.
+        """
+        length, first, one = self.node("Shape", keys, start=1, end=2), self.numbers(0), self.numbers(1)
+        step = self.node("Max", self.node("Div", length, self.numbers(SAMPLED_TOKENS)), one)
+        sample = self.node("Slice", keys, first, self.numbers(END), one, step)
+        return self.node("Sub", keys, self.node("ReduceMean", sample, one, keepdims=1))
+
+    def hadamard(self, x: str, weight: str) -> str:
+        """Return float32 heads (b, s, h * d) by Hadamard's matrix over sqrt(d), d the width of a norm's weight.
+
+        It is orthogonal, so products of queries and keys stay; what is large in one channel is spread over all.
+        """
+        shape, axis = self.node("Shape", weight), self.numbers(1)
+        width = self.node("Cast", self.node("Squeeze", shape), to=FLOAT32)
+        channels = self.node("Range", self.number(0.0), width, self.number(1.0))
+        powers = self.node("Cast", self.numbers(*(1 << bit for bit in range(8))), to=FLOAT32)
+        two = self.number(2.0)
+        halves = self.node("Floor", self.node("Div", self.node("Unsqueeze", channels, axis), powers))
+        bits = self.node("Mod", halves, two, fmod=1)
+        shared = self.node("MatMul", bits, self.node("Transpose", bits, perm=(1, 0)))
+        odd = self.node("Mul", self.node("Mod", shared, two, fmod=1), two)
+        signs = self.node("Sub", self.number(1.0), odd)
+        matrix = self.node("Div", signs, self.node("Sqrt", width))
+        heads = self.node("Reshape", x, self.node("Concat", self.numbers(0, 0, -1), shape, axis=0))
+        return self.node("Reshape", self.node("MatMul", heads, matrix), self.numbers(0, 0, -1))
 
     def attention(self, q: str, k: str, v: str) -> str:
         """Return the attention of (b, s, h * d) each, whose queries come scaled."""

@@ -12,7 +12,7 @@ from .definition import Definition, Operator, Product, scale_of
 from .picture_operators import PICTURE_OPERATORS
 
 DOMAIN = "kontext"
-VERSION = 1
+VERSION = 2
 """The version of the domain; a body that changes gets another."""
 
 
@@ -100,7 +100,13 @@ def _joint_heads(body: Body, definition: Definition) -> None:
 
 
 def _give_heads(body: Body, definition: Definition, queries: str, keys: str, values: str) -> None:
-    """Give float32 queries and keys and values of the graph's own type, each rounded once."""
+    """Give float32 queries and keys and values of the graph's own type, each rounded once.
+
+    For FP8, queries and keys are turned so that rounding costs less, and their products stay.
+    """
+    if definition.format.result:
+        queries = body.hadamard(queries, "query_norm")
+        keys = body.hadamard(body.smoothed(keys), "key_norm")
     wide = {"q": queries, "k": keys, "v": body.wide(values) if definition.format.result else ""}
     for name, value in wide.items():
         scale = scale_of(name) if definition.format.result else None

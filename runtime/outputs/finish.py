@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.bundle.manifest import LoraRecord, Manifest
+from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.manifest import LoraRecord
+from ...engine.progress import Progress
 from ..flow.clock import Clock
 from ..flow.previews import Previews
 from ..flow.run import Generated, OnStep, Watch
@@ -20,11 +23,11 @@ def result_of(
     prepared: PreparedRequest,
     made: Generated,
     clock: Clock,
-    manifest: Manifest,
+    bundle: Bundle,
     *,
-    bundle: str,
     executor: str,
     loras: tuple[LoraRecord, ...],
+    files: tuple[Path, ...],
 ) -> Result:
     """Return the result of a request.
 
@@ -32,10 +35,10 @@ def result_of(
         prepared: The request.
         made: The pictures and latents that were computed.
         clock: The times that it took.
-        manifest: The bundle's manifest.
-        bundle: The fingerprint of the bundle.
+        bundle: The bundle that ran it.
         executor: The name of the executor.
         loras: What was swapped in.
+        files: The files that references and mask were read from.
     """
     return Result(
         outputs=tuple(
@@ -58,12 +61,13 @@ def result_of(
         step_mask=prepared.step_mask,
         mask=None if prepared.mask is None else prepared.mask.describe(),
         loras=loras,
-        tokens=prepared.tokens(manifest.model),
+        tokens=prepared.tokens(bundle.manifest.model),
         milliseconds=clock.milliseconds,
         step_milliseconds=tuple(clock.step_milliseconds),
-        bundle=bundle,
+        bundle=bundle.fingerprint,
         executor=executor,
-        fused_loras=manifest.loras,
+        fused_loras=bundle.manifest.loras,
+        files=files,
     )
 
 
@@ -74,6 +78,7 @@ def watching(
     on_step: OnStep | None,
     cancel: threading.Event | None,
     every_step: bool,
+    progress: Progress | None,
 ) -> Watch:
     """Return what watches a request; previews are shown as its pictures are: as decoded, or through its mask.
 
@@ -83,6 +88,7 @@ def watching(
         on_step: A function that is called after each step, or None.
         cancel: An event that ends the request between two steps, or None.
         every_step: Whether every component and step is run and checked by itself.
+        progress: What is told of each phase, or None.
     """
 
     def show(number: int, pictures: NDArray[np.uint8]) -> None:
@@ -95,4 +101,5 @@ def watching(
         every_step=every_step,
         previews=0 if previews is None else previews.count,
         show=None if previews is None else show,
+        progress=progress,
     )

@@ -6,9 +6,8 @@ import io
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ...engine.errors import ImageError, RequestError
+from ...engine.system.changes import try_place
 from ...engine.system.files import atomic_file
 from .provenance import Signing, check_signed_format
 
@@ -49,15 +49,7 @@ def check_output(path: Path) -> str:
     if os.path.isdir(path):  # which raises for no name
         raise RequestError(f"{path} cannot be written: it is a folder; choose another name")
     try:
-        place = path.resolve() if os.path.islink(path) else path
-        made = [folder for folder in place.parents if not folder.exists()]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.NamedTemporaryFile(dir=place.parent, prefix=".kontext-trt.").close()
-        with suppress(FileNotFoundError):
-            place.lstat()  # raises for a name that no file can have
-        with suppress(OSError):  # somebody else put something there meanwhile
-            for folder in made:
-                folder.rmdir()
+        try_place(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} cannot be written: {error}; choose another place") from error
     return name
@@ -87,7 +79,7 @@ def write_pictures(pictures: Sequence[tuple[Image.Image, Mapping[str, Any], Path
     formats = [check_output(path) for _, _, path in pictures]
     if signing is None:
         for (image, request, path), file_format in zip(pictures, formats, strict=True):
-            with _new_file(path) as file:
+            with new_file(path) as file:
                 image.save(file, format=file_format, **_options(request, path, file_format))
         return
     signed: list[bytes] = []
@@ -97,12 +89,13 @@ def write_pictures(pictures: Sequence[tuple[Image.Image, Mapping[str, Any], Path
         image.save(encoded, format=file_format, **_options(request, path, file_format))
         signed.append(signing.sign(encoded.getvalue(), request))
     for (_, _, path), data in zip(pictures, signed, strict=True):
-        with _new_file(path) as file:
+        with new_file(path) as file:
             file.write(data)
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a binary file that appears at a path whole, on a clean exit, or not at all. Missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         yield file

@@ -19,6 +19,7 @@ from ..inputs.prepared import Tokens
 from ..inputs.references import Latents, ReferenceMethod, ReferenceSource, each_source
 from ..inputs.schedules import Solver
 from .picture_file import check_output, write_pictures
+from .places import check_kept, picture_files
 from .provenance import PictureSigner, Signing
 
 
@@ -63,6 +64,7 @@ class Result:
         bundle: The fingerprint of the bundle.
         executor: The name of the executor that ran it.
         fused_loras: The LoRA files that were fused into the bundle's weights: names, hashes and scales.
+        files: The absolute paths that references and mask were read from, which `save` does not replace unasked.
     """
 
     outputs: tuple[Output, ...]
@@ -83,6 +85,7 @@ class Result:
     bundle: str
     executor: str
     fused_loras: tuple[LoraRecord, ...] = ()
+    files: tuple[Path, ...] = ()
 
     @property
     def reference(self) -> Placement | None:
@@ -169,8 +172,11 @@ class Result:
         *,
         signer: PictureSigner | None = None,
         inputs: ReferenceSource | Sequence[ReferenceSource] | None = None,
+        overwrite: bool = False,
     ) -> tuple[Path, ...]:
         """Write the picture, or several as NAME-1.png, NAME-2.png, ...; each whole or not at all.
+
+        What lies there is replaced, but for `files`, what the request was made from.
 
         The suffix chooses the format. The request goes along as JSON: in PNG as the text chunk "kontext-trt", in JPEG,
         WebP, AVIF and TIFF as EXIF's image description, unless it is too long for JPEG, in GIF and JPEG 2000 as the
@@ -181,12 +187,14 @@ class Result:
             signer: Who signs the pictures with content credentials; then the format is PNG, JPEG or WebP, and nothing
                 is written unless all could be signed.
             inputs: For a signed edit, the references as the request had them, which become its ingredients.
+            overwrite: True to replace even those of `files`.
 
         Returns:
             The files that were written, in the order of `outputs`.
 
         Raises:
-            RequestError: No file can be made there, or Pillow writes no colour picture of that suffix.
+            RequestError: No file can be made there, Pillow writes no colour picture of that suffix, or it is one of
+                `files`.
             ProvenanceError: The pictures cannot be signed, or an edit is to be signed without its inputs.
             ImageError: An input cannot be read.
         """
@@ -198,10 +206,8 @@ class Result:
                 if self.references
                 else "this picture was made from text alone, so it is signed without inputs"
             )
-        if len(self.outputs) == 1:
-            paths = (path,)
-        else:
-            paths = tuple(path.with_stem(f"{path.stem}-{i}") for i in range(1, len(self.outputs) + 1))
+        paths = picture_files(path, len(self.outputs))
+        check_kept(paths, self.files, overwrite=overwrite)
         signing = None if signer is None else Signing(signer=signer, inputs=sources)
         write_pictures(
             [(output.image, self.request(output), file) for output, file in zip(self.outputs, paths, strict=True)],

@@ -39,6 +39,7 @@ def test_edit(bundle_path: Path, image_path: Path, tmp_path: Path):
     assert done.stdout.strip().endswith("out.png  144x112  seed 5")
     assert "reference 300x200 -> 144x112 (resize), stretched by 17 %" in done.stderr
     assert "onnxruntime (cpu)" in done.stderr
+    assert done.stderr.splitlines()[0].startswith("reference "), "and no bar"
     assert size_of(out) == (144, 112)
 
 
@@ -98,7 +99,7 @@ def test_export_edit_inspect(checkpoint_path: Path, once_per_run: OncePerRun, tm
     assert len(sampled["checked"]) == 3
     assert len(sampled["unchecked"]) == 3
     refused = run("export", checkpoint_path, tmp_path / "bundle", code=1)
-    assert "exists; choose another name or export with --overwrite" in refused.stderr
+    assert "exists; choose another name, or allow it with --overwrite" in refused.stderr
 
 
 def test_export_for_onnx_runtime_is_not_quantized(checkpoint_path: Path, tmp_path: Path):
@@ -159,6 +160,22 @@ def test_h_is_help_of_every_command():
         assert said.exit_code == 0, command
         assert "Usage: " in said.stdout
         assert "--help" in said.stdout
+
+
+SILENT = {("serve",): "it answers over HTTP"}
+"""The commands that print no results."""
+
+
+def test_every_command_that_prints_results_has_json():
+    group: Any = typer.main.get_command(app)
+    without = []
+    for words in commands_of(group):
+        command = group
+        for word in words:
+            command = command.commands[word]
+        if not hasattr(command, "commands") and not any("--json" in one.opts for one in command.params):
+            without.append(words)
+    assert without == list(SILENT)
 
 
 def test_an_executor_may_be_spelled_with_a_hyphen(bundle_path: Path, image_path: Path):

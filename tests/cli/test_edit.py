@@ -97,6 +97,28 @@ def test_solver_and_sigmas_reach_every_turn(bundle_path: Path, image_path: Path,
         assert (turn["solver"], turn["sigmas"], turn["steps"]) == ("ab2", [1, 0.5], 2)
 
 
+def test_what_gives_way_is_said_and_inputs_do_not(
+    bundle_path: Path, image_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = image_path.read_bytes()
+    for options in (("-o", "in.png"), ("-o", "in.png", "--then", "y"), ("-o", "o.png", "-i", "o-2.png", "-p", "y")):
+        (tmp_path / "o-2.png").write_bytes(before)
+        with monkeypatch.context() as patch, pytest.raises(KontextError, match="one of the pictures that it is made"):
+            patch.setattr("kontext_trt.cli.edit.opened", None)  # nothing is loaded before
+            edit(bundle_path, image_path, "-p", "x", *options)
+    assert image_path.read_bytes() == before
+    said = edit(bundle_path, image_path, "-p", "x", "-o", "a/b/out.png")
+    assert "made folder a/b\n" in said
+    assert "replaced" not in said
+    for options in ((), ("--then", "y")):
+        said = edit(bundle_path, image_path, "-p", "x", "-o", "a/b/out.png", *options)
+        assert "replaced a/b/out.png\n" in said
+        assert "made folder" not in said
+    assert "replaced in.png\n" in edit(bundle_path, image_path, "-p", "x", "-o", "in.png", "--overwrite")
+    assert image_path.read_bytes() != before
+
+
 def test_a_chosen_schedule_says_which_steps(
     bundle_path: Path, image_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -73,7 +73,10 @@ def test_quantize_and_compare(bundle_path: Path, road: tuple[Path, dict], tmp_pa
         (["quantize", "BUNDLE", "OUT"], "the recipe fp8 needs the ranges of activations: --calibration FOLDER"),
         (["export", "CHECKPOINT", "OUT", "--precision", "nvfp4"], "the recipe nvfp4 needs the ranges of activations"),
         (["quantize", "BUNDLE", "BUNDLE"], "bundle exists; choose another name, or allow it with --overwrite"),
-        (["quantize", "BUNDLE", "OUT", "--calibration", "gone", "--keep", "x"], "--keep denoiser.x matches no layer"),
+        (
+            ["quantize", "BUNDLE", "OUT", "--calibration", "SAMPLES", "--keep", "x"],
+            "--keep denoiser.x matches no layer",
+        ),
         (["quantize", "BUNDLE", "OUT", "--calibration", "gone"], "calibration folder gone does not exist"),
         (["export", "CHECKPOINT", "OUT", "--keep", "x"], "go with a --precision that quantizes, such as fp8"),
         (
@@ -86,7 +89,9 @@ def test_quantize_and_compare(bundle_path: Path, road: tuple[Path, dict], tmp_pa
     ],
 )
 def test_refusals(bundle_path: Path, checkpoint_path: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
-    places = {"BUNDLE": bundle_path, "CHECKPOINT": checkpoint_path, "OUT": tmp_path / "out"}
+    (samples := tmp_path / "samples").mkdir()
+    (samples / "lines.txt").write_text("make it blue\n")
+    places = {"BUNDLE": bundle_path, "CHECKPOINT": checkpoint_path, "OUT": tmp_path / "out", "SAMPLES": samples}
     with pytest.raises(KontextError, match=message):
         invoke(*(places.get(argument, argument) for argument in arguments))
     assert not (tmp_path / "out").exists()

@@ -91,10 +91,13 @@ def test_without_the_extra_it_says_what_installs_it(monkeypatch: pytest.MonkeyPa
 
     for name in [name for name in sys.modules if name.startswith("kontext_trt.serving")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    for name in ("prometheus_client", "uvicorn"):
+        monkeypatch.setitem(sys.modules, name, None)
     done = invoke("bundle")
     assert isinstance(done.exception, KontextError)
-    assert "serving needs prometheus_client; install it with: pip install 'kontext-trt[serve]'" in str(done.exception)
+    assert "serving needs uvicorn, prometheus-client; install it with: pip install 'kontext-trt[serve]'" in str(
+        done.exception
+    )
 
 
 def test_without_ray_it_says_what_installs_it(monkeypatch: pytest.MonkeyPatch):

@@ -73,6 +73,29 @@ def test_pixels_are_carried_if_that_is_said(bundle_path: Path, image_path: Path,
         assert json.loads(picture.info["kontext-trt"])["reference"] == "128x128 -> 128x128 (resize)"
 
 
+def test_what_gives_way_is_said_and_the_picture_does_not(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    new, file = tmp_path / "new" / "a.png", tmp_path / "s.session"
+    lines = f"x\n/save {new}\n/save {new}\n/save {file}\n/save {file}\n/save {image_path}\n"
+    said = talk(bundle_path, "-i", image_path, lines=lines)
+    assert said.count(f"made folder {new.parent}\n") == said.count(f"replaced {new}\n") == 1
+    assert said.count(f"replaced {file}\n") == 1
+    assert "in.png is one of the pictures that it is made from" in " ".join(said.split())
+    said = talk(bundle_path, "-i", image_path, "--overwrite", lines=f"x\n/save {image_path}\n")
+    assert f"replaced {image_path}\n" in said
+
+
+def test_lines_of_json_answer_lines(bundle_path: Path, image_path: Path, tmp_path: Path) -> None:
+    command = ["session", str(bundle_path), "-i", str(image_path), "--json", *FAST]
+    lines = f"x\n/help\n/undo\n/redo\n/all\n/save {tmp_path / 'a.png'}\n"
+    done = CliRunner().invoke(app, command, input=lines)
+    turn, start, again, turns, saved = map(json.loads, done.stdout.splitlines())
+    assert (turn["turn"]["number"], turn["turn"]["request"]["prompt"], turn["turn"]["size"]) == (1, "x", [128, 128])
+    assert start == {"turn": None}
+    assert again == turn
+    assert turns == {"turns": [turn["turn"]]}
+    assert saved == {"path": str(tmp_path / "a.png")}
+
+
 @pytest.mark.parametrize("arguments", [(), ("--image", "x.png", "--open", "x.session")])
 def test_it_begins_somewhere(bundle_path: Path, arguments: tuple[str, ...]) -> None:
     done = run("session", bundle_path, *arguments, code=1)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from kontext_trt import Kontext
 from kontext_trt.cli.app import app
-from kontext_trt.engine.errors import ImageError, KontextError, ProvenanceError
+from kontext_trt.engine.errors import ImageError, KontextError, ProvenanceError, RequestError
 
 
 def invoke(*arguments: object, code: int = 0) -> str:
@@ -50,7 +50,10 @@ def test_an_edit_is_signed_in_its_place_and_verified(
         ProvenanceError, match=r"says that it is an edit; name the picture that was edited with --parent"
     ):
         invoke("sign", edited, *keys)
-    assert invoke("sign", edited, *keys, "--parent", given).strip() == f"{edited}  signed by test signer"
+    with pytest.raises(RequestError, match="is one of the pictures that it is made from"):
+        invoke("sign", edited, *keys, "--parent", given, "--out", given)
+    said = invoke("sign", edited, *keys, "--parent", given).splitlines()
+    assert sorted(said) == [f"{edited}  signed by test signer", f"replaced {edited}"]
     with pytest.raises(ProvenanceError, match="has credentials, which a second signature would replace"):
         invoke("sign", edited, *keys, "--parent", given)
     said = invoke("verify", edited)
@@ -72,16 +75,18 @@ def test_a_picture_from_text_is_signed_elsewhere(kontext: Kontext, files: Files,
     before, keys = made.read_bytes(), ("--cert", files.chain, "--key", files.key)
     with pytest.raises(ProvenanceError, match="says that it was made from text alone, so it has no --parent"):
         invoke("sign", made, *keys, "--parent", given)
-    invoke("sign", made, *keys, "--out", tmp_path / "signed.webp")
+    said = invoke("sign", made, *keys, "--out", tmp_path / "new" / "signed.webp")
+    assert f"made folder {tmp_path / 'new'}" in said
     assert made.read_bytes() == before
-    assert "made from nothing else" in invoke("verify", tmp_path / "signed.webp")
+    assert "made from nothing else" in invoke("verify", tmp_path / "new" / "signed.webp")
 
 
 def test_what_made_a_picture_may_be_unknown(
     given: Path, files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given.rename(plain := tmp_path / "plain.png")
-    invoke("sign", plain, "--cert", files.chain, "--key", files.key)
+    said = invoke("sign", plain, "--cert", files.chain, "--key", files.key, "--json")
+    assert json.loads(said[said.index("{") :]) == {"path": str(plain), "signer": "test signer"}
     assert "does not say what made it; the signature will say that a model did" in caplog.text
     assert "bundle unknown" in invoke("verify", plain)
 

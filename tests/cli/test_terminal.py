@@ -14,7 +14,7 @@ import pytest
 from rich.logging import RichHandler
 from rich.table import Table
 
-from kontext_trt.cli.terminal import Bars, SafeConsole, SafeFormatter, print_json
+from kontext_trt.cli.terminal import Bars, SafeConsole, SafeFormatter, log_handler, print_json, print_json_line
 from kontext_trt.engine.printable import printable, printable_line
 
 HOSTILE = "a\x1b]0;title\x07\x1b[2Jb\x9bc\u202ed :apple: [red]e[/red]\r"
@@ -47,6 +47,46 @@ def test_log_messages(console: SafeConsole) -> None:
     assert f"node {SHOWN}" in written(console)
 
 
+def bars_of(console: SafeConsole, *, keep: bool, terminal: bool) -> str:
+    """What is left on the screen of three tasks, of which one has nothing to do."""
+    from rich.progress import Progress, TextColumn
+
+    with Progress(
+        TextColumn("{task.description} {task.percentage:.0f}"),
+        console=console,
+        transient=not keep,
+        disable=not terminal,
+    ) as progress:
+        bars = Bars(progress, keep=keep)
+        for task, total in (("one", 2), ("nothing", 0), ("three", 4)):
+            bars.start(task, total)
+            bars.advance(1)
+        shown = [(task.description, task.completed, task.total) for task in progress.tasks]
+        bars.finish()
+    kept = [("one", 2, 2), ("three", 1, 4)] if keep else [("three", 1, 4)]
+    assert shown == (kept if terminal else [])
+    return written(console)
+
+
+def test_tasks_with_nothing_to_do_have_no_bar() -> None:
+    def terminal() -> SafeConsole:
+        return SafeConsole(file=io.StringIO(), force_terminal=True, width=80)
+
+    assert "nothing" not in bars_of(terminal(), keep=True, terminal=True)
+    assert "nothing" not in bars_of(terminal(), keep=False, terminal=True)
+
+
+def test_pipes_get_a_line_per_task_that_is_kept_and_no_bar(console: SafeConsole) -> None:
+    assert bars_of(console, keep=False, terminal=False) == ""
+    assert bars_of(console, keep=True, terminal=False) == "one\nthree\n"
+
+
+def test_log_messages_in_pipes_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = log_handler()
+    handler.handle(logging.LogRecord("x", logging.WARNING, "", 0, "%s", ("long " * 60 + HOSTILE,), None))
+    assert capsys.readouterr().err == f"warning: {'long ' * 60}{SHOWN}\n"
+
+
 def test_progress(console: SafeConsole) -> None:
     from rich.progress import Progress, TextColumn
 
@@ -59,6 +99,15 @@ def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"name": HOSTILE})
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"name": HOSTILE}
+    assert printed == printable(printed)
+
+
+def test_a_line_of_json_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json_line({"name": HOSTILE + "\x7f\n", "path": Path("a")})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"name": HOSTILE + "\x7f\n", "path": "a"}
+    assert printed.isascii()
+    assert printed.count("\n") == 1
     assert printed == printable(printed)
 
 

@@ -46,6 +46,15 @@ def test_a_demo_leaves_a_picture_that_is_not_its_own(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["edited.png"]
 
 
+def test_a_demo_edits_no_picture_in_its_place(bundle_path: Path, tmp_path: Path):
+    """What an earlier one made may be edited elsewhere."""
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / MARK).touch()
+    (tmp_path / "edited.png").touch()
+    with pytest.raises(ExportError, match=r"edited\.png is to be edited and would be replaced; choose another folder"):
+        run_demo(tmp_path, Demo(image=tmp_path / "bundle" / ".." / "edited.png"))
+
+
 def test_an_export_over_a_demos_bundle_is_no_demos(checkpoint_path: Path, bundle_copy: Path):
     (bundle_copy / MARK).touch()
     export_bundle(open_checkpoint(checkpoint_path), bundle_copy, ExportOptions(overwrite=True))

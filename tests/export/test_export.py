@@ -70,7 +70,7 @@ class TestWriting:
 
     def test_taken_name_is_refused(self, checkpoint_path: Path, tmp_path: Path):
         checkpoint = open_checkpoint(checkpoint_path)
-        with pytest.raises(ExportError, match="exists; choose another name or export with --overwrite"):
+        with pytest.raises(ExportError, match="exists; choose another name, or allow it with --overwrite"):
             export_bundle(checkpoint, tmp_path)
         (tmp_path / "thesis.tex").touch()
         with pytest.raises(ExportError, match="is not a bundle; it will not be overwritten"):

@@ -27,6 +27,7 @@ PAGES = [
 COMMAND = re.compile(
     r"^(?:\$ )?(?:KONTEXT_TRT_\w+=\S+ )*(kontext-trt|python -m kontext_trt\.|\.\.\. |make |pip install)"
 )
+MISTYPED = "mistyped"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -35,8 +36,11 @@ def name_of(page: Path) -> str:
 
 
 def quoted(text: str) -> Iterator[str]:
-    """What stands in backticks, and the lines of code blocks, comments cut off."""
-    blocks = [body for _, body in FENCE.findall(text)]
+    """What stands in backticks, and the lines of code blocks, comments cut off.
+
+    Blocks of the language `mistyped` are left out: they show what the command line does not know.
+    """
+    blocks = [body for language, body in FENCE.findall(text) if language != MISTYPED]
     blocks += [
         textwrap.dedent(block) for block in re.findall(r"(?:^\n)((?:^ {4}\S.*\n)(?:^ {4}.*\n)*)", text, re.MULTILINE)
     ]

@@ -15,8 +15,8 @@ from relisted import relist
 from watched import Watch, watched
 
 from kontext_trt import Bundle, BundleError, Kontext, OnnxRuntimeOptions, UntrustedPlanError
-from kontext_trt.benchmarks.quality.compare import CompareOptions, compare_bundles
-from kontext_trt.benchmarks.quality.probe import CompareCase
+from kontext_trt.benchmarks.quality.compare import compare_bundles
+from kontext_trt.benchmarks.quality.compare_options import CompareCase, CompareOptions
 from kontext_trt.engine.builder.build import Built
 from kontext_trt.engine.builder.compile import CompileJob
 from kontext_trt.engine.builder.compile_process import ProcessResult

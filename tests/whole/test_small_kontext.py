@@ -160,7 +160,8 @@ def test_evaluate_a_dozen(small_demo: Path, tmp_path: Path):
     assert [len(road["turns"]) for road in report["drift"]["roads"]] == [2, 2]
     assert "carried as latents, untouched pixels lose" in done.stdout
     with Image.open(tmp_path / "editbench.png") as sheet:
-        assert sheet.width > 1500
+        assert sheet.width > 1400
+    assert (tmp_path / "failures.png").exists() is (report["rows"][0]["success"] < 1)
     with Image.open(tmp_path / "sessions.png") as sheet:
         assert sheet.width > 3 * 160
 

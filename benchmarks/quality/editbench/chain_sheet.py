@@ -1,58 +1,57 @@
-"""Draws edits in a row on one sheet: what each should give, and what each road gave, wrong pictures framed in red."""
+"""Draws edits in a row on one sheet: what each should give, and what each road gave, each marked right or wrong."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
-
-from .contact_sheet import BLACK, CELL, FONT_SIZE, GAP, LINE, RED, TEXT_WIDTH
+from ...sheets import Cell, Column, Sheet, Table
+from .contact_sheet import PICTURE, as_picture
 from .drift import Drift
 from .roads import Shown
-from .samples import EditSample
 
-HEAD_LINES = 4
-LABEL = 90
+LABEL = 110
 """The width in pixels of what stands before each row."""
+BAND = 7
+"""The most columns beside each other; the next stand below them."""
+NOTE = (
+    "dB: how near the pixels that no edit so far may touch are to the first picture's (PSNR; more is nearer). A "
+    "picture is wrong as well where a mistake of an earlier turn is left in it"
+)
 
 
-def chain_sheet(drift: Drift) -> Image.Image:
-    """Draw the first chain: a column per turn under its instruction, a row for what is right and one per road.
+def chain_sheet(drift: Drift, bundle: str, made_with: str) -> Sheet:
+    """Return a sheet of the first chain: a column per turn under its instruction, a row for what is right and per road.
 
-    Below each picture stands how far its untouched pixels are from the first picture's, in dB.
+    Args:
+        drift: What came of the chains.
+        bundle: What the sheet calls the bundle.
+        made_with: What the pictures were made with, as `contact_sheet.describe` says.
     """
     samples = drift.samples
-    rows = [("known answer", [Shown(sample.target(), True, None) for sample in samples])]
-    rows += [(f"as {road.carry}", list(road.shown)) for road in drift.roads]
-    head, row_height = HEAD_LINES * LINE + GAP, CELL + LINE + 2 * GAP
-    sheet = Image.new("RGB", (LABEL + (len(samples) + 1) * (CELL + GAP), head + len(rows) * row_height), "white")
-    drawing, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
-    _heads(drawing, font, samples)
     first = samples[0].reference()
     assert first is not None
-    for number, (label, shown) in enumerate(rows):
-        top = head + number * row_height
-        drawing.text((GAP, top + CELL // 2), label, fill=BLACK, font=font)
-        for column, one in enumerate([Shown(first, True, None), *shown]):
-            left = LABEL + column * (CELL + GAP)
-            height, width = one.picture.shape[:2]
-            place = left + (CELL - width) // 2, top + (CELL - height) // 2
-            sheet.paste(Image.fromarray(one.picture), place)
-            if not one.success:
-                box = (place[0] - 3, place[1] - 3, place[0] + width + 2, place[1] + height + 2)
-                drawing.rectangle(box, outline=RED, width=3)
-            if one.untouched_db is not None:
-                words = f"{one.untouched_db:.1f} dB" + ("" if one.success else ", wrong")
-                drawing.text((left + GAP, top + CELL), words, fill=BLACK if one.success else RED, font=font)
-    return sheet
+    begun = Shown(first, True, None)
+    known = (Shown(one.target(), True, None) for one in samples)
+    rows: list[tuple[str, list[Shown]]] = [("known answer", [begun, *known])]
+    rows += [(f"carried as {road.carry}", [begun, *road.shown]) for road in drift.roads]
+    heads = ["the picture", *(f"{number}. {one.instruction}" for number, one in enumerate(samples, 1))]
+    return Sheet(
+        title=f"Edits in a row by {bundle}: the first chain",
+        notes=(made_with, NOTE),
+        tables=tuple(_band(heads, rows, slice(start, start + BAND)) for start in range(0, len(heads), BAND)),
+    )
 
 
-def _heads(
-    drawing: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, samples: Sequence[EditSample]
-) -> None:
-    """Write the number and instruction of each turn above its column."""
-    characters = TEXT_WIDTH * CELL // (3 * CELL + 2 * GAP)
-    for column, words in enumerate(["the picture", *(sample.instruction for sample in samples)]):
-        lines = textwrap.wrap(f"{column}  {words}" if column else words, characters)[:HEAD_LINES]
-        drawing.text((LABEL + column * (CELL + GAP), GAP // 2), "\n".join(lines), fill=BLACK, font=font, spacing=1)
+def _band(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Shown]]], shown: slice) -> Table:
+    """Return the columns of some of the turns, with the names of the rows before them."""
+    columns = (Column(head="", width=LABEL), *(Column(head=head, width=PICTURE) for head in heads[shown]))
+    return Table(
+        columns=columns,
+        rows=tuple((Cell(words=label), *map(_cell, pictures[shown])) for label, pictures in rows),
+    )
+
+
+def _cell(one: Shown) -> Cell:
+    judged = one.untouched_db is not None
+    words = f"{one.untouched_db:.1f} dB" if judged else ""
+    return Cell(picture=as_picture(one.picture), right=one.success if judged else None, words=words)

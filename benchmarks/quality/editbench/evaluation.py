@@ -12,6 +12,7 @@ import numpy as np
 
 from ....engine.errors import BundleError
 from ....engine.progress import Progress, Silent
+from ....engine.sizes import Size
 from ....runtime.inputs.request import Request, Sampling
 from ....runtime.kontext import Kontext
 from ....runtime.turn import Carry
@@ -154,9 +155,14 @@ def evaluate(
 
 
 def check_model(kontext: Kontext) -> None:
-    """Raise BundleError unless the bundle is of the small Kontext, which its trained sizes show."""
-    if set(kontext.sizes) != set(SIZES):
-        found, wanted = (", ".join(f"{width}x{height}" for width, height in sizes) for sizes in (kontext.sizes, SIZES))
+    """Raise BundleError unless the bundle is of the small Kontext, as `check_sizes` does."""
+    check_sizes(kontext.sizes)
+
+
+def check_sizes(sizes: Sequence[Size]) -> None:
+    """Raise BundleError unless a bundle is of the small Kontext, which its trained (width, height) in pixels show."""
+    if set(sizes) != set(SIZES):
+        found, wanted = (", ".join(f"{width}x{height}" for width, height in some) for some in (sizes, SIZES))
         raise BundleError(
             f"EditBench needs a bundle of the small Kontext, trained at {wanted}; this bundle's model was trained at "
             f"{found}. Make one with: kontext-trt export examples/small_kontext/checkpoint BUNDLE --precision fp32"

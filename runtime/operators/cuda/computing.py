@@ -12,6 +12,7 @@ from ..definition import Definition, Format, Product, scale_of
 from .attention import AttentionCall, AttentionShape
 from .branches import BranchProducts
 from .enqueuing import Enqueuing
+from .heads import HeadsCall, enqueue_heads
 from .kernels import Kernels
 from .products import LinearCall, Matrix
 from .sizes import BF16_BYTES, PACK
@@ -177,25 +178,23 @@ class Computing(Enqueuing):
         """Enqueue norm and rotation of queries or keys; the first tokens have a norm of their own."""
         t, fp8 = self._t, self._format.result
         width = t.width(norms[1], shape[2])
-        heads, lanes = shape[2] // width, width // PACK
         first, weight = (t.address(norm, (width,)) for norm in norms)
         cos, sin = (t.address(table, (shape[1], width // 2)) for table in tables)
-        function = self._device.function("heads", HEAD_WIDTH=width, HEADS=heads, FP8=fp8)
-        self._launch(
-            function,
-            shape[0] * shape[1],
-            min(512, -(-heads * lanes // 32) * 32),
-            (
-                (matrix.address, POINTER),
-                (result, POINTER),
-                (first, POINTER),
-                (weight, POINTER),
-                (cos, POINTER),
-                (sin, POINTER),
-                (shape[1], ctypes.c_longlong),
-                (first_tokens, ctypes.c_longlong),
-                (width**-0.5 if name == "q" else 1.0, ctypes.c_float),
-                (1 / t.scale(scale_of(name)) if fp8 else 1.0, ctypes.c_float),
+        enqueue_heads(
+            self,
+            self._device,
+            HeadsCall(
+                x=matrix.address,
+                result=result,
+                weights=(first, weight),
+                tables=(cos, sin),
+                pictures=shape[0],
+                tokens=shape[1],
+                first_tokens=first_tokens,
+                heads=shape[2] // width,
+                width=width,
+                keys=name == "k",
+                scale=t.scale(scale_of(name)) if fp8 else None,
             ),
         )
 

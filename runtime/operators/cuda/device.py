@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -17,6 +18,9 @@ CONSTANTS = 4096
 """The most different float32 values that kernels read from the device: scales of activations."""
 _CONSTANT_BYTES = 16
 """The bytes from one of them to the next: cuBLASLt takes no scale whose address is not a multiple of 16."""
+
+
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
 
 class KernelDevice:
@@ -58,12 +62,8 @@ class KernelDevice:
             self._functions[key] = self.launcher.function(cubin, name)
         return self._functions[key]
 
-    @cached_property
-    def _common(self) -> str:
-        return source("common.cuh")
-
     def _source(self, name: str) -> str:
-        return source(f"{name}.cu").replace('#include "common.cuh"\n', self._common)
+        return whole_source(f"{name}.cu")
 
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[tuple[Any, Any]]) -> None:
         """Launch a function of a one-dimensional grid; arguments are values with their ctypes types."""
@@ -123,6 +123,12 @@ class KernelDevice:
         self._kept.clear()
         self._constants.clear()
         self._block = 0
+
+
+@cache
+def whole_source(name: str) -> str:
+    """Return the text of a CUDA source file, with that of our headers in their place."""
+    return _INCLUDE.sub(lambda found: whole_source(found[1]), source(name))
 
 
 def source(name: str) -> str:

@@ -8,6 +8,7 @@ from ..definition import Definition
 from ..picture_operators import PICTURE_OPERATORS
 from .computing import Computing
 from .device import KernelDevice
+from .heads import compile_heads
 from .kernels import Kernels
 from .pictures import Pictures
 from .tensors import Tensors
@@ -41,7 +42,7 @@ def compile_for(device: KernelDevice, definitions: Iterable[Definition], hidden:
             gated, normed = name != "Modulate", name != "Gate"
             device.function("modulate", HIDDEN=hidden, GATED=gated, NORMED=normed, FP8=fp8)
         elif name in ("Heads", "JointHeads"):
-            device.function("heads", HEAD_WIDTH=head_width, HEADS=hidden // head_width, FP8=fp8)
+            compile_heads(device, head_width, hidden // head_width, fp8=fp8)
         if fp8:
             device.function("quantize")
         if definition.operator.narrow or (definition.format.branches and definition.format.operands):

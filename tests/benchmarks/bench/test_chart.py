@@ -9,7 +9,7 @@ import numpy as np
 from made_runs import made_run, spread
 from PIL import Image
 
-from kontext_trt.benchmarks.bench.chart import COLOURS, draw
+from kontext_trt.benchmarks.bench.chart import CHARACTERS, COLOURS, draw
 from kontext_trt.benchmarks.bench.sections import STAGES
 from kontext_trt.benchmarks.figures import png
 
@@ -30,10 +30,22 @@ def test_a_chart_says_how_long_stages_and_requests_take():
     words = [text.get_text() for text in axes.texts]
     assert {"400", "600", "80", "541", "741"} <= set(words)
     assert "20" not in words, "no room"
-    assert axes.get_xlabel() == "milliseconds"
+    assert axes.get_xlabel() == "milliseconds, median of 3 requests"
+    assert axes.get_ylabel() == "engine"
+    assert figure.get_suptitle() == "Where the time of a warm request goes; at the end of each bar the total"
     stages = ["tokenize", "text", "encode", "denoise", "decode"]
     assert [text.get_text() for text in legend.get_texts()] == stages
     assert set(COLOURS) == set(STAGES)
+
+
+def test_below_its_title_a_chart_says_what_ran_where():
+    about = ["an H200", f"1024x1024: {'a long prompt ' * 20}", "bundle abc"]
+    figure = draw([made_run("kontext-trt", 100.0)], about)
+    said = figure.axes[0].get_title(loc="left")
+    assert said.splitlines()[0] == "an H200"
+    assert said.endswith("\nbundle abc")
+    assert max(map(len, said.splitlines())) <= CHARACTERS
+    assert figure.get_figheight() > draw([made_run("kontext-trt", 100.0)]).get_figheight()
 
 
 def test_a_chart_leaves_matplotlibs_own_figures_alone():

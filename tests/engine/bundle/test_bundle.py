@@ -47,6 +47,12 @@ def test_missing_bundle(tmp_path: Path):
         Bundle.open(tmp_path / "gone")
 
 
+def test_a_file_is_no_bundle(tmp_path: Path):
+    (tmp_path / "cat.png").touch()
+    with pytest.raises(BundleError, match=r"cat\.png is a file, and a bundle is a folder"):
+        Bundle.open(tmp_path / "cat.png")
+
+
 def test_folder_that_is_no_bundle(tmp_path: Path):
     with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
         Bundle.open(tmp_path)

@@ -35,6 +35,8 @@ TIMED: Any = SimpleNamespace(name="tensorrt", version="11.4.0.106", ahead_of_tim
         ("RTX PRO 6000 Blackwell", "sm_120"),
         ("NVIDIA A100-SXM4-80GB", "sm_80"),
         ("H200", "sm_90"),
+        ("5090", "sm_120"),
+        ("4070 Ti", "sm_89"),
         ("portable", "portable"),
     ],
 )

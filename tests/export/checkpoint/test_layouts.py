@@ -163,3 +163,8 @@ def test_a_file_in_a_diffusers_folder_takes_the_rest_from_there(checkpoint_copy:
     assert files_of(file) == {"transformer": file.name, **folders}
     file = checkpoint_copy / "transformer/diffusion_pytorch_model.safetensors"
     assert files_of(file) == {"transformer": file.name, **folders}
+
+
+def test_a_bundle_is_no_checkpoint(bundle_path: Path):
+    with pytest.raises(CheckpointError, match=r"is a bundle, which was exported already; name the checkpoint"):
+        open_checkpoint(bundle_path)

@@ -58,6 +58,16 @@ def test_averaged_weights_are_left_out_with_a_word(
     assert f"{len(tensors)} tensors are left out, weights that were averaged in training: model_ema." in caplog.text
 
 
+def test_a_single_tensor_is_left_out_in_the_singular(
+    checkpoint_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    t5 = load_file(checkpoint_path / "text_encoder_2/model.safetensors") | {"spiece_model": torch.zeros(7)}
+    with caplog.at_level(logging.INFO):
+        check(checkpoint_path, t5=written(tmp_path / "t5.safetensors", t5))
+    assert "1 tensor is left out, ComfyUI's copy of T5's tokenizer: spiece_model" in caplog.text
+    assert "spiece_model…" not in caplog.text
+
+
 def test_two_networks_for_one_part(checkpoint_path: Path, tmp_path: Path):
     tensors = bfl_transformer(load_file(checkpoint_path / TRANSFORMER))
     both = {name: tensor.clone() for name, tensor in (under("a.", tensors) | under("b.", tensors)).items()}

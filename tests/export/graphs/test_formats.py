@@ -13,8 +13,10 @@ from kontext_trt.export.graphs.formats import (
     fake_nvfp4,
     fp4_codes,
     fp8_scale,
+    hadamard,
     nvfp4_scale,
     round_up,
+    smoothed,
     to_fp8,
     to_nvfp4,
 )
@@ -83,3 +85,48 @@ def test_nvfp4_is_modelopts() -> None:
     assert torch.equal(ours.scales.view(torch.uint8), block_scales.view(torch.uint8))
     assert torch.equal(pack(ours.codes), theirs._quantized_data)
     assert torch.isclose(nvfp4_scale(x.abs().amax()), scale.to(torch.float32))
+
+
+@pytest.mark.parametrize("width", [16, 64, 128, 256])
+def test_hadamards_matrix_keeps_products_and_spreads_one_channel_over_all(width: int) -> None:
+    q, k = torch.randn(2, 3, 5, width, dtype=torch.float32), torch.randn(2, 3, 7, width, dtype=torch.float32)
+    products = q @ k.transpose(-2, -1)
+    torch.testing.assert_close(hadamard(q) @ hadamard(k).transpose(-2, -1), products, rtol=0, atol=1e-4)
+    torch.testing.assert_close(hadamard(hadamard(q)), q, rtol=0, atol=1e-5)
+    one = torch.zeros(width)
+    one[width // 3] = 1
+    assert torch.allclose(hadamard(one).abs(), torch.tensor(width**-0.5))
+
+
+def test_hadamards_matrix_is_sylvesters() -> None:
+    matrix = torch.ones(1, 1)
+    while len(matrix) < 32:
+        matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
+    torch.testing.assert_close(hadamard(torch.eye(32)) * 32**0.5, matrix)
+
+
+@pytest.mark.parametrize(("tokens", "sampled"), [(5, 5), (127, 127), (128, 64), (8704, 64)])
+def test_smoothed_keys_lack_a_mean_that_softmax_does_not_see(tokens: int, sampled: int) -> None:
+    keys, queries = torch.randn(2, tokens, 16) + 3, torch.randn(2, 4, 16)
+    found = smoothed(keys)
+    off = keys - found
+    assert torch.allclose(off, off[:, :1], atol=1e-5), "the same of every token"
+    torch.testing.assert_close(off[:, 0], keys[:, :: max(tokens // 64, 1)][:, :sampled].mean(1), rtol=0, atol=1e-5)
+    plain, less = ((queries @ each.transpose(-2, -1)).softmax(-1) for each in (keys, found))
+    torch.testing.assert_close(less, plain, rtol=1e-3, atol=1e-6)
+
+
+def test_both_make_fp8_keys_better_that_have_much_in_common() -> None:
+    torch.manual_seed(0)
+    common = torch.zeros(128)
+    common[[3, 50]] = torch.tensor([40.0, -25.0])
+    keys, queries = torch.randn(512, 128) + common, torch.randn(64, 128)
+    exact = queries @ keys.T
+
+    def error(turned: torch.Tensor, asked: torch.Tensor) -> float:
+        scores = asked @ fake_fp8(turned, turned.abs().max() / 448).T
+        wrong = scores - exact
+        return float((wrong - wrong.mean(1, keepdim=True)).std())  # what all keys share does not count
+
+    plain, fused = error(keys, queries), error(hadamard(smoothed(keys)), hadamard(queries))
+    assert fused < plain / 3, (plain, fused)

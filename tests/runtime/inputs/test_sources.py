@@ -158,6 +158,18 @@ def test_nothing_is_fetched_and_no_secret_is_quoted(scheme: str):
     assert "secret" not in str(caught.value)
 
 
+def test_an_address_that_became_a_path_is_one_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As the command line makes of its arguments."""
+    with pytest.raises(
+        ImageError, match=r"the picture is an address \(https://...\), and nothing is fetched: download"
+    ):
+        check_picture(Path("https://host/cat.png"))
+    (tmp_path / "https:/host").mkdir(parents=True)
+    (tmp_path / "https:/host/cat.png").touch()
+    monkeypatch.chdir(tmp_path)
+    check_picture(Path("https://host/cat.png"))  # a file of that name is one
+
+
 def test_a_file_s_address_is_a_path_to_give():
     with pytest.raises(ImageError, match=r"an address \(file://...\), and nothing is fetched: give its path"):
         check_picture("file:///tmp/cat.png")

@@ -46,7 +46,7 @@ class Answering:
         image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
         output = SimpleNamespace(image=image, latents=np.full((64, 64), brighter, np.float32))
         described = {"prompt": request.prompts[0], "seed": request.sampling.seed}
-        return SimpleNamespace(outputs=(output,), image=image, size=image.size, request=lambda _: described)
+        return SimpleNamespace(outputs=(output,), image=image, size=image.size, request=lambda _: described, files=())
 
     def _brighter(self, reference: Image.Image) -> int:
         """How much brighter a picture is than the answer that it is nearest to."""
@@ -106,15 +106,24 @@ def test_it_is_written_without_pictures(made: Drift) -> None:
 def test_the_sheet_has_a_column_per_turn_and_frames_what_is_wrong(made: Drift) -> None:
     latents, pixels = made.roads
     wrong = replace(pixels, shown=tuple(replace(one, success=False) for one in pixels.shown))
-    red = [
-        (np.asarray(chain_sheet(replace(made, roads=roads))) == (205, 20, 20)).all(axis=2).sum()
-        for roads in ((latents, pixels), (latents, wrong))
-    ]
-    assert red[0] == 0
-    assert red[1] > 7 * 1000
-    sheet = chain_sheet(made)
-    assert sheet.width > (NUM_TURNS + 1) * 160
-    assert sheet.height > 3 * 160
+    layout = chain_sheet(replace(made, roads=(latents, wrong)), "small", "made by nobody").lay_out()
+    assert layout.said[:2] == ("Edits in a row by small: the first chain", "made by nobody")
+    assert layout.said[2].startswith("dB: how near the pixels that no edit so far may touch are")
+    heads = [f"{number}. {one.instruction}" for number, one in enumerate(made.samples, 1)]
+    assert set(heads) <= set(layout.said)
+    assert layout.said.count("known answer") == layout.said.count("carried as pixels") == 2, "one per band"
+    assert [mark for mark, _ in layout.marks].count(False) == len(layout.frames) == NUM_TURNS
+    assert len(layout.pictures) == 3 * (NUM_TURNS + 1)
+    words = f"wrong: {wrong.shown[0].untouched_db:.1f} dB"
+    assert words in layout.said
+
+
+def test_many_turns_stand_in_bands(made: Drift) -> None:
+    sheet = chain_sheet(made, "small", "made by nobody")
+    assert [len(table.columns) for table in sheet.tables] == [1 + 7, 1 + 1]
+    width, height = sheet.draw().size
+    assert width < 1500
+    assert height > 6 * 128
 
 
 def test_another_model_is_refused() -> None:

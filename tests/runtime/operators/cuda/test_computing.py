@@ -38,7 +38,7 @@ class WrittenDown:
         self.did.append((function, (grid, block, tuple(value for value, _ in arguments))))
 
     def scratch(self, size_bytes: int, place: str = "results") -> int:
-        return (1 << 40) + (("results", "branches", "widened", "pieces").index(place) << 36)
+        return (1 << 40) + (("results", "branches", "widened", "pieces", "means").index(place) << 36)
 
     def prepare(self, call: LinearCall) -> None:
         self.did.append(("prepare", call))
