@@ -79,6 +79,8 @@ def evaluate_public(
     progress = progress or Silent()
     bench = read_bench(options.bench)
     items = options.choice.of(bench)
+    if options.out.exists() and not options.out.is_dir():
+        raise BenchmarkError(f"{options.out} is a file; answers need a folder: name another with --out")
     lpips = Lpips() if options.lpips else None
     recorded = None if options.against is None else _recorded(options.against, items, bench)
     run = _run(bundle, items, options.out, options, opener, progress)

@@ -58,7 +58,7 @@ def test_it_is_the_work_of_the_quantized_graph(bundle_path: Path, tiny_quantized
     made = as_quantized(plain, RECIPES[recipe]).work()
     assert made.products == pytest.approx(real.products)
     assert made.attention == real.attention
-    assert made.parameters == real.parameters
+    assert made.weight_bytes == pytest.approx(real.weight_bytes, rel=0.02), "but for scales per channel and tensor"
 
 
 def made_up(bundle: Bundle, component: str, case: Case) -> GraphWork:
@@ -94,7 +94,7 @@ def test_cached_steps_are_of_bundles_that_have_them(
     reckoned: Callable[[Ceilings, Case], Reckoning], monkeypatch: pytest.MonkeyPatch
 ):
     reckoning = reckoned(CEILINGS, EDIT)
-    with pytest.raises(BundleError, match="step-cache"):
+    with pytest.raises(BundleError, match="does not have the feature step_cache"):
         reckoning.step_seconds(RECIPES["fp8"], cached=True)
     monkeypatch.setattr(Bundle, "require", lambda *_: None)
     assert reckoning.step_seconds(RECIPES["fp8"], cached=True) == pytest.approx(15.0), "in bf16"

@@ -117,6 +117,12 @@ def test_what_nothing_can_be_held_against(bench: Path, opener: Opener, tmp_path:
     assert not (tmp_path / "out").exists(), "nothing is made first"
 
 
+def test_answers_need_a_folder(bench: Path, opener: Opener, tmp_path: Path):
+    (tmp_path / "out").touch()
+    with pytest.raises(BenchmarkError, match="out is a file; answers need a folder: name another with --out"):
+        evaluate_public(tmp_path / ONE, PublicOptions(bench=bench, out=tmp_path / "out"), opener)
+
+
 def test_failures_are_in_the_summary_and_on_the_page(bench: Path, tmp_path: Path):
     broken = QuickKontext(broken={"make it number 4": ImageError("<b>cut</b> short")})
     summary, _ = evaluate_public(ONE, PublicOptions(bench=bench, out=tmp_path / "out"), lambda _: broken)
