@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ..benchmarks.quality.public.choice import Choice, parse_shard
 from ..benchmarks.quality.public.evaluation import PublicOptions, evaluate_public
@@ -19,6 +18,7 @@ from ..benchmarks.quality.public.summary import Row, Summary
 from ..engine.errors import OptionError
 from ..runtime.inputs.request import Sampling
 from ..runtime.kontext import Kontext
+from .tables import print_table
 from .terminal import notes, print_json, progress_bars, screen
 
 OUT = "evaluation"
@@ -139,19 +139,18 @@ def _show(summary: Summary) -> None:
     heads = ["", "items", "answered", "median s"]
     heads += ["PSNR dB", "median", "SSIM"] if compared else []
     heads += ["LPIPS"] if with_lpips else []
-    table = Table(*heads, *(["consistency", "quality", "overall"] if judged else []), box=None)
+    heads += ["consistency", "quality", "overall"] if judged else []
+    rows: list[list[str]] = []
     for row in summary.rows:
         cells = [row.name, f"{row.items}", f"{row.answered}", _number(_seconds(row), 2)]
         if compared:
             cells += [_decibels(row.psnr_db), _decibels(row.median_psnr_db), _number(row.ssim, 4)]
         cells += [_number(row.lpips, 4)] if with_lpips else []
-        table.add_row(*cells, *(_marks(row) if judged else ()))
-    screen.print(table)
+        rows.append([*cells, *(_marks(row) if judged else ())])
+    print_table(heads, rows, right=True)
     if summary.other_rows:
-        table = Table("the other", "judged", "consistency", "quality", "overall", box=None)
-        for row in summary.other_rows:
-            table.add_row(row.name, f"{row.judged}", *_marks(row))
-        screen.print(table)
+        others = [(row.name, f"{row.judged}", *_marks(row)) for row in summary.other_rows]
+        print_table(("the other", "judged", "consistency", "quality", "overall"), others, right=True)
     unlike = [pair for pair in summary.worst if pair.squared_error]
     if unlike:
         far = ", ".join(f"{pair.key} ({_decibels(pair.psnr_db)})" for pair in unlike[:5])

@@ -58,6 +58,15 @@ def test_graphs_that_the_first_picture_records_serve_the_others(
     assert asked == [True], "one Kontext for all, which records"
 
 
+def test_what_no_run_made_is_replaced_if_that_is_asked_for(bundle_path: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"somebody's own")
+    assert isinstance(edit(bundle_path, photos, "-o", out).exception, RequestError)
+    assert edit(bundle_path, photos, "-o", out, "--overwrite").exit_code == 0
+    assert f"made folder {tmp_path / 'new'}" in edit(bundle_path, photos, "-o", tmp_path / "new").stderr
+
+
 def test_json_has_a_row_per_picture(bundle_path: Path, photos: Path, tmp_path: Path):
     (photos / "c.png").write_bytes(b"no picture")
     done = edit(bundle_path, photos, "-o", tmp_path / "out", "--format", "webp", "--json", "-s", 3)
