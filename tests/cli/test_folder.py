@@ -115,7 +115,9 @@ def test_what_no_run_has_made_is_replaced_if_that_is_asked_for(bundle_path: Path
     (out / "a.png").write_bytes(b"somebody's own")
     refused = edit(bundle_path, photos, "-o", out)
     assert "a.png would be replaced, and no run over a folder has left it as it is" in str(refused.exception)
-    assert edit(bundle_path, photos, "-o", out, "--overwrite").exit_code == 0
+    done = edit(bundle_path, photos, "-o", out, "--overwrite")
+    assert done.exit_code == 0
+    assert "1 of them took the place of what was there, such as answers to another request" in done.stderr
     with Image.open(out / "a.png") as answer:
         assert "kontext-trt" in answer.info
 
