@@ -58,7 +58,7 @@ def normal(output: str, folder: Path) -> list[str]:
 
 
 def fold_command(command: str) -> str:
-    """Return a command as it may be typed in several lines, each but the last with a backslash. Options keep their values."""
+    """Return a command as it may be typed in several lines, which keep options beside their values."""
     lines = [""]
     for word in re.findall(r"""(?:--?[a-z][\w-]*\s+(?=[^-\s]))?(?:"[^"]*"|'[^']*'|[^\s"'])+""", command):
         if lines[-1] and len(lines[-1]) + len(word) > WIDTH - 5:
