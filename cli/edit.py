@@ -196,6 +196,7 @@ class _Job:
             filtering=self.filtering,
             signing=self.signing,
             suffix=f".{suffix.removeprefix('.')}",
+            overwrite=self.overwrite,
             debug_nan=self.debug_nan,
             as_json=as_json,
         )

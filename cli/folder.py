@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..engine.errors import OptionError
+from ..engine.system.changes import telling_changes
 from ..runtime.folder import check_folder_request, edit_folder
 from ..runtime.folder_report import FolderOptions, FolderReport, FolderStatus
 from ..runtime.inputs.request import Request
@@ -36,7 +37,11 @@ def run_folder(
     signer, filters = signing.signer(probe), filtering.filters()
     options = FolderOptions(suffix=suffix, overwrite=overwrite, signer=signer, debug_nan=debug_nan)
     try:
-        with opened(bundle, run, graphs=True, filters=filters) as kontext, progress_bars() as bars:
+        with (
+            telling_changes([probe], notes.print),
+            opened(bundle, run, graphs=True, filters=filters) as kontext,
+            progress_bars() as bars,
+        ):
             report = edit_folder(kontext, request, out, options, bars)
     except KeyboardInterrupt:
         notes.print(f"interrupted; what is in {out} is whole, and the same command goes on from there")

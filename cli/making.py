@@ -39,7 +39,7 @@ def executor_name(text: str) -> ExecutorName:
 
 StepsOption = Annotated[int | None, typer.Option(help="Steps of the flow. Default: the bundle's, 28.")]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace even a picture that it is made from: an input, or the mask.")
+    bool, typer.Option("--overwrite", help="Replace even what it is made from, or in a folder what no run of it made.")
 ]
 GuidanceOption = Annotated[float | None, typer.Option(help="Guidance strength. Default: the bundle's, 2.5.")]
 ExecutorOption = Annotated[

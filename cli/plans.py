@@ -22,6 +22,7 @@ from .options import BundleArgument, JsonOption
 from .terminal import print_json, progress_bars, screen
 
 plans = typer.Typer(help="List, check, sign and remove a bundle's plans.", no_args_is_help=True)
+NO_PLANS = "no plans; build them with: kontext-trt build BUNDLE --gpu current"
 StoreOption = Annotated[Path | None, typer.Option(help="A folder of plans that is not the bundle's own.")]
 TrustOption = Annotated[bool, typer.Option(help="Also plans that you did not sign; they are executable code.")]
 
@@ -56,7 +57,7 @@ def verify(
     if json:
         print_json({"plans": len(entries), "problems": problems})
     elif not problems:
-        screen.print(f"{len(entries)} plans, all sound")
+        screen.print(f"{len(entries)} plans, all sound" if entries else NO_PLANS)
     if problems:
         raise PlanError("; ".join(problems))
 
@@ -117,9 +118,7 @@ def prune(
     screen.print(f"{human_bytes(freed)} {'would be ' if dry_run else ''}freed")
 
 
-def show_plans(
-    entries: Sequence[Entry], *, none: str = "no plans; build them with: kontext-trt build BUNDLE --gpu current"
-) -> None:
+def show_plans(entries: Sequence[Entry], *, none: str = NO_PLANS) -> None:
     """Print a paragraph per plan, or `none`."""
     if not entries:
         screen.print(none)

@@ -54,7 +54,7 @@ def log_handler() -> logging.Handler:
 
 
 IMPORTING = "importing torch"
-"""What takes seconds before a command that needs torch begins."""
+"""The work that takes seconds before a command that needs torch begins."""
 
 
 def print_json(value: Any) -> None:

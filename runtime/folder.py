@@ -220,7 +220,7 @@ class _Run:
         )
         self.records.add(record)
         signer = self.options.signer
-        result.save(place, signer=signer, inputs=path)
+        result.save(place, signer=signer, inputs=path, overwrite=self.options.overwrite)
         self.records.add(replace(record, output_sha256=sha256_file(place)))
 
 

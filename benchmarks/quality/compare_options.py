@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.components import DENOISER
 from ...engine.errors import QuantizationError
 from ...export.emulate.torch_device import TorchDevice
 from ...export.graphs.recipes import reads_fp8_alone
@@ -56,8 +57,8 @@ def check_comparison(reference: Bundle, other: Bundle, cases: Sequence[CompareCa
     """Refuse a comparison that says nothing.
 
     Raises:
-        QuantizationError: The bundles are of different models, or the first is quantized and the second is not, or
-            there is no case.
+        QuantizationError: The bundles are of different models or types, or the first is quantized and the second is
+            not, or there is no case.
         RequestError, ImageError: A case is no request, or its picture cannot be read.
     """
     if not cases:
@@ -65,6 +66,7 @@ def check_comparison(reference: Bundle, other: Bundle, cases: Sequence[CompareCa
     _check_order(reference, other)
     if _shape(reference) != _shape(other):
         raise QuantizationError(f"{reference.path} and {other.path} are bundles of different models")
+    _check_types(reference, other)
     steps = reference.manifest.model.flow.steps if options.steps is None else options.steps
     for case in cases:
         case.request(steps)
@@ -82,6 +84,16 @@ def _check_order(reference: Bundle, other: Bundle) -> None:
         raise QuantizationError(
             f"{reference.path} is quantized and {other.path} is not: the first bundle is the one that the second is "
             f"held against. Swap them: kontext-trt compare {other.path} {reference.path}"
+        )
+
+
+def _check_types(reference: Bundle, other: Bundle) -> None:
+    """Raise QuantizationError if the denoisers compute in two types: the inputs of one are given to the other."""
+    types = [bundle.graph(DENOISER).precision.value for bundle in (reference, other)]
+    if types[0] != types[1]:
+        raise QuantizationError(
+            f"{reference.path} computes in {types[0]} and {other.path} in {types[1]}, and what is compared is the cost "
+            f"of quantizing, in one type: export one of them again, with --precision"
         )
 
 

@@ -107,7 +107,7 @@ def _bar_panels(comparison: Comparison) -> list[Panel]:
 
 
 Points = Sequence[tuple[int, float]]
-"""Pairs of what is counted, and decibels."""
+"""The points of a line: what is counted, and decibels."""
 
 
 def _lines(axes: Axes, lines: Mapping[str, Points], title: str, what: str) -> None:

@@ -7,6 +7,8 @@ from .pictures import is_not_there, lies_there, other, same
 from .steps import Chapter, Step
 
 TRAINED = "TrainedComfyUI/models/diffusion_models/small-kontext.safetensors"
+PICTURES = ("one.png", "three.png", "two.png")
+"""The names of what lies in the folder `pictures`, beside what is no picture."""
 LORA = "kontext-trt/examples/small_kontext/blueprint.safetensors"
 
 FROM_COMFYUI = Chapter(
@@ -94,6 +96,20 @@ FROM_COMFYUI = Chapter(
             says="It is the same style:",
             types=f'kontext-trt edit blueprints --image shapes.png --prompt "{BLACK}" --seed 0 --out fused.png',
             checks=(same("fused.png", "swapped.png"),),
+        ),
+        Step(
+            says="Many pictures, in a folder; one of them is none, and the others are edited all the same:",
+            types='ls pictures && kontext-trt edit bundle --image pictures --prompt "make it night" --out night '
+            "--steps 8 --seed 0",
+            code=1,
+            shows=("of 4 pictures 3 edited", "broken.png was not edited", "1 failed"),
+            checks=tuple(other(f"night/{name}", f"pictures/{name}") for name in PICTURES),
+        ),
+        Step(
+            says="The same command goes on where a run ended. What has its answer is not made again:",
+            types='rm pictures/broken.png && kontext-trt edit bundle --image pictures --prompt "make it night" '
+            "--out night --steps 8 --seed 0",
+            shows=("of 3 pictures 0 edited, 3 skipped",),
         ),
     ),
 )

@@ -101,6 +101,13 @@ FROM_DIFFUSERS = Chapter(
             shows=("error:", "is an address", "nothing is fetched"),
         ),
         Step(
+            says="the picture's own name for the answer,",
+            types=f'kontext-trt edit bundle --image shapes.png --prompt "{BLACK}" --out shapes.png',
+            code=1,
+            shows=("error:", "shapes.png", "--overwrite"),
+            checks=(same("shapes.png", "kontext-trt/docs/small-kontext/before.png"),),
+        ),
+        Step(
             says="a size that the model has no tokens for,",
             types=f'kontext-trt edit bundle --image shapes.png --prompt "{BLACK}" --size 100x100',
             code=1,

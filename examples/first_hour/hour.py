@@ -9,12 +9,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
+from PIL import Image
+
+from ...benchmarks.quality.editbench.samples import draw_sample
 from ...version import __version__
 from ..small_kontext.calibration import write_samples
 from .building_engines import BUILDING_ENGINES
-from .from_comfyui import FROM_COMFYUI
+from .from_comfyui import FROM_COMFYUI, PICTURES
 from .from_diffusers import FROM_DIFFUSERS
 from .machine import CHECKOUT, ROOT, VENV, copy_checkout, environment, find_python
 from .page import chapter_text
@@ -103,6 +107,18 @@ def prepare(folder: Path) -> None:
     shutil.copytree(ROOT / "examples/small_kontext/checkpoint", folder / "small-kontext")
     shutil.copy(ROOT / "docs/small-kontext/before.png", folder / "shapes.png")
     write_samples(folder / "samples", 2)
+    write_pictures(folder / "pictures")
+
+
+def write_pictures(folder: Path) -> None:
+    """Draw a folder of pictures, and a file in it that only has a picture's name."""
+    folder.mkdir()
+    seeds = (seed for seed in count() if draw_sample(seed).reference() is not None)
+    for name, seed in zip(PICTURES, seeds, strict=False):
+        drawn = draw_sample(seed).reference()
+        assert drawn is not None
+        Image.fromarray(drawn).save(folder / name)
+    (folder / "broken.png").write_text("no picture\n")
 
 
 def make_trees(folder: Path) -> None:

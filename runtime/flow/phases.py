@@ -17,7 +17,7 @@ WORDS = {
     "denoise": "denoising",
     "decode": "decoding",
 }
-"""What a stage of each name is called while it runs."""
+"""The words for the stages of each name while they run."""
 
 
 class Loading:

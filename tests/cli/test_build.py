@@ -51,6 +51,7 @@ def test_build_list_verify_inspect_prune(wide_bundle: Bundle) -> None:
     assert "would remove" in run("plans", "prune", path, "--all", "--dry-run")
     assert run("plans", "prune", path, "--all").count("(asked for)") == 2
     assert "no plans" in run("plans", "list", path)
+    assert run("plans", "verify", path).startswith("no plans; build them with")
 
 
 def test_verify_fails_for_a_damaged_plan(wide_bundle: Bundle) -> None:

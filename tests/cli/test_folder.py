@@ -58,6 +58,15 @@ def test_graphs_that_the_first_picture_records_serve_the_others(
     assert asked == [True], "one Kontext for all, which records"
 
 
+def test_what_no_run_made_is_replaced_if_that_is_asked_for(bundle_path: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"somebody's own")
+    assert isinstance(edit(bundle_path, photos, "-o", out).exception, RequestError)
+    assert edit(bundle_path, photos, "-o", out, "--overwrite").exit_code == 0
+    assert f"made folder {tmp_path / 'new'}" in edit(bundle_path, photos, "-o", tmp_path / "new").stderr
+
+
 def test_json_has_a_row_per_picture(bundle_path: Path, photos: Path, tmp_path: Path):
     (photos / "c.png").write_bytes(b"no picture")
     done = edit(bundle_path, photos, "-o", tmp_path / "out", "--format", "webp", "--json", "-s", 3)
@@ -72,7 +81,11 @@ def test_json_has_a_row_per_picture(bundle_path: Path, photos: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        (("-o", "out", "--then", "x"), OptionError, "--then goes on with one picture, and --image is a folder"),
+        (
+            ("-o", "out", "--then", "x"),
+            OptionError,
+            r"--then goes on with one picture, and --image .*photos is a folder",
+        ),
         (("-o", "out.png"), OptionError, r"--out is one, too, and out.png is the name of a picture"),
         ((), OptionError, "edited.png is the name of a picture"),
         (("-o", "out", "--box", "0,0,8,8"), RequestError, "a mask must be left out"),
@@ -97,6 +110,17 @@ def test_a_folder_beside_a_picture_is_refused(bundle_path: Path, photos: Path, t
 def test_a_format_is_of_folders_alone(bundle_path: Path, photos: Path):
     done = edit(bundle_path, photos / "a.png", "--format", "webp")
     assert str(done.exception).startswith("--format is of a folder's answers; of one picture the suffix of --out says")
+
+
+def test_what_no_run_has_made_is_replaced_if_that_is_asked_for(bundle_path: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"somebody's own")
+    refused = edit(bundle_path, photos, "-o", out)
+    assert "a.png would be replaced, and no run over a folder has left it as it is" in str(refused.exception)
+    assert edit(bundle_path, photos, "-o", out, "--overwrite").exit_code == 0
+    with Image.open(out / "a.png") as answer:
+        assert "kontext-trt" in answer.info
 
 
 def test_a_folder_without_pictures_is_refused(bundle_path: Path, tmp_path: Path):

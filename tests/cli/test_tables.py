@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
+from pathlib import Path
 
 import pytest
 
+from kontext_trt.cli import tables
 from kontext_trt.cli.tables import print_table
 from kontext_trt.cli.terminal import SafeConsole
 
@@ -78,3 +80,10 @@ def test_wide_letters_count_as_two() -> None:
     assert (
         printed(80, [("日本", "1"), ("ab", "2")], terminal=False, columns=("", ""), right=False) == "日本  1\nab    2\n"
     )
+
+
+def test_tables_are_made_in_one_place() -> None:
+    root = Path(tables.__file__).parents[1]
+    rooms = ("cli", "engine", "runtime", "export", "serving", "benchmarks")
+    found = [file for room in rooms for file in (root / room).rglob("*.py") if "rich.table" in file.read_text()]
+    assert found == [Path(tables.__file__)]

@@ -73,6 +73,10 @@ WRONG = {
         (["--blocks", "1+0"], "blocks are DOUBLE+SINGLE"),
         (["--recipe", "nope"], "invalid choice: 'nope'"),
     ],
+    "benchmarks.quality.attention_rounding": [
+        (["nope"], "bundle nope does not exist"),
+        (["nope", "--steps", "0"], "'0' is not a whole number of at least 1"),
+    ],
     "benchmarks.quality.nibble_evidence": [([], "required: MODEL.onnx")],
     "benchmarks.quality.precision_table": [
         (["nope"], "bundle nope does not exist"),

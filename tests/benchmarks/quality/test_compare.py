@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -160,7 +161,8 @@ def test_the_runtime_makes_what_is_emulated(fused_path: Path, fused_quantized, t
     assert columns[0] == "onnxruntime (cpu), beside the emulation"
     assert f"{case.real.psnr_db:.1f}" in next(iter(rows))
     written = json.loads((folder / "comparison.json").read_text())
-    assert written["cases"][0]["real"]["psnr_db"] == pytest.approx(case.real.psnr_db)
+    equal = math.isinf(case.real.psnr_db)  # with one thread every byte may be the same, and JSON has no infinity
+    assert written["cases"][0]["real"]["psnr_db"] == (None if equal else pytest.approx(case.real.psnr_db))
     with Image.open(folder / "for-real-1.png") as pictures:
         assert pictures.size[0] > 3 * SIZE[0]
 
@@ -186,5 +188,7 @@ def test_refusals(bundle: Bundle, compared: tuple[Comparison, Path, Bundle], wid
 
     with pytest.raises(QuantizationError, match="are bundles of different models"):
         compare_bundles(bundle, wide_bundles(Precision.BF16), CASES, options())
+    with pytest.raises(QuantizationError, match=r"computes in bf16 and .* in fp32, and what .* --precision"):
+        compare_bundles(wide_bundles(Precision.BF16), wide_bundles(Precision.FP32), CASES, options())
     with pytest.raises(QuantizationError, match="needs a request at least"):
         compare_bundles(bundle, compared[2], (), options())
