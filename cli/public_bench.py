@@ -23,7 +23,6 @@ from .terminal import notes, print_json, progress_bars, screen
 
 OUT = "evaluation"
 KEY_VARIABLE = "KONTEXT_TRT_JUDGE_KEY"
-MARKS = ["consistency", "quality", "overall"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,10 @@ from .graph_work import GraphWork, Heavy, Weight
 from .records import Case, Ceilings
 from .roofline import STAGES, stage_limit, work_of
 
-FP8_BYTES, NVFP4_BYTES = 1.0, 0.5 + 1 / 16
-"""The bytes of a weight: E4M3, and E2M1 with an E4M3 scale per 16."""
+NVFP4_BYTES = 0.5 + 1 / 16
+"""The bytes of a weight in NVFP4: E2M1, with an E4M3 scale per 16."""
+FP8_SCALE_BYTES = 4
+"""The bytes of the scale that each output channel of a weight in FP8 has."""
 SHEETS: Mapping[str, Ceilings] = {
     "RTX 5090": Ceilings(
         copy=1.792e12,
@@ -64,9 +66,12 @@ def as_quantized(work: GraphWork, recipe: Recipe, component: str = DENOISER.name
         elif one.is_attention or not isinstance(chosen, (Fp8, Nvfp4)):
             heavy.append(one)
         else:
-            size = FP8_BYTES if isinstance(chosen, Fp8) else NVFP4_BYTES
             before = weights[one.weight]
-            narrow = Weight(parameters=before.parameters, size_bytes=round(before.parameters * size))
+            if isinstance(chosen, Fp8):
+                size = before.parameters + FP8_SCALE_BYTES * one.weight_shape[0]  # (outputs, inputs)
+            else:
+                size = round(before.parameters * NVFP4_BYTES)
+            narrow = Weight(parameters=before.parameters, size_bytes=size)
             weights[one.weight] = narrow
             name = "fp8" if isinstance(chosen, Fp8) else "nvfp4"
             less = before.size_bytes - narrow.size_bytes
@@ -78,7 +83,7 @@ def as_quantized(work: GraphWork, recipe: Recipe, component: str = DENOISER.name
 
 def _branch(one: Heavy, rank: int, bytes_per_value: float) -> Heavy:
     """Return the low-rank branch beside a product, as one: x (m, k) by (k, rank) by (rank, n)."""
-    inputs, outputs = one.weight_shape
+    outputs, inputs = one.weight_shape
     rows = one.operations / (2 * inputs * outputs)
     size = bytes_per_value * (rows * (inputs + outputs) + rank * (inputs + outputs))
     return replace(
