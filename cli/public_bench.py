@@ -23,6 +23,7 @@ from .terminal import notes, print_json, progress_bars, screen
 
 OUT = "evaluation"
 KEY_VARIABLE = "KONTEXT_TRT_JUDGE_KEY"
+MARKS = ("consistency", "quality", "overall")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,7 @@ def _show(summary: Summary) -> None:
     heads += ["PSNR dB", "median", "SSIM"] if compared else []
     heads += ["LPIPS"] if with_lpips else []
     heads += MARKS if judged else []
-    lines = []
+    lines: list[list[str]] = []
     for row in summary.rows:
         cells = [row.name, f"{row.items}", f"{row.answered}", _number(_seconds(row), 2)]
         if compared:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from ...engine.errors import QuantizationError
 
 HADAMARD = "hadamard_"
-"""What the names of queries and keys that were multiplied by Hadamard's matrix begin with."""
+"""The beginning of the names of queries and keys that were multiplied by Hadamard's matrix."""
 
 ATTENTION_OPERANDS = ("q", "k", "v", f"{HADAMARD}q", f"{HADAMARD}k")
-"""What calibrations see of an attention, by the ends of its names."""
+"""The operands of an attention that calibrations see, by the ends of their names."""
 
 
 def fused_name(attention: str, part: str) -> str:

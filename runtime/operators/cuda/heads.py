@@ -1,4 +1,4 @@
-"""Norms and rotates queries and keys, and makes them FP8: keys less a mean of theirs, both by Hadamard's matrix."""
+"""Enqueues norm and rotation of queries and keys, and makes them FP8: keys less a mean, both by Hadamard's matrix."""
 
 from __future__ import annotations
 

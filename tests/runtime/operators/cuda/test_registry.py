@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for every architecture, without a GPU."""
+"""Every CUDA source that operators are computed from compiles for every architecture, without a GPU."""
 
 from __future__ import annotations
 
