@@ -23,6 +23,7 @@ from .terminal import notes, print_json, progress_bars, screen
 
 OUT = "evaluation"
 KEY_VARIABLE = "KONTEXT_TRT_JUDGE_KEY"
+MARKS = ["consistency", "quality", "overall"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +140,18 @@ def _show(summary: Summary) -> None:
     heads = ["", "items", "answered", "median s"]
     heads += ["PSNR dB", "median", "SSIM"] if compared else []
     heads += ["LPIPS"] if with_lpips else []
-    heads += ["consistency", "quality", "overall"] if judged else []
-    rows: list[list[str]] = []
+    heads += MARKS if judged else []
+    lines = []
     for row in summary.rows:
         cells = [row.name, f"{row.items}", f"{row.answered}", _number(_seconds(row), 2)]
         if compared:
             cells += [_decibels(row.psnr_db), _decibels(row.median_psnr_db), _number(row.ssim, 4)]
         cells += [_number(row.lpips, 4)] if with_lpips else []
-        rows.append([*cells, *(_marks(row) if judged else ())])
-    print_table(heads, rows, right=True)
+        lines.append([*cells, *(_marks(row) if judged else ())])
+    print_table(heads, lines, right=True)
     if summary.other_rows:
-        others = [(row.name, f"{row.judged}", *_marks(row)) for row in summary.other_rows]
-        print_table(("the other", "judged", "consistency", "quality", "overall"), others, right=True)
+        others = [[row.name, f"{row.judged}", *_marks(row)] for row in summary.other_rows]
+        print_table(["the other", "judged", *MARKS], others, right=True)
     unlike = [pair for pair in summary.worst if pair.squared_error]
     if unlike:
         far = ", ".join(f"{pair.key} ({_decibels(pair.psnr_db)})" for pair in unlike[:5])
