@@ -59,6 +59,9 @@ def _print(out: Path, report: FolderReport, *, as_json: bool) -> None:
         screen.print(f"{row.output}  seed {row.seed}  {row.milliseconds:,.0f} ms")
     for row in report.of(FolderStatus.FAILED):
         notes.print(f"{row.input} was not edited: {row.reason}")
+    replaced = sum(row.replaced for row in report.rows)
+    if replaced:
+        notes.print(f"{replaced} of them took the place of what was there, such as answers to another request")
     screen.print(
         f"{out}: of {len(report.rows)} pictures {counts['made']} edited, {counts['kept']} skipped because their "
         f"answers are there, {counts['failed']} failed"

@@ -204,9 +204,16 @@ class _Run:
             return FolderRow(input=path, output=place, status=FolderStatus.FAILED, reason=str(error))
         finally:
             part.finish()
+        replaced = place.exists()
         self._save(result, path, digest, place)
-        took = result.milliseconds["total"]
-        return FolderRow(input=path, output=place, status=FolderStatus.MADE, seed=result.seed, milliseconds=took)
+        return FolderRow(
+            input=path,
+            output=place,
+            status=FolderStatus.MADE,
+            seed=result.seed,
+            milliseconds=result.milliseconds["total"],
+            replaced=replaced,
+        )
 
     def _save(self, result: Result, path: Path, digest: str, place: Path) -> None:
         """Write the answer between two records, so that one whose run was killed meanwhile is known as its own."""

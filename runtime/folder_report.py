@@ -28,6 +28,7 @@ class FolderRow:
         seed: The seed of its answer, None where there is none.
         reason: Why there is none, "" where there is one.
         milliseconds: How long it took, 0 if nothing was made.
+        replaced: Whether the answer took the place of a file, such as an answer to another request.
     """
 
     input: Path
@@ -36,6 +37,7 @@ class FolderRow:
     seed: int | None = None
     reason: str = ""
     milliseconds: float = 0.0
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

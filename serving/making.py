@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..engine.errors import CheckpointError
 from ..engine.lora.choice import LoraChoice
+from ..engine.progress import Progress
 from ..runtime.flow.previews import Previews
 from ..runtime.flow.run import OnStep
 from ..runtime.inputs.prompts import PromptCutWarning
@@ -111,10 +112,13 @@ class Observed:
         cancel: threading.Event | None = None,
         debug_nan: bool = False,
         previews: Previews | None = None,
+        progress: Progress | None = None,
     ) -> Result:
         """Make the pictures that a request asks for, as `Kontext.run` does."""
         start = time.perf_counter()
-        self.last = self._runner.run(request, on_step=on_step, cancel=cancel, debug_nan=debug_nan, previews=previews)
+        self.last = self._runner.run(
+            request, on_step=on_step, cancel=cancel, debug_nan=debug_nan, previews=previews, progress=progress
+        )
         self._metrics.made(self.last, time.perf_counter() - start)
         return self.last
 

@@ -75,7 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
     require_export()
     from ...export.checkpoint import open_checkpoint
-    from ...export.demo import PICTURE
+    from ...export.demo_folder import PICTURE
     from ...export.export import export_bundle
     from ...export.tiny import write_tiny_checkpoint
 

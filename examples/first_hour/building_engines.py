@@ -78,7 +78,7 @@ BUILDING_ENGINES = Chapter(
         ),
         Step(
             says="Calibrating, with fewer steps than usual:",
-            types="kontext-trt calibrate as-stored samples --out ranges.json --steps 4",
+            types="kontext-trt calibrate as-stored samples --out ranges.json --steps 2",
             shows=("ranges.json: 94 activations over 2 samples",),
             checks=(lies_there("ranges.json"),),
         ),
@@ -89,7 +89,7 @@ BUILDING_ENGINES = Chapter(
         ),
         Step(
             says="What it costs, computed by torch, which rounds as FP8 does:",
-            types=f'kontext-trt compare as-stored fp8 --image shapes.png --prompt "{BLACK}" --steps 4 --no-layers',
+            types=f'kontext-trt compare as-stored fp8 --image shapes.png --prompt "{BLACK}" --steps 2 --no-layers',
             shows=("PSNR dB", "fp8/reports/against-"),
             only="PSNR|128x128|reports",
         ),

@@ -16,7 +16,7 @@ CHECKOUT, VENV, HOME, NAMES = "kontext-trt", "venv", ".home", ".names"
 KEPT = ("PIP_", "SSL_", "LD_", "REQUESTS_", "http_", "https_", "no_", "HTTP_", "HTTPS_", "NO_PROXY", "TMP", "PATH")
 """The beginnings of the environment variables that a newcomer's shell has, too: proxies, certificates, pip's."""
 GIVEN = {
-    "COLUMNS": "100",
+    "COLUMNS": "86",
     "CUDA_VISIBLE_DEVICES": "",
     "LANG": "C.UTF-8",
     "NO_COLOR": "1",

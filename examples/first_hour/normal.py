@@ -6,7 +6,7 @@ import re
 import textwrap
 from pathlib import Path
 
-WIDTH = 100
+WIDTH = 86
 """The columns of the terminal that commands are typed in, and of the page."""
 ANYTHING = "…"
 """The sign on the page for what differs."""
@@ -55,6 +55,17 @@ def normal(output: str, folder: Path) -> list[str]:
     while kept and not kept[0]:
         kept.pop(0)
     return [normal_line(line) for line in kept if line]
+
+
+def fold_command(command: str) -> str:
+    """Return a command as it may be typed in several lines, which keep options beside their values."""
+    lines = [""]
+    for word in re.findall(r"""(?:--?[a-z][\w-]*\s+(?=[^-\s]))?(?:"[^"]*"|'[^']*'|[^\s"'])+""", command):
+        if lines[-1] and len(lines[-1]) + len(word) > WIDTH - 5:
+            lines.append(f"    {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}".lstrip(" ") if len(lines) == 1 else f"{lines[-1]} {word}"
+    return " \\\n".join(lines)
 
 
 def fold(line: str) -> list[str]:

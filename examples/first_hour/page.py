@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from .normal import fold_command
 from .play import Shown
 from .steps import Chapter
 
@@ -41,7 +42,7 @@ def _step_text(shown: Shown) -> str:
         language = "python" if name.endswith(".py") else "text"
         parts.append(f"```{language}\n{text.rstrip()}\n```")
     language = "mistyped" if step.mistyped else "console"
-    parts.append("\n".join([f"```{language}", f"$ {step.types}", *shown.lines, "```"]))
+    parts.append("\n".join([f"```{language}", f"$ {fold_command(step.types)}", *shown.lines, "```"]))
     return "\n\n".join(parts)
 
 

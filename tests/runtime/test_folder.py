@@ -138,7 +138,8 @@ def test_whatever_differs_is_made_anew(kontext: Kontext, photos: Path, tmp_path:
     else:
         changed = {"seed": 8, "steps": 2, "guidance": 3.0}[what]
         request = replace(request, sampling=replace(sampling, **{what: changed}))
-    assert statuses(edit_folder(kontext, request, out, options)) == [MADE]
+    (row,) = edit_folder(kontext, request, out, options).rows
+    assert (row.status, row.replaced) == (MADE, what != "missing")
     assert statuses(edit_folder(kontext, request, out)) == [KEPT]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from kontext_trt.examples.first_hour import machine
 from kontext_trt.examples.first_hour.__main__ import PAGE
 from kontext_trt.examples.first_hour.hour import RUNNING, WHOLE, play_hour
-from kontext_trt.examples.first_hour.normal import fold, normal
+from kontext_trt.examples.first_hour.normal import fold, fold_command, normal
 from kontext_trt.examples.first_hour.page import chapter_text, differences, page, split
 from kontext_trt.examples.first_hour.pictures import coloured, is_not_there, lies_there, other, same
 from kontext_trt.examples.first_hour.play import Shown, StepFailed, play
@@ -38,7 +39,8 @@ def test_the_page_has_every_command_that_is_typed() -> None:
     there = split(PAGE.read_text())
     assert list(there) == [chapter.title for chapter in CHAPTERS]
     for chapter in CHAPTERS:
-        typed = [line.removeprefix("$ ") for line in there[chapter.title].splitlines() if line.startswith("$ ")]
+        joined = there[chapter.title].replace(" \\\n    ", " ")
+        typed = [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
         assert typed == [step.types for step in chapter.steps], f"make first-hour writes {PAGE.name} again"
 
 
@@ -143,9 +145,19 @@ def test_what_differs_from_run_to_run_is_no_difference(line: str, said: str | No
 
 def test_long_lines_are_folded_as_a_terminal_does() -> None:
     (first, *more) = fold("    error: " + "one word and another " * 8)
-    assert len(first) <= 100
-    assert len(more) == 1
+    assert len(first) <= 86
     assert more[0].startswith("      ")
+
+
+def test_long_commands_are_folded_as_they_may_be_typed() -> None:
+    command = 'kontext-trt edit bundle --image shapes.png --prompt "turn the orange hexagon black at once" --out a.png'
+    assert fold_command("kontext-trt doctor") == "kontext-trt doctor"
+    first, second = fold_command(command).splitlines()
+    assert first.endswith(" \\")
+    assert second.startswith('    --prompt "turn the orange hexagon')
+    assert fold_command(command).replace(" \\\n    ", " ") == command
+    done = subprocess.run(["bash", "-c", fold_command(f"echo {'and ' * 40}")], capture_output=True, check=True)
+    assert done.stdout.split() == [b"and"] * 40
 
 
 class TestPage:
