@@ -1,4 +1,4 @@
-"""Predicts the seconds of a picture on a GPU that is not there, from the work in the graphs and the GPU's data sheet.
+"""Estimates the seconds of a picture on a GPU that is not there: from the work in the graphs and the GPU's data sheet.
 
 What comes out is a limit: every product at the sheet's rate, everything else for nothing. No engine reaches it.
 """
@@ -97,7 +97,7 @@ def _branch(one: Heavy, rank: int, bytes_per_value: float) -> Heavy:
 
 
 class Reckoning:
-    """Predicts pictures of one size with one bundle's graphs, each of which is counted once.
+    """Estimates pictures of one size with one bundle's graphs, each of which is counted once.
 
     Args:
         bundle: A bundle that is not quantized, of the model whose seconds are asked for.
