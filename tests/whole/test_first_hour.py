@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -26,11 +25,12 @@ CHAPTERS = (*WHOLE, *RUNNING)
 
 @pytest.mark.check
 @pytest.mark.slow
-def test_the_page_says_what_happens(tmp_path: Path) -> None:
+def test_the_page_says_what_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Typed in fresh environments. An interpreter that is missing is said, and its chapter is not compared."""
     hour = play_hour(tmp_path / "hour")
     for version in hour.missing:
-        warnings.warn(pytest.PytestWarning(f"there is no python{version}: its chapter was not played"), stacklevel=1)
+        with capsys.disabled():  # no warning: those are errors here, and a machine may have one interpreter
+            print(f"there is no python{version}: its chapter was not played")
     assert differences(PAGE.read_text(), hour.chapters) == ""
 
 
