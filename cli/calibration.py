@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..engine.byte_sizes import human_bytes
+from ..engine.printable import counted
 from ..export.checks import check_calibrate
 from ..export.environment import quiet_libraries, require_quantize
 from ..export.quantize.calibration import PERCENTILES, Calibration, CalibrationOptions, differences
@@ -48,10 +49,8 @@ def calibrate(
         print_json({"path": artefact, "sha256": made.sha256, "samples": len(made.samples), "skipped": made.skipped})
         return
     skipped = f", {len(made.skipped)} skipped" if made.skipped else ""
-    screen.print(
-        f"{artefact}: {len(made.observations)} activations over {len(made.samples)} samples{skipped}, "
-        f"{human_bytes(artefact.stat().st_size)}"
-    )
+    seen = f"{counted(len(made.observations), 'activation')} over {counted(len(made.samples), 'sample')}{skipped}"
+    screen.print(f"{artefact}: {seen}, {human_bytes(artefact.stat().st_size)}")
 
 
 @calibration.command()
@@ -77,7 +76,8 @@ def show(
         right=True,
     )
     state = "" if opened.complete else ", interrupted"
-    screen.print(f"{len(opened.samples)} samples of {opened.steps} steps, {len(opened.skipped)} skipped{state}")
+    samples = f"{counted(len(opened.samples), 'sample')} of {counted(opened.steps, 'step')}"
+    screen.print(f"{samples}, {len(opened.skipped)} skipped{state}")
 
 
 @calibration.command()

@@ -12,6 +12,7 @@ from ..benchmarks.environment import require_compare
 from ..benchmarks.quality.compare_options import CompareCase, CompareOptions, check_comparison
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
+from ..engine.printable import counted
 from ..engine.sizes import parse_size
 from ..export.environment import quiet_libraries
 from ..runtime.executors.options import Device, ExecutorName
@@ -74,7 +75,7 @@ def compare(
         print_table(columns, rows)
     if advice := budget_advice(made):
         screen.print(advice)
-    screen.print(f"{folder}: comparison.json, errors.png and {len(made.cases)} pictures side by side")
+    screen.print(f"{folder}: comparison.json, errors.png and {counted(len(made.cases), 'picture')} side by side")
 
 
 def _pairs(images: Sequence[Path | None], prompts: Sequence[str]) -> list[tuple[Path | None, str]]:

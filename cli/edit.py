@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from ..engine.errors import OptionError
+from ..engine.printable import counted
 from ..engine.system.changes import telling_changes
 from ..runtime.inputs.placement import Fit
 from ..runtime.inputs.references import ReferenceMethod
@@ -182,7 +183,7 @@ class _Job:
         if as_json:
             print_json({"path": str(path), "turns": chain})
         else:
-            screen.print(f"{path}  {last.size[0]}x{last.size[1]}  {len(chain)} turns")
+            screen.print(f"{path}  {last.size[0]}x{last.size[1]}  {counted(len(chain), 'turn')}")
 
     def folder(self, request: Request, suffix: str, *, as_json: bool) -> None:
         """Edit every picture of a folder; the exit status is 1 if one has no answer."""

@@ -189,10 +189,8 @@ def _report(made: Bundle, *, json: bool) -> None:
         print_json({"bundle": made.path, "fingerprint": made.fingerprint, "added_bytes": added})
         return
     shared = sum(record.size_bytes for record in manifest.weights if record.origin in ("hardlink", "reflink"))
-    screen.print(
-        f"{made.path}: {len(made.components)} graphs over {human_bytes(shared)} of the checkpoint's own files, "
-        f"{human_bytes(added)} written",
-    )
+    over = f" over {human_bytes(shared)} of the checkpoint's own files" if shared else ""
+    screen.print(f"{made.path}: {len(made.components)} graphs{over}, {human_bytes(added)} written")
     edit = f"kontext-trt edit {made.path} --image IMAGE --prompt PROMPT"
     elsewhere = "on a machine that runs it, " if why_bundle_not_here(made) else ""
     notes.print(f"{elsewhere}edit a picture with: {edit}")

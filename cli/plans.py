@@ -16,7 +16,7 @@ from ..engine.plans.census import remarks
 from ..engine.plans.plan_files import Entry
 from ..engine.plans.prune import prune_store
 from ..engine.plans.store import PlanStore
-from ..engine.printable import printable_line
+from ..engine.printable import counted, printable_line
 from ..engine.system.signing import key_path
 from .options import BundleArgument, JsonOption
 from .terminal import print_json, progress_bars, screen
@@ -57,7 +57,7 @@ def verify(
     if json:
         print_json({"plans": len(entries), "problems": problems})
     elif not problems:
-        screen.print(f"{len(entries)} plans, all sound" if entries else NO_PLANS)
+        screen.print(f"{counted(len(entries), 'plan')}, all sound" if entries else NO_PLANS)
     if problems:
         raise PlanError("; ".join(problems))
 
@@ -92,7 +92,7 @@ def trust(
     if json:
         print_json({"plans": entries, "problems": problems})
     elif entries:
-        screen.print(f"{len(entries) - len(problems)} plans signed with {key_path()}")
+        screen.print(f"{counted(len(entries) - len(problems), 'plan')} signed with {key_path()}")
     if problems:
         raise PlanError("; ".join(problems))
 

@@ -16,6 +16,7 @@ from ..benchmarks.quality.public.evaluation import PublicOptions, evaluate_publi
 from ..benchmarks.quality.public.judge import JudgeOptions
 from ..benchmarks.quality.public.summary import Row, Summary
 from ..engine.errors import OptionError
+from ..engine.printable import counted
 from ..runtime.inputs.request import Sampling
 from ..runtime.kontext import Kontext
 from .tables import print_table
@@ -130,7 +131,7 @@ def run(
         notes.print(f"{failure.key}: {failure.error}")
     notes.print(f"{page}, with summary.json, results.jsonl and the pictures beside it")
     if failures:
-        notes.print(f"{len(failures)} items failed; the same command tries them again")
+        notes.print(f"{counted(len(failures), 'item')} failed; the same command tries what failed again")
         raise typer.Exit(1)
 
 

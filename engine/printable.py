@@ -31,3 +31,8 @@ def printable(text: str, escape: Callable[[str], str] = python_escape) -> str:
 def printable_line(text: str) -> str:
     """Return a text as `printable` does, on one line: line breaks and tabs are escapes, too."""
     return re.sub("[\n\t]", lambda found: python_escape(found[0]), printable(text))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s beside any number but 1: "1 plan", "2,048 plans"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

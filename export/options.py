@@ -10,6 +10,7 @@ from ..engine.bundle.manifest import FEATURES, SCHEMA
 from ..engine.components import CACHED_DENOISER, COMPONENTS, STEP_CACHE, Component, Operators, Precision
 from ..engine.errors import ExportError
 from ..engine.lora.choice import LoraChoice
+from ..engine.spelling import parse_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,9 @@ class ExportOptions:
     allow_unused: bool = False
 
     def __post_init__(self) -> None:
+        if self.precision is not None:
+            object.__setattr__(self, "precision", parse_name(Precision, "precision", self.precision))
+        object.__setattr__(self, "operators", parse_name(Operators, "operators", self.operators))
         if not 0 <= self.lora_rank <= MAX_RANK:
             raise ExportError(f"the rank of swapped LoRAs is from 0, for none, to {MAX_RANK}, not {self.lora_rank}")
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import DENOISER
+from ...engine.printable import counted
 from ...engine.progress import Progress, Silent
 from ...engine.system.files import atomic_folder, free_path
 from ...runtime.inputs.pictures import read_picture
@@ -61,11 +62,11 @@ def compare_bundles(
         check_real(other, options.real)
     place = other.own_folder(REPORTS)
     if options.real is not None:
-        progress.start(f"{len(cases)} requests for real", len(cases))
+        progress.start(f"{counted(len(cases), 'request')} for real", len(cases))
         real_executor, real = run_for_real(other, cases, steps, options.real, lambda: progress.advance(1))
     executors = [WitnessExecutor(bundle, options.device, steps) for bundle in (reference, other)]
     with Kontext(reference, executors[0]) as wanted, Kontext(other, executors[1]) as found:
-        progress.start(f"serving {len(cases)} requests twice", 2 * len(cases))
+        progress.start(f"serving {counted(len(cases), 'request')} twice", 2 * len(cases))
         results: list[tuple[Result, Result]] = []
         reports: list[CaseReport] = []
         probes: list[Inputs] = []

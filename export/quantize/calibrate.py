@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import QuantizationError
+from ...engine.printable import counted
 from ...engine.progress import Progress, Silent
 from ...runtime.inputs.request import Request, Sampling
 from ...runtime.kontext import Kontext
@@ -63,7 +64,7 @@ def calibrate_bundle(
     jobs = [job for job in jobs if job[2] not in known]
     if len(jobs) < len(samples):
         logger.warning("%d of %d samples were run before; continuing", len(samples) - len(jobs), len(samples))
-    progress.start(f"calibrating on {len(jobs)} samples", len(jobs) * calibration.steps)
+    progress.start(f"calibrating on {counted(len(jobs), 'sample')}", len(jobs) * calibration.steps)
 
     def run(observers: Mapping[str, Magnitudes]) -> None:
         nonlocal calibration

@@ -70,7 +70,7 @@ def test_plans_of_others_are_verified_with_trust_and_signed_when_asked(
     assert "not signed by you" in run("plans", "list", wide_bundle.path)
     with pytest.raises(PlanError, match=r"is not signed by your key .*--trust"):
         run("plans", "verify", wide_bundle.path)
-    assert run("plans", "verify", wide_bundle.path, "--trust") == "1 plans, all sound\n"
+    assert run("plans", "verify", wide_bundle.path, "--trust") == "1 plan, all sound\n"
     build = ("build", wide_bundle.path, "--gpu", "sm_89", "--component", "clip", *ONE_SIZE)
     with pytest.raises(UntrustedPlanError, match=r"plans trust .*To build it anew: --rebuild"):
         run(*build)
@@ -78,8 +78,8 @@ def test_plans_of_others_are_verified_with_trust_and_signed_when_asked(
         run("plans", "trust", wide_bundle.path)
     signed = run("plans", "trust", wide_bundle.path, "--yes")
     assert "clip bf16 for sm_89" in signed, "they are shown"
-    assert "1 plans signed with" in signed
-    assert run("plans", "verify", wide_bundle.path) == "1 plans, all sound\n"
+    assert "1 plan signed with" in signed
+    assert run("plans", "verify", wide_bundle.path) == "1 plan, all sound\n"
     assert json.loads(run(*build, "--json"))[0]["reused"]
     assert "every sound plan is signed by you" in run("plans", "trust", wide_bundle.path)
 

@@ -48,7 +48,7 @@ def test_calibrations_are_shown_and_compared(road: tuple[Path, dict], calibratio
     assert shown["complete"]
     one = shown["activations"]["transformer_blocks.0.attn.to_q"]
     assert 0 < one["p99"] <= one["p99.9"] <= one["amax"]
-    assert "2 samples of 1 steps, 0 skipped" in invoke("calibration", "show", file)
+    assert "2 samples of 1 step, 0 skipped" in invoke("calibration", "show", file)
     calibration.save(tmp_path / "other.json")
     assert "times" in invoke("calibration", "diff", file, tmp_path / "other.json")
     assert "no range differs" in invoke("calibration", "diff", file, file)
@@ -64,7 +64,7 @@ def test_quantize_and_compare(bundle_path: Path, road: tuple[Path, dict], tmp_pa
     shown = invoke("compare", bundle_path, tmp_path / "q", *arguments)
     assert "a red fox (seed 3)" in shown
     assert "single_transformer_blocks.1" in shown
-    assert "comparison.json, errors.png and 1 pictures side by side" in shown
+    assert "comparison.json, errors.png and 1 picture side by side" in shown
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from traced_graphs import Trace, load_traced, save_traced
 
 from kontext_trt import Bundle, Kontext
-from kontext_trt.engine.components import COMPONENTS, Precision
+from kontext_trt.engine.components import COMPONENTS, Operators, Precision
 from kontext_trt.engine.errors import ExportError, OptionError
 from kontext_trt.export import export as export_module
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
@@ -153,3 +153,10 @@ class TestPrecisions:
             _auto_resize=False,
         ).images[0]
         np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-5)
+
+
+def test_options_take_names_and_refuse_others_with_the_list() -> None:
+    options = ExportOptions(precision="bf16", operators="fused")  # pyright: ignore[reportArgumentType]
+    assert (options.precision, options.operators) == (Precision.BF16, Operators.FUSED)
+    with pytest.raises(OptionError, match="precision must be one of fp32, fp16, bf16, not 'fp8'"):
+        ExportOptions(precision="fp8")  # pyright: ignore[reportArgumentType]

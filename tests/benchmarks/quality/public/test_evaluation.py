@@ -150,7 +150,7 @@ def test_the_command(bundle_path: Path, bench: Path, tmp_path: Path):
     done = run(*asked, code=1)
     assert re.search(r"all +2 +1 +\d", done.stdout)
     assert "0001: ImageError: " in done.stderr
-    assert "1 items failed; the same command tries them again" in done.stderr
+    assert "1 item failed; the same command tries what failed again" in done.stderr
     (bench / "images/0001.png").write_bytes(good)
     document = json.loads(run(*asked, "--json").stdout)
     assert [row["answered"] for row in document["rows"]] == [2, 1, 1]
