@@ -166,6 +166,15 @@ class _Counter:
                 users.setdefault(name, []).append(node)
         return users
 
+    @cached_property
+    def _from_shapes(self) -> set[str]:
+        """The values that hang on shapes and numbers alone, as Hadamard's matrix does, by which kernels only add."""
+        found: set[str] = set()
+        for node in self._nodes:
+            if node.op_type in ("Constant", "Shape") or (node.input and found.issuperset(node.input)):
+                found |= set(node.output)
+        return found
+
     def count(self) -> GraphWork:
         borders = [*self._proto.input, *self._proto.output]
         return GraphWork(
@@ -185,9 +194,9 @@ class _Counter:
         for node in self._nodes:
             if node.op_type in _ATTENTION:
                 yield self._attention(node)
-            elif node.op_type in _COUNTED:
+            elif node.op_type in _COUNTED and node.input[1] not in self._from_shapes:
                 yield self._product(node)
-            elif any(word in node.op_type for word in _HEAVY):
+            elif node.op_type not in _COUNTED and any(word in node.op_type for word in _HEAVY):
                 raise BundleError(f"{self._graph.path}: it is not known how much work {node.op_type} {node.name} is")
 
     def _product(self, node: Any) -> Heavy:

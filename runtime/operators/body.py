@@ -195,10 +195,19 @@ class Body:
 
         Softmax does not see what all keys have in common, and FP8 rounds less without it.
         """
-        length, first, one = self.node("Shape", keys, start=1, end=2), self.numbers(0), self.numbers(1)
-        step = self.node("Max", self.node("Div", length, self.numbers(SAMPLED_TOKENS)), one)
-        sample = self.node("Slice", keys, first, self.numbers(END), one, step)
-        return self.node("Sub", keys, self.node("ReduceMean", sample, one, keepdims=1))
+        length, axis = self.node("Shape", keys, start=1, end=2), self.numbers(1)
+        counted = self.node("Div", self.node("Cast", length, to=FLOAT32), self.number(float(SAMPLED_TOKENS)))
+        step = self.node("Max", self.node("Floor", counted), self.number(1.0))
+        sampled = self.node("Equal", self.node("Mod", self._indices(length), step, fmod=1), self.number(0.0))
+        taken = self.node("Cast", sampled, to=FLOAT32)
+        shares = self.node("Div", taken, self.node("ReduceSum", taken, keepdims=0))
+        weighted = self.node("Mul", keys, self.node("Unsqueeze", shares, axis))
+        return self.node("Sub", keys, self.node("ReduceSum", weighted, axis, keepdims=1))
+
+    def _indices(self, length: str) -> str:
+        """Return the float32 numbers from 0 to below a one-element list, of a shape that ONNX's inference sees."""
+        ones = self.node("Add", self.node("ConstantOfShape", length), self.number(1.0))
+        return self.node("CumSum", ones, self.node("Constant", value_int=0), exclusive=1)
 
     def hadamard(self, x: str, weight: str) -> str:
         """Return float32 heads (b, s, h * d) by Hadamard's matrix over sqrt(d), d the width of a norm's weight.
@@ -207,10 +216,9 @@ class Body:
         """
         shape, axis = self.node("Shape", weight), self.numbers(1)
         width = self.node("Cast", self.node("Squeeze", shape), to=FLOAT32)
-        channels = self.node("Range", self.number(0.0), width, self.number(1.0))
         powers = self.node("Cast", self.numbers(*(1 << bit for bit in range(8))), to=FLOAT32)
         two = self.number(2.0)
-        halves = self.node("Floor", self.node("Div", self.node("Unsqueeze", channels, axis), powers))
+        halves = self.node("Floor", self.node("Div", self.node("Unsqueeze", self._indices(shape), axis), powers))
         bits = self.node("Mod", halves, two, fmod=1)
         shared = self.node("MatMul", bits, self.node("Transpose", bits, perm=(1, 0)))
         odd = self.node("Mul", self.node("Mod", shared, two, fmod=1), two)
