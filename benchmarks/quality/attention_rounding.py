@@ -64,10 +64,10 @@ class Rounding:
             fake_fp8(x, fp8_scale(x.abs().amax(), x.float().dtype)) if letter in self.operands else x
             for letter, x in zip("qkv", (q, k, v), strict=True)
         )
-        probabilities = (q @ k.transpose(-2, -1)).softmax(-1)
+        probabilities = (q.float() @ k.float().transpose(-2, -1)).softmax(-1)
         if "p" in self.operands:
             probabilities = fake_fp8(probabilities, PROBABILITY_SCALE)
-        return rearrange(probabilities @ v, "b h s d -> b s (h d)")
+        return rearrange(probabilities @ v.float(), "b h s d -> b s (h d)").to(v.dtype)
 
 
 WAYS: Mapping[str, Rounding] = {
