@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from building import Site
 from once_per_run import OncePerRun
 from PIL import Image
 from plain_flow import encoded
@@ -34,7 +35,10 @@ from kontext_trt import (
 from kontext_trt.cli.app import app
 from kontext_trt.engine.bundle.bundle import MANIFEST
 from kontext_trt.engine.bundle.manifest import FlowRecord
-from kontext_trt.engine.components import Operators
+from kontext_trt.engine.components import Operators, Precision
+from kontext_trt.engine.flavour import FlavourName, load_flavour
+from kontext_trt.engine.plans.coverage import Coverage
+from kontext_trt.engine.plans.targets import make_target
 from kontext_trt.export.checkpoint import open_checkpoint
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.emulate.torch_executor import TorchExecutor
@@ -284,3 +288,13 @@ def test_swapped_loras_reach_both_graphs(
         found = latents(swapping.edit(image, "x", loras=[(lora_file(1), 1.0)], **asked))
         np.testing.assert_allclose(found, latents(baked.edit(image, "x", **asked)), atol=1e-4)
         assert np.abs(found - latents(swapping.edit(image, "x", **asked))).max() > 1e-3
+
+
+@pytest.mark.check  # both graphs traced for this alone
+def test_a_compiler_takes_whole_and_cached_steps(caching: Callable[..., Bundle]) -> None:
+    site = Site(caching("bf16", precision=Precision.BF16), make_target(load_flavour(FlavourName.TENSORRT_RTX), "sm_120", ()))
+    coverage = Coverage(sizes=((128, 128),), max_steps=8)
+    manifests = [site.build(name, coverage).manifest for name in ("denoiser", "cached_denoiser")]
+    assert all(one.size_bytes for one in manifests)
+    whole, cached = (sum(one.census.attention.values()) for one in manifests)
+    assert (whole, cached) == (4, 1), "of a cached step only the first block attends"
