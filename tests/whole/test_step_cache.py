@@ -292,7 +292,8 @@ def test_swapped_loras_reach_both_graphs(
 
 @pytest.mark.check  # both graphs traced for this alone
 def test_a_compiler_takes_whole_and_cached_steps(caching: Callable[..., Bundle]) -> None:
-    site = Site(caching("bf16", precision=Precision.BF16), make_target(load_flavour(FlavourName.TENSORRT_RTX), "sm_120", ()))
+    target = make_target(load_flavour(FlavourName.TENSORRT_RTX), "sm_120", ())
+    site = Site(caching("bf16", precision=Precision.BF16), target)
     coverage = Coverage(sizes=((128, 128),), max_steps=8)
     manifests = [site.build(name, coverage).manifest for name in ("denoiser", "cached_denoiser")]
     assert all(one.size_bytes for one in manifests)

@@ -82,4 +82,4 @@ def test_prepared_folder_is_small_and_opens_when_filled(tmp_path: Path):
         "run", str(tmp_path / "full"), "--out", str(tmp_path / "fp8"), "--recipe", "fp8", "--skip-fill", "--steps", "2"
     )
     (ours,) = of(EngineRun, decode_lines((tmp_path / "fp8/bench.jsonl").read_bytes()))
-    assert ours.bundle == str(tmp_path / "full/fp8")
+    assert ours.bundle == Bundle.open(tmp_path / "full/fp8").fingerprint

@@ -210,15 +210,16 @@ def test_thirty_items_killed_and_continued(
 
     def mark(asked: Asked) -> Reply:
         number = int(re.findall(r"make it number (\d+)", asked.text)[0])
-        return Reply(content=json.dumps({"semantic_consistency": number / 3, "perceptual_quality": 9}))
+        content = json.dumps({"semantic_consistency": number / 3, "perceptual_quality": 9})
+        return Reply(content=content, wait=patience)  # so long that a run to be ended has not ended by itself
 
-    server.reply = mark
+    patience, server.reply = 0.0, mark
     asked = [
         "evaluate", tiny_quantized("fp8").path, "--bench", bench, "--against", bundle_path, "--steps", 2, "--solver",
         "ab2", "--size", "48x32", "--judge-url", server.url, "--judge-model", "m",
     ]  # fmt: skip
     run(*asked, "--out", tmp_path / "whole")
-    cut = tmp_path / "cut"
+    cut, patience = tmp_path / "cut", 0.5
     for place, lines, number in (
         (cut / "results.jsonl", 7, signal.SIGKILL),
         (cut / "results.jsonl", 16, signal.SIGINT),
@@ -233,6 +234,7 @@ def test_thirty_items_killed_and_continued(
         if number == signal.SIGINT:
             assert "what was recorded stays in" in said
     assert not (cut / "summary.json").exists()
+    patience = 0.0
     run(*asked, "--out", cut)
     assert len(results(cut)) == len(results(cut / "against")) == 30
     assert results(cut) == results(tmp_path / "whole")
