@@ -18,7 +18,7 @@ from ..runtime.keywords import TurnKeywords
 from ..runtime.outputs.places import check_outputs
 from ..runtime.outputs.result import Result
 from ..runtime.session import Session
-from .making import MaskOptions, OverwriteOption, PictureOptions, RunOptions, SwapOptions, opened
+from .making import MaskOptions, OverwriteOption, PictureOptions, RunOptions, SwapOptions, named_path, opened
 from .options import ExportedArgument, JsonOption, spread
 from .safeguards import FilterOptions, SigningOptions
 from .terminal import notes, print_json, progress_bars, screen, working
@@ -39,6 +39,8 @@ def edit(
             "--image",
             "-i",
             help="The picture to edit, or a folder of them; several add references to it.",
+            parser=named_path,
+            metavar="<path>",
             show_default=False,
         ),
     ],

@@ -29,6 +29,13 @@ from .terminal import notes, working
 logger = logging.getLogger(__name__)
 
 
+def named_path(text: str) -> Path:
+    """Return a path; refuse an empty name, which would be the folder that the command runs in."""
+    if not text:
+        raise typer.BadParameter("the name is empty, as of a shell variable that is not set")
+    return Path(text)
+
+
 def executor_name(text: str) -> ExecutorName:
     """Return the executor that a user names, with a hyphen or an underscore."""
     try:

@@ -181,3 +181,15 @@ def test_loras_are_swapped_in_for_every_turn(
 def test_a_bundle_without_branches_refuses_them(bundle_path: Path, lora_file: Any, image_path: Path) -> None:
     with pytest.raises(KontextError, match="exported without --lora-rank"):
         edit(bundle_path, image_path, "-p", "x", "--lora", lora_file(1))
+
+
+def test_an_empty_name_is_not_the_folder_one_is_in(
+    bundle_path: Path, image_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a shell variable that is not set: the folder's pictures would be edited, all of them."""
+    out = tmp_path / "out"
+    monkeypatch.chdir(image_path.parent)
+    done = CliRunner().invoke(app, ["edit", str(bundle_path), "-i", "", "-p", "make it blue", "-o", str(out)])
+    assert done.exit_code == 2
+    assert "the name is empty" in done.output
+    assert not out.exists()
