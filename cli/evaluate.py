@@ -24,7 +24,6 @@ from ..engine.system.files import atomic_file
 from ..export.environment import quiet_libraries, require_export
 from ..runtime.executors.options import ExecutorName
 from ..runtime.inputs.request import Sampling
-from ..runtime.inputs.schedules import Solver
 from ..runtime.kontext import Kontext
 from . import public_bench
 from .making import GuidanceOption, RunOptions, ScheduleOptions, opened
@@ -124,9 +123,8 @@ def _refuse_beside_editbench(
     """Raise OptionError for options that only a public benchmark takes."""
     given = {
         "--schedule": schedule.schedule is not None,
-        "--solver": schedule.solver is not Solver.EULER,
-        "--sigmas": schedule.sigmas is not None,
-        "--step-mask": schedule.step_mask is not None,
+        **schedule.given,
+        "--steps": False,  # which it takes
         "--guidance": guidance is not None,
         "--size": size is not None,
         **public.given,

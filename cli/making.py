@@ -80,6 +80,16 @@ class ScheduleOptions:
         typer.Option(help="1 of each whole step, 0 of each cached one, as 1,1,0,1; a bundle of --step-cache."),
     ] = None
 
+    @property
+    def given(self) -> dict[str, bool]:
+        """The options that say by themselves what a chosen schedule would, and whether they are given."""
+        return {
+            "--steps": self.steps is not None,
+            "--solver": self.solver is not Solver.EULER,
+            "--sigmas": self.sigmas is not None,
+            "--step-mask": self.step_mask is not None,
+        }
+
     def keywords(self, bundle: Path) -> ScheduleKeywords:
         """Return what of a `Sampling` it says; a schedule that was chosen for another bundle is warned about."""
         if self.schedule is not None:
@@ -92,9 +102,7 @@ class ScheduleOptions:
         }
 
     def _chosen(self, path: Path, bundle: Path) -> ScheduleKeywords:
-        beside = {"--steps": self.steps, "--sigmas": self.sigmas, "--step-mask": self.step_mask}
-        named = [name for name, value in beside.items() if value is not None]
-        named += ["--solver"] if self.solver is not Solver.EULER else []
+        named = [name for name, given in self.given.items() if given]
         if named:
             raise OptionError(f"--schedule says what {', '.join(named)} would; leave one out")
         schedule = Schedule.open(path)

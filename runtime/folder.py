@@ -20,7 +20,6 @@ from .folder_report import FolderOptions, FolderReport, FolderRow, FolderStatus
 from .inputs.placement import Fit
 from .inputs.references import ReferenceMethod
 from .inputs.request import Request
-from .inputs.schedules import Solver
 from .kontext import Kontext
 from .outputs.picture_file import check_output
 from .outputs.provenance import check_signed_format
@@ -133,19 +132,12 @@ def _named(pictures: Sequence[Path], folder: Path, out: Path, options: FolderOpt
 
 def _asked(kontext: Kontext, request: Request, options: FolderOptions) -> dict[str, Any]:
     """Return what is asked for as JSON holds it, the bundle's defaults filled in; the seed is left out."""
-    sampling, flow = request.sampling, kontext.bundle.manifest.model.flow
     chosen = request.chosen_loras
     loras = kontext.loras if chosen is None else lora_records((read_lora(Path(one.path)), one.scale) for one in chosen)
-    steps = flow.steps if sampling.steps is None else sampling.steps
     return {
         "prompt": request.prompts[0],
-        "steps": steps if sampling.sigmas is None else len(sampling.sigmas),
-        "guidance": flow.guidance if sampling.guidance is None else sampling.guidance,
-        "size": None if sampling.size is None else list(sampling.size),
-        "strength": sampling.strength,
-        "solver": cast(Solver, sampling.solver).value,
-        "sigmas": None if sampling.sigmas is None else [float(sigma) for sigma in sampling.sigmas],
-        "step_mask": None if sampling.step_mask is None else [int(whole) for whole in sampling.step_mask],
+        **request.sampling.recorded(kontext.bundle.manifest.model.flow),
+        "strength": request.sampling.strength,
         "fit": cast(Fit, request.fit).value,
         "references": cast(ReferenceMethod, request.references).value,
         "loras": [[lora.sha256, lora.adapter_config, lora.scale] for lora in loras],

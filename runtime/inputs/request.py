@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.bundle.manifest import FlowRecord
 from ...engine.components import STEP_CACHE
 from ...engine.errors import RequestError
 from ...engine.lora.choice import LoraChoice, lora_choices
@@ -142,6 +143,22 @@ class Sampling:
         """The features that a bundle needs for it, of `manifest.FEATURES`."""
         cached = self.step_mask is not None and not all(self.step_mask)
         return (*(("velocity",) if self.solver is Solver.AB2 else ()), *((STEP_CACHE,) if cached else ()))
+
+    def recorded(self, flow: FlowRecord) -> dict[str, Any]:
+        """Return how answers are sampled but for seeds, noise and strength, as JSON holds it.
+
+        Args:
+            flow: The bundle's own, whose steps and guidance stand for what was not given.
+        """
+        steps = flow.steps if self.steps is None else self.steps
+        return {
+            "steps": steps if self.sigmas is None else len(self.sigmas),
+            "guidance": flow.guidance if self.guidance is None else self.guidance,
+            "solver": Solver(self.solver).value,
+            "sigmas": None if self.sigmas is None else [float(sigma) for sigma in self.sigmas],
+            "step_mask": None if self.step_mask is None else [int(whole) for whole in self.step_mask],
+            "size": None if self.size is None else list(self.size),
+        }
 
     @property
     def seeds(self) -> tuple[int, ...]:

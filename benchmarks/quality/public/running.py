@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import msgspec
+
 from ....engine.errors import BenchmarkError, ContentRefused, ImageError, NotFiniteError, RequestError
 from ....engine.progress import Progress, Silent
 from ....engine.system.files import sha256_file
 from ....runtime.inputs.request import Request, Sampling
-from ....runtime.inputs.schedules import Solver
 from ....runtime.kontext import Kontext
 from .layouts import Item
 from .records import RESULTS, Answer, Lines, Settings, held
@@ -45,17 +46,8 @@ def item_seed(seed: int, key: str) -> int:
 
 def settings_of(kontext: Kontext, sampling: Sampling, seed: int) -> Settings:
     """Return what a run's answers are sampled with, a bundle's defaults as numbers."""
-    flow = kontext.bundle.manifest.model.flow
-    sigmas = None if sampling.sigmas is None else tuple(float(sigma) for sigma in sampling.sigmas)
-    return Settings(
-        seed=seed,
-        steps=len(sigmas) if sigmas is not None else sampling.steps or flow.steps,
-        guidance=flow.guidance if sampling.guidance is None else sampling.guidance,
-        solver=Solver(sampling.solver).value,
-        sigmas=sigmas,
-        step_mask=None if sampling.step_mask is None else tuple(int(whole) for whole in sampling.step_mask),
-        size=None if sampling.size is None else (sampling.size[0], sampling.size[1]),
-    )
+    recorded = sampling.recorded(kontext.bundle.manifest.model.flow)
+    return msgspec.convert({"seed": seed, **recorded}, Settings)
 
 
 def run_bench(
