@@ -67,6 +67,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         bundle: Bundle | Path | str,
         *,
         executor: ExecutorOptions | ExecutorName | str | None = None,
+        devices: int | Sequence[int] | None = None,
         when_busy: WhenBusy | str = WhenBusy.WAIT,
         filters: Iterable[ContentFilter] = (),
     ) -> Kontext:
@@ -75,6 +76,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         Args:
             bundle: A bundle, or the folder of one.
             executor: Who runs it: options, or a name of the command line ("cuda"); see `AnyExecutor` for the default.
+            devices: How many GPUs share each request, or their numbers, each in a process of its own; None for one.
             when_busy: Whether a request waits while another thread's runs ("wait"), or is refused with BusyError
                 ("refuse").
             filters: Who is asked about prompts and pictures, in this order; one that fails refuses.
@@ -87,7 +89,7 @@ class Kontext(AbstractContextManager["Kontext"]):
             PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
             RequestError, OptionError: `when_busy` or `executor` is another word, or a filter is none.
         """
-        chosen, options = parse_choice(WhenBusy, "when_busy", when_busy), executor_options(executor)
+        chosen, options = parse_choice(WhenBusy, "when_busy", when_busy), executor_options(executor, devices)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         runner = open_executor(opened, options)
         try:

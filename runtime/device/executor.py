@@ -14,8 +14,9 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..flow.executor import Performed
 from ..flow.kept import KeptValues, kept_specs
-from ..flow.stages import Stage
-from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs, request_tensors
+from ..flow.shared_stages import AnyStage
+from ..flow.shared_tensors import workspace_tensors
+from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs
 from ..flow.workspace import Array
 from .cuda import Cuda
 from .engine import Engines
@@ -77,7 +78,7 @@ class DeviceExecutor:
         )
 
     def perform(
-        self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
+        self, shape: RequestShape, stages: Sequence[AnyStage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:
         workspace = self._workspace(shape)
         workspace.write(inputs)
@@ -95,7 +96,7 @@ class DeviceExecutor:
         self._engines.check(shape)
         while len(self._workspaces) >= self._options.workspaces:
             self._drop_oldest()
-        tensors = request_tensors(self._bundle, shape)
+        tensors = workspace_tensors(self._bundle, shape)
         self._with_room(self._kept.allocate)
         self._workspaces[shape] = self._with_room(lambda: DeviceWorkspace(shape, tensors, self._shared))
         return self._workspaces[shape]

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ...engine.errors import ExecutorError
-from ..flow.stages import Stage, Step
+from ..flow.shared_stages import AnyStage
+from ..flow.stages import Step
 from ..flow.tensors import RequestShape
 from .cuda import Cuda, CudaError, Handle
 
@@ -111,7 +112,7 @@ def _abandon(cuda: Cuda, stream: Handle) -> None:
 class Job:
     """Names stages that are enqueued together, with the copies before and after them: what a graph records."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[AnyStage, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -126,7 +127,7 @@ class _Shape:
     """Holds the graphs of one request shape, the last used at the end, and what is known of its stages and jobs."""
 
     graphs: dict[Job, RecordedGraph] = field(default_factory=dict)
-    ran: set[Stage] = field(default_factory=set)
+    ran: set[AnyStage] = field(default_factory=set)
     refused: set[Job] = field(default_factory=set)
 
     def drop(self, jobs: Sequence[Job]) -> None:
@@ -206,5 +207,5 @@ class Graphs:
 
 def _is_one_of_too_many(shape: RequestShape, job: Job) -> bool:
     """Return whether a job is one step by itself, of a request with more steps than graphs are kept for."""
-    alone = len(job.stages) == 1 and isinstance(job.stages[0], Step)
+    alone = len(job.stages) == 1 and job.stages[0].name == Step.name
     return alone and shape.num_steps > GRAPHS_KEPT - OTHER_GRAPHS

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ...engine.errors import ExecutorError, GpuMemoryError
-from ..flow.stages import Stage
+from ..flow.group import Group, Piece
+from ..flow.shared_stages import AnyStage, Pieces
 from ..flow.tensors import RequestShape, TensorSpec
 from ..flow.workspace import Array
 from .cuda import Cuda, CudaError, Handle
@@ -23,7 +24,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedDevice:
-    """Holds what the workspaces of an executor share: they never run at the same time."""
+    """Holds what the workspaces of an executor share: they never run at the same time.
+
+    `group` holds the ranks that share its requests, if it is one of several.
+    """
 
     cuda: Cuda
     stream: Handle
@@ -31,6 +35,7 @@ class SharedDevice:
     arena: Arena
     engines: LoadedEngines
     kept: KeptOnDevice
+    group: Group | None = None
 
 
 class DeviceWorkspace:
@@ -49,7 +54,7 @@ class DeviceWorkspace:
         except CudaError:
             self._block.close()
             raise
-        self._stage: Stage | None = None  # that is being enqueued
+        self._stage: AnyStage | None = None  # that is being enqueued
 
     @property
     def size_bytes(self) -> int:
@@ -76,6 +81,13 @@ class DeviceWorkspace:
         if source.size_bytes:
             self._device.cuda.copy(to.address, source.address, source.size_bytes, self._device.stream)
 
+    def swap(self, sends: Pieces, receives: Pieces) -> None:
+        assert self._device.group is not None
+        sent, received = (
+            [Piece(rank, one.address, one.size_bytes) for rank, one in part] for part in (sends, receives)
+        )
+        self._device.group.swap(sent, received)
+
     def write(self, inputs: Mapping[str, Array]) -> None:
         """Put arrays where the next job that has them as inputs copies them from."""
         for name, array in inputs.items():
@@ -85,7 +97,7 @@ class DeviceWorkspace:
         """Return copies of what the last job that has these as outputs has given."""
         return {name: self._staging.arrays[name].copy() for name in outputs}
 
-    def jobs(self, stages: Sequence[Stage], inputs: Iterable[str], outputs: Iterable[str]) -> list[Job]:
+    def jobs(self, stages: Sequence[AnyStage], inputs: Iterable[str], outputs: Iterable[str]) -> list[Job]:
         """Return one job if a graph can record all of it, else several.
 
         They are the longest runs of stages of which a graph can record all, and the rest. The first job has the inputs,
@@ -123,7 +135,7 @@ class DeviceWorkspace:
             self._device.graphs.note_run(self.shape, job)
         return tuple(milliseconds)
 
-    def _may_record(self, stage: Stage) -> bool:
+    def _may_record(self, stage: AnyStage) -> bool:
         return self._device.engines.may_record(stage.components)
 
     def _graph(self, job: Job) -> RecordedGraph | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ..flow.group import Group, Piece
+from ..flow.shared_stages import Pieces
 from ..flow.tensors import RequestShape, TensorSpec, empty
 from ..flow.workspace import Array
 
@@ -12,11 +14,13 @@ Compute = Callable[[str, Mapping[str, Array], Mapping[str, Array]], None]
 
 
 class HostWorkspace:
-    """Implements `Workspace` with NumPy arrays. `compute` is the executor's."""
+    """Implements `Workspace` with NumPy arrays. `compute` is the executor's, `group` the ranks that share requests."""
 
-    def __init__(self, shape: RequestShape, tensors: Mapping[str, TensorSpec], compute: Compute) -> None:
+    def __init__(
+        self, shape: RequestShape, tensors: Mapping[str, TensorSpec], compute: Compute, group: Group | None = None
+    ) -> None:
         self.shape = shape
-        self._compute = compute
+        self._compute, self._group = compute, group
         self._tensors = {name: empty(spec) for name, spec in tensors.items()}
 
     def __getitem__(self, name: str) -> Array:
@@ -30,3 +34,10 @@ class HostWorkspace:
 
     def copy(self, source: Array, to: Array) -> None:
         to[...] = source
+
+    def swap(self, sends: Pieces, receives: Pieces) -> None:
+        assert self._group is not None
+        sent, received = (
+            [Piece(rank, one.ctypes.data, one.nbytes) for rank, one in part] for part in (sends, receives)
+        )
+        self._group.swap(sent, received)

@@ -84,7 +84,7 @@ class OnnxRuntimeEngines:
             fused = self._kernels(component, stream)
             share_arena(self._cuda.device)
             session = open_session(
-                self._bundle, component, providers, memory_patterns=False, entries=SESSION_OPTIONS, fused=fused
+                self._bundle, component, providers, memory_patterns=False, entries=SESSION_OPTIONS, kernels=fused
             )
         except ExecutorError as error:
             raise _as_memory_error(error) from error

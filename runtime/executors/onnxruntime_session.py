@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import BundleError, ExecutorError, MissingDependencyError
 from ...engine.number_types import NUMBER_TYPES
 from .ports import PortType, disagreements, fixed, wanted_ports
+from .shared_graph import shared_graph, shared_port
 
 if TYPE_CHECKING:
     import onnxruntime
-
-    from ..operators.fused import FusedOperators
 
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 """The environment variable that keeps ONNX Runtime from sending anything; it is read when the library is loaded."""
 SILENT = 4
 """The level of ONNX Runtime's log that prints nothing but what ends the process."""
 _TYPES = {f"tensor({number.onnx.lower()})": number.name for number in NUMBER_TYPES.values()}
+
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""The option that names the folder of the weights of a graph that is not read from a file."""
+
+
+class Kernels(Protocol):
+    """Has kernels of fused operators."""
+
+    def opening(self, options: Any) -> AbstractContextManager[None]:
+        """Give the session that is made meanwhile, with these options, the kernels."""
+        ...
 
 
 def import_onnxruntime() -> Any:
@@ -63,12 +74,14 @@ def open_session(
     threads: int = 0,
     memory_patterns: bool = True,
     entries: Mapping[str, str] = MappingProxyType({}),
-    fused: FusedOperators | None = None,
+    kernels: Kernels | None = None,
+    own_text: int | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a session of a component's graph, whose inputs and outputs are what the bundle's manifest says.
 
     `memory_patterns` has the second run of a shape take all its memory anew, in one block. `entries` are
-    further options of the session. Fused operators run the kernels of `fused`; without, their bodies.
+    further options of the session. Fused operators run `kernels`; without, their bodies. `own_text` is how many text
+    tokens a denoiser takes that shares requests with others.
 
     Raises ExecutorError, naming component and graph, or BundleError for a graph that is not as its manifest says.
     """
@@ -82,13 +95,18 @@ def open_session(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
-    path = bundle.open_graph(component).path
+    graph, model = bundle.open_graph(component), ""
+    path, wanted = graph.path, wanted_ports(bundle, component)
+    if own_text is not None:
+        model = shared_graph(graph, bundle.manifest.model.dims.text_length, own_text)
+        wanted = {name: shared_port(name, port, own_text) for name, port in wanted.items()}
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
     try:
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime
         # first writes a transposed copy of every weight. What is worth folding was folded at export.
-        with nullcontext() if fused is None else fused.opening(options):
+        with nullcontext() if kernels is None else kernels.opening(options):
             session = ort.InferenceSession(
-                path,
+                model or path,
                 options,
                 providers=list(providers),
                 disabled_optimizers=["ConstantFolding"],
@@ -96,7 +114,7 @@ def open_session(
             )
     except Exception as error:  # ONNX Runtime has an exception type per status code
         raise ExecutorError(f"ONNX Runtime cannot load {component} ({path}): {error}") from error
-    problems = list(disagreements(wanted_ports(bundle, component), _ports(session)))
+    problems = list(disagreements(wanted, _ports(session)))
     if problems:
         raise BundleError(f"{path} is not as its manifest says: {'; '.join(problems)}; do not use this bundle")
     return session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
@@ -23,7 +24,7 @@ from ..flow.tensors import request_tensors, total_bytes, usual_shape
 from .fused_kernels import fused_architecture
 from .onnxruntime_cpu import OnnxRuntimeCpu
 from .onnxruntime_session import has_cuda, import_onnxruntime
-from .options import Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
+from .options import AnyExecutor, Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ def open_executor(
     """
     if isinstance(options, TensorRtOptions):
         return _open_tensorrt(bundle, options)
+    if options.devices:
+        return _open_group(bundle, options)
     if isinstance(options, OnnxRuntimeOptions):
         return _open_onnxruntime(bundle, options, without_kernels)
     if any(PlanStore.of(bundle.path, options.plans).entries()) and find_gpus()[0]:
@@ -59,8 +62,25 @@ def open_executor(
     return _open_onnxruntime(bundle, chosen, without_kernels)
 
 
-def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions, without_kernels: AbstractSet[str]) -> Executor:
-    device = options.device
+def _open_group(bundle: Bundle, options: OnnxRuntimeOptions | AnyExecutor) -> Executor:
+    """Open an executor over several devices: GPUs, or processes on the CPU where it was asked for."""
+    from .group_executor import GroupExecutor
+
+    if isinstance(options, AnyExecutor):
+        options = OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, devices=options.devices)
+    gpus, reason = find_gpus()
+    if options.device is not Device.CPU:
+        missing = [str(device) for device in options.devices if device >= len(gpus)]
+        if missing:
+            raise ExecutorError(
+                f"there is no GPU {', '.join(missing)}: {reason or f'this machine has {len(gpus)}'}. "
+                "With --executor cpu processes on the CPU share a request, to try it"
+            )
+    return GroupExecutor(bundle, replace(options, device=_device(options.device)))
+
+
+def _device(device: Device) -> Device:
+    """Return the CPU or CUDA. Raises ExecutorError if the installed ONNX Runtime has no CUDA support."""
     import_onnxruntime()
     if device is Device.CUDA and not has_cuda():
         raise ExecutorError(
@@ -68,8 +88,12 @@ def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions, without_kerne
             "pip uninstall onnxruntime && pip install 'kontext-trt[gpu]'"
         )
     if device is Device.AUTO:
-        device = Device.CUDA if has_cuda() and find_gpus()[0] else Device.CPU
-    if device is Device.CPU:
+        return Device.CUDA if has_cuda() and find_gpus()[0] else Device.CPU
+    return device
+
+
+def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions, without_kernels: AbstractSet[str]) -> Executor:
+    if _device(options.device) is Device.CPU:
         if options.vram_bytes is not None:
             logger.warning("a budget of GPU memory means nothing on the CPU, where this bundle runs")
         return OnnxRuntimeCpu(bundle, threads=options.threads)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from ...engine.errors import OptionError
 from ...engine.flavour import FlavourName
 from ...engine.spelling import Spelled, parse_name
+
+DEVICES_TIMEOUT_S = 900.0
+"""The seconds that devices have for what they are asked, the loading of all networks from a slow disk included."""
 
 
 class Device(str, Enum):
@@ -42,6 +47,8 @@ class OnnxRuntimeOptions:
         vram_bytes: The GPU memory, in bytes, to plan weights, activations and buffers for, of one picture of the usual
             size at a time; larger requests take more. None for what is free.
         graphs: True to record CUDA graphs. ONNX Runtime's kernels are launched one by one otherwise.
+        devices: The numbers of the CUDA devices that share each request, or how many; none for `device_id` alone.
+        devices_timeout_s: The seconds after which devices that share requests and do not answer are given up.
     """
 
     device: Device = Device.AUTO
@@ -49,9 +56,12 @@ class OnnxRuntimeOptions:
     threads: int = 0
     vram_bytes: int | None = None
     graphs: bool = True
+    devices: tuple[int, ...] = ()
+    devices_timeout_s: float = DEVICES_TIMEOUT_S
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", parse_name(Device, "device", self.device))
+        object.__setattr__(self, "devices", parse_devices(self.devices))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +101,17 @@ class AnyExecutor:
         graphs: True to record CUDA graphs.
         plans: Another folder of plans, as in `TensorRtOptions`.
         trust: True to open plans as in `TensorRtOptions`.
+        devices: The CUDA devices, as in `OnnxRuntimeOptions`, which then runs the bundle: plans are of one device.
     """
 
     vram_bytes: int | None = None
     graphs: bool = True
     plans: Path | None = None
     trust: bool = False
+    devices: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "devices", parse_devices(self.devices))
 
 
 ExecutorOptions = AnyExecutor | OnnxRuntimeOptions | TensorRtOptions
@@ -118,21 +133,68 @@ class ExecutorName(Spelled):
         graphs: bool = True,
         plans: Path | None = None,
         trust: bool = False,
+        devices: int | Sequence[int] | None = None,
     ) -> ExecutorOptions:
+        """Return options of this executor.
+
+        Raises:
+            OptionError: It does not run on several devices, or these are none.
+        """
+        shared = parse_devices(devices)
         if self is ExecutorName.AUTO:
-            return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust)
+            return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust, devices=shared)
         if self in (ExecutorName.TENSORRT, ExecutorName.TENSORRT_RTX):
+            if shared:
+                raise _one_device(self.value)
             flavour = FlavourName(self.value)
             return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust)
-        return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs)
+        return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs, devices=shared)
 
 
-def executor_options(executor: ExecutorOptions | ExecutorName | str | None) -> ExecutorOptions:
+def executor_options(
+    executor: ExecutorOptions | ExecutorName | str | None, devices: int | Sequence[int] | None = None
+) -> ExecutorOptions:
     """Return the options that a caller gives, or names as the command line does; None is "auto".
 
+    Args:
+        executor: Options, or a name.
+        devices: How many CUDA devices share each request, or their numbers; None for what the options say.
+
     Raises:
-        OptionError: It is neither; the message lists the names.
+        OptionError: It is neither; the message lists the names. Or the devices are none, or the executor runs on one.
     """
-    if isinstance(executor, AnyExecutor | OnnxRuntimeOptions | TensorRtOptions):
+    if not isinstance(executor, AnyExecutor | OnnxRuntimeOptions | TensorRtOptions):
+        name = parse_name(ExecutorName, "executor", ExecutorName.AUTO if executor is None else executor)
+        return name.options(devices=devices)
+    if devices is None:
         return executor
-    return parse_name(ExecutorName, "executor", ExecutorName.AUTO if executor is None else executor).options()
+    if isinstance(executor, TensorRtOptions):
+        raise _one_device("tensorrt")
+    return replace(executor, devices=parse_devices(devices))
+
+
+def parse_devices(devices: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return the numbers of the devices that share each request; none of them for one device.
+
+    Args:
+        devices: How many, which are the first ones, or their numbers.
+
+    Raises:
+        OptionError: They are none of these, or one is named twice.
+    """
+    if devices is None:
+        return ()
+    if isinstance(devices, int):
+        if isinstance(devices, bool) or devices < 1:
+            raise OptionError(f"devices must be a number from 1, or the numbers of devices, not {devices!r}")
+        return tuple(range(devices)) if devices > 1 else ()
+    numbers = tuple(devices)
+    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers):
+        raise OptionError(f"devices must be a number from 1, or the numbers of devices, not {devices!r}")
+    if len(set(numbers)) < len(numbers):
+        raise OptionError(f"devices names one of {', '.join(map(str, numbers))} twice")
+    return numbers
+
+
+def _one_device(executor: str) -> OptionError:
+    return OptionError(f"plans of {executor} run on one device; requests are shared by devices with --executor cuda")

@@ -67,6 +67,7 @@ class Executor(Protocol):
 
 
 Kept = TypeVar("Kept", bound=Workspace)
+Taken = TypeVar("Taken", contravariant=True)
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
 
@@ -106,7 +107,13 @@ def weakly(method: Callable[Given, Returned]) -> Callable[Given, Returned]:
     return call
 
 
-def run_in_turn(stages: Sequence[Stage], workspace: Workspace) -> tuple[float, ...]:
+class RunsIn(Protocol[Taken]):
+    """Runs in a workspace."""
+
+    def run(self, w: Taken, /) -> None: ...
+
+
+def run_in_turn(stages: Sequence[RunsIn[Taken]], workspace: Taken) -> tuple[float, ...]:
     """Run stages that compute at once, one after another, and return the milliseconds that each took."""
     times = [time.perf_counter()]
     for stage in stages:

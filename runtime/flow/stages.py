@@ -140,11 +140,14 @@ class Decode:
     components: ClassVar[tuple[str, ...]] = ("vae_decoder",)
 
     def run(self, w: Workspace) -> None:
-        latents = w[latents_before(w.shape.num_steps)]
         for picture in range(w.shape.batch):
-            row = slice(picture, picture + 1)
-            grid = latents[row].reshape((1, *w.shape.grid, latents.shape[-1]))
-            w.run("vae_decoder", {"latents": grid}, {"image": w["pictures"][row], "mean": w["picture_means"][row]})
+            self.picture(w, w[latents_before(w.shape.num_steps)], picture)
+
+    def picture(self, w: Workspace, latents: Any, picture: int) -> None:
+        """Decode one picture of packed latents (b, n, channels)."""
+        row = slice(picture, picture + 1)
+        grid = latents[row].reshape((1, *w.shape.grid, latents.shape[-1]))
+        w.run("vae_decoder", {"latents": grid}, {"image": w["pictures"][row], "mean": w["picture_means"][row]})
 
 
 Stage = EncodeText | EncodeReference | Condition | Step | Decode

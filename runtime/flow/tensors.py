@@ -13,6 +13,7 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, DENOISER, STEP_CACHE, ElementType, Precision
 from ...engine.errors import ExecutorError
 from ...engine.sizes import Grid, squarest, token_grid
+from .shares import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class RequestShape:
 
     Every one of `num_prompts` prompts is combined with every one of `num_seeds` seeds. `grid` is the rows and columns
     of target tokens, `references` those of each reference. `masked` says that a mask keeps a part of the first of them.
+    `share` is there where several devices compute the request: the tokens that this one holds.
     """
 
     num_prompts: int
@@ -29,6 +31,7 @@ class RequestShape:
     references: tuple[Grid, ...]
     num_steps: int
     masked: bool = False
+    share: Share | None = None
 
     @property
     def batch(self) -> int:

@@ -67,10 +67,11 @@ def _add_node(function: Any, node: Node) -> None:
     added.input.extend(node.inputs)
     added.output.append(node.output)
     for name, value in node.attributes:
-        _set(added.attribute.add(name=name), value)
+        set_attribute(added.attribute.add(name=name), value)
 
 
-def _set(attribute: Any, value: Attribute) -> None:
+def set_attribute(attribute: Any, value: Attribute) -> None:
+    """Set an onnx.AttributeProto to a value of ours."""
     if isinstance(value, Reference):
         attribute.type, attribute.ref_attr_name = (_FLOAT if value.kind is float else _INT), value.name
     elif isinstance(value, Fp8Zero):

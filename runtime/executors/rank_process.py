@@ -1,0 +1,84 @@
+"""Runs a rank in a process of its own, which ends with the one that started it.
+
+What is asked for comes through a socket, and so do the answers. A socket that closes ends the process at once, even
+while a GPU computes something that will never end since another rank is gone.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ...engine.errors import KontextError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Asks a rank for a method with arguments."""
+
+    method: str
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Carries what a method returned, or what it raised: the name of one of the project's errors, and its words."""
+
+    value: Any = None
+    error: str = ""
+    words: str = ""
+
+
+def main() -> None:
+    """Answer calls until the socket closes.
+
+    The arguments are the descriptors of that socket, and of a pipe that closes when the other process ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: whoever asked decides
+    faulthandler.enable()
+    connection, life = Connection(int(sys.argv[1])), int(sys.argv[2])
+    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+    from .rank import Rank, RankJob
+
+    job = connection.recv()
+    assert isinstance(job, RankJob)
+    logging.basicConfig(level=logging.WARNING, format=f"device {job.options.device_id}: %(message)s", stream=sys.stderr)
+    rank: Rank | None = None
+    while True:
+        try:
+            call = connection.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            if rank is None:
+                rank = Rank(job)
+            answer = Answer(value=getattr(rank, call.method)(*call.arguments))
+        except KontextError as error:
+            answer = Answer(error=type(error).__name__, words=str(error))
+        except MemoryError:
+            answer = Answer(error="ExecutorError", words="there is not enough memory on this machine")
+        except Exception as error:  # nobody else would see it
+            logger.exception("a rank failed")
+            words = "".join(traceback.format_exception_only(error)).strip()
+            answer = Answer(error="ExecutorError", words=words)
+        connection.send(answer)
+
+
+def _end_with(life: int) -> None:
+    """End this process when the other end of a pipe closes, whatever it does."""
+    os.read(life, 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Says whether several devices can share the requests of a bundle, and which number of them can."""
+
+from __future__ import annotations
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.components import KNOWN_COMPONENTS, Operators, Runs
+from ...engine.errors import BundleError, OptionError
+from ...engine.model_dims import ModelDims
+
+MOST_DEVICES = 8
+"""The most devices that are joined: as many as one host has with links between them."""
+
+
+def heads_of(dims: ModelDims) -> int:
+    """Return the number of attention heads of a model."""
+    return dims.hidden // (2 * dims.rope_width)
+
+
+def fitting(heads: int) -> tuple[int, ...]:
+    """Return the numbers of devices that heads can be divided among, from 2."""
+    return tuple(number for number in range(2, MOST_DEVICES + 1) if heads % number == 0)
+
+
+def check_sharing(bundle: Bundle, devices: int) -> None:
+    """Check that a bundle's requests can be shared by a number of devices.
+
+    Raises:
+        OptionError: They do not divide its heads; the message names the nearest numbers that do.
+        BundleError: Its graphs have no fused operators to exchange heads in.
+    """
+    heads = heads_of(bundle.manifest.model.dims)
+    possible = fitting(heads)
+    if devices not in possible:
+        nearest = sorted(sorted(possible, key=lambda one: abs(one - devices))[:2])
+        raise OptionError(
+            f"{heads} heads cannot be shared by {devices} devices; {' or '.join(map(str, nearest))} can, or 1"
+        )
+    for name in bundle.components:
+        if KNOWN_COMPONENTS[name].runs is Runs.STEP and bundle.graph(name).operators != Operators.FUSED.value:
+            raise BundleError(
+                f"{bundle.path} cannot be shared by several devices: its {name} has no fused operators; export the "
+                "checkpoint again with --operators fused"
+            )
