@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext, suppress
 from math import prod
@@ -18,6 +18,7 @@ from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceBlock, DeviceTensor
 from ..device.residency import Cost
+from ..flow.group import Group
 from ..flow.tensors import RequestShape, TensorSpec, image_name, request_tensors, usual_shape
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
@@ -43,6 +44,10 @@ class OnnxRuntimeEngines:
         cuda: The device.
         kernels_for: The architecture that kernels of fused operators are compiled for; None to run their bodies.
         without_kernels: The fused operators whose bodies run all the same.
+        join: Joins, on the executor's stream, the ranks that share the tokens of a request; None if there is but one.
+
+    Attributes:
+        group: Those ranks, from when the first component with kernels is opened.
     """
 
     allocates = True
@@ -54,9 +59,11 @@ class OnnxRuntimeEngines:
         kernels_for: str | None = None,
         *,
         without_kernels: AbstractSet[str] = frozenset(),
+        join: Callable[[Handle], Group] | None = None,
     ) -> None:
         self._bundle, self._cuda, self._kernels_for = bundle, cuda, kernels_for
-        self._without_kernels = without_kernels
+        self._without_kernels, self._join = without_kernels, join
+        self.group: Group | None = None
         self._ort = import_onnxruntime()
         self._fused: FusedOperators | None = None
         self._opened = self._reserved = False
@@ -144,9 +151,18 @@ class OnnxRuntimeEngines:
     def _kernels(self, component: str, stream: Handle) -> FusedOperators | None:
         """Return the kernels of a component's fused operators, made for the first that has some."""
         if self._kernels_for is None or not has_kernels(self._bundle, component):
+            if self._join is not None and KNOWN_COMPONENTS[component].runs is Runs.STEP:
+                raise ExecutorError(
+                    f"{component} has no kernels here, and nothing else computes a request on several GPUs; export the "
+                    "checkpoint with --operators fused in bf16, or compute each request on one GPU"
+                )
             return None
         if self._fused is None:
-            self._fused = FusedOperators(self._cuda, stream, self._kernels_for, without=self._without_kernels)
+            if self._join is not None:
+                self.group = self._join(stream)
+            self._fused = FusedOperators(
+                self._cuda, stream, self._kernels_for, without=self._without_kernels, group=self.group
+            )
         dims = self._bundle.manifest.model.dims
         names = {node.op_type for node in self._bundle.read_graph(component).proto.graph.node}
         self._fused.compile(names, dims.hidden, 2 * dims.rope_width)
@@ -173,6 +189,9 @@ class OnnxRuntimeEngines:
         if self._fused is not None:
             self._fused.close()
             self._fused = None
+        if self.group is not None:
+            self.group.close()
+            self.group = None
 
 
 class OnnxRuntimeEngine:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.components import KNOWN_COMPONENTS, Runs
 from ...engine.errors import BundleError, ExecutorError, MissingDependencyError
 from ...engine.number_types import NUMBER_TYPES
 from .ports import PortType, disagreements, fixed, wanted_ports
@@ -83,10 +84,11 @@ def open_session(
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     path = bundle.open_graph(component).path
+    shared = KNOWN_COMPONENTS[component].runs is Runs.STEP
     try:
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime
         # first writes a transposed copy of every weight. What is worth folding was folded at export.
-        with nullcontext() if fused is None else fused.opening(options):
+        with nullcontext() if fused is None else fused.opening(options, shared=shared):
             session = ort.InferenceSession(
                 path,
                 options,
