@@ -209,5 +209,6 @@ def _with_sockets(job: RankJob, sockets: Mapping[int, int]) -> RankJob:
 def _raised(answer: Answer) -> KontextError:
     """Return the error that a rank raised, with its words."""
     kind = getattr(errors, answer.error, None)
-    known = isinstance(kind, type) and issubclass(kind, KontextError)
-    return kind(answer.words) if known else ExecutorError(answer.words)
+    if isinstance(kind, type) and issubclass(kind, KontextError):
+        return kind(answer.words)
+    return ExecutorError(answer.words)
