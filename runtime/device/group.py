@@ -27,7 +27,8 @@ def unique_id() -> bytes:
     """
     nccl = _bindings()
     with _explained(nccl, "make the id of a group"):
-        return ctypes.string_at(nccl.get_unique_id().ptr, UNIQUE_ID_BYTES)
+        made = nccl.get_unique_id()  # its memory goes with it, and `ptr` does not keep it
+        return ctypes.string_at(made.ptr, UNIQUE_ID_BYTES)
 
 
 class NcclGroup:

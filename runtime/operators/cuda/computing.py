@@ -107,7 +107,7 @@ class Computing(Enqueuing):
     def _joint_linear(self) -> None:
         t, shape = self._t, self._t.tokens("joint")
         pictures, tokens, _ = shape
-        length = self._text_length(tokens)
+        length = t.count("text_length", at_most=tokens - 1)
         joint = t.matrix("joint", shape)
         pieces = (("text_change", 0, length), ("image_change", length, tokens - length))
         for product, (name, first, count) in zip(self._operator.products, pieces, strict=True):
@@ -117,18 +117,6 @@ class Computing(Enqueuing):
             for picture in range(pictures):
                 x = _rows(joint, picture * tokens + first, count)
                 self._multiply(product, x, _rows(result, picture * count, count))
-
-    def _text_length(self, tokens: int) -> int:
-        """Return how many of a picture's tokens are of the text: what the graph says, or this rank's share of that."""
-        t, exchange, shares = self._t, self._kernels.exchange, self._kernels.shares
-        if exchange is None:
-            return t.count("text_length", at_most=tokens - 1)
-        if shares is None or sum(shares.text) != t.count("text_length", at_most=sum(shares.joint) - 1):
-            raise t.refusal(f"text_length is not what ranks have shared out: {shares}")
-        length = shares.text[exchange.group.rank]
-        if not 1 <= length < tokens:
-            raise t.refusal(f"this rank has {length} tokens of the text, and needs some of it and of pictures")
-        return length
 
     def _heads(self) -> None:
         t, shape = self._t, self._t.tokens("x")
