@@ -16,7 +16,8 @@ from ...runtime.operators.cuda.device import KernelDevice
 
 def command() -> tuple[str, ...]:
     """Return the command that starts such a rank."""
-    return (sys.executable, "-m", "kontext_trt.benchmarks.bench.silent_rank")
+    code = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import main; main()"
+    return (sys.executable, "-c", code)
 
 
 class Silent:
@@ -58,7 +59,3 @@ def main() -> None:
 
     kernels.Exchange = SilentExchange
     rank_process.main()
-
-
-if __name__ == "__main__":
-    main()
