@@ -1,7 +1,7 @@
 """Ranks that share tokens compute what one GPU computes of all, in every format, eager and replayed from a graph.
 
-`python tests/gpu/test_group.py [RANKS]` prints the table, without ONNX Runtime. Each rank is a process of its own, which
-computes both; all are killed when one fails, or when time is up.
+`python tests/gpu/test_group.py [RANKS]` prints the table, without ONNX Runtime. Each rank is a process of its own,
+which computes both; all are killed when one fails, or when time is up.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Sizes:
         if rank is not None:
             share = Share(rank=rank, shares=self.shares)
             text, target, reference = text[share.text], target[share.target], reference[share.reference]
-        pieces = {"text": (text,), "target": (target,)}
+        pieces: dict[str, tuple[NDArray[np.intp], ...]] = {"text": (text,), "target": (target,)}
         pieces["image"] = target, sum(self.shares.target) + reference
         first = sum(self.shares.text)
         pieces["joint"] = text, *(first + piece for piece in pieces["image"])
@@ -180,8 +180,8 @@ def fp8_values() -> NDArray[np.float32]:
 def fp8_codes() -> NDArray[np.uint8]:
     """The code that is nearest to each bfloat16 value, by its bits."""
     known, values = fp8_values()[:127], np.arange(1 << 15, dtype=np.uint32) << 16
-    codes = np.searchsorted((known[1:] + known[:-1]) / 2, values.view(np.float32)).astype(np.uint8)
-    return np.concatenate((codes, codes | 128))
+    codes = np.searchsorted((known[1:] + known[:-1]) / 2, values.view(np.float32))
+    return np.concatenate((codes, codes + 128)).astype(np.uint8)
 
 
 def encoded(values: NDArray[np.float32], kind: Kind) -> NDArray[Any]:
