@@ -18,7 +18,7 @@ from kontext_trt.runtime.flow.group import Group, Piece
 ID = bytes(range(128))
 
 
-class NCCLError(Exception):  # noqa: N818
+class NCCLError(Exception):
     """The bindings' own."""
 
 
