@@ -114,7 +114,7 @@ def all_sizes(ranks: int) -> dict[str, Sizes]:
     """Shares that no two ranks have the same of, and the usual ones of a full-size request."""
     uneven = Shares(
         text=tuple(9 + 2 * rank for rank in range(ranks)),
-        target=tuple(50 - 7 * rank for rank in range(ranks)),
+        target=tuple(70 - 9 * rank for rank in range(ranks)),
         reference=tuple(24 + 5 * (rank % 2) for rank in range(ranks)),
     )
     each = Shares(text=(512 // ranks,) * ranks, target=(4096 // ranks,) * ranks, reference=(4096 // ranks,) * ranks)
