@@ -72,6 +72,10 @@ class GroupExecutor:
         lines = [f"{name}: {line}" for name, lines in joined for line in lines]
         self.residency = GroupResidency(tuple(lines)) if lines else None
 
+    @property
+    def lost(self) -> str:
+        return self._ranks.lost
+
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:
