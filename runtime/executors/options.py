@@ -225,7 +225,7 @@ def read_devices(text: str) -> int | tuple[int, ...]:
 
 
 def _no_devices(devices: object) -> OptionError:
-    return OptionError(f"devices must be how many, from 1, or a list of their numbers, from 0, not {devices!r}")
+    return OptionError(f"devices is how many there are, from 1, or a list of their numbers, not {devices!r}")
 
 
 def _one_device(executor: str) -> OptionError:

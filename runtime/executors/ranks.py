@@ -36,7 +36,7 @@ class Ranks:
     def __init__(self, jobs: Sequence[RankJob], *, timeout_s: float, command: Sequence[str] | None = None) -> None:
         self._timeout_s, self._names = timeout_s, [_name(job) for job in jobs]
         self._process = os.getpid()
-        self._reason, self._closed = "", False
+        self._reason = ""
         self._children: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
         life, self._life = os.pipe()
@@ -75,14 +75,12 @@ class Ranks:
 
     @property
     def lost(self) -> str:
-        """The reason that they can be asked nothing any more, "" while they can; `close` is none.
+        """The reason that they can be asked nothing any more, "" while they can.
 
-        A process that has ended is seen although nobody has asked it anything since.
+        A process that has ended is seen, although nobody has asked it anything since.
         """
-        if self._reason or os.getpid() != self._process:
-            return "" if self._closed else self._reason
         ended = (name for name, child in zip(self._names, self._children, strict=True) if child.poll() is not None)
-        return next((f"the process of {name} has ended" for name in ended), "")
+        return self._reason or next((f"the process of {name} has ended" for name in ended), "")
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every rank with the same arguments, and return what each returned."""
@@ -191,7 +189,6 @@ class Ranks:
     def close(self) -> None:
         """End all processes. Closing twice is allowed."""
         if not self._reason:
-            self._closed = True
             self.end("it was closed")
 
 
