@@ -103,7 +103,7 @@ def application(served: Served, scaling: Scaling) -> serve.Application:
     """
 
     class Replica:
-        """Is what Ray makes in each process; the methods have Ray's names."""
+        """Serves in each process that Ray starts; the methods have Ray's names."""
 
         def __serve_build_asgi_app__(self) -> Starlette:
             self._app = served.app(serve.get_replica_context().replica_id.unique_id)
