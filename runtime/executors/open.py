@@ -44,8 +44,10 @@ def open_executor(
     """
     if isinstance(options, TensorRtOptions):
         return _open_tensorrt(bundle, options)
-    if options.devices:
+    if len(options.devices) > 1:
         return _open_group(bundle, options)
+    if options.devices:
+        options = _with_one(options)
     if isinstance(options, OnnxRuntimeOptions):
         return _open_onnxruntime(bundle, options, without_kernels)
     if any(PlanStore.of(bundle.path, options.plans).entries()) and find_gpus()[0]:
@@ -66,8 +68,7 @@ def _open_group(bundle: Bundle, options: OnnxRuntimeOptions | AnyExecutor) -> Ex
     """Open an executor over several devices: GPUs, or processes on the CPU where it was asked for."""
     from .group_executor import GroupExecutor
 
-    if isinstance(options, AnyExecutor):
-        options = OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, devices=options.devices)
+    options = _onnxruntime_options(options)
     gpus, reason = find_gpus()
     if options.device is not Device.CPU:
         missing = [str(device) for device in options.devices if device >= len(gpus)]
@@ -77,6 +78,18 @@ def _open_group(bundle: Bundle, options: OnnxRuntimeOptions | AnyExecutor) -> Ex
                 "With --executor cpu processes on the CPU share a request, to try it"
             )
     return GroupExecutor(bundle, replace(options, device=_device(options.device)))
+
+
+def _onnxruntime_options(options: OnnxRuntimeOptions | AnyExecutor) -> OnnxRuntimeOptions:
+    if isinstance(options, OnnxRuntimeOptions):
+        return options
+    return OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, devices=options.devices)
+
+
+def _with_one(options: OnnxRuntimeOptions | AnyExecutor) -> OnnxRuntimeOptions:
+    """Return options with the number of the one device that is named."""
+    (device,) = options.devices
+    return replace(_onnxruntime_options(options), device_id=device, devices=())
 
 
 def _device(device: Device) -> Device:

@@ -14,6 +14,9 @@ from ...engine.spelling import Spelled, parse_name
 DEVICES_TIMEOUT_S = 900.0
 """The seconds that devices have for what they are asked, the loading of all networks from a slow disk included."""
 
+MOST_TIMEOUT_S = 86_400.0
+"""The most of these seconds: a day."""
+
 
 class Device(str, Enum):
     """Names where ONNX Runtime computes.
@@ -62,6 +65,10 @@ class OnnxRuntimeOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", parse_name(Device, "device", self.device))
         object.__setattr__(self, "devices", parse_devices(self.devices))
+        if not 0 < self.devices_timeout_s <= MOST_TIMEOUT_S:
+            raise OptionError(
+                f"devices_timeout_s must be above 0 and at most {MOST_TIMEOUT_S:g}, not {self.devices_timeout_s!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +195,7 @@ def parse_devices(devices: int | Sequence[int] | None) -> tuple[int, ...]:
         if isinstance(devices, bool) or devices < 1:
             raise OptionError(f"devices must be a number from 1, or the numbers of devices, not {devices!r}")
         return tuple(range(devices)) if devices > 1 else ()
-    numbers = tuple(devices)
+    numbers = tuple(devices) if isinstance(devices, Sequence) else (devices,)
     if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers):
         raise OptionError(f"devices must be a number from 1, or the numbers of devices, not {devices!r}")
     if len(set(numbers)) < len(numbers):
