@@ -183,7 +183,7 @@ def test_one_that_takes_nothing_is_given_up(start: Start):
     pids = pids_of(made)
     hasten(made, 0.5)
     os.kill(pids[0], signal.SIGSTOP)
-    with pytest.raises(ExecutorError, match="cpu:0 did not take what it was asked for 0.5 s"):
+    with pytest.raises(ExecutorError, match=r"cpu:0 did not take what it was asked for 0\.5 s"):
         made.ask("echo", bytes(32 << 20))
     assert all(map(is_gone, pids))
 
