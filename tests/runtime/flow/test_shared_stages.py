@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from thread_ranks import ThreadGroup, as_ranks
 
 from kontext_trt import Bundle
 from kontext_trt.runtime.executors.host_workspace import HostWorkspace
-from kontext_trt.runtime.flow.group import Piece
-from kontext_trt.runtime.flow.shared_stages import AnyStage, SharedStage
+from kontext_trt.runtime.flow.shared_stages import SharedStage
 from kontext_trt.runtime.flow.shared_tensors import WHOLE_LATENTS, own_inputs, workspace_tensors
-from kontext_trt.runtime.flow.shares import Share, Shares, divide
-from kontext_trt.runtime.flow.stages import Condition, Decode, EncodeReference, EncodeText, Step, request_stages
+from kontext_trt.runtime.flow.shares import Share, divide
+from kontext_trt.runtime.flow.stages import Condition, Decode, EncodeReference, EncodeText, Stage, Step, request_stages
 from kontext_trt.runtime.flow.tensors import RequestShape, empty, latents_before, request_tensors
 from kontext_trt.runtime.flow.workspace import Array
 
 SHAPE = RequestShape(num_prompts=2, num_seeds=2, grid=(3, 5), references=((3, 5), (2, 2)), num_steps=1, masked=True)
-
-
-class Mailboxes:
-    """Gives pieces from rank to rank, as threads: an exchange ends when all have come to it."""
-
-    def __init__(self, size: int) -> None:
-        self.barrier = threading.Barrier(size, timeout=20)
-        self.sent: dict[tuple[int, int], list[bytes]] = {}
-
-
-class ThreadGroup:
-    def __init__(self, rank: int, size: int, boxes: Mailboxes) -> None:
-        self.rank, self.size, self.boxes = rank, size, boxes
-        self.shares: Shares | None = None
-
-    def swap(self, sends: list[Piece], receives: list[Piece], stream: int = 0) -> None:
-        for piece in sends:
-            assert piece.rank != self.rank
-            box = self.boxes.sent.setdefault((self.rank, piece.rank), [])
-            box.append(ctypes.string_at(piece.address, piece.size_bytes))
-        self.boxes.barrier.wait()
-        for piece in receives:
-            data = self.boxes.sent[piece.rank, self.rank].pop(0)
-            assert len(data) == piece.size_bytes
-            ctypes.memmove(piece.address, data, len(data))
-        left = [box for (_, to), box in list(self.boxes.sent.items()) if to == self.rank and box]
-        assert not left, "all that is sent is received"
-        self.boxes.barrier.wait()
-
-    def average(self, address: int, count: int) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Components:
@@ -101,12 +67,12 @@ def inputs_of(whole: Mapping[str, Array]) -> dict[str, Array]:
     return {name: whole[name] for name in names}
 
 
-def run_alone(bundle: Bundle, inputs: Mapping[str, Array], stages: list[AnyStage]) -> HostWorkspace:
+def run_alone(bundle: Bundle, inputs: Mapping[str, Array], stages: Sequence[Stage]) -> HostWorkspace:
     workspace = HostWorkspace(SHAPE, workspace_tensors(bundle, SHAPE), Components())
     for name, array in inputs.items():
         workspace[name][...] = array
     for stage in stages:
-        stage.run(workspace)  # pyright: ignore[reportArgumentType]
+        stage.run(workspace)
     return workspace
 
 
@@ -115,35 +81,21 @@ class Ran:
         self.share, self.workspace, self.components = share, workspace, components
 
 
-def run_shared(bundle: Bundle, inputs: Mapping[str, Array], stages: list[AnyStage], size: int) -> Iterator[Ran]:
+def run_shared(bundle: Bundle, inputs: Mapping[str, Array], stages: Sequence[Stage], size: int) -> list[Ran]:
     text, (rows, columns) = bundle.manifest.model.dims.text_length, SHAPE.grid
     shares = divide(text, rows * columns, SHAPE.num_reference_tokens, size)
-    boxes, found = Mailboxes(size), dict[int, Ran]()
-    raised: list[BaseException] = []
 
-    def rank_of(rank: int) -> None:
-        try:
-            share, components = Share(rank=rank, shares=shares), Components()
-            shape = replace(SHAPE, share=share)
-            group = ThreadGroup(rank, size, boxes)
-            workspace = HostWorkspace(shape, workspace_tensors(bundle, shape), components, group)  # pyright: ignore[reportArgumentType]
-            for name, array in own_inputs(inputs, share, text_length=text, num_references=2).items():
-                workspace[name][...] = array
-            for stage in stages:
-                SharedStage(stage, rank, size).run(workspace)  # pyright: ignore[reportArgumentType]
-            found[rank] = Ran(share, workspace, components.ran)
-        except BaseException as error:
-            raised.append(error)
-            boxes.barrier.abort()
+    def run(group: ThreadGroup) -> Ran:
+        share, components = Share(rank=group.rank, shares=shares), Components()
+        shape = replace(SHAPE, share=share)
+        workspace = HostWorkspace(shape, workspace_tensors(bundle, shape), components, group)
+        for name, array in own_inputs(inputs, share, text_length=text, num_references=2).items():
+            workspace[name][...] = array
+        for stage in stages:
+            SharedStage(stage, group.rank, size).run(workspace)
+        return Ran(share, workspace, components.ran)
 
-    threads = [threading.Thread(target=rank_of, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if raised:
-        raise raised[0]
-    yield from (found[rank] for rank in range(size))
+    return as_ranks(size, run)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -153,9 +105,9 @@ def test_ranks_hold_their_part_of_what_one_has_and_decode_it(bundle: Bundle, who
     assert [type(stage) for stage in stages] == [
         *(EncodeText, EncodeText, EncodeReference, EncodeReference, Condition, Step, Decode)
     ]
-    alone = run_alone(bundle, inputs, list(stages))
+    alone = run_alone(bundle, inputs, stages)
     pictures: dict[int, Array] = {}
-    for ran in run_shared(bundle, inputs, list(stages), size):
+    for ran in run_shared(bundle, inputs, stages, size):
         share, workspace = ran.share, ran.workspace
         for name in ("prompt_pooled", "prompt_text", "reference_0", "reference_1", "pooled", "text", "references"):
             assert np.array_equal(workspace[name], alone[name]), name
@@ -171,7 +123,7 @@ def test_ranks_hold_their_part_of_what_one_has_and_decode_it(bundle: Bundle, who
 
 
 def test_each_rank_runs_its_own_components(bundle: Bundle, whole: dict[str, Array]):
-    stages = list(request_stages(SHAPE, new_prompts=(0, 1), new_references=(0, 1)))
+    stages = request_stages(SHAPE, new_prompts=(0, 1), new_references=(0, 1))
     ran = [one.components for one in run_shared(bundle, inputs_of(whole), stages, 3)]
     assert ran[0] == ["clip", "t5", "clip", "t5", "conditioner", "denoiser", "vae_decoder", "vae_decoder"]
     assert ran[1] == ["vae_encoder", "conditioner", "denoiser", "vae_decoder"]
