@@ -36,7 +36,9 @@ from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
 
 MakePicture = Callable[..., Image.Image]
 TOLERANCE = 1e-5
-"""What sums in another order may differ by, in latents of about 1."""
+"""What sums in another order may differ by, in latents of up to 5: keys come in the order of the ranks."""
+TRAINED = 4e-5
+"""What they may in a trained model, in three steps; 2e-5 was the most."""
 
 
 def opened(bundle: Bundle | Path, devices: int = 1, **options) -> Kontext:
@@ -58,13 +60,14 @@ class Pair(NamedTuple):
 
     alone: Kontext
     shared: Kontext
+    tolerance: float = TOLERANCE
 
     def same(self, make: Callable[[Kontext], Result]) -> Result:
         """What both make is the same; return what the shared one made."""
         alone, shared = make(self.alone), make(self.shared)
         assert len(alone.outputs) == len(shared.outputs)
         for one, other in zip(alone.outputs, shared.outputs, strict=True):
-            np.testing.assert_allclose(other.latents, one.latents, atol=TOLERANCE, rtol=0)
+            np.testing.assert_allclose(other.latents, one.latents, atol=self.tolerance, rtol=0)
             pixels = [np.asarray(output.image).astype(int) for output in (one, other)]
             assert np.abs(pixels[0] - pixels[1]).max() <= 1
         return shared
@@ -147,7 +150,7 @@ def test_previews_and_steps_are_told_the_same(pair: Pair, picture: MakePicture):
 
 def test_a_session_is_the_same(pair: Pair, picture: MakePicture):
     turns = []
-    for kontext in pair:
+    for kontext in (pair.alone, pair.shared):
         with kontext.session(picture(96, 80)) as session:
             assert isinstance(session, Session)
             turns.append([session.edit(words, steps=1, seed=0).latents for words in ("make it blue", "add a tree")])
@@ -210,7 +213,7 @@ def test_a_denoiser_is_not_run_alone_but_text_is(pair: Pair):
     with pytest.raises(ExecutorError, match="denoiser is shared by 2 devices, and not run alone; open one device"):
         pair.shared.executor.run("denoiser", {})
     ids = np.zeros((1, 77), np.int64)
-    alone, shared = (kontext.executor.run("clip", {"input_ids": ids}) for kontext in pair)
+    alone, shared = (one.executor.run("clip", {"input_ids": ids}) for one in (pair.alone, pair.shared))
     np.testing.assert_array_equal(alone["pooled"], shared["pooled"])
     with pytest.raises(ExecutorError, match="clip: input_ids must be"):
         pair.shared.executor.run("clip", {"input_ids": ids[:, :3]})
@@ -223,7 +226,7 @@ def test_loras_are_swapped_and_kept(branched_bundle: Callable[..., Bundle], lora
     with opened(bundle) as alone, opened(bundle, 2) as shared:
         pair = Pair(alone, shared)
         none = pair.generate("x", size=(48, 48))
-        for kontext in pair:
+        for kontext in (alone, shared):
             kontext.set_lora([(lora_file(1), 0.5)])
         first = pair.generate("x", size=(48, 48))
         second = pair.generate("x", size=(48, 48), loras=[lora_file(2)])
@@ -242,7 +245,9 @@ def test_cached_steps_are_the_same(caching: Callable[..., Bundle], once_per_run:
         asked = {"steps": 4, "step_mask": (1, 0, 1, 0), "size": (144, 112)}
         cached = pair.edit(picture(128, 128), "x", **asked)
         every = pair.edit(picture(128, 128), "x", **asked | {"step_mask": (1, 1, 1, 1)})
-        swapped = pair.edit(picture(128, 128), "x", loras=[lora], seed=[1, 2], mask=(32, 32, 96, 64), **asked)
+        swapped = pair.edit(
+            picture(128, 128), "x", loras=[lora], seed=[1, 2], mask=(32, 32, 96, 64), **asked | {"size": None}
+        )
     made = [one.outputs[0].latents for one in (cached, every, swapped)]
     assert all(np.abs(one - made[0]).max() > 1e-3 for one in made[1:])
 
@@ -251,7 +256,7 @@ def test_cached_steps_are_the_same(caching: Callable[..., Bundle], once_per_run:
 @pytest.mark.parametrize("devices", [2, 3, 6])
 def test_the_small_model_is_the_same(small_fused: Path, picture: MakePicture, devices: int):
     with opened(small_fused) as alone, opened(small_fused, devices) as shared:
-        pair = Pair(alone, shared)
+        pair = Pair(alone, shared, TRAINED)
         pair.edit(picture(128, 128), ["turn it black", "a blue ball"], seed=[1, 2], size=(144, 112), steps=3)
         pair.edit([picture(32, 48), picture(16, 16)], "x", mask=(8, 8, 24, 24))
         pair.generate("a red ball", size=(48, 32), seed=[1, 2, 3])

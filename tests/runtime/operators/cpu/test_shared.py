@@ -38,13 +38,8 @@ def opened(group: ThreadGroup) -> onnxruntime.InferenceSession:
 def test_those_exchange_that_need_other_ranks_tokens():
     """All of attention; and keys less their mean, which FP8 has."""
     names = {one.name for one in shared._operators()}
-    assert {
-        "Attend",
-        "AttendBesideGelu",
-        "Attend_fp8_attention_to_fp8",
-        "Heads_fp8_to_fp8",
-        "JointHeads_to_fp8",
-    } < names
+    assert {"Attend", "AttendBesideGelu", "Attend_fp8_attention_to_fp8", "Heads_fp8_to_fp8"} < names
+    assert "JointHeads_to_fp8" in names
     assert not {"Heads", "JointHeads", "JointLinear", "Linear", "GateModulate", "Heads_fp8", "Quantize_to_fp8"} & names
     assert names == {name for name, one in DEFINITIONS.items() if shared._exchanges(one)}
 
@@ -76,12 +71,12 @@ def test_what_a_kernel_raises_comes_out_whole():
     (alone,) = as_ranks(1, lambda group: group)
     session = opened(alone)
     alone.shares = Shares(text=(1,), target=(2,), reference=(3,))
-    with pytest.raises(ExecutorError, match="^attention of 40 tokens"), raising_whole():
+    with pytest.raises(ExecutorError, match=r"^attention of 40 tokens"), raising_whole():
         session.run(None, values)
 
 
 def test_a_session_that_cannot_be_made_leaves_nothing_behind():
     group = as_ranks(4, lambda group: group)[0]
-    with pytest.raises(ExecutorError, match="^6 heads cannot be divided among 4 devices$"):
+    with pytest.raises(ExecutorError, match=r"^6 heads cannot be divided among 4 devices$"):
         opened(group)
     assert not hasattr(shared._opening, "shared")
