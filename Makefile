@@ -82,7 +82,7 @@ fuzz: $(SETUP)
 
 # each extra by itself, as an installer would choose its packages; tensorrt's are built from NVIDIA's own index
 extras: $(SETUP)
-	for extra in cpu gpu fused rtx export quantize gguf c2pa serve ray report lpips docs; do \
+	for extra in cpu gpu fused multi rtx export quantize gguf c2pa serve ray report lpips docs; do \
 		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed "torch==2.13.0" ".[$$extra]" || exit 1; \
 	done
 

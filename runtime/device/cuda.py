@@ -101,6 +101,13 @@ class Cuda(Protocol):
         """Enqueue an event; in a capture, a node that records it at every launch."""
         ...
 
+    def follow(self, stream: Handle, other: Handle, event: Handle) -> None:
+        """Let what is enqueued on a stream from now on wait for what is on another, by an event that may be used again.
+
+        If the other is recorded, the stream is too, until the capture ends; the other must follow it before that.
+        """
+        ...
+
     def milliseconds(self, start: Handle, end: Handle) -> float: ...
     def destroy_event(self, event: Handle) -> None: ...
     def begin_capture(self, stream: Handle, *, relaxed: bool) -> None:
@@ -208,6 +215,10 @@ class CudaPython:
         capturing = self._call("cudaStreamIsCapturing", stream) == captures
         flags = self._runtime.cudaEventRecordExternal if capturing else self._runtime.cudaEventRecordDefault
         self._call("cudaEventRecordWithFlags", event, stream, flags)
+
+    def follow(self, stream: Handle, other: Handle, event: Handle) -> None:
+        self._call("cudaEventRecord", event, other)
+        self._call("cudaStreamWaitEvent", stream, event, self._runtime.cudaEventWaitDefault)
 
     def milliseconds(self, start: Handle, end: Handle) -> float:
         return float(self._call("cudaEventElapsedTime", start, end))

@@ -13,12 +13,13 @@ from typing import TypeVar
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..flow.executor import Performed
+from ..flow.group import Group
 from ..flow.kept import KeptValues, kept_specs
 from ..flow.shared_stages import AnyStage
 from ..flow.shared_tensors import workspace_tensors
 from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs
 from ..flow.workspace import Array
-from .cuda import Cuda
+from .cuda import Cuda, Handle
 from .engine import Engines
 from .graphs import Graphs
 from .kept import KeptOnDevice
@@ -50,10 +51,25 @@ class DeviceExecutor:
     """Implements `Executor` on a CUDA device.
 
     It owns the stream, the graphs, the arena, the engines and the workspaces, and closes them last first.
+
+    Args:
+        bundle: The bundle that it runs.
+        engines: What opens its components.
+        cuda: The device.
+        plan: What of the bundle stays in the device's memory.
+        options: How the device is used.
+        join: What joins the ranks that share its requests, on the stream that it is given; None for a device alone.
     """
 
     def __init__(
-        self, bundle: Bundle, engines: Engines, cuda: Cuda, plan: ResidencyPlan, options: DeviceOptions
+        self,
+        bundle: Bundle,
+        engines: Engines,
+        cuda: Cuda,
+        plan: ResidencyPlan,
+        options: DeviceOptions,
+        *,
+        join: Callable[[Handle], Group] | None = None,
     ) -> None:
         self.name = f"{engines.name} (cuda:{cuda.device})"
         self.residency = plan
@@ -64,6 +80,7 @@ class DeviceExecutor:
         if moving and options.graphs:
             logger.warning("%s not in GPU memory all the time, so not in a CUDA graph", _are(moving))
         self._stream = cuda.stream()
+        self._group = None if join is None else join(self._stream)
         self._graphs = Graphs(enabled=options.graphs)
         self._arena = Arena(cuda, self._stream, self._graphs)
         self._loaded = LoadedEngines(engines, plan, cuda, self._stream, self._graphs, self._arena)
@@ -75,6 +92,7 @@ class DeviceExecutor:
             arena=self._arena,
             engines=self._loaded,
             kept=self._kept,
+            group=self._group,
         )
 
     def perform(
@@ -83,7 +101,10 @@ class DeviceExecutor:
         workspace = self._workspace(shape)
         workspace.write(inputs)
         jobs = workspace.jobs(stages, inputs, outputs)
-        milliseconds = self._with_room(lambda: workspace.perform(jobs), keep=shape)
+        if self._group is None:
+            milliseconds = self._with_room(lambda: workspace.perform(jobs), keep=shape)
+        else:  # what was sent cannot be sent again by one rank alone
+            milliseconds = workspace.perform(jobs)
         self._graphs.trim(shape)
         return Performed(outputs=workspace.read(outputs), milliseconds=milliseconds)
 

@@ -39,6 +39,7 @@ class GroupExecutor:
     Args:
         bundle: The bundle that they run, of fused operators.
         options: Who runs it, with the devices.
+        command: The command that starts a rank's process instead of its own, for benchmarks and tests.
 
     Raises:
         OptionError: The devices are too many or too few for this bundle.
@@ -46,7 +47,7 @@ class GroupExecutor:
         ExecutorError, MissingDependencyError: A device cannot take part.
     """
 
-    def __init__(self, bundle: Bundle, options: OnnxRuntimeOptions) -> None:
+    def __init__(self, bundle: Bundle, options: OnnxRuntimeOptions, *, command: Sequence[str] | None = None) -> None:
         check_sharing(bundle, len(options.devices))
         self._bundle, self._size = bundle, len(options.devices)
         jobs = [
@@ -59,7 +60,7 @@ class GroupExecutor:
             )
             for rank, device in enumerate(options.devices)
         ]
-        self._ranks = Ranks(jobs, timeout_s=options.devices_timeout_s)
+        self._ranks = Ranks(jobs, timeout_s=options.devices_timeout_s, command=command)
         try:
             meeting = self._ranks.ask("prepare")[0]
             joined: list[tuple[str, list[str]]] = self._ranks.ask("join", meeting)

@@ -20,7 +20,7 @@ from ..flow.workspace import Array
 from ..operators.cpu.shared import SharedOperators
 from ..operators.failures import raising_whole
 from .host_workspace import HostWorkspace
-from .onnxruntime_session import failed, import_onnxruntime, open_session
+from .onnxruntime_session import Kernels, failed, import_onnxruntime, open_session
 from .shared_graph import own_text
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ class OnnxRuntimeCpu:
         self._held[component] = self._bundle.hold(component)
         self._sessions[component] = session
 
-    def _kernels(self, component: str) -> SharedOperators | None:
+    def _kernels(self, component: str) -> Kernels | None:
         """Return what exchanges with other ranks in a component; None if it does not."""
         if self._group is None or KNOWN_COMPONENTS[component].runs is not Runs.STEP:
             return None
-        return SharedOperators(self._group, self._threads)
+        return SharedOperators(self._group, self._threads).opening
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         given = {**inputs, **self._kept.of(component)}

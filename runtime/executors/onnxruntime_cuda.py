@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext, suppress
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,14 @@ from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceBlock, DeviceTensor
 from ..device.residency import Cost
+from ..flow.group import Group
 from ..flow.tensors import RequestShape, TensorSpec, image_name, request_tensors, usual_shape
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .fused_kernels import has_kernels
 from .onnxruntime_arena import SESSION_OPTIONS, empty_arena, reserve_arena, share_arena
 from .onnxruntime_session import SILENT, device_option, failed, import_onnxruntime, open_session
+from .shared_graph import own_text
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -43,6 +46,9 @@ class OnnxRuntimeEngines:
         cuda: The device.
         kernels_for: The architecture that kernels of fused operators are compiled for; None to run their bodies.
         without_kernels: The fused operators whose bodies run all the same.
+
+    Attributes:
+        group: The ranks that share the tokens of a request, set before a component is opened; None for a device alone.
     """
 
     allocates = True
@@ -57,6 +63,7 @@ class OnnxRuntimeEngines:
     ) -> None:
         self._bundle, self._cuda, self._kernels_for = bundle, cuda, kernels_for
         self._without_kernels = without_kernels
+        self.group: Group | None = None
         self._ort = import_onnxruntime()
         self._fused: FusedOperators | None = None
         self._opened = self._reserved = False
@@ -83,8 +90,15 @@ class OnnxRuntimeEngines:
             providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
             fused = self._kernels(component, stream)
             share_arena(self._cuda.device)
+            own = own_text(self._bundle, component, self.group)
             session = open_session(
-                self._bundle, component, providers, memory_patterns=False, entries=SESSION_OPTIONS, kernels=fused
+                self._bundle,
+                component,
+                providers,
+                memory_patterns=False,
+                entries=SESSION_OPTIONS,
+                kernels=None if fused is None else partial(fused.opening, shared=own is not None),
+                own_text=own,
             )
         except ExecutorError as error:
             raise _as_memory_error(error) from error
@@ -144,9 +158,16 @@ class OnnxRuntimeEngines:
     def _kernels(self, component: str, stream: Handle) -> FusedOperators | None:
         """Return the kernels of a component's fused operators, made for the first that has some."""
         if self._kernels_for is None or not has_kernels(self._bundle, component):
+            if self.group is not None and KNOWN_COMPONENTS[component].runs is Runs.STEP:
+                raise ExecutorError(
+                    f"{component} has no kernels here, and nothing else computes a request on several GPUs; export the "
+                    "checkpoint with --operators fused in bf16, or compute each request on one GPU"
+                )
             return None
         if self._fused is None:
-            self._fused = FusedOperators(self._cuda, stream, self._kernels_for, without=self._without_kernels)
+            self._fused = FusedOperators(
+                self._cuda, stream, self._kernels_for, without=self._without_kernels, group=self.group
+            )
         dims = self._bundle.manifest.model.dims
         names = {node.op_type for node in self._bundle.read_graph(component).proto.graph.node}
         self._fused.compile(names, dims.hidden, 2 * dims.rope_width)
@@ -173,6 +194,9 @@ class OnnxRuntimeEngines:
         if self._fused is not None:
             self._fused.close()
             self._fused = None
+        if self.group is not None:
+            self.group.close()
+            self.group = None
 
 
 class OnnxRuntimeEngine:

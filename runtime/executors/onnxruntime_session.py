@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import BundleError, ExecutorError, MissingDependencyError
@@ -28,12 +28,8 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """The option that names the folder of the weights of a graph that is not read from a file."""
 
 
-class Kernels(Protocol):
-    """Has kernels of fused operators."""
-
-    def opening(self, options: Any) -> AbstractContextManager[None]:
-        """Give the session that is made meanwhile, with these options, the kernels."""
-        ...
+Kernels = Callable[[Any], AbstractContextManager[None]]
+"""A function that gives the session that is made within its context, with these options, kernels of fused operators."""
 
 
 def import_onnxruntime() -> Any:
@@ -104,7 +100,7 @@ def open_session(
     try:
         # Without folding, `x @ Transpose(W)` fuses to one product over the mapped weights; with it, ONNX Runtime
         # first writes a transposed copy of every weight. What is worth folding was folded at export.
-        with nullcontext() if kernels is None else kernels.opening(options):
+        with nullcontext() if kernels is None else kernels(options):
             session = ort.InferenceSession(
                 model or path,
                 options,

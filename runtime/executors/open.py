@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
@@ -25,6 +26,10 @@ from .fused_kernels import fused_architecture
 from .onnxruntime_cpu import OnnxRuntimeCpu
 from .onnxruntime_session import has_cuda, import_onnxruntime
 from .options import AnyExecutor, Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
+
+if TYPE_CHECKING:
+    from ..device.cuda import Cuda
+    from ..device.executor import DeviceOptions
 
 logger = logging.getLogger(__name__)
 
@@ -111,20 +116,26 @@ def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions, without_kerne
             logger.warning("a budget of GPU memory means nothing on the CPU, where this bundle runs")
         return OnnxRuntimeCpu(bundle, threads=options.threads)
     from ..device.cuda import CudaPython
-    from ..device.executor import DeviceExecutor, DeviceOptions
-    from .onnxruntime_cuda import OnnxRuntimeEngines, costs
+    from ..device.executor import DeviceExecutor
+    from .onnxruntime_cuda import OnnxRuntimeEngines
 
     cuda = CudaPython(options.device_id)
-    plan = _residency(bundle, costs(bundle, usual_shape(bundle)), options.vram_bytes, cuda.memory()[0])
-    shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
+    plan, shapes = onnxruntime_residency(bundle, options.vram_bytes, cuda), device_options(options)
     kernels_for = fused_architecture(bundle, find_gpus()[0][options.device_id])
     engines = OnnxRuntimeEngines(bundle, cuda, kernels_for, without_kernels=without_kernels)
     return DeviceExecutor(bundle, engines, cuda, plan, shapes)
 
 
+def onnxruntime_residency(bundle: Bundle, budget: int | None, cuda: Cuda) -> ResidencyPlan:
+    """Return what of a bundle that ONNX Runtime runs stays in a device's memory. Raises BudgetError."""
+    from .onnxruntime_cuda import costs
+
+    return _residency(bundle, costs(bundle, usual_shape(bundle)), budget, cuda.memory()[0])
+
+
 def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
     from ..device.cuda import CudaPython
-    from ..device.executor import DeviceExecutor, DeviceOptions
+    from ..device.executor import DeviceExecutor
     from .tensorrt import TensorRtEngines
 
     gpus, reason = find_gpus()
@@ -135,7 +146,7 @@ def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
     store = PlanStore.of(bundle.path, options.plans, trust=options.trust)
     flavour, machine, plans = _choose(bundle, store, options, gpus[options.device_id])
     plan = _residency(bundle, plan_costs(bundle, plans), options.vram_bytes, cuda.memory()[0])
-    shapes = DeviceOptions(graphs=options.graphs, workspaces=_workspaces(options.vram_bytes))
+    shapes = device_options(options)
     engines = TensorRtEngines(bundle, store, plans, flavour, machine, cuda)
     return DeviceExecutor(bundle, engines, cuda, plan, shapes)
 
@@ -192,11 +203,12 @@ def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, C
     }
 
 
-def _workspaces(budget: int | None) -> int:
-    """Return how many request shapes keep their buffers: with a budget, one at a time."""
-    from ..device.executor import WORKSPACES_KEPT
+def device_options(options: OnnxRuntimeOptions | TensorRtOptions) -> DeviceOptions:
+    """Return how a device is used: with a budget, one request shape at a time keeps its buffers."""
+    from ..device.executor import WORKSPACES_KEPT, DeviceOptions
 
-    return WORKSPACES_KEPT if budget is None else 1
+    workspaces = WORKSPACES_KEPT if options.vram_bytes is None else 1
+    return DeviceOptions(graphs=options.graphs, workspaces=workspaces)
 
 
 def _residency(bundle: Bundle, costs: Mapping[str, Cost], budget: int | None, free: int) -> ResidencyPlan:

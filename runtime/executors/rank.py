@@ -85,7 +85,7 @@ class Rank:
         job, self._group.shares = self._job, shares
         own = replace(shape, share=Share(rank=job.rank, shares=shares))
         return self._executor.perform(
-            own, [SharedStage(stage, job.rank, job.size) for stage in stages], inputs, tuple(outputs)
+            own, [SharedStage(stage, job.rank, job.size, shape.batch) for stage in stages], inputs, tuple(outputs)
         )
 
     def keep(self, values: KeptValues) -> None:

@@ -27,12 +27,18 @@ class Group(Protocol):
     Attributes:
         rank: The number of this rank, from 0.
         size: The number of ranks.
-        shares: The tokens of the ranks in the request that runs; None before the first.
     """
 
     rank: int
     size: int
-    shares: Shares | None
+
+    @property
+    def shares(self) -> Shares | None:
+        """The tokens of the ranks in the request that runs; None before the first."""
+        ...
+
+    @shares.setter
+    def shares(self, shares: Shares | None) -> None: ...
 
     def swap(self, sends: Sequence[Piece], receives: Sequence[Piece], stream: int = 0) -> None:
         """Send pieces to ranks, and receive others from them.

@@ -30,11 +30,12 @@ class SharedWorkspace(Workspace, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SharedStage:
-    """Runs a stage on a rank of a group; `components` are those that this rank may run in it."""
+    """Runs a stage on a rank of a group, for `batch` pictures; `components` are those that this rank runs in it."""
 
     stage: Stage
     rank: int
     size: int
+    batch: int
 
     @property
     def name(self) -> str:
@@ -51,7 +52,9 @@ class SharedStage:
                 return self.rank == TEXT_RANK
             case EncodeReference(reference):
                 return self.rank == reference_rank(reference, self.size)
-            case Condition() | Step() | Decode():
+            case Decode():
+                return any(picture_rank(picture, self.size) == self.rank for picture in range(self.batch))
+            case Condition() | Step():
                 return True
 
     def run(self, w: SharedWorkspace) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from ...engine.errors import ExecutorError
 from ..device.cuda import Cuda, Handle
+from ..flow.group import Group
+from ..flow.shares import Shares
 from .catalogue import DEFINITIONS, DOMAIN, OPERATORS
 from .cuda.device import KernelDevice
 from .cuda.kernels import Kernels
@@ -28,6 +30,8 @@ CUDA = "CUDAExecutionProvider"
 _TYPES = {Kind.OWN: "bf16", Kind.FLOAT32: "fp32", Kind.FP8: "fp8"}
 SEEN = 64
 """The inputs that a node remembers at most."""
+WITH_OTHERS = frozenset({"Attend", "AttendBesideGelu", "Heads", "JointHeads", "JointLinear"})
+"""The operators that compute something else where ranks share tokens."""
 _opening = threading.local()
 """The kernels of the session that this thread is making."""
 
@@ -50,13 +54,13 @@ class FusedKernel:
     def __init__(self, kernels: Kernels, definition: Definition, attributes: Mapping[str, Attribute]) -> None:
         self._kernels, self._definition, self._attributes = kernels, definition, attributes
         self._weights = NodeWeights(kernels.device)
-        self._seen: dict[tuple[Input, ...], _Seen] = {}
+        self._seen: dict[tuple[tuple[Input, ...], Shares | None], _Seen] = {}
 
     def __call__(self, call: Call) -> None:
         stream, own = call.stream, self._kernels.device.stream_address
         if stream != own:
             raise ExecutorError(f"{self._definition.name} runs on stream {stream:#x}, and its kernels on {own:#x}")
-        seen = self._seen.get(call.inputs)
+        seen = self._seen.get((call.inputs, self._kernels.shares))
         if seen is None:
             self._compute(call)
             return
@@ -74,7 +78,7 @@ class FusedKernel:
         made.run()
         if len(self._seen) >= SEEN:
             self._seen.clear()
-        seen = self._seen.setdefault(call.inputs, _Seen(tuple(tensors.outputs), {}))
+        seen = self._seen.setdefault((call.inputs, self._kernels.shares), _Seen(tuple(tensors.outputs), {}))
         seen.launches[tuple(tensors.outputs.values())] = made.launches
 
     def close(self) -> None:
@@ -91,20 +95,30 @@ class FusedOperators:
         stream: The stream that sessions run on.
         architecture: What its kernels are compiled for: "sm_90".
         without: The names in the catalogue of operators whose bodies run instead, in all their formats.
+        group: The ranks that share the tokens of a request, on this stream; None if there is but this one.
 
     Raises:
         MissingDependencyError: A package of the extra `fused` is missing.
-        ValueError: There is no operator of a name.
+        ValueError: There is no operator of a name, or it must not run its body in a group.
     """
 
     def __init__(
-        self, cuda: Cuda, stream: Handle, architecture: str, *, without: AbstractSet[str] = frozenset()
+        self,
+        cuda: Cuda,
+        stream: Handle,
+        architecture: str,
+        *,
+        without: AbstractSet[str] = frozenset(),
+        group: Group | None = None,
     ) -> None:
         unknown = sorted(without - OPERATORS.keys())
         if unknown:
             raise ValueError(f"no fused operator is named {', '.join(unknown)}; they are {', '.join(OPERATORS)}")
+        apart = sorted(without & WITH_OTHERS) if group is not None else []
+        if apart:
+            raise ValueError(f"{', '.join(apart)} must have kernels where ranks share tokens: bodies know of no ranks")
         self._without = without
-        self._kernels = Kernels(KernelDevice(cuda, stream, architecture))
+        self._kernels = Kernels(KernelDevice(cuda, stream, architecture), group)
 
     def compile(self, names: Iterable[str], hidden: int, head_width: int) -> None:
         """Compile the kernels of operators, by their names, for tokens and heads of these widths.
@@ -113,14 +127,23 @@ class FusedOperators:
             ExecutorError: One cannot be compiled.
         """
         compile_for(self._kernels.device, used_definitions(names).values(), hidden, head_width)
+        if self._kernels.exchange is not None:
+            self._kernels.exchange.compile()
 
     @contextmanager
-    def opening(self, options: Any) -> Iterator[None]:
-        """Give the session that is made meanwhile, with these options, the kernels."""
+    def opening(self, options: Any, *, shared: bool = True) -> Iterator[None]:
+        """Give the session that is made meanwhile, with these options, the kernels.
+
+        If the kernels have a group, each rank holds a share of the session's tokens, or all of them unless `shared`.
+        """
         ours = domain()
-        kept = [one for one in ours.operators if DEFINITIONS[one.name].operator.name not in self._without]
+        kept = [
+            one
+            for one in ours.operators
+            if one.provider == CUDA and DEFINITIONS[one.name].operator.name not in self._without
+        ]
         ours.add_to(options, kept)
-        _opening.kernels = self._kernels
+        _opening.kernels = self._kernels if shared else self._kernels.alone()
         try:
             with raising_whole():
                 yield

@@ -24,6 +24,10 @@ class Stream:
     pending: list[Callable[[], None]] = field(default_factory=list)
     capture: list[Callable[[], None]] | None = None
     broken: bool = False
+    origin: bool = False
+    """Whether the capture began with this stream; others are in it because they follow one that is."""
+    apart: bool = False
+    """Whether it is such another, which none in the capture has followed since."""
 
 
 @dataclass
@@ -146,9 +150,8 @@ class SimulatedCuda:
     def synchronize(self, stream: Stream) -> None:
         assert stream.capture is None, "a stream cannot be waited for while it is recorded"
         self._count("synchronize")
-        pending, stream.pending = stream.pending, []
-        for work in pending:
-            work()
+        while stream.pending:
+            stream.pending.pop(0)()
 
     def destroy_stream(self, stream: Stream) -> None:
         self.open_handles -= 1
@@ -168,6 +171,25 @@ class SimulatedCuda:
 
         self.enqueue(tick, stream)
 
+    def follow(self, stream: Stream, other: Stream, event: Event) -> None:
+        self._count("follow")
+        assert event.alive
+        if other.capture is not None:
+            assert stream.capture in (None, other.capture), "streams of two captures follow each other"
+            stream.capture = other.capture
+            stream.apart, other.apart = not stream.origin, False
+            return
+        assert stream.capture is None, "what is recorded waits for what is not"
+        before = list(other.pending)
+
+        def catch_up() -> None:
+            for work in before:
+                if work in other.pending:
+                    other.pending.remove(work)
+                    work()
+
+        self.enqueue(catch_up, stream)
+
     def milliseconds(self, start: Event, end: Event) -> float:
         assert start.alive
         assert end.alive
@@ -183,17 +205,23 @@ class SimulatedCuda:
 
     def begin_capture(self, stream: Stream, *, relaxed: bool) -> None:
         self._count("begin_capture")
-        stream.capture, stream.broken = [], False
+        stream.capture, stream.broken, stream.origin = [], False, True
 
     def break_capture(self, stream: Stream) -> None:
         """What a call that must not be recorded does to a capture."""
         stream.broken = True
 
     def end_capture(self, stream: Stream) -> Graph:
-        work, stream.capture = stream.capture, None
+        work = stream.capture
+        with_it = [one for one in self.streams if work is not None and one.capture is work]
+        apart = any(one.apart for one in with_it)
+        for one in with_it:
+            one.capture, one.apart, one.origin = None, False, False
         self._count("end_capture")
         if work is None:
             raise cuda_error("end_capture", "cudaErrorIllegalState", "nothing is recorded")
+        if apart:
+            raise cuda_error("end_capture", "cudaErrorStreamCaptureUnjoined", "simulated")
         if stream.broken:
             raise cuda_error("end_capture", "cudaErrorStreamCaptureInvalidated", "simulated")
         self.open_handles += 1

@@ -23,9 +23,9 @@ VERBS = """
     accept add admit allocate answer append apply ask assemble assert attach begin bring build calibrate call carry
     change check choose clean clip close collect combine compare compile compute concatenate convert copy count
     create cut decide decode define delete deny describe discard divide do double draw drop edit embed empty encode
-    end enqueue ensure estimate evaluate exit expect export extend fail fetch fill find finish fit fix fold follow
-    forget free freeze fuse gather generate give go group guard hash hear hide hold ignore implement import inspect
-    install join judge keep label launch lay learn leave let limit list load lock log look lower make map mark
+    end enqueue ensure estimate evaluate exchange exit expect export extend fail fetch fill find finish fit fix fold
+    follow forget free freeze fuse gather generate give go group guard hash hear hide hold ignore implement import
+    inspect install join judge keep label launch lay learn leave let limit list load lock log look lower make map mark
     measure merge mix move name normalize note open order own pack pad parse pass perform pick place plan plot
     predict prepare preprocess print project prune put quantize raise read record refuse release remove rename
     render replace report reproduce require reserve reset resolve restore return reuse rotate round run sample save

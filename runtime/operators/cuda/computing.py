@@ -9,13 +9,14 @@ from functools import partial
 
 from ...device.launch import POINTER
 from ..definition import Definition, Format, Product, scale_of
-from .attention import AttentionCall, AttentionShape
+from .attending import Attending
 from .branches import BranchProducts
 from .enqueuing import Enqueuing
 from .heads import HeadsCall, enqueue_heads
 from .kernels import Kernels
 from .products import LinearCall, Matrix
-from .sizes import BF16_BYTES, PACK
+from .rounding import enqueue_rounding
+from .sizes import BF16_BYTES, PACK, aligned
 from .tensors import Shape, Tensors
 
 
@@ -128,9 +129,12 @@ class Computing(Enqueuing):
             self._multiply(product, t.matrix(source, of), matrices[name])
         norms = {"q": ("query_norm", "query_norm"), "k": ("key_norm", "key_norm")}
         tables = {"q": ("queried_cos", "queried_sin"), "k": ("cos", "sin")}
-        for name in "qk":
-            self._normed(name, matrices[name], results[name], sources[name][1], norms[name], tables[name], 0)
-        self._values(matrices["v"], results["v"])
+        self._give_heads(
+            lambda name: self._normed(
+                name, matrices[name], results[name], sources[name][1], norms[name], tables[name], 0
+            ),
+            lambda: self._values(matrices["v"], results["v"]),
+        )
 
     def _joint_heads(self) -> None:
         t, text, image = self._t, self._t.tokens("text"), self._t.tokens("image")
@@ -146,9 +150,23 @@ class Computing(Enqueuing):
                 part = _rows(x, picture * of[1], of[1])
                 self._multiply(product, part, _rows(y, picture * shape[1] + first, of[1]))
         norms = {"q": ("text_query_norm", "query_norm"), "k": ("text_key_norm", "key_norm")}
-        for name in "qk":
-            self._normed(name, matrices[name], results[name], shape, norms[name], ("cos", "sin"), text[1])
-        self._values(matrices["v"], results["v"])
+        self._give_heads(
+            lambda name: self._normed(name, matrices[name], results[name], shape, norms[name], ("cos", "sin"), text[1]),
+            lambda: self._values(matrices["v"], results["v"]),
+        )
+
+    def _give_heads(self, norm: Callable[[str], None], round_values: Callable[[], None]) -> None:
+        """Enqueue what comes after the products; queries and values beside what ranks make of their keys' means."""
+        exchange = self._kernels.exchange
+        if exchange is None or not self._format.result:
+            norm("q")
+            norm("k")
+            round_values()
+            return
+        with exchange.beside(self):
+            norm("q")
+            round_values()
+        norm("k")
 
     def _head_outputs(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, Matrix], dict[str, int]]:
         """Return where products are written, and where results are: the same, or scratch if results are FP8."""
@@ -156,9 +174,9 @@ class Computing(Enqueuing):
         addresses = dict(results)
         if self._format.result:
             sizes = {name: BF16_BYTES * shape[0] * shape[1] * shape[2] for name, shape in shapes.items()}
-            start = self._device.scratch(sum(map(_aligned, sizes.values())))
+            start = self._device.scratch(sum(map(aligned, sizes.values())))
             for name, size in sizes.items():
-                addresses[name], start = start, start + _aligned(size)
+                addresses[name], start = start, start + aligned(size)
         matrices = {
             name: Matrix(address=addresses[name], rows=shape[0] * shape[1], columns=shape[2], stride=shape[2])
             for name, shape in shapes.items()
@@ -176,7 +194,7 @@ class Computing(Enqueuing):
         first_tokens: int,
     ) -> None:
         """Enqueue norm and rotation of queries or keys; the first tokens have a norm of their own."""
-        t, fp8 = self._t, self._format.result
+        t, fp8, exchange = self._t, self._format.result, self._kernels.exchange
         width = t.width(norms[1], shape[2])
         first, weight = (t.address(norm, (width,)) for norm in norms)
         cos, sin = (t.address(table, (shape[1], width // 2)) for table in tables)
@@ -196,6 +214,7 @@ class Computing(Enqueuing):
                 keys=name == "k",
                 scale=t.scale(scale_of(name)) if fp8 else None,
             ),
+            None if exchange is None else partial(exchange.average, self),
         )
 
     def _values(self, matrix: Matrix, result: int) -> None:
@@ -203,78 +222,35 @@ class Computing(Enqueuing):
             self._rounded(matrix, result, matrix.columns, self._t.scale("v_scale"))
 
     def _rounded(self, matrix: Matrix, result: int, stride: int, scale: float) -> None:
-        """Enqueue the rounding of a matrix to FP8; rows of the result begin `stride` values apart."""
-        packs = matrix.rows * matrix.columns // PACK
-        self._launch(
-            self._device.function("quantize"),
-            -(-packs // 256),
-            256,
-            (
-                (matrix.address, POINTER),
-                (result, POINTER),
-                (packs, ctypes.c_longlong),
-                (matrix.columns // PACK, ctypes.c_int),
-                (matrix.stride, ctypes.c_longlong),
-                (stride, ctypes.c_longlong),
-                (1 / scale, ctypes.c_float),
-            ),
-        )
+        enqueue_rounding(self, self._device, matrix, result, stride=stride, scale=scale)
 
     def _attend(self) -> None:
         shape = self._t.tokens("q")
-        self._mixed(self._t.output("mixed", shape), shape, shape[2])
+        attending = Attending(self._kernels, self._format, self._t, self)
+        attending.start(self._t.output("mixed", shape), shape[2])
+        attending.finish()
 
     def _attend_beside_gelu(self) -> None:
         (product,) = self._operator.products
         t, queries, shape = self._t, self._t.tokens("q"), self._t.tokens("x")
         if queries[:2] != shape[:2]:
             raise t.refusal("x must be of the pictures and tokens of q")
+        attending = Attending(self._kernels, self._format, t, self)
         outputs, hidden = t.outputs_of(product.weight), queries[2]
         width = hidden + outputs
         both = t.output("both", (*shape[:2], width))
         fp8 = self._format.result
-        self._mixed(both, queries, width)
         beside = both + hidden * (1 if fp8 else BF16_BYTES)
         result = Matrix(address=beside, rows=shape[0] * shape[1], columns=outputs, stride=width, fp8=fp8)
+        attending.start(both, width)
         self._multiply(product, t.matrix("x", shape), result, gelu=True)
-
-    def _mixed(self, result: int, shape: Shape, stride: int) -> None:
-        """Enqueue attention; rows of the result begin `stride` values apart."""
-        t, keys = self._t, self._t.tokens("k")
-        if (keys[0], keys[2]) != (shape[0], shape[2]):
-            raise t.refusal("k must be of the pictures and the width of q")
-        heads = t.count("num_heads", at_most=shape[2])
-        width = shape[2] // heads
-        if width * heads != shape[2] or width % 8:
-            raise t.refusal(f"{heads} heads do not divide {shape[2]} into widths of multiples of 8")
-        call = AttentionCall(q=t.address("q", shape), k=t.address("k", keys), v=t.address("v", keys), result=result)
-        fp8_result, fp8 = self._format.result, self._format.attention
-        described = AttentionShape(
-            pictures=shape[0], queries=shape[1], keys=keys[1], heads=heads, width=width, stride=stride, fp8=fp8
-        )
-        if fp8:
-            scales = {f"{name}_scale": self._device.constant(t.scale(scale_of(name))) for name in "qkv"}
-            inverse = self._device.constant(1 / t.scale("result_scale"))
-            call = replace(call, result_inverse=inverse, **scales)
-        elif fp8_result:
-            rows = shape[0] * shape[1]
-            wide = self._device.scratch(BF16_BYTES * rows * shape[2])
-            call, described = replace(call, result=wide), replace(described, stride=shape[2])
-            self._enqueue(partial(self._kernels.attention, described, call))
-            matrix = Matrix(address=wide, rows=rows, columns=shape[2], stride=shape[2])
-            self._rounded(matrix, result, stride, t.scale("result_scale"))
-            return
-        self._enqueue(partial(self._kernels.attention, described, call))
+        attending.finish()
 
 
 def _rows(matrix: Matrix, first: int, count: int) -> Matrix:
     """Return some rows of a matrix."""
     item = 1 if matrix.fp8 else BF16_BYTES
     return replace(matrix, address=matrix.address + first * matrix.stride * item, rows=count)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // 256) * 256
 
 
 _COMPUTED: Mapping[str, Callable[[Computing], None]] = {

@@ -65,9 +65,14 @@ class KernelDevice:
     def _source(self, name: str) -> str:
         return whole_source(f"{name}.cu")
 
-    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[tuple[Any, Any]]) -> None:
-        """Launch a function of a one-dimensional grid; arguments are values with their ctypes types."""
-        self.launcher.launch(function, grid, block, arguments, self.stream)
+    def launch(
+        self, function: Any, grid: int, block: int, arguments: Sequence[tuple[Any, Any]], stream: Handle | None = None
+    ) -> None:
+        """Launch a function of a one-dimensional grid; arguments are values with their ctypes types.
+
+        Without a stream, it is the executor's.
+        """
+        self.launcher.launch(function, grid, block, arguments, self.stream if stream is None else stream)
 
     def scratch(self, size_bytes: int, place: str = "results") -> int:
         """Return the address of memory that is free until the next kernel that asks for the same place.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...device.launch import POINTER
@@ -53,8 +54,14 @@ def compile_heads(device: KernelDevice, width: int, heads: int, *, fp8: bool) ->
         device.function("key_means", HEAD_WIDTH=width, HEADS=heads)
 
 
-def enqueue_heads(to: Enqueuing, device: KernelDevice, call: HeadsCall) -> None:
-    """Enqueue the norm and the rotation, and for FP8 what makes them lose less by rounding."""
+def enqueue_heads(
+    to: Enqueuing, device: KernelDevice, call: HeadsCall, average: Callable[[int, int], None] | None = None
+) -> None:
+    """Enqueue the norm and the rotation, and for FP8 what makes them lose less by rounding.
+
+    Of ranks that share tokens all keys must lose the same mean: `average` is given the address and the number of the
+    means, and enqueues what makes them so.
+    """
     numbers = {"HEAD_WIDTH": call.width, "HEADS": call.heads}
     fp8, lanes = call.scale is not None, call.width // PACK
     of = (
@@ -64,7 +71,8 @@ def enqueue_heads(to: Enqueuing, device: KernelDevice, call: HeadsCall) -> None:
     )
     means = 0
     if fp8 and call.keys:
-        means = device.scratch(FLOAT32_BYTES * call.pictures * call.heads * call.width, MEANS)
+        count = call.pictures * call.heads * call.width
+        means = device.scratch(FLOAT32_BYTES * count, MEANS)
         step = max(call.tokens // SAMPLED_TOKENS, 1)
         to.launch(
             device.function("key_means", **numbers),
@@ -72,6 +80,8 @@ def enqueue_heads(to: Enqueuing, device: KernelDevice, call: HeadsCall) -> None:
             256 // lanes * lanes,
             ((call.x, POINTER), (means, POINTER), *of, (step, ctypes.c_longlong)),
         )
+        if average is not None:
+            average(means, count)
     to.launch(
         device.function("heads", **numbers, FP8=fp8),
         call.pictures * call.tokens,

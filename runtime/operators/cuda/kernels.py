@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
+
+from ...flow.group import Group
+from ...flow.shares import Shares
 from .convolutions import Convolutions
 from .cudnn import Cudnn
 from .device import KernelDevice
+from .exchange import Exchange
 from .products import Products
 from .wide_attention import AnyAttention
 
@@ -12,19 +17,37 @@ from .wide_attention import AnyAttention
 class Kernels:
     """Holds a device's libraries, and what they made for it.
 
+    Args:
+        device: The device.
+        group: The ranks that share the tokens of a request, each with a device; None if there is but this one.
+
     Raises:
         MissingDependencyError: A library is not installed.
     """
 
-    def __init__(self, device: KernelDevice) -> None:
+    def __init__(self, device: KernelDevice, group: Group | None = None) -> None:
         self.device = device
         self._cudnn = Cudnn(device)
         self.products = Products(device)
         self.convolutions = Convolutions(device, self._cudnn)
         self.attention = AnyAttention(device, self._cudnn, self.products)
+        self.exchange = None if group is None else Exchange(device, group)
+
+    @property
+    def shares(self) -> Shares | None:
+        """The tokens that each rank holds; None if tokens are not shared, or nobody has said how."""
+        return None if self.exchange is None else self.exchange.group.shares
+
+    def alone(self) -> Kernels:
+        """Return the same for components that hold all tokens on each rank. They are freed with these."""
+        kernels = copy(self)
+        kernels.exchange = None
+        return kernels
 
     def close(self) -> None:
         """Free what they hold."""
+        if self.exchange is not None:
+            self.exchange.close()
         self.attention.close()
         self.convolutions.close()
         self._cudnn.close()

@@ -56,6 +56,7 @@ class WrittenDown:
         whole = cast(Any, self)
         kernels = Kernels.__new__(Kernels)  # without libraries
         kernels.device = kernels.products = kernels.attention = kernels.convolutions = whole
+        kernels.exchange = None
         return kernels
 
 

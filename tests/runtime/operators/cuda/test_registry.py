@@ -16,6 +16,7 @@ NORMS = ("group_statistics", "group_means", "group_norm")
 SOURCES = [
     *((name, {"CHANNELS": channels, "GROUPS": 32, "SILU": 1}) for name in NORMS for channels in (32, 128, 512)),
     ("upsample", {"CHANNELS": 512}),
+    *(("exchange", {"PACKING": packing}) for packing in (0, 1)),
     *((name, {}) for name in ("channels", "filters", "softmax", "quantize", "widen")),
     *(
         ("modulate", {"HIDDEN": 3072, "GATED": gated, "NORMED": normed, "FP8": fp8})

@@ -1,0 +1,266 @@
+"""Measures a request on several devices that share it, and the pictures per minute of as many that do not.
+
+    python -m kontext_trt.benchmarks.bench.devices_table BUNDLE [BUNDLE ...] --out FOLDER [--devices 1,2,4]
+        [--executor cuda] [--steps 28] [--repeat 3] [--replicas] [--silent] [--predict 4,8] [--json]
+
+Each row is a process of its own on a bundle: how long a request takes, and how far its latents and picture are from
+those of one device. `--replicas` runs as many processes as there are devices at once, each on one of its own.
+`--silent` leaves the exchange around attention out of what is recorded, which tells what it costs; with it, `--predict`
+reckons a step on other numbers of devices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.errors import BenchmarkError, RequestError
+from ...runtime.executors.options import ExecutorName
+from ...runtime.executors.sharing import check_sharing
+from ...runtime.inputs.pictures import read_picture
+from ..program import positive, print_rows, run_main
+from ..quality.metrics import psnr_db, sqnr_db
+from .bench import make_case
+from .devices_child import READY, DevicesJob, DevicesRun
+from .engine_process import precision_of
+from .options import BenchOptions
+from .records import Case
+from .scaling import Measured, Scaling, scaling_of
+
+_CHILD = "kontext_trt.benchmarks.bench.devices_child"
+REFERENCE = "reference.png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Says what is measured: bundles, numbers of devices, and how."""
+
+    bundles: tuple[Path, ...]
+    out: Path
+    devices: tuple[int, ...]
+    executor: ExecutorName
+    steps: int
+    repeat: int
+    replicas: bool = False
+    silent: bool = False
+    predict: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Rows:
+    """Collects rows of the table, with what one device gave, by bundle."""
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, **values: object) -> None:
+        self.rows.append(values)
+        print("  ".join(f"{name} {value}" for name, value in values.items()), file=sys.stderr, flush=True)
+
+
+def measure(table: Table) -> list[dict[str, object]]:
+    """Measure a table; each row is told on standard error when it is there.
+
+    Raises:
+        OptionError, BundleError: A bundle cannot be shared by so many devices.
+        BenchmarkError: A process failed.
+    """
+    opened = [Bundle.open(path) for path in table.bundles]
+    for bundle in opened:
+        for number in table.devices:
+            if number > 1:
+                check_sharing(bundle, number)
+    table.out.mkdir(parents=True, exist_ok=True)
+    rows = Rows()
+    for bundle in opened:
+        _measure_bundle(table, bundle, rows)
+    return rows.rows
+
+
+def _measure_bundle(table: Table, bundle: Bundle, rows: Rows) -> None:
+    case, picture = make_case(bundle, BenchOptions(bundle=bundle.path, out=table.out, steps=table.steps))
+    image = table.out / REFERENCE
+    assert picture is not None
+    picture.save(image)
+    name = precision_of(bundle)
+    one: tuple[DevicesRun, Path] | None = None
+    for number in table.devices:
+        latents = table.out / f"{bundle.path.name}-{number}.npy"
+        (run,) = _run(table, bundle, case, image, [tuple(range(number))], latents)
+        one = one or (run, latents)
+        rows.add(bundle=name, devices=number, **_figures(run, *one, latents))
+        if table.replicas and number > 1:
+            runs = _run(table, bundle, case, image, [(device,) for device in range(number)], latents.with_suffix(".r"))
+            rate = sum(60 * table.repeat / other.seconds for other in runs)
+            rows.add(bundle=name, replicas=number, pictures_per_minute=round(rate, 1), request_s=_mean_request(runs))
+        if table.silent and number > 1:
+            (silent,) = _run(table, bundle, case, image, [tuple(range(number))], latents.with_suffix(".s"), silent=True)
+            scaling = scaling_of(
+                Measured(
+                    one=one[0].warm["step"].p50,
+                    several=run.warm["step"].p50,
+                    silent=silent.warm["step"].p50,
+                    devices=number,
+                )
+            )
+            rows.add(bundle=name, without_exchange=number, **_parts(scaling, run, silent))
+            for other in table.predict:
+                rest = run.warm["total"].p50 - case.steps * run.warm["step"].p50
+                step = scaling.step(other)
+                request = (case.steps * step + rest) / 1e3
+                rows.add(bundle=name, predicted=other, step_ms=round(step, 1), request_s=round(request, 2))
+
+
+def _figures(run: DevicesRun, one: DevicesRun, one_latents: Path, latents: Path) -> dict[str, object]:
+    total, first = run.warm["total"].p50, one.warm["total"].p50
+    stages = {f"{name}_ms": round(run.warm[name].p50, 1) for name in ("text", "encode", "condition", "decode")}
+    figures: dict[str, object] = {
+        "request_s": round(total / 1e3, 3),
+        "times_one": round(first / total, 2),
+        "step_ms": round(run.warm["step"].p50, 2),
+        **stages,
+        "pictures_per_minute": round(60 * run.warm["total"].count / run.seconds, 1),
+        "loaded_s": round(run.loaded_s, 1),
+        "first_s": round(run.first_s, 1),
+    }
+    if latents != one_latents:
+        pictures = [np.asarray(read_picture(path.with_suffix(".png"))) for path in (one_latents, latents)]
+        figures["latents_db"] = round(sqnr_db(np.load(one_latents), np.load(latents)), 1)
+        figures["picture_db"] = round(psnr_db(*pictures), 1)
+    return figures
+
+
+def _parts(scaling: Scaling, run: DevicesRun, silent: DevicesRun) -> dict[str, object]:
+    step, quiet = run.warm["step"].p50, silent.warm["step"].p50
+    return {
+        "step_ms": round(quiet, 2),
+        "exchange_ms": round(step - quiet, 2),
+        "exchange_share": f"{(step - quiet) / step:.1%}",
+        "divided_ms": round(scaling.divided, 1),
+        "whole_ms": round(scaling.whole, 1),
+    }
+
+
+def _mean_request(runs: Sequence[DevicesRun]) -> float:
+    return round(sum(run.warm["total"].p50 for run in runs) / len(runs) / 1e3, 3)
+
+
+def _run(
+    table: Table,
+    bundle: Bundle,
+    case: Case,
+    image: Path,
+    groups: Sequence[tuple[int, ...]],
+    latents: Path,
+    *,
+    silent: bool = False,
+) -> list[DevicesRun]:
+    """Run processes at once, one for each group of devices, and return what they found."""
+    with contextlib.ExitStack() as stack:
+        children: list[subprocess.Popen[str]] = []
+        for index, devices in enumerate(groups):
+            job = DevicesJob(
+                bundle=bundle.path.absolute(),
+                executor=table.executor,
+                devices=devices,
+                case=case,
+                image=image.absolute(),
+                repeat=table.repeat,
+                silent=silent,
+                latents=latents.with_suffix(f"{latents.suffix.removesuffix('.npy')}{index or ''}.npy").absolute(),
+            )
+            children.append(stack.enter_context(_started(job)))
+        for child in children:
+            _expect(child, READY)
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        return [msgspec.json.decode(_expect(child, "{"), type=DevicesRun) for child in children]
+
+
+@contextlib.contextmanager
+def _started(job: DevicesJob) -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", _CHILD, msgspec.json.encode(job, enc_hook=str).decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    try:
+        yield child
+    finally:
+        for pipe in (child.stdin, child.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            child.wait(60)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _expect(child: subprocess.Popen[str], beginning: str) -> str:
+    """Return the next line of a child that begins so; other libraries may print others before it."""
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith(beginning):
+            return line
+    raise BenchmarkError(f"a measured process ended with {child.wait()}; its words are above")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers, such as 1,2,4")
+    return tuple(map(int, parts))
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure and print the table. `given` are arguments in place of the process's."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="of fused operators")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for latents and pictures")
+    parser.add_argument("--devices", type=_numbers, default=(1, 2), help="numbers of devices, the first alone")
+    parser.add_argument("--executor", choices=[ExecutorName.CPU.value, ExecutorName.CUDA.value], default="cuda")
+    parser.add_argument("--steps", type=positive, default=28)
+    parser.add_argument("--repeat", type=positive, default=3, help="timed requests")
+    parser.add_argument("--replicas", action="store_true", help="also as many processes of one device each")
+    parser.add_argument("--silent", action="store_true", help="also without the exchange around attention")
+    parser.add_argument("--predict", type=_numbers, default=(), help="numbers of devices to reckon a step for")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    arguments = parser.parse_args(given)
+    if arguments.devices[0] != 1:
+        raise RequestError("the first number of devices is 1: the others are compared with it")
+    if arguments.predict and not arguments.silent:
+        raise RequestError("--predict needs --silent: what the exchange costs")
+    table = Table(
+        bundles=tuple(arguments.bundles),
+        out=arguments.out,
+        devices=arguments.devices,
+        executor=ExecutorName(arguments.executor),
+        steps=arguments.steps,
+        repeat=arguments.repeat,
+        replicas=arguments.replicas,
+        silent=arguments.silent,
+        predict=arguments.predict,
+    )
+    start = time.perf_counter()
+    rows = measure(table)
+    about = {"steps": table.steps, "repeat": table.repeat, "seconds": round(time.perf_counter() - start)}
+    print_rows(about, rows, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,221 @@
+"""Exchanges what ranks hold around attention: all heads of a rank's own tokens, for all tokens of its own heads.
+
+Before it, each rank sends every other the columns of the other's heads, and afterwards what came of the other's tokens.
+Both ways a piece is the rows of a picture; those that a rank receives of a picture lie one after another, so that what
+attention reads and writes is (pictures, all tokens, columns) as on one device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+
+from ....engine.errors import ExecutorError
+from ...device.launch import POINTER
+from ...flow.group import Group, Piece
+from ...flow.shares import Shares
+from .device import KernelDevice
+from .enqueuing import Enqueuing
+from .sizes import aligned
+
+UNIT = 16
+"""The bytes that a thread copies."""
+_SENT, _RECEIVED = "sent", "received"
+"""The places of scratch memory that pieces are sent from and received in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divided:
+    """Describes a tensor (pictures, tokens, heads) whose tokens ranks share.
+
+    Attributes:
+        pictures: How many there are.
+        tokens: How many of a picture each rank holds.
+        columns: The bytes of one rank's heads, for each token.
+    """
+
+    pictures: int
+    tokens: tuple[int, ...]
+    columns: int
+
+    @property
+    def all_tokens(self) -> int:
+        """The tokens of a picture on all ranks."""
+        return sum(self.tokens)
+
+    @property
+    def whole_bytes(self) -> int:
+        """The bytes of all tokens of one rank's heads."""
+        return self.pictures * self.all_tokens * self.columns
+
+    def rows(self, rank: int) -> int:
+        """Return the tokens of all pictures that a rank holds."""
+        return self.pictures * self.tokens[rank]
+
+    def own_bytes(self, rank: int) -> int:
+        """Return the bytes of a rank's tokens in all heads."""
+        return self.rows(rank) * self.columns * len(self.tokens)
+
+    def by_heads(self, rank: int, address: int) -> list[Piece]:
+        """Return the pieces of a rank's own tokens: (ranks, pictures, tokens, columns) from an address on."""
+        size = self.tokens[rank] * self.columns
+        return [
+            Piece(other, address + (other * self.pictures + picture) * size, size)
+            for picture in range(self.pictures)
+            for other in range(len(self.tokens))
+        ]
+
+    def by_tokens(self, address: int) -> list[Piece]:
+        """Return the pieces of the tokens of all ranks: (pictures, all tokens, columns) from an address on."""
+        firsts = list(accumulate(self.tokens, initial=0))
+        return [
+            Piece(other, address + (picture * self.all_tokens + firsts[other]) * self.columns, count * self.columns)
+            for picture in range(self.pictures)
+            for other, count in enumerate(self.tokens)
+        ]
+
+
+def divided_tokens(
+    shares: Shares | None, rank: int, queries: int, keys: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how many queries and keys each rank has, where this one has so many of them.
+
+    Queries are the joint sequence's, or the target's alone.
+
+    Raises:
+        ExecutorError: The tokens are not those that the ranks have shared out, or could be either's.
+    """
+    if shares is None:
+        raise ExecutorError("the ranks of this group have not been told which tokens each holds")
+    joint, target = shares.joint, shares.target
+    if keys != joint[rank] or queries not in (joint[rank], target[rank]):
+        raise ExecutorError(
+            f"rank {rank} has {queries} queries and {keys} keys of a picture; of its {joint[rank]} tokens, "
+            f"{target[rank]} are of the target, and queries are all of them or those, keys all"
+        )
+    if joint != target and any(map(int.__eq__, joint, target)):  # asked of all ranks, so that all of them refuse
+        raise ExecutorError(
+            f"a rank has no tokens but the target's ({joint} in all, {target} of the target), and cannot tell the last "
+            "block from the others; take fewer ranks"
+        )
+    return (joint if queries == joint[rank] else target), joint
+
+
+class Exchange:
+    """Exchanges tokens for heads in a group, on a stream beside the executor's where something else can run meanwhile.
+
+    Args:
+        device: The rank's device.
+        group: The ranks.
+    """
+
+    def __init__(self, device: KernelDevice, group: Group) -> None:
+        self.group, self._device = group, device
+        self._stream, self._event = device.cuda.stream(), device.cuda.event()
+        self._address = device.cuda.stream_address(self._stream)
+
+    def compile(self) -> None:
+        """Compile what it launches."""
+        for packing in (False, True):
+            self._device.function("exchange", PACKING=packing)
+
+    @contextmanager
+    def beside(self, to: Enqueuing) -> Iterator[None]:
+        """Let kernels that are enqueued meanwhile run beside the executor's stream, until it is joined."""
+        cuda, device = self._device.cuda, self._device
+        to.enqueue(partial(cuda.follow, self._stream, device.stream, self._event))
+        with to.on(self._stream):
+            yield
+
+    def join(self, to: Enqueuing) -> None:
+        """Let the executor's stream wait for what was enqueued beside it."""
+        cuda, device = self._device.cuda, self._device
+        to.enqueue(partial(cuda.follow, device.stream, self._stream, self._event))
+
+    def average(self, to: Enqueuing, address: int, count: int) -> None:
+        """Enqueue the mean of float32 values over the ranks, and join what runs beside."""
+        to.enqueue(partial(self.group.average, address, count))
+        self.join(to)
+
+    def gather(self, to: Enqueuing, tensors: Sequence[int], layouts: Sequence[Divided]) -> list[int]:
+        """Enqueue, beside the executor's stream, that each rank gets all tokens of its heads.
+
+        Args:
+            to: What remembers it.
+            tensors: The addresses of queries, keys and values (pictures, tokens, all heads), contiguous.
+            layouts: What each of them is.
+
+        Returns:
+            The addresses of (pictures, all tokens, a rank's heads); they stay until the next of `gather` and `scatter`.
+        """
+        rank, device = self.group.rank, self._device
+        sent = _places(partial(device.scratch, place=_SENT), [one.own_bytes(rank) for one in layouts])
+        received = _places(partial(device.scratch, place=_RECEIVED), [one.whole_bytes for one in layouts])
+        sends = [piece for one, at in zip(layouts, sent, strict=True) for piece in one.by_heads(rank, at)]
+        receives = [piece for one, at in zip(layouts, received, strict=True) for piece in one.by_tokens(at)]
+        first, other, _ = layouts
+        with self.beside(to):
+            self._copy(to, (*tensors, *sent), (first.rows(rank), other.rows(rank)), first.columns, packing=True)
+            to.enqueue(partial(self.group.swap, sends, receives, self._address))
+        return received
+
+    def places(self, *layouts: Divided) -> list[int]:
+        """Return the addresses of memory for what `scatter` sends and what that is made of, once `gather` is joined."""
+        return _places(partial(self._device.scratch, place=_SENT), [one.whole_bytes for one in layouts])
+
+    def scatter(self, to: Enqueuing, mixed: int, layout: Divided, result: int, stride: int) -> None:
+        """Enqueue that each rank gets its tokens in all heads.
+
+        Args:
+            to: What remembers it.
+            mixed: The address of (pictures, all tokens, a rank's heads).
+            layout: What it is.
+            result: Where (pictures, tokens, all heads) goes.
+            stride: The bytes from one row of the result to the next.
+        """
+        rank = self.group.rank
+        back = self._device.scratch(layout.own_bytes(rank), _RECEIVED)
+        to.enqueue(partial(self.group.swap, layout.by_tokens(mixed), layout.by_heads(rank, back)))
+        addresses = result, 0, 0, back, 0, 0
+        self._copy(to, addresses, (layout.rows(rank), 0), layout.columns, packing=False, stride=stride)
+
+    def _copy(
+        self,
+        to: Enqueuing,
+        addresses: Sequence[int],
+        rows: tuple[int, int],
+        columns: int,
+        *,
+        packing: bool,
+        stride: int = 0,
+    ) -> None:
+        ranks, units = self.group.size, columns // UNIT
+        packs = (rows[0] + 2 * rows[1]) * ranks * units
+        to.launch(
+            self._device.function("exchange", PACKING=packing),
+            -(-packs // 256),
+            256,
+            (
+                *((address, POINTER) for address in addresses),
+                *((count, ctypes.c_longlong) for count in rows),
+                (ranks, ctypes.c_int),
+                (units, ctypes.c_int),
+                (stride // UNIT or ranks * units, ctypes.c_longlong),
+            ),
+        )
+
+    def close(self) -> None:
+        """Free the stream; the group stays its maker's."""
+        self._device.cuda.destroy_event(self._event)
+        self._device.cuda.destroy_stream(self._stream)
+
+
+def _places(allocate: Callable[[int], int], sizes: Sequence[int]) -> list[int]:
+    """Return addresses in one piece of memory, one after another."""
+    *firsts, total = accumulate(map(aligned, sizes), initial=0)
+    start = allocate(total)
+    return [start + first for first in firsts]
