@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import KNOWN_COMPONENTS, Runs
-from ...engine.errors import ExecutorError
+from ...engine.components import KNOWN_COMPONENTS, PIXELS_PER_TOKEN, Runs
+from ...engine.errors import ExecutorError, RequestError
 from ..flow.executor import Performed
 from ..flow.kept import KeptValues
 from ..flow.shared_tensors import TEXT_RANK, given_by, own_inputs, slowest, whole_output
@@ -81,6 +81,12 @@ class GroupExecutor:
     ) -> Performed:
         text, size, count = self._bundle.manifest.model.dims.text_length, self._size, len(shape.references)
         rows, columns = shape.grid
+        if rows * columns < size:
+            raise RequestError(
+                f"{columns * PIXELS_PER_TOKEN}x{rows * PIXELS_PER_TOKEN} px are too few for {size} devices, of which "
+                f"each computes at least {PIXELS_PER_TOKEN}x{PIXELS_PER_TOKEN}; ask for a larger picture, or open the "
+                "bundle with fewer devices"
+            )
         shares = divide(text, rows * columns, shape.num_reference_tokens, size)
         arguments = [
             (

@@ -14,6 +14,9 @@ from ...engine.spelling import Spelled, parse_name
 DEVICES_TIMEOUT_S = 900.0
 """The seconds that devices have for what they are asked, the loading of all networks from a slow disk included."""
 
+MOST_TIMEOUT_S = 86_400.0
+"""The most of these seconds: a day."""
+
 
 class Device(str, Enum):
     """Names where ONNX Runtime computes.
@@ -66,6 +69,10 @@ class OnnxRuntimeOptions:
         if len(shared) == 1:
             object.__setattr__(self, "device_id", shared[0])
         object.__setattr__(self, "devices", shared if len(shared) > 1 else ())
+        if not 0 < self.devices_timeout_s <= MOST_TIMEOUT_S:
+            raise OptionError(
+                f"devices_timeout_s must be above 0 and at most {MOST_TIMEOUT_S:g}, not {self.devices_timeout_s!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

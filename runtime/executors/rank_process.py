@@ -6,6 +6,7 @@ while a GPU computes something that will never end since another rank is gone.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -45,6 +46,8 @@ def main() -> None:
     The arguments are the descriptors of that socket, and of a pipe that closes when the other process ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: whoever asked decides
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)  # what libraries print is not what the program that asks prints
     faulthandler.enable()
     connection, life = Connection(int(sys.argv[1])), int(sys.argv[2])
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
@@ -57,7 +60,7 @@ def main() -> None:
     while True:
         try:
             call = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             os._exit(0)
         try:
             if rank is None:
@@ -71,7 +74,10 @@ def main() -> None:
             logger.exception("a rank failed")
             words = "".join(traceback.format_exception_only(error)).strip()
             answer = Answer(error="ExecutorError", words=words)
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except OSError:  # nobody waits for it any more
+            os._exit(0)
 
 
 def _end_with(life: int) -> None:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ...engine import errors
 from ...engine.errors import ExecutorError, KontextError
 from .options import Device
 from .rank import RankJob
+from .rank_children import GRACE_S, RankProcesses
 from .rank_process import Answer, Call
-
-GRACE_S = 5.0
-"""The seconds that the others have to answer when one has failed: they may have failed alike, and then all live on."""
 
 
 class Ranks:
-    """Holds the processes of a group. One call at a time.
+    """Holds the processes of a group. One call at a time. When it is forgotten, or this process ends, they end.
 
     Args:
         jobs: What each is to do, by rank; `sockets` are made here.
@@ -35,38 +31,20 @@ class Ranks:
 
     def __init__(self, jobs: Sequence[RankJob], *, timeout_s: float, command: Sequence[str] | None = None) -> None:
         self._timeout_s, self._names = timeout_s, [_name(job) for job in jobs]
-        self._process = os.getpid()
         self._reason = ""
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._connections: list[Connection] = []
-        life, self._life = os.pipe()
-        pairs = _socket_pairs(len(jobs)) if jobs[0].options.device is Device.CPU else {}
-        try:
-            for job in jobs:
-                peers = {other: ours.fileno() for (rank, other), ours in pairs.items() if rank == job.rank}
-                self._start(job, peers, life, command or _command())
-        except BaseException:
-            self.end("they could not be started")
-            raise
-        finally:
-            os.close(life)
-            for one in pairs.values():
-                one.close()
-
-    def _start(self, job: RankJob, sockets: Mapping[int, int], life: int, command: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            passed = (theirs.fileno(), life)
-            child = subprocess.Popen(
-                [*command, *map(str, passed)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(*passed, *sockets.values()),
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            )
-        self._children.append(child)
-        self._connections.append(Connection(ours.detach()))
-        with contextlib.suppress(OSError):  # one that is gone at once is found by the first call
-            self._connections[-1].send(_with_sockets(job, sockets))
+        self._moving = False
+        self._processes = RankProcesses(timeout_s)
+        self._children, self._connections = self._processes.children, self._processes.connections
+        self._end = weakref.finalize(self, self._processes.end)
+        with contextlib.ExitStack() as stack:
+            try:
+                pairs = _socket_pairs(len(jobs), stack) if jobs[0].options.device is Device.CPU else {}
+                for job in jobs:
+                    peers = {other: ours.fileno() for (rank, other), ours in pairs.items() if rank == job.rank}
+                    self._processes.start(job, peers, command)
+            except BaseException:
+                self.end("they could not be started")
+                raise
 
     @property
     def reason(self) -> str:
@@ -97,7 +75,7 @@ class Ranks:
             What each returned.
 
         Raises:
-            KontextError: All raised that; they can be asked again.
+            KontextError: All raised one of that kind; they can be asked again.
             ExecutorError: A process has ended, some ranks have failed, or one does not answer in time. All are ended,
                 and cannot be asked again.
         """
@@ -106,22 +84,44 @@ class Ranks:
         return [answers[rank] for rank in range(len(self._children))]
 
     def _answers(self, calls: Mapping[int, Call]) -> dict[int, Any]:
+        if os.getpid() != self._processes.parent:
+            raise _foreign()
         if self._reason:
             raise ExecutorError(f"the devices were given up earlier: {self._reason}; open the bundle again")
+        messages = {rank: ForkingPickler.dumps(call) for rank, call in calls.items()}  # before any is sent
+        asked: list[int] = []
         answers: dict[int, Answer] = {}
         try:
-            for rank, call in calls.items():
-                try:
-                    self._connections[rank].send(call)
-                except OSError:
-                    self._fail(rank)
-            self._collect(list(calls), answers)
+            for rank, message in messages.items():
+                self._send(rank, message)
+                asked.append(rank)
+            self._collect(asked, answers)
         except ExecutorError:
             raise
         except BaseException:  # an interrupt, most likely: the answers are still to come
-            self._settle([rank for rank in calls if rank not in answers])
+            self._settle([rank for rank in asked if rank not in answers])
             raise
         return {rank: answer.value for rank, answer in answers.items()}
+
+    def _send(self, rank: int, message: memoryview) -> None:
+        self._moving = True
+        try:
+            self._connections[rank].send_bytes(message)
+        except BlockingIOError:
+            raise self.end(f"{self._names[rank]} did not take what it was asked for {self._timeout_s:g} s") from None
+        except OSError:
+            self._fail(rank)
+        self._moving = False
+
+    def _receive(self, rank: int, answers: dict[int, Answer]) -> None:
+        self._moving = True
+        try:
+            answers[rank] = self._connections[rank].recv()
+        except BlockingIOError:
+            raise self.end(f"{self._names[rank]} stopped in its answer for {self._timeout_s:g} s") from None
+        except (EOFError, OSError):
+            self._fail(rank)
+        self._moving = False
 
     def _collect(self, ranks: Sequence[int], answers: dict[int, Answer]) -> None:
         """Wait for answers, and raise what all ranks raised, or ExecutorError when they do not agree."""
@@ -132,16 +132,13 @@ class Ranks:
             for connection in ready:
                 assert isinstance(connection, Connection)
                 rank = waiting[connection]
-                try:
-                    answers[rank] = connection.recv()
-                except (EOFError, OSError):
-                    self._fail(rank)
+                self._receive(rank, answers)
                 if answers[rank].error and not failed:
                     failed, deadline = True, min(deadline, time.monotonic() + GRACE_S)
             if not ready:
                 break
         errors_of = {rank: answer for rank, answer in answers.items() if answer.error}
-        if errors_of and (len(errors_of) < len(ranks)):
+        if errors_of and (len(errors_of) < len(ranks) or len({one.error for one in errors_of.values()}) > 1):
             rank, answer = next(iter(errors_of.items()))
             raise self.end(f"{self._names[rank]} failed: {answer.words}")
         if len(answers) < len(ranks):
@@ -151,68 +148,58 @@ class Ranks:
             raise _raised(errors_of[min(errors_of)])
 
     def _settle(self, ranks: Sequence[int]) -> None:
-        """Wait a little for answers that nobody wants any more; end all if they do not come."""
+        """Wait a little for answers that nobody wants any more; end all if they do not come.
+
+        All are ended, too, if the interrupt, or another one, came amid a message: what follows it cannot be read.
+        """
         deadline = time.monotonic() + 2 * GRACE_S
-        for rank in ranks:
-            connection = self._connections[rank]
-            if not connection.poll(max(0.0, deadline - time.monotonic())):
-                self.end(f"{self._names[rank]} did not stop when it was interrupted")
+        try:
+            if self._moving:
+                self.end("a message to or from them was interrupted")
                 return
-            with contextlib.suppress(EOFError, OSError):
-                connection.recv()
+            for rank in ranks:
+                if not self._connections[rank].poll(max(0.0, deadline - time.monotonic())):
+                    self.end(f"{self._names[rank]} did not stop when it was interrupted")
+                    return
+                self._receive(rank, {})
+        except ExecutorError:  # the process of one has ended, and all with it
+            return
+        except BaseException:
+            self.end("waiting for them was interrupted")
+            raise
 
     def _fail(self, rank: int) -> None:
         """End all since the process of one has ended, and raise ExecutorError with the reason."""
-        child = self._children[rank]
-        try:
-            code = child.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            raise self.end(f"the process of {self._names[rank]} closed its socket") from None
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"left with code {code}"
-        raise self.end(f"the process of {self._names[rank]} {how}")
+        raise self.end(f"the process of {self._names[rank]} {self._processes.fate(rank)}")
 
     def end(self, reason: str) -> ExecutorError:
         """End all processes, and return the error to raise. They cannot be asked again."""
+        if os.getpid() != self._processes.parent:
+            return _foreign()
         self._reason = self._reason or reason
-        if os.getpid() != self._process:
-            return ExecutorError("the devices belong to the process that opened them")
-        for child in self._children:
-            child.kill()
-        for child in self._children:
-            child.wait()
-        for connection in self._connections:
-            connection.close()
-        with contextlib.suppress(OSError):
-            os.close(self._life)
+        self._end()
         return ExecutorError(f"{reason}; the other devices were given up with it: open the bundle again")
 
     def close(self) -> None:
-        """End all processes. Closing twice is allowed."""
-        if not self._reason:
-            self.end("it was closed")
+        """End all processes. Closing twice is allowed, and in a forked process it does nothing."""
+        self.end("it was closed")
 
 
-def _command() -> tuple[str, ...]:
-    """Return the command that starts a rank; the working directory is not on its path."""
-    code = f"import sys; sys.path[:] = filter(None, sys.path); from {__package__}.rank_process import main; main()"
-    return (sys.executable, "-c", code)
+def _foreign() -> ExecutorError:
+    return ExecutorError("the devices belong to the process that opened them; open the bundle in this one itself")
 
 
 def _name(job: RankJob) -> str:
     return f"cpu:{job.rank}" if job.options.device is Device.CPU else f"cuda:{job.options.device_id}"
 
 
-def _socket_pairs(size: int) -> dict[tuple[int, int], socket.socket]:
-    """Return a connected socket for each rank and each other rank."""
+def _socket_pairs(size: int, stack: contextlib.ExitStack) -> dict[tuple[int, int], socket.socket]:
+    """Return a connected socket for each rank and each other rank; `stack` closes them."""
     pairs: dict[tuple[int, int], socket.socket] = {}
     for rank in range(size):
         for other in range(rank):
-            pairs[rank, other], pairs[other, rank] = socket.socketpair()
+            pairs[rank, other], pairs[other, rank] = map(stack.enter_context, socket.socketpair())
     return pairs
-
-
-def _with_sockets(job: RankJob, sockets: Mapping[int, int]) -> RankJob:
-    return replace(job, sockets=dict(sockets))
 
 
 def _raised(answer: Answer) -> KontextError:

@@ -26,7 +26,7 @@ from .ports import PortType
 
 TEXT = "text_tokens"
 """The input whose second dimension is the number of text tokens."""
-_JOINT_LINEAR, _LENGTH = "JointLinear", "text_length"
+_JOINT, _JOINT_LINEAR, _LENGTH = ("JointHeads", "JointLinear"), "JointLinear", "text_length"
 _VECTOR, _SCALAR = "kontext_text_length", "kontext_text_length_scalar"
 """The names of the constants that take the place of the number of text tokens."""
 _INT64 = NUMBER_TYPES["int64"].onnx_number
@@ -111,13 +111,18 @@ class _Editor:
         for value in self._graph.input:
             if value.name == TEXT:
                 self._set_tokens(value)
-        joint = [node for node in self._graph.node if node.domain == DOMAIN and node.op_type.startswith(_JOINT_LINEAR)]
+        joint = [node for node in self._graph.node if node.domain == DOMAIN and node.op_type.startswith(_JOINT)]
         if not joint:
             raise self._refusal("has no fused operators that part text from pictures")
         for node in joint:
-            self._set_length(node)
+            if node.op_type.startswith(_JOINT_LINEAR):
+                self._set_length(node)
         for node in self._graph.node:
-            if node.op_type == "Slice" and self._is_length(node.input[1]):
+            if node.op_type != "Slice" or node.domain:
+                continue
+            if self._is_length(node.input[2]):
+                raise self._refusal("takes as many tokens as there are of text")
+            if self._is_length(node.input[1]):
                 node.input[1] = _VECTOR
                 self._set_end(node.input[2])
         outputs = {name for node in self._graph.node if node.domain == DOMAIN for name in node.output}

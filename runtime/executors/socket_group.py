@@ -30,11 +30,18 @@ class SocketGroup:
     def __init__(self, rank: int, sockets: Mapping[int, socket.socket], *, timeout_s: float) -> None:
         self.rank, self.size = rank, len(sockets) + 1
         self.shares: Shares | None = None
-        self._sockets, self._timeout_s = dict(sockets), timeout_s
+        self._sockets, self._timeout_s, self._amid = dict(sockets), timeout_s, False
         for one in self._sockets.values():
             one.setblocking(False)
 
     def swap(self, sends: Sequence[Piece], receives: Sequence[Piece], stream: int = 0) -> None:
+        if self._amid:  # what is still to come would be taken for this swap's
+            raise ExecutorError(f"rank {self.rank} failed in an exchange before, and cannot go on")
+        self._amid = True
+        self._swap(sends, receives)
+        self._amid = False
+
+    def _swap(self, sends: Sequence[Piece], receives: Sequence[Piece]) -> None:
         own = [[piece for piece in pieces if piece.rank == self.rank] for pieces in (sends, receives)]
         for source, target in zip(*own, strict=True):
             assert source.size_bytes == target.size_bytes
@@ -48,7 +55,9 @@ class SocketGroup:
                 ready = waiting.select(self._timeout_s)
                 if not ready:
                     late = ", ".join(str(key.data) for key in waiting.get_map().values())
-                    raise ExecutorError(f"rank {self.rank} had nothing of rank {late} for {self._timeout_s:g} s")
+                    raise ExecutorError(
+                        f"rank {self.rank} exchanged nothing with rank {late} for {self._timeout_s:g} s"
+                    )
                 for key, events in ready:
                     rank, one = key.data, self._sockets[key.data]
                     self._move(rank, one, events, outgoing[rank], incoming[rank])

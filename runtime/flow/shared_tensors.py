@@ -121,6 +121,7 @@ def givers(name: str, batch: int, num_references: int, size: int) -> tuple[int, 
 
 def whole_output(name: str, given: Mapping[int, Array], size: int) -> Array:
     """Return a tensor of a request from what its givers gave, by rank."""
+    assert name not in _TABLES, "they are given, not made, and ranks' rows do not lie one after another"
     if name in _COUNTS:
         return np.concatenate([given[rank] for rank in range(size)], axis=_axis(name))
     if name in ("pictures", "picture_means"):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from building import Site
-from once_per_run import OncePerRun
 from PIL import Image
 from plain_flow import encoded
 from quick_calibration import QUICK
@@ -39,10 +38,8 @@ from kontext_trt.engine.components import Operators, Precision
 from kontext_trt.engine.flavour import FlavourName, load_flavour
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.plans.targets import make_target
-from kontext_trt.export.checkpoint import open_checkpoint
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.emulate.torch_executor import TorchExecutor
-from kontext_trt.export.export import ExportOptions, export_bundle
 from kontext_trt.runtime.flow.rope import position_ids
 from kontext_trt.runtime.flow.schedule import noise_levels
 from kontext_trt.runtime.flow.tensors import request_tensors, usual_shape
@@ -50,20 +47,6 @@ from kontext_trt.runtime.flow.tensors import request_tensors, usual_shape
 SIZE = (96, 192)
 GRID = (12, 6)
 HALF = (1, 0, 1, 0)
-
-
-@pytest.fixture(scope="module")
-def caching(checkpoint_path: Path, once_per_run: OncePerRun) -> Callable[..., Bundle]:
-    """By name: the tiny checkpoint's bundle whose steps can be cached. Not to be altered."""
-
-    def bundle(name: str = "plain", **options: Any) -> Bundle:
-        chosen = ExportOptions(step_cache=True, copy=True, **options)
-        made = once_per_run.make(
-            f"caching-{name}", lambda path: export_bundle(open_checkpoint(checkpoint_path), path, chosen)
-        )
-        return Bundle.open(made)
-
-    return bundle
 
 
 @pytest.fixture(scope="module")

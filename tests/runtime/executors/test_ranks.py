@@ -1,0 +1,410 @@
+"""The processes of a group: what is asked of them, how they fail, and when they end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from few_descriptors import num_descriptors
+from processes import has_ended, wait_until
+from stub_rank import COMMAND
+
+from kontext_trt import ExecutorError, KontextError, OptionError, RequestError
+from kontext_trt.runtime.executors import rank_children, ranks
+from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
+from kontext_trt.runtime.executors.rank import RankJob
+from kontext_trt.runtime.executors.ranks import Ranks
+
+ROOT = Path(__file__).parents[3]
+Start = Callable[..., Ranks]
+
+
+def jobs(size: int = 2) -> list[RankJob]:
+    options = OnnxRuntimeOptions(device="cpu")
+    return [RankJob(bundle="none", options=options, rank=rank, size=size, sockets={}) for rank in range(size)]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts stub ranks, and looks that nothing of them is left."""
+    started: list[tuple[Ranks, list[int]]] = []
+
+    def make(size: int = 2, *, timeout_s: float = 60, command: tuple[str, ...] = COMMAND) -> Ranks:
+        made = Ranks(jobs(size), timeout_s=timeout_s, command=command)
+        started.append((made, [child.pid for child in made._children]))
+        return made
+
+    yield make
+    for made, pids in started:
+        made.close()
+        assert all(is_gone(pid) for pid in pids)
+
+
+def is_gone(pid: int) -> bool:
+    """Also no zombie."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def hasten(made: Ranks, seconds: float) -> None:
+    """Give ranks that have started, which may take longer, as long as this."""
+    made._timeout_s = seconds
+    for connection in made._connections:
+        with socket.socket(fileno=os.dup(connection.fileno())) as one:
+            rank_children._limited(one, seconds)
+
+
+def pids_of(made: Ranks) -> list[int]:
+    return [pid for _, pid in made.ask("tell")]
+
+
+def test_all_are_asked_and_answer_in_their_order(start: Start):
+    before = num_descriptors()
+    made = start(3)
+    assert [rank for rank, _ in made.ask("tell")] == [0, 1, 2]
+    assert made.ask_each("echo", [("a",), ("b",), ("c",)]) == ["a", "b", "c"]
+    assert made.ask_one(1, "echo", "only") == "only"
+    large = np.arange(3 << 20, dtype=np.float32)
+    assert all(np.array_equal(one, large) for one in made.ask("echo", large)), "more than a socket holds, both ways"
+    assert not any(made.ask("signals"))
+    made.close()
+    made.close()
+    assert num_descriptors() == before
+    with pytest.raises(ExecutorError, match="given up earlier: it was closed; open the bundle again"):
+        made.ask("tell")
+
+
+def test_what_all_raise_is_raised_and_they_live_on(start: Start):
+    made = start()
+    with pytest.raises(RequestError, match=r"^too large$"):
+        made.ask("fail", {0: "RequestError", 1: "RequestError"}, "too large")
+    with pytest.raises(OptionError, match=r"^x$"):
+        made.ask_one(1, "fail", {1: "OptionError"}, "x")
+    with pytest.raises(ExecutorError, match="not enough memory on this machine"):
+        made.ask("fail", {0: "MemoryError", 1: "MemoryError"}, "")
+    with pytest.raises(ExecutorError, match=r"^ZeroDivisionError: oh$"):
+        made.ask("fail", {0: "ZeroDivisionError", 1: "ZeroDivisionError"}, "oh")
+    with pytest.raises(KontextError, match="a filter"):
+        made.ask("fail", {0: "ContentRefused", 1: "ContentRefused"}, "a filter")
+    with pytest.raises(ExecutorError, match="has no attribute 'nothing'"):
+        made.ask("nothing")
+    with pytest.raises(AttributeError, match=r"local|pickle"):
+        made.ask_each("echo", [("this one can be sent",), (lambda: "this not",)])
+    assert made.ask("echo", 1) == [1, 1]
+    assert made.reason == ""
+
+
+@pytest.mark.parametrize("kinds", [{1: "RequestError"}, {0: "RequestError", 1: "ExecutorError"}], ids=["one", "unlike"])
+def test_ranks_that_do_not_agree_are_given_up(start: Start, kinds: dict[int, str]):
+    made = start()
+    pids = pids_of(made)
+    words = r"cpu:\d failed: no more; the other devices were given up with it: open the bundle again"
+    with pytest.raises(ExecutorError, match=words):
+        made.ask("fail", kinds, "no more")
+    assert all(map(is_gone, pids))
+    with pytest.raises(ExecutorError, match=r"given up earlier: cpu:\d failed: no more; open the bundle again"):
+        made.ask("tell")
+
+
+def test_one_that_fails_while_others_work(start: Start, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ranks, "GRACE_S", 0.3)
+    made = start()
+    made.ask("tell")
+    began = time.monotonic()
+    arguments = [({0: "ExecutorError"}, "no memory"), ()]
+    calls = {
+        0: ranks.Call(method="fail", arguments=arguments[0]),
+        1: ranks.Call(method="sleep", arguments=({1: 60.0},)),
+    }
+    with pytest.raises(ExecutorError, match="cpu:0 failed: no memory"):
+        made._answers(calls)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_one_that_is_killed_while_they_work_is_named(start: Start, number: int):
+    made = start()
+    pids = pids_of(made)
+    began = time.monotonic()
+    with pytest.raises(ExecutorError, match=f"the process of cpu:1 was ended by {signal.Signals(number).name}; the"):
+        made.ask("die", (1,), number)
+    assert time.monotonic() - began < 10
+    assert all(map(is_gone, pids))
+
+
+def test_one_that_is_killed_between_calls_is_named(start: Start):
+    made = start()
+    pids = pids_of(made)
+    os.kill(pids[0], signal.SIGKILL)
+    wait_until(lambda: has_ended(pids[0]), "it is killed")
+    with pytest.raises(ExecutorError, match="the process of cpu:0 was ended by SIGKILL"):
+        made.ask("tell")
+    assert all(map(is_gone, pids))
+
+
+def test_one_that_leaves_or_never_began_is_named(start: Start):
+    with pytest.raises(ExecutorError, match="the process of cpu:0 left with code 7"):
+        start(1).ask("leave", 7)
+    with pytest.raises(ExecutorError, match=r"the process of cpu:\d left with code 1"):
+        start(2, command=("/bin/false",)).ask("tell")
+
+
+def test_a_command_that_cannot_be_run_leaves_nothing_open():
+    before = num_descriptors()
+    with pytest.raises(FileNotFoundError):
+        Ranks(jobs(), timeout_s=1, command=("/nowhere/python",))
+    assert num_descriptors() == before
+
+
+def test_one_that_hangs_is_given_up(start: Start):
+    made = start()
+    pids = pids_of(made)
+    hasten(made, 1)
+    os.kill(pids[1], signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(ExecutorError, match="cpu:1 did not answer for 1 s"):
+        made.ask("echo", 1)
+    assert 0.9 < time.monotonic() - began < 8
+    assert all(map(is_gone, pids))
+
+
+def test_one_that_takes_nothing_is_given_up(start: Start):
+    """What it is sent is more than a socket holds."""
+    made = start()
+    pids = pids_of(made)
+    hasten(made, 0.5)
+    os.kill(pids[0], signal.SIGSTOP)
+    with pytest.raises(ExecutorError, match=r"cpu:0 did not take what it was asked for 0\.5 s"):
+        made.ask("echo", bytes(32 << 20))
+    assert all(map(is_gone, pids))
+
+
+@pytest.mark.check
+def test_one_that_stops_amid_its_answer_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch):
+    made = start()
+    pids = pids_of(made)
+    hasten(made, 2)
+    connection = made._connections[1]
+    receive = connection.recv
+
+    def stop_and_receive() -> object:
+        os.kill(pids[1], signal.SIGSTOP)
+        return receive()
+
+    monkeypatch.setattr(connection, "recv", stop_and_receive)
+    with pytest.raises(ExecutorError, match="cpu:1 stopped in its answer for 2 s"):
+        made.ask("echo", bytes(32 << 20))
+    assert all(map(is_gone, pids))
+
+
+def interrupted(made: Ranks, seconds: dict[int, float], *, times: int = 1) -> None:
+    """Ask ranks to sleep, and interrupt that after a while, once or several times."""
+    done = threading.Event()
+
+    def interrupt() -> None:
+        for _ in range(times):
+            time.sleep(0.2)
+            if not done.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            made.ask("sleep", seconds)
+        done.set()
+    finally:
+        thread.join()
+
+
+def test_an_interrupt_waits_for_answers_and_they_live_on(start: Start):
+    made = start()
+    made.ask("tell")
+    interrupted(made, {0: 0.5, 1: 0.6})
+    assert made.ask("echo", "not the answer to what was interrupted") == ["not the answer to what was interrupted"] * 2
+
+
+def test_an_interrupt_that_is_not_answered_ends_them(start: Start, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ranks, "GRACE_S", 0.1)
+    made = start()
+    pids = pids_of(made)
+    interrupted(made, {1: 60})
+    assert all(map(is_gone, pids))
+    with pytest.raises(ExecutorError, match="given up earlier: cpu:1 did not stop when it was interrupted; open"):
+        made.ask("tell")
+
+
+def test_a_second_interrupt_ends_them(start: Start):
+    """No call may be given the answer to one before it."""
+    made = start()
+    pids = pids_of(made)
+    interrupted(made, {1: 60}, times=2)
+    assert all(map(is_gone, pids))
+    with pytest.raises(ExecutorError, match="given up earlier: waiting for them was interrupted"):
+        made.ask("tell")
+
+
+def test_an_interrupt_amid_a_message_ends_them(start: Start, monkeypatch: pytest.MonkeyPatch):
+    made = start()
+    pids = pids_of(made)
+
+    def half(message: memoryview) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(made._connections[1], "send_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        made.ask("tell")
+    assert all(map(is_gone, pids))
+    with pytest.raises(ExecutorError, match="given up earlier: a message to or from them was interrupted"):
+        made.ask("tell")
+
+
+def test_forgotten_ones_end():
+    before = num_descriptors()
+    made = Ranks(jobs(), timeout_s=60, command=COMMAND)
+    pids = pids_of(made)
+    gc.disable()
+    try:
+        del made
+    finally:
+        gc.enable()
+    assert all(map(is_gone, pids))
+    assert num_descriptors() == before
+
+
+def test_a_thread_that_ends_takes_none_with_it(start: Start):
+    made: list[Ranks] = []
+    threads = [threading.Thread(target=lambda: made.append(start())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [pid for one in made for pid in pids_of(one)]
+    assert len(set(found)) == 4
+    made[0].close()
+    assert pids_of(made[1]) == found[2:], "the other group's are its own"
+
+
+def test_a_fork_has_no_part_in_them(start: Start):
+    made = start(1)
+    (pid,) = pids_of(made)
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        words = ""
+        try:
+            made.close()
+            made.ask("tell")
+        except ExecutorError as error:
+            words = str(error)
+        del made
+        gc.collect()
+        os.write(tell, words.encode())
+        os._exit(0)
+    os.close(tell)
+    with open(told) as file:
+        assert file.read() == ("the devices belong to the process that opened them; open the bundle in this one itself")
+    os.waitpid(child, 0)
+    assert pids_of(made) == [pid]
+
+
+PARENT = f"""
+import os, sys, time
+sys.path[:0] = [{str(ROOT / "tests/support")!r}]
+from stub_rank import COMMAND
+from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
+from kontext_trt.runtime.executors.rank import RankJob
+from kontext_trt.runtime.executors.ranks import Ranks
+jobs = [RankJob(bundle="none", options=OnnxRuntimeOptions(device="cpu"), rank=r, size=2, sockets={{}}) for r in (0, 1)]
+ranks = Ranks(jobs, timeout_s=60, command=COMMAND)
+"""
+
+
+def parent(code: str, **options) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / ".links")}
+    words = [sys.executable, "-c", PARENT + code]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, **options)
+
+
+def told_pids(process: subprocess.Popen[str]) -> list[int]:
+    assert process.stdout is not None
+    return [int(word) for word in process.stdout.readline().split()]
+
+
+def test_they_end_with_a_parent_that_is_killed_though_it_has_forked():
+    """While they compute."""
+    code = """
+print(*[pid for _, pid in ranks.ask("tell")], flush=True)
+if not (child := os.fork()):
+    time.sleep(60)
+print(child, flush=True)
+ranks.ask("sleep", {0: 60.0, 1: 60.0})
+"""
+    with parent(code) as process:
+        pids = told_pids(process)
+        (fork,) = told_pids(process)
+        time.sleep(0.2)
+        process.kill()
+        process.wait()
+        try:
+            wait_until(lambda: all(map(has_ended, pids)), "the ranks end", 10)
+        finally:
+            os.kill(fork, signal.SIGKILL)
+
+
+def test_they_end_with_a_parent_that_forgot_to_close():
+    code = 'print(*[pid for _, pid in ranks.ask("tell")], flush=True)'
+    with parent(code, stderr=subprocess.PIPE) as process:
+        pids = told_pids(process)
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert all(map(has_ended, pids))
+
+
+def test_an_interrupt_of_the_terminal_is_the_parents_to_decide():
+    """It is sent to the whole process group, also while ranks start."""
+    code = """
+print("ready", flush=True)
+try:
+    ranks.ask("sleep", {0: 1.0, 1: 1.0})
+except KeyboardInterrupt:
+    print(ranks.ask("echo", "alive"), flush=True)
+"""
+    with parent(code, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "['alive', 'alive']\n"
+        assert process.wait(20) == 0
+
+
+def test_what_ranks_print_is_not_what_the_program_prints():
+    code = 'ranks.ask("print", "from a rank"); ranks.close(); print("from the program")'
+    with parent(code, stderr=subprocess.PIPE) as process:
+        out, error = process.communicate(timeout=30)
+    assert out == "from the program\n"
+    assert error == 4 * "from a rank\n"
+
+
+def test_the_command_imports_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("signal", "socket", "types", "numpy", "kontext_trt"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is not the one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    command = rank_children._command()
+    main = "from kontext_trt.runtime.executors.rank_process import main; main()"
+    assert command[-1].endswith(main)
+    code = command[-1].removesuffix("main()") + "import sys; print(sys.modules['kontext_trt'].__file__)"
+    done = subprocess.run([*command[:-1], code], capture_output=True, text=True, check=True, env={})
+    assert Path(done.stdout.strip()).resolve() == ROOT / "__init__.py"
