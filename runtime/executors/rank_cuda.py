@@ -11,9 +11,9 @@ from ..device.executor import DeviceExecutor
 from ..device.group import NcclGroup, unique_id
 from ..flow.group import Group
 from .fused_kernels import fused_architecture, obstacles
+from .on_device import device_options, onnxruntime_residency
 from .onnxruntime_cuda import OnnxRuntimeEngines
-from .open import device_options, onnxruntime_residency
-from .rank import RankJob
+from .rank_job import RankJob
 
 
 def prepare(bundle: Bundle, job: RankJob) -> bytes:

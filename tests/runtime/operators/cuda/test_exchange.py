@@ -382,25 +382,6 @@ def test_the_mean_of_fp8_keys_is_that_of_all_ranks():
     assert [what for what in wide.ran if what[0] != "product"] == [("heads", True)] * 2
 
 
-def test_the_text_of_a_joint_sequence_is_the_ranks_share():
-    joint = {"joint": (PICTURES, 9, HIDDEN)}
-    device = HostDevice()
-    definition = DEFINITIONS["JointLinear"]
-    sizes = Sizes(pictures=PICTURES, heads=HEADS, width=WIDTH)
-    group = Threads(1, SHARES, queues(2))
-    group.device = device
-    given = {key: np.zeros(shape, np.uint16) for key, shape in {**shapes(definition, sizes), **joint}.items()}
-    call = Tensors(device, given)
-    FusedKernel(device.kernels(group), definition, {"text_length": 3})(cast(Call, call))
-    written = [shape for _, shape in call.outputs.values()]
-    assert written == [(PICTURES, 1, HIDDEN), (PICTURES, 8, HIDDEN)]
-    with pytest.raises(ExecutorError, match="text_length is not what ranks have shared out"):
-        run("JointLinear", joint, SHARES, text_length=4)
-    none = Shares(text=(3, 0), target=(3, 9), reference=(3, 0))
-    with pytest.raises(ExecutorError, match="this rank has 0 tokens of the text"):
-        run("JointLinear", joint, none, rank=1, text_length=3)
-
-
 def test_other_shares_of_the_same_tensors_are_new():
     """A rank may hold as many tokens as before while others do not."""
     given = {key: np.zeros((PICTURES, 9, HIDDEN), np.uint16) for key in "qkv"}
