@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
+from ...engine.components import KNOWN_COMPONENTS, Runs
+from ...engine.plans.manifest import PlanManifest
 from ..device.residency import Cost, ResidencyPlan, plan_residency
 from ..flow.kept import kept_bytes
 from ..flow.tensors import request_tensors, total_bytes, usual_shape
@@ -28,6 +30,22 @@ def onnxruntime_residency(bundle: Bundle, budget: int | None, cuda: Cuda) -> Res
     from .onnxruntime_cuda import costs
 
     return residency(bundle, costs(bundle, usual_shape(bundle)), budget, cuda.memory()[0])
+
+
+def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, Cost]:
+    """Return what engines take, from what their compilers said of them."""
+    return {
+        name: Cost(
+            weights=plan.size_bytes,
+            activations=plan.census.activation_bytes,
+            streamable=min(plan.build.weight_bytes, plan.size_bytes)
+            if plan.ingredients.options.weight_streaming
+            else 0,
+            runs=KNOWN_COMPONENTS[name].runs_in(bundle.manifest.model.flow.steps),
+            per_prompt=KNOWN_COMPONENTS[name].runs is Runs.PROMPT,
+        )
+        for name, plan in plans.items()
+    }
 
 
 def device_options(options: OnnxRuntimeOptions | TensorRtOptions) -> DeviceOptions:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import KNOWN_COMPONENTS, Runs
 from ...engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
 from ...engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
 from ...engine.plans.choice import choose_plans
@@ -17,10 +16,9 @@ from ...engine.plans.machine import Machine
 from ...engine.plans.manifest import PlanManifest
 from ...engine.plans.store import PlanStore
 from ...engine.system.gpus import Gpu, find_gpus
-from ..device.residency import Cost
 from ..flow.executor import Executor
 from .fused_kernels import fused_architecture
-from .on_device import device_options, onnxruntime_residency, residency
+from .on_device import device_options, onnxruntime_residency, plan_costs, residency
 from .onnxruntime_cpu import OnnxRuntimeCpu
 from .onnxruntime_session import has_cuda, import_onnxruntime
 from .options import AnyExecutor, Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
@@ -166,19 +164,3 @@ def _try(store: PlanStore, plans: Mapping[str, PlanManifest], machine: Machine, 
     smallest = min(plans, key=lambda component: plans[component].size_bytes)
     with store.open(smallest, plans[smallest].key, machine, flavour.refusal):
         pass
-
-
-def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, Cost]:
-    """Return what engines take, from what their compilers said of them."""
-    return {
-        name: Cost(
-            weights=plan.size_bytes,
-            activations=plan.census.activation_bytes,
-            streamable=min(plan.build.weight_bytes, plan.size_bytes)
-            if plan.ingredients.options.weight_streaming
-            else 0,
-            runs=KNOWN_COMPONENTS[name].runs_in(bundle.manifest.model.flow.steps),
-            per_prompt=KNOWN_COMPONENTS[name].runs is Runs.PROMPT,
-        )
-        for name, plan in plans.items()
-    }

@@ -19,7 +19,7 @@ from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.plans.store import PlanStore
 from kontext_trt.runtime.device.executor import DeviceExecutor, DeviceOptions
 from kontext_trt.runtime.device.residency import plan_residency
-from kontext_trt.runtime.executors.open import plan_costs
+from kontext_trt.runtime.executors.on_device import plan_costs
 from kontext_trt.runtime.executors.tensorrt import TensorRtEngines
 from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes, usual_shape
 
