@@ -55,7 +55,9 @@ class SocketGroup:
                 ready = waiting.select(self._timeout_s)
                 if not ready:
                     late = ", ".join(str(key.data) for key in waiting.get_map().values())
-                    raise ExecutorError(f"rank {self.rank} exchanged nothing with rank {late} for {self._timeout_s:g} s")
+                    raise ExecutorError(
+                        f"rank {self.rank} exchanged nothing with rank {late} for {self._timeout_s:g} s"
+                    )
                 for key, events in ready:
                     rank, one = key.data, self._sockets[key.data]
                     self._move(rank, one, events, outgoing[rank], incoming[rank])

@@ -17,7 +17,7 @@ from .tensors import RequestShape, latents_before, reference_name
 from .workspace import Workspace
 
 Pieces = Sequence[tuple[int, Any]]
-"""Tensors, each with the rank that it goes to or comes from."""
+"""The tensors, each with the rank that it goes to or comes from."""
 
 
 class SharedWorkspace(Workspace, Protocol):

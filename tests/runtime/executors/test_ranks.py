@@ -402,7 +402,7 @@ def test_the_command_imports_nothing_from_the_working_directory(tmp_path: Path, 
         (tmp_path / f"{name}.py").write_text("raise SystemExit('this is not the one')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    command = rank_children._command()
+    command = rank_children.rank_command()
     main = "from kontext_trt.runtime.executors.rank_process import main; main()"
     assert command[-1].endswith(main)
     code = command[-1].removesuffix("main()") + "import sys; print(sys.modules['kontext_trt'].__file__)"

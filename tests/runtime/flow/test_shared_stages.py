@@ -92,7 +92,7 @@ def run_shared(bundle: Bundle, inputs: Mapping[str, Array], stages: Sequence[Sta
         for name, array in own_inputs(inputs, share, text_length=text, num_references=2).items():
             workspace[name][...] = array
         for stage in stages:
-            SharedStage(stage, group.rank, size).run(workspace)
+            SharedStage(stage, group.rank, size, SHAPE.batch).run(workspace)
         return Ran(share, workspace, components.ran)
 
     return as_ranks(size, run)
@@ -132,9 +132,11 @@ def test_each_rank_runs_its_own_components(bundle: Bundle, whole: dict[str, Arra
 
 def test_what_a_stage_may_run_is_told(bundle: Bundle):
     for stage, ranks in ((EncodeText(0), {0}), (EncodeReference(0), {1}), (EncodeReference(1), {2})):
-        shared = [SharedStage(stage, rank, 3) for rank in range(3)]
+        shared = [SharedStage(stage, rank, 3, 2) for rank in range(3)]
         assert {one.rank for one in shared if one.components} == ranks
         assert all(one.name == stage.name for one in shared)
         assert all(one.components in ((), stage.components) for one in shared)
-    for stage in (Condition(), Step(0), Step(1, cached=True), Decode()):
-        assert all(SharedStage(stage, rank, 3).components == stage.components for rank in range(3))
+    for stage in (Condition(), Step(0), Step(1, cached=True)):
+        assert all(SharedStage(stage, rank, 3, 1).components == stage.components for rank in range(3))
+    decoding = [SharedStage(Decode(), rank, 3, 2).components for rank in range(3)]
+    assert decoding == [("vae_decoder",), ("vae_decoder",), ()], "there are two pictures"
