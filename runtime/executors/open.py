@@ -73,7 +73,20 @@ def _open_group(bundle: Bundle, options: OnnxRuntimeOptions | AnyExecutor) -> Ex
     """Open an executor over several devices: GPUs, or processes on the CPU where it was asked for."""
     from .group_executor import GroupExecutor
 
-    options = _onnxruntime_options(options)
+    options = _on_devices(options)
+    return GroupExecutor(bundle, replace(options, device=_device(options.device)))
+
+
+def _with_one(options: OnnxRuntimeOptions | AnyExecutor) -> OnnxRuntimeOptions:
+    """Return options with the number of the one device that is named."""
+    (device,) = options.devices
+    return replace(_on_devices(options), device_id=device, devices=())
+
+
+def _on_devices(options: OnnxRuntimeOptions | AnyExecutor) -> OnnxRuntimeOptions:
+    """Return options of ONNX Runtime. Raises ExecutorError if one of the devices that they name is not there."""
+    if isinstance(options, AnyExecutor):
+        options = OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, devices=options.devices)
     gpus, reason = find_gpus()
     if options.device is not Device.CPU:
         missing = [str(device) for device in options.devices if device >= len(gpus)]
@@ -82,19 +95,7 @@ def _open_group(bundle: Bundle, options: OnnxRuntimeOptions | AnyExecutor) -> Ex
                 f"there is no GPU {', '.join(missing)}: {reason or f'this machine has {len(gpus)}'}. "
                 "With --executor cpu processes on the CPU share a request, to try it"
             )
-    return GroupExecutor(bundle, replace(options, device=_device(options.device)))
-
-
-def _onnxruntime_options(options: OnnxRuntimeOptions | AnyExecutor) -> OnnxRuntimeOptions:
-    if isinstance(options, OnnxRuntimeOptions):
-        return options
-    return OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, devices=options.devices)
-
-
-def _with_one(options: OnnxRuntimeOptions | AnyExecutor) -> OnnxRuntimeOptions:
-    """Return options with the number of the one device that is named."""
-    (device,) = options.devices
-    return replace(_onnxruntime_options(options), device_id=device, devices=())
+    return options
 
 
 def _device(device: Device) -> Device:
