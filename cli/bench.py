@@ -19,8 +19,8 @@ from ..engine.errors import OptionError
 from ..engine.lora.choice import LoraChoice
 from ..engine.sizes import parse_size
 from ..engine.system.changes import telling_changes
-from ..runtime.executors.options import ExecutorName
-from .making import ExecutorOption, GuidanceOption, StepsOption, SwapOption
+from ..runtime.executors.options import ExecutorName, parse_devices, read_devices
+from .making import DevicesOption, ExecutorOption, GuidanceOption, StepsOption, SwapOption
 from .options import ExportedArgument
 from .tables import print_table
 from .terminal import notes, progress_bars, screen
@@ -43,6 +43,7 @@ def bench(
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of the first picture's noise.")] = 0,
     lora: SwapOption = None,
     executor: ExecutorOption = ExecutorName.AUTO,
+    devices: DevicesOption = None,
     vram: Annotated[str | None, typer.Option(help="GPU memory to use, as 24GiB.", show_default=False)] = None,
     graphs: Annotated[bool, typer.Option("--graphs/--no-graphs", help="Record CUDA graphs.")] = True,
     checkpoint: Annotated[
@@ -72,6 +73,7 @@ def bench(
         bundle=bundle,
         out=out,
         executor=executor,
+        devices=parse_devices(None if devices is None else read_devices(devices)),
         vram_bytes=budget,
         graphs=graphs,
         image=image,

@@ -74,6 +74,8 @@ def evaluate(
     """Run EditBench on a bundle, or with --bench a public benchmark: pictures, distances, a judge's marks, a page."""
     if emulate and run.executor is not ExecutorName.AUTO:
         raise OptionError(f"--emulate computes with torch; leave out --executor {run.executor.value}")
+    if emulate and run.devices is not None:
+        raise OptionError("--emulate computes with torch, on one device; leave out --devices")
 
     def opener(path: Path) -> AbstractContextManager[Kontext]:
         return _open_emulated(path) if emulate else opened(path, run, graphs=True)

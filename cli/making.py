@@ -17,7 +17,13 @@ from ..engine.errors import OptionError
 from ..engine.lora.choice import LoraChoice
 from ..engine.sizes import parse_size
 from ..engine.spelling import parse_name
-from ..runtime.executors.options import ExecutorName
+from ..runtime.executors.options import (
+    AnyExecutor,
+    ExecutorName,
+    ExecutorOptions,
+    OnnxRuntimeOptions,
+    read_devices,
+)
 from ..runtime.filters.interface import ContentFilter
 from ..runtime.inputs.masking import FEATHER, MaskCrop, Masking
 from ..runtime.inputs.request import Sampling, ScheduleKeywords
@@ -56,6 +62,11 @@ ExecutorOption = Annotated[
         parser=executor_name,
         metavar=f"<{'|'.join(name.value for name in ExecutorName)}>",
     ),
+]
+
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(help="GPUs that share each request: how many, as 4, or their numbers, as 0,2.", show_default=False),
 ]
 
 
@@ -197,6 +208,7 @@ class RunOptions:
     """Says who computes, and in how much memory."""
 
     executor: ExecutorOption = ExecutorName.AUTO
+    devices: DevicesOption = None
     vram: Annotated[
         str | None,
         typer.Option(help="GPU memory to use, as 24GiB: what does not fit is loaded for its turn.", show_default=False),
@@ -206,14 +218,21 @@ class RunOptions:
         bool, typer.Option("--trust", help="Run plans that you did not sign. They are executable code.")
     ] = False
 
+    def executor_options(self, *, graphs: bool) -> ExecutorOptions:
+        """Return them as the runtime takes them; what means nothing beside the others is warned about."""
+        budget = None if self.vram is None else parse_bytes(self.vram)
+        devices = None if self.devices is None else read_devices(self.devices)
+        chosen = self.executor.options(budget, graphs=graphs, plans=self.store, trust=self.trust, devices=devices)
+        runs_graphs = isinstance(chosen, OnnxRuntimeOptions) or (isinstance(chosen, AnyExecutor) and chosen.devices)
+        if self.trust and runs_graphs:
+            logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
+        return chosen
+
 
 @contextmanager
 def opened(bundle: Path, run: RunOptions, *, graphs: bool, filters: Sequence[ContentFilter] = ()) -> Iterator[Kontext]:
     """Open a bundle as options say, and say what will lie in the GPU's memory before anything does."""
-    budget = None if run.vram is None else parse_bytes(run.vram)
-    if run.trust and run.executor in (ExecutorName.CPU, ExecutorName.CUDA):
-        logger.warning("--trust is about plans, and ONNX Runtime runs the graphs")
-    executor = run.executor.options(budget, graphs=graphs, plans=run.store, trust=run.trust)
+    executor = run.executor_options(graphs=graphs)
     with working("opening the bundle"):
         made = Kontext.open(bundle, executor=executor, filters=filters)
     with made as kontext:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from ..engine.byte_sizes import parse_bytes
 from ..engine.errors import MissingDependencyError, OptionError
 from .making import RunOptions
 
@@ -31,7 +30,10 @@ class ReplicaOptions:
     max_replicas: Annotated[
         int | None, typer.Option(help="The most replicas, which Ray starts and stops by load.", show_default=False)
     ] = None
-    gpus: Annotated[float, typer.Option(help="GPUs of one replica; 0 on a CPU.")] = 1.0
+    gpus: Annotated[
+        float | None,
+        typer.Option(help="GPUs of one replica; 0 on a CPU. Default: 1, or those of --devices.", show_default=False),
+    ] = None
     ray_options: Annotated[
         Path | None,
         typer.Option(help="A JSON file of further options of Ray's deployment, by Ray's names.", show_default=False),
@@ -64,16 +66,18 @@ class ReplicaOptions:
             ) from error
         from ..serving.replica import Served
 
-        budget = None if run.vram is None else parse_bytes(run.vram)
-        store = None if run.store is None else run.store.resolve()
+        run = replace(run, store=None if run.store is None else run.store.resolve())
         served = Served(
             bundle=bundle.resolve(),
-            executor=run.executor.options(budget, graphs=True, plans=store, trust=run.trust),
+            executor=run.executor_options(graphs=True),
             options=options,
             safeguards=safeguards,
         )
         scaling = Scaling(
-            replicas=self.replicas, most=self.max_replicas, gpus=self.gpus, more=_read_options(self.ray_options)
+            replicas=self.replicas,
+            most=self.max_replicas,
+            gpus=served.gpus if self.gpus is None else self.gpus,
+            more=_read_options(self.ray_options),
         )
         serve_replicas(served, scaling, host=host, port=port, address=self.ray_address)
 

@@ -76,7 +76,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         Args:
             bundle: A bundle, or the folder of one.
             executor: Who runs it: options, or a name of the command line ("cuda"); see `AnyExecutor` for the default.
-            devices: How many GPUs share each request, or their numbers, each in a process of its own; None for one.
+            devices: How many GPUs share each request, or a list of their numbers: each has a process of its own.
             when_busy: Whether a request waits while another thread's runs ("wait"), or is refused with BusyError
                 ("refuse").
             filters: Who is asked about prompts and pictures, in this order; one that fails refuses.
@@ -87,7 +87,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         Raises:
             BundleError: The bundle is not sound.
             PlanError, BudgetError, ExecutorError, MissingDependencyError: It cannot be run as asked.
-            RequestError, OptionError: `when_busy` or `executor` is another word, or a filter is none.
+            RequestError, OptionError: `when_busy` or `executor` is another word, a filter none, or `devices` unfit.
         """
         chosen, options = parse_choice(WhenBusy, "when_busy", when_busy), executor_options(executor, devices)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
@@ -166,6 +166,11 @@ class Kontext(AbstractContextManager["Kontext"]):
         return [] if plan is None else plan.describe()
 
     @property
+    def lost(self) -> str:
+        """The reason that nothing can be made any more although this is open, such as a lost GPU; "" while it can."""
+        return self.executor.lost
+
+    @property
     def filter_counts(self) -> tuple[FilterCount, ...]:
         """The counts of what each filter allowed and refused at each of its stages; what was refused is not kept."""
         return self._screen.counts
@@ -218,8 +223,7 @@ class Kontext(AbstractContextManager["Kontext"]):
         watch = watching(prepared, previews, on_step=on_step, cancel=cancel, every_step=debug_nan, progress=progress)
         with self._admission.enter(cancel=cancel), clock.stage("total"):
             self._adapters.swap(loras, self.executor)
-            made = self._flow.run(prepared, watch, clock)
-        made_by = self.executor.name
+            made, made_by = self._flow.run(prepared, watch, clock), self.executor.name
         result = result_of(prepared, made, clock, self.bundle, executor=made_by, loras=loras.used, files=files)
         self._screen.release([(output.prompt, output.image) for output in result.outputs], cancel)
         return result
@@ -260,15 +264,13 @@ class Kontext(AbstractContextManager["Kontext"]):
         Args:
             prompt: A description, or several. Beyond the 512 tokens of T5 it is cut, with a PromptCutWarning.
             **keywords: Those of `Sampling` (`steps`, `guidance`, `seed`, `size`, `noise`, `solver`, `sigmas`,
-                `step_mask`), of `run` (`on_step`, `cancel`, `debug_nan`, `previews`, `progress`), and `loras` of
-                `Request`.
+                `step_mask`), of `run` (`on_step`, `cancel`, `debug_nan`, `previews`, `progress`), and `loras`.
 
         Returns:
             One picture per prompt and seed, as `run` returns them.
 
         Raises:
-            RequestError: An argument is out of range, or the plans or the model do not take it.
-            KontextError: Whatever else `run` raises.
+            KontextError: What `run` raises: RequestError for what is out of range, or what plans or model do not take.
         """
         request, watch = request_of(prompt, keywords)
         return self.run(request, **watch)
@@ -281,8 +283,7 @@ class Kontext(AbstractContextManager["Kontext"]):
             **keywords: Those of `Session`: `carry`, `fit`, `kept_bytes`.
 
         Raises:
-            RequestError: An argument is out of range.
-            ImageError: The picture cannot be read.
+            RequestError, ImageError: An argument is out of range, or the picture cannot be read.
         """
         return Session(self, image, **keywords)
 

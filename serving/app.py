@@ -122,11 +122,13 @@ class _About:
         return json_response({"deleted": True})
 
     async def health(self, request: Request) -> Response:
+        self._service.health.check()
         return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
         if self._service.turns.draining:
             raise Refusal("this server is stopping", status=503)
+        self._service.health.check()
         return json_response({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:

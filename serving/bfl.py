@@ -54,7 +54,7 @@ class Bfl:
             order, fields = await beside(body.size_bytes, self._read, body)
             if service.options.log_prompts:
                 request.scope["kontext.log"]["prompt"] = fields.prompt
-            place = service.turns.admit(client_of(request))
+            place = service.admit(client_of(request))
             name, task = secrets.token_urlsafe(18), Task()
             with ExitStack() as unless_taken:
                 unless_taken.enter_context(place)

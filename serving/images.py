@@ -71,7 +71,7 @@ class Images:
     async def _response(self, request: Request, asked: Asked) -> Response:
         data: list[dict[str, Any]] = []
         mades: list[Made] = []
-        with self._service.turns.admit(client_of(request)) as place:
+        with self._service.admit(client_of(request)) as place:
             for seeds in asked.batches:
                 for made in await self._service.maker.make(place, asked.order.seeded(seeds)):
                     encoded = await handed_out(self._service, made, asked.file_format, asked.quality)
@@ -125,7 +125,7 @@ class Images:
             }
             await emit(kind_and_name, event)
 
-        with self._service.turns.admit(client_of(request)) as place:
+        with self._service.admit(client_of(request)) as place:
             for seeds in asked.batches:
                 shown, order = _Shown(), asked.order.seeded(seeds)
                 if asked.previews:

@@ -42,7 +42,7 @@ class Scaling:
         replicas: The number of replicas, or the least of them.
         most: The most replicas: Ray starts and stops them by load. None for a fixed number.
         ongoing: The requests per replica that Ray aims at, where it may start and stop them.
-        gpus: The GPUs of one replica; 0 on a CPU.
+        gpus: The GPUs of one replica, as many as share its requests; 0 on a CPU.
         cpus: The CPU cores that Ray counts for one replica. ONNX Runtime on a CPU is not bound by it.
         more: Further options of Ray's deployment, by Ray's names; they count before those above.
 
@@ -99,15 +99,24 @@ def application(served: Served, scaling: Scaling) -> serve.Application:
     """Return the application of Ray Serve, to be run with `ray.serve.run` or written into a configuration of Ray's.
 
     Raises:
-        OptionError: Ray does not take an option of the deployment.
+        OptionError: Ray does not take an option of the deployment, or a replica has not the GPUs of its devices.
     """
 
-    def app() -> Starlette:
-        return served.app(serve.get_replica_context().replica_id.unique_id)
+    class Replica:
+        """Serves in each process that Ray starts; the methods have Ray's names."""
+
+        def __serve_build_asgi_app__(self) -> Starlette:
+            self._app = served.app(serve.get_replica_context().replica_id.unique_id)
+            return self._app
+
+        def check_health(self) -> None:
+            """Raise Refusal when what computes is lost: Ray then starts another replica in this one's place."""
+            self._app.state.service.health.check()
 
     limits = served.options.limits
+    served.check_gpus(scaling.gpus)
     try:
-        deployment = serve.deployment(serve.ingress(app)())
+        deployment = serve.deployment(serve.ingress()(Replica))
         return deployment.options(**scaling.options(limits.waiting, limits.seconds)).bind()
     except (TypeError, ValueError) as error:
         raise OptionError(f"Ray does not take these options of a deployment: {error}") from error

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import OptionError
-from ..runtime.executors.options import ExecutorOptions
+from ..runtime.executors.options import Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
 from ..runtime.filters.interface import ContentFilter
 from ..runtime.filters.parse import FilterDetails, parse_filters
 from ..runtime.kontext import Kontext
@@ -89,6 +89,34 @@ class Served:
             )
         if options.keys or options.signer is not None or (options.review is not None and options.review.keys):
             raise OptionError("Ray keeps what it is given; each replica reads keys from files, which safeguards name")
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs that one replica needs: those that share its requests, or one. On a CPU it may have less."""
+        devices = () if isinstance(self.executor, TensorRtOptions) else self.executor.devices
+        return len(devices) or 1
+
+    def check_gpus(self, gpus: float) -> None:
+        """Look whether a replica has the GPUs that share its requests, which Ray numbers from 0 for each.
+
+        Raises:
+            OptionError: It has another number of them, or they are named by other numbers.
+        """
+        if isinstance(self.executor, TensorRtOptions) or not self.executor.devices:
+            return
+        devices = self.executor.devices
+        if isinstance(self.executor, OnnxRuntimeOptions) and self.executor.device is Device.CPU:
+            return
+        if devices != tuple(range(len(devices))):
+            raise OptionError(
+                f"Ray chooses the GPUs of each replica and numbers them from 0: give --devices {len(devices)}, not the "
+                f"numbers {', '.join(map(str, devices))}"
+            )
+        if gpus != len(devices):
+            raise OptionError(
+                f"{len(devices)} devices share each request of a replica, and it would have {gpus:g} GPUs: leave out "
+                "--gpus, or give as many"
+            )
 
     def check(self) -> None:
         """Look at what every replica opens, so that what is wrong is said once, and before anything is started.

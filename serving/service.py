@@ -13,6 +13,7 @@ from .bodies import Bodies
 from .desk import Desk
 from .filed_desk import FiledDesk
 from .filed_sessions import FiledSessions
+from .health import Health
 from .loras import LoraFolder
 from .making import Maker, Observed
 from .metrics import Metrics
@@ -21,7 +22,7 @@ from .results import FiledResults, Results
 from .sessions import Sessions
 from .state import StateFolder
 from .tasks import FiledTasks, Tasks
-from .turns import Turns
+from .turns import Place, Turns
 from .work import Worker
 
 Asked = ParamSpec("Asked")
@@ -36,6 +37,7 @@ class Service:
 
     runner: Runner
     options: ServingOptions
+    health: Health
     bodies: Bodies
     metrics: Metrics
     turns: Turns
@@ -72,6 +74,7 @@ class Service:
         return cls(
             runner=runner,
             options=options,
+            health=Health(runner),
             bodies=bodies,
             metrics=metrics,
             turns=turns,
@@ -87,6 +90,15 @@ class Service:
     def name(self) -> str:
         """The model's name for clients."""
         return self.options.name or self.runner.bundle.path.resolve().name
+
+    def admit(self, client: str) -> Place:
+        """Admit a request of a client: its place is to be left, as `Turns.admit` says.
+
+        Raises:
+            Refusal: As many wait as may (429); the server stops, or has lost what it computes with (503).
+        """
+        self.health.check()
+        return self.turns.admit(client)
 
     def drain(self) -> None:
         """Take no more requests, and send away those that wait for their first turn."""

@@ -81,7 +81,10 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> list[R
             add(f"{peer.value}'s picture", lambda peer=peer: _agreement(options.out, peer))
     ceilings = add("ceilings", measure_ceilings) if options.ceilings else None
     measured = {name: spread.p50 for name, spread in ours.warm.items()}
-    known = ceilings if isinstance(ceilings, Ceilings) else None
+    known = ceilings if isinstance(ceilings, Ceilings) and not options.devices else None
+    if options.devices:
+        reason = f"ceilings are those of one GPU, and {len(options.devices)} devices share each request"
+        records.append(Unmeasured(engine="how far stages are from their limits", reason=reason))
     add("roofline", lambda: _or_failure("roofline", lambda: roofline(bundle, case, known, measured)))
     add("a step's work", lambda: _or_failure("a step's work", lambda: hoisting(bundle, case, unpruned)))
     if ours.memory.components:
@@ -147,6 +150,7 @@ def _ours(options: BenchOptions, case: Case, image: Path | None) -> EngineRun:
         EngineJob(
             bundle=options.bundle,
             executor=options.executor,
+            devices=options.devices,
             vram_bytes=options.vram_bytes,
             graphs=options.graphs,
             case=case,

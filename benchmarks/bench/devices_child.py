@@ -5,6 +5,7 @@ It prints "ready" when everything is loaded and recorded, waits for a line, runs
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from dataclasses import replace
@@ -14,12 +15,11 @@ import msgspec
 import numpy as np
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.errors import KontextError
 from ...runtime.executors.options import ExecutorName, OnnxRuntimeOptions
 from ...runtime.inputs.pictures import read_picture
 from ...runtime.kontext import Kontext
+from ..program import run_main
 from . import silent_rank
-from .child import end_with_parent
 from .engine_process import spreads
 from .records import Case, Spread
 from .request import request_of
@@ -111,15 +111,18 @@ def _opened(job: DevicesJob) -> Kontext:
 
 
 def main() -> None:
-    """Run the job that is the only argument, in JSON, and print what was found."""
-    end_with_parent()
-    job = msgspec.json.decode(sys.argv[1], type=DevicesJob, dec_hook=lambda kind, value: kind(value))
+    """Run the job that is the only argument, and print what was found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("job", type=_job, help="a job in JSON")
+    print(msgspec.json.encode(run(parser.parse_args().job)).decode(), flush=True)
+
+
+def _job(text: str) -> DevicesJob:
     try:
-        found = run(job)
-    except KontextError as error:
-        sys.exit(f"error: {error}")
-    print(msgspec.json.encode(found).decode(), flush=True)
+        return msgspec.json.decode(text, type=DevicesJob, dec_hook=lambda kind, value: kind(value))
+    except msgspec.MsgspecError as error:
+        raise argparse.ArgumentTypeError(f"it is no job of devices_table: {error}") from error
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

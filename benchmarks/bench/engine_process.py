@@ -35,6 +35,7 @@ from .request import request_of
 
 ENGINE = "kontext-trt"
 LONGEST_NOTE = 160
+DEVICES_APART = "memory is that of the process that asks the devices, without theirs"
 _CHILD = (
     "import sys, time\nstart = time.perf_counter()\nimport kontext_trt; kontext_trt.Kontext\n"
     "imported = 1e3 * (time.perf_counter() - start)\n"
@@ -47,6 +48,7 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
 
     bundle: Path
     executor: ExecutorName
+    devices: tuple[int, ...] = ()
     vram_bytes: int | None
     graphs: bool
     case: Case
@@ -97,7 +99,7 @@ def measure(job: EngineJob, import_ms: float) -> EngineRun:
     image = None if job.image is None else read_picture(job.image)
     with GpuSampler() as gpu, heard_warnings() as warned:
         start = time.perf_counter()
-        options = job.executor.options(job.vram_bytes, graphs=job.graphs)
+        options = job.executor.options(job.vram_bytes, graphs=job.graphs, devices=job.devices)
         with Kontext.open(job.bundle, executor=options) as kontext:
             opened = time.perf_counter()
             components = _load(kontext)
@@ -123,6 +125,7 @@ def measure(job: EngineJob, import_ms: float) -> EngineRun:
     return EngineRun(
         engine=ENGINE,
         executor=kontext.executor.name,
+        devices=job.devices,
         bundle=kontext.bundle.fingerprint,
         precision=precision_of(kontext.bundle),
         cold={
@@ -138,6 +141,7 @@ def measure(job: EngineJob, import_ms: float) -> EngineRun:
         clocks=clocks if on_device else None,
         notes=(
             *(() if job.graphs else ("without CUDA graphs",)),
+            *((DEVICES_APART,) if job.devices else ()),
             *(() if pictures else (PICTURES_DIFFER,)),
             *dict.fromkeys(warned),
         ),

@@ -23,6 +23,7 @@ class BenchOptions:
         bundle: The bundle that is measured.
         out: The folder for the report and pictures.
         executor: What runs the bundle.
+        devices: The numbers of the devices that share each of our requests; none for one device. Peers have one.
         vram_bytes: Bytes of GPU memory to plan for; default: what is free.
         graphs: Whether CUDA graphs are recorded.
         image: The reference; default: a smooth colourful picture of the squarest trained size.
@@ -51,6 +52,7 @@ class BenchOptions:
     bundle: Path
     out: Path
     executor: ExecutorName = ExecutorName.AUTO
+    devices: tuple[int, ...] = ()
     vram_bytes: int | None = None
     graphs: bool = True
     image: Path | None = None
@@ -80,6 +82,8 @@ class BenchOptions:
             raise RequestError("each peer is measured once: leave out the second --peer of a name")
         if self.generate and self.image is not None:
             raise RequestError("a request has a reference or is text to image: give --image or --generate, not both")
+        if self.ablation and self.devices:
+            raise RequestError("--ablation switches gains off on one device: leave out --devices")
         if self.unpruned is not None and not self.ablation:
             raise RequestError("--unpruned is for --ablation")
         if self.checkpoint is not None and not self.peers:

@@ -112,7 +112,7 @@ class EngineRun(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 
     `cold` are milliseconds of the first request in a fresh process and of what came before it (import, open, load),
     `warm` spreads over the repetitions: `total`, the stages, `step` over all steps. `host_gap` in it is the time of a
-    request in which no stage ran.
+    request in which no stage ran. `devices` are the numbers of those that shared each request, none for one device.
     """
 
     engine: str
@@ -123,6 +123,7 @@ class EngineRun(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     warm: Mapping[str, Spread]
     memory: Memory
     clocks: Clocks | None
+    devices: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
 

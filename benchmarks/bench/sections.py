@@ -99,6 +99,7 @@ def _times(runs: Sequence[EngineRun], refused: Sequence[str]) -> Section | None:
     rows = [
         ("on", *(run.executor for run in runs)),
         ("in", *(run.precision for run in runs)),
+        *([("devices", *(str(len(run.devices) or 1) for run in runs))] if any(run.devices for run in runs) else []),
         *((name, *(number_text(_median(run, name)) for run in runs)) for name in _timed(runs)),
     ]
     count = runs[0].warm["total"].count

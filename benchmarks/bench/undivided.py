@@ -102,6 +102,10 @@ class UndividedExecutor:
         self._inner = inner
         self.name = f"{inner.name}, undivided"
 
+    @property
+    def lost(self) -> str:
+        return self._inner.lost
+
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:

@@ -68,6 +68,8 @@ class TorchExecutor:
         ExecutorError: CUDA is asked for, and torch sees no CUDA device.
     """
 
+    lost = ""
+
     def __init__(self, bundle: Bundle, device: TorchDevice = TorchDevice.AUTO, *, hold_weights: bool = False) -> None:
         has_cuda = torch.cuda.is_available()
         if device is TorchDevice.CUDA and not has_cuda:

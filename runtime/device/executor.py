@@ -95,6 +95,10 @@ class DeviceExecutor:
             group=self._group,
         )
 
+    @property
+    def lost(self) -> str:
+        return "" if self._cuda.lost is None else str(self._cuda.lost)
+
     def perform(
         self, shape: RequestShape, stages: Sequence[AnyStage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:

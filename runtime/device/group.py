@@ -27,8 +27,8 @@ def unique_id() -> bytes:
     """
     nccl = _bindings()
     with _explained(nccl, "make the id of a group"):
-        made = nccl.get_unique_id()  # its memory goes with it, and `ptr` does not keep it
-        return ctypes.string_at(made.ptr, UNIQUE_ID_BYTES)
+        key = nccl.get_unique_id()  # whose memory lasts as long as it
+        return ctypes.string_at(key.ptr, UNIQUE_ID_BYTES)
 
 
 class NcclGroup:

@@ -49,7 +49,7 @@ class GroupExecutor:
 
     def __init__(self, bundle: Bundle, options: OnnxRuntimeOptions, *, command: Sequence[str] | None = None) -> None:
         check_sharing(bundle, len(options.devices))
-        self._bundle, self._size = bundle, len(options.devices)
+        self._bundle, self._size, self._closed = bundle, len(options.devices), False
         jobs = [
             RankJob(
                 bundle=str(bundle.path),
@@ -71,6 +71,10 @@ class GroupExecutor:
         self.name = f"{joined[0][0].split(' ')[0]} ({places})"
         lines = [f"{name}: {line}" for name, lines in joined for line in lines]
         self.residency = GroupResidency(tuple(lines)) if lines else None
+
+    @property
+    def lost(self) -> str:
+        return "" if self._closed else self._ranks.lost
 
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
@@ -116,4 +120,5 @@ class GroupExecutor:
             self._ranks.ask("load", component)
 
     def close(self) -> None:
+        self._closed = True
         self._ranks.close()

@@ -41,6 +41,7 @@ class OnnxRuntimeCpu:
     """
 
     name = "onnxruntime (cpu)"
+    lost = ""
 
     def __init__(self, bundle: Bundle, *, threads: int = 0, group: Group | None = None) -> None:
         self._bundle = bundle

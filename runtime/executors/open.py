@@ -49,10 +49,8 @@ def open_executor(
     """
     if isinstance(options, TensorRtOptions):
         return _open_tensorrt(bundle, options)
-    if len(options.devices) > 1:
-        return _open_group(bundle, options)
     if options.devices:
-        options = _with_one(options)
+        return _open_on_devices(bundle, options, without_kernels)
     if isinstance(options, OnnxRuntimeOptions):
         return _open_onnxruntime(bundle, options, without_kernels)
     if any(PlanStore.of(bundle.path, options.plans).entries()) and find_gpus()[0]:
@@ -69,33 +67,28 @@ def open_executor(
     return _open_onnxruntime(bundle, chosen, without_kernels)
 
 
-def _open_group(bundle: Bundle, options: OnnxRuntimeOptions | AnyExecutor) -> Executor:
-    """Open an executor over several devices: GPUs, or processes on the CPU where it was asked for."""
+def _open_on_devices(
+    bundle: Bundle, options: OnnxRuntimeOptions | AnyExecutor, without_kernels: AbstractSet[str]
+) -> Executor:
+    """Open an executor over devices that are named: GPUs, or processes on the CPU where it was asked for."""
     from .group_executor import GroupExecutor
 
-    options = _on_devices(options)
-    return GroupExecutor(bundle, replace(options, device=_device(options.device)))
-
-
-def _with_one(options: OnnxRuntimeOptions | AnyExecutor) -> OnnxRuntimeOptions:
-    """Return options with the number of the one device that is named."""
-    (device,) = options.devices
-    return replace(_on_devices(options), device_id=device, devices=())
-
-
-def _on_devices(options: OnnxRuntimeOptions | AnyExecutor) -> OnnxRuntimeOptions:
-    """Return options of ONNX Runtime. Raises ExecutorError if one of the devices that they name is not there."""
     if isinstance(options, AnyExecutor):
         options = OnnxRuntimeOptions(vram_bytes=options.vram_bytes, graphs=options.graphs, devices=options.devices)
-    gpus, reason = find_gpus()
     if options.device is not Device.CPU:
-        missing = [str(device) for device in options.devices if device >= len(gpus)]
+        gpus, reason = find_gpus()
+        missing = [str(device) for device in options.devices or (options.device_id,) if device >= len(gpus)]
         if missing:
+            found = f"this machine has {len(gpus)}, whose numbers begin with 0" if gpus else reason
             raise ExecutorError(
-                f"there is no GPU {', '.join(missing)}: {reason or f'this machine has {len(gpus)}'}. "
-                "With --executor cpu processes on the CPU share a request, to try it"
+                f"there is no GPU {', '.join(missing)}: {found}. To try it without GPUs, processes on the CPU share "
+                "requests with the executor cpu"
             )
-    return options
+    elif options.vram_bytes is not None:
+        logger.warning("a budget of GPU memory means nothing on the CPU, where this bundle runs")
+    if not options.devices:
+        return _open_onnxruntime(bundle, options, without_kernels)
+    return GroupExecutor(bundle, replace(options, device=_device(options.device)))
 
 
 def _device(device: Device) -> Device:

@@ -50,7 +50,8 @@ class OnnxRuntimeOptions:
         vram_bytes: The GPU memory, in bytes, to plan weights, activations and buffers for, of one picture of the usual
             size at a time; larger requests take more. None for what is free.
         graphs: True to record CUDA graphs. ONNX Runtime's kernels are launched one by one otherwise.
-        devices: The numbers of the CUDA devices that share each request, or how many; none for `device_id` alone.
+        devices: The numbers of the CUDA devices that share each request, or how many; none for `device_id` alone. A
+            list of one number is that device alone. On the CPU each is a process.
         devices_timeout_s: The seconds after which devices that share requests and do not answer are given up.
     """
 
@@ -64,7 +65,10 @@ class OnnxRuntimeOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", parse_name(Device, "device", self.device))
-        object.__setattr__(self, "devices", parse_devices(self.devices))
+        shared = parse_devices(self.devices)
+        if len(shared) == 1:
+            object.__setattr__(self, "device_id", shared[0])
+        object.__setattr__(self, "devices", shared if len(shared) > 1 else ())
         if not 0 < self.devices_timeout_s <= MOST_TIMEOUT_S:
             raise OptionError(
                 f"devices_timeout_s must be above 0 and at most {MOST_TIMEOUT_S:g}, not {self.devices_timeout_s!r}"
@@ -151,10 +155,16 @@ class ExecutorName(Spelled):
         if self is ExecutorName.AUTO:
             return AnyExecutor(vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust, devices=shared)
         if self in (ExecutorName.TENSORRT, ExecutorName.TENSORRT_RTX):
-            if shared:
+            if len(shared) > 1:
                 raise _one_device(self.value)
-            flavour = FlavourName(self.value)
-            return TensorRtOptions(flavour=flavour, vram_bytes=vram_bytes, graphs=graphs, plans=plans, trust=trust)
+            return TensorRtOptions(
+                flavour=FlavourName(self.value),
+                device_id=shared[0] if shared else 0,
+                vram_bytes=vram_bytes,
+                graphs=graphs,
+                plans=plans,
+                trust=trust,
+            )
         return OnnxRuntimeOptions(device=Device(self.value), vram_bytes=vram_bytes, graphs=graphs, devices=shared)
 
 
@@ -175,9 +185,12 @@ def executor_options(
         return name.options(devices=devices)
     if devices is None:
         return executor
-    if isinstance(executor, TensorRtOptions):
+    shared = parse_devices(devices)
+    if not isinstance(executor, TensorRtOptions):
+        return replace(executor, devices=shared)
+    if len(shared) > 1:
         raise _one_device("tensorrt")
-    return replace(executor, devices=parse_devices(devices))
+    return replace(executor, device_id=shared[0]) if shared else executor
 
 
 def parse_devices(devices: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -193,15 +206,36 @@ def parse_devices(devices: int | Sequence[int] | None) -> tuple[int, ...]:
         return ()
     if isinstance(devices, int):
         if isinstance(devices, bool) or devices < 1:
-            raise OptionError(f"devices must be a number from 1, or the numbers of devices, not {devices!r}")
+            raise _no_devices(devices)
         return tuple(range(devices)) if devices > 1 else ()
-    numbers = tuple(devices) if isinstance(devices, Sequence) else (devices,)
+    if isinstance(devices, str) or not isinstance(devices, Sequence):
+        raise _no_devices(devices)
+    numbers = tuple(devices)
     if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers):
-        raise OptionError(f"devices must be a number from 1, or the numbers of devices, not {devices!r}")
+        raise _no_devices(devices)
     if len(set(numbers)) < len(numbers):
-        raise OptionError(f"devices names one of {', '.join(map(str, numbers))} twice")
+        twice = next(one for one in numbers if numbers.count(one) > 1)
+        raise OptionError(f"devices names device {twice} twice: {', '.join(map(str, numbers))}")
     return numbers
 
 
+def read_devices(text: str) -> int | tuple[int, ...]:
+    """Return the devices that a text names: how many, as "4", or their numbers with commas, as "0,2".
+
+    Raises:
+        OptionError: It is neither.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdecimal() for word in words):
+        raise OptionError(f"--devices is how many, as 4, or their numbers, as 0,2, not {text!r}")
+    return int(words[0]) if len(words) == 1 else tuple(map(int, words))
+
+
+def _no_devices(devices: object) -> OptionError:
+    return OptionError(f"devices is how many there are, from 1, or a list of their numbers, not {devices!r}")
+
+
 def _one_device(executor: str) -> OptionError:
-    return OptionError(f"plans of {executor} run on one device; requests are shared by devices with --executor cuda")
+    return OptionError(
+        f"plans of {executor} run on one device: leave out the devices, or share requests with the executor cuda"
+    )

@@ -51,6 +51,15 @@ class Ranks:
         """The reason that the processes were ended for, "" while they run."""
         return self._reason
 
+    @property
+    def lost(self) -> str:
+        """The reason that they can be asked nothing any more, "" while they can.
+
+        A process that has ended is seen, although nobody has asked it anything since.
+        """
+        ended = (name for name, child in zip(self._names, self._children, strict=True) if child.poll() is not None)
+        return self._reason or next((f"the process of {name} has ended" for name in ended), "")
+
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every rank with the same arguments, and return what each returned."""
         return self.ask_each(method, [arguments] * len(self._children))

@@ -31,6 +31,11 @@ class Executor(Protocol):
         """The executor and its device, for people: "onnxruntime (cpu)"."""
         ...
 
+    @property
+    def lost(self) -> str:
+        """The reason that it can run nothing any more, although nobody closed it; "" while it can."""
+        ...
+
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:

@@ -1,7 +1,7 @@
 """Ranks that share tokens compute what one GPU computes of all, in every format, eager and replayed from a graph.
 
-`python tests/gpu/test_group.py [RANKS]` prints the table, without ONNX Runtime. Each rank is a process of its own, which
-computes both; all are killed when one fails, or when time is up.
+`python tests/gpu/test_group.py [RANKS]` prints the table, without ONNX Runtime. Each rank is a process of its own,
+which computes both; all are killed when one fails, or when time is up.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Sizes:
         if rank is not None:
             share = Share(rank=rank, shares=self.shares)
             text, target, reference = text[share.text], target[share.target], reference[share.reference]
-        pieces = {"text": (text,), "target": (target,)}
+        pieces: dict[str, tuple[NDArray[np.intp], ...]] = {"text": (text,), "target": (target,)}
         pieces["image"] = target, sum(self.shares.target) + reference
         first = sum(self.shares.text)
         pieces["joint"] = text, *(first + piece for piece in pieces["image"])
@@ -114,7 +114,7 @@ def all_sizes(ranks: int) -> dict[str, Sizes]:
     """Shares that no two ranks have the same of, and the usual ones of a full-size request."""
     uneven = Shares(
         text=tuple(9 + 2 * rank for rank in range(ranks)),
-        target=tuple(50 - 7 * rank for rank in range(ranks)),
+        target=tuple(70 - 9 * rank for rank in range(ranks)),
         reference=tuple(24 + 5 * (rank % 2) for rank in range(ranks)),
     )
     each = Shares(text=(512 // ranks,) * ranks, target=(4096 // ranks,) * ranks, reference=(4096 // ranks,) * ranks)
@@ -152,6 +152,8 @@ def arrays(case: Case, sizes: Sizes, seed: int) -> Arrays:
         if name.endswith(("cos", "sin")):
             angles = np.arange(values.size, dtype=np.float32).reshape(shape)
             values = np.cos(angles) if name.endswith("cos") else np.sin(angles)
+        elif name.endswith("_norm"):
+            values = 1 + np.float32(0.1) * values
         elif name.endswith("weight_scale"):
             values = np.full(shape, 0.02 * hidden**-0.5, np.float32)
         found[name] = values
@@ -180,8 +182,8 @@ def fp8_values() -> NDArray[np.float32]:
 def fp8_codes() -> NDArray[np.uint8]:
     """The code that is nearest to each bfloat16 value, by its bits."""
     known, values = fp8_values()[:127], np.arange(1 << 15, dtype=np.uint32) << 16
-    codes = np.searchsorted((known[1:] + known[:-1]) / 2, values.view(np.float32)).astype(np.uint8)
-    return np.concatenate((codes, codes | 128))
+    codes = np.searchsorted((known[1:] + known[:-1]) / 2, values.view(np.float32))
+    return np.concatenate((codes, codes + 128)).astype(np.uint8)
 
 
 def encoded(values: NDArray[np.float32], kind: Kind) -> NDArray[Any]:
@@ -352,8 +354,10 @@ class Rank:
             if name == "k" and ours.definition.format.result:
                 scale = float(attributes(ours.definition, sizes)[scale_of("k")])
                 errors.append(self._disagreement(scale * difference.mean(axis=1)))
-            else:
-                errors.append(float(np.linalg.norm(difference) / np.linalg.norm(right)))
+                continue
+            hidden = sizes.heads * sizes.width  # after which a product stands beside attention
+            for part in (np.s_[..., :hidden], np.s_[..., hidden:]) if name == "both" else (...,):
+                errors.append(float(np.linalg.norm(difference[part]) / np.linalg.norm(right[part])))
         return float("inf") if any(map(np.isnan, errors)) else max(errors)
 
     def _disagreement(self, means: NDArray[np.float32]) -> float:
@@ -371,7 +375,7 @@ def limit(case: Case) -> float:
     form, operator = DEFINITIONS[case.name].format, DEFINITIONS[case.name].operator.name
     if operator in ("Heads", "JointHeads"):
         return 0.03
-    return 0.05 if form.attention else 0.02 if form.result else 0.008
+    return 0.1 if form.attention else 0.04 if form.result else 0.008
 
 
 def main(rank: int, ranks: int, folder: Path) -> None:

@@ -62,7 +62,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
     f"{PACKAGE}.serving": (
         {"environment", "keys", "options", "refusals"},
         {"state"},
-        {"bodies", "loras", "metrics", "pictures", "results", "sessions", "tasks", "turns", "work"},
+        {"bodies", "health", "loras", "metrics", "pictures", "results", "sessions", "tasks", "turns", "work"},
         {"desk"},
         {"fields", "filed_desk", "filed_sessions", "making", "streams"},
         {"service"},

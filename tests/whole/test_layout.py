@@ -128,7 +128,7 @@ def test_wheel_holds_the_package_and_runs_outside_the_checkout(tmp_path: Path):
         str(file.relative_to(target / "kontext_trt")) for file in (target / "kontext_trt").rglob("*") if file.is_file()
     }
     assert not list(target.rglob("*.safetensors"))  # the small model's weights stay in the repository
-    assert wheel.stat().st_size < 1_000_000
+    assert wheel.stat().st_size < 1_200_000
     command = [sys.executable, "-m", "kontext_trt", "--version"]
     done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(target)}, capture_output=True, check=True)
     assert done.stdout.decode().strip() == kontext_trt.__version__

@@ -125,6 +125,19 @@ class TestCommand:
         refused = run("bench", bundle_path, "--plan-only", "--size", "64x64", cwd=tmp_path, code=1)
         assert "--plan-only is of one picture of the usual size, and runs nothing: leave out --size" in refused.stderr
 
+    def test_devices_that_share_requests(self, fused_path: Path, tmp_path: Path):
+        options = ("--steps", 1, "--repeat", 1, "--executor", "cpu", "--no-ceilings", "--out", tmp_path / "out")
+        done = run("bench", fused_path, *options, "--devices", 2)
+        words = " ".join(done.stdout.split())
+        assert "devices 2" in words
+        assert "memory is that of the process that asks the devices, without theirs" in words
+        assert "limits was not measured: ceilings are those of one GPU, and 2 devices share each request" in words
+        records = decode_lines((tmp_path / "out/bench.jsonl").read_bytes())
+        ours = only(records, EngineRun)
+        assert isinstance(ours, EngineRun)
+        assert (ours.executor, ours.devices) == ("onnxruntime (cpu, cpu)", (0, 1))
+        assert "<td>2</td>" in (tmp_path / "out/bench.html").read_text()
+
     @pytest.mark.check
     def test_peer_that_takes_too_long(self, bundle_path: Path, checkpoint_path: Path, tmp_path: Path):
         """The rest is measured all the same."""
@@ -173,6 +186,7 @@ class TestCommand:
             ({"peers": (PeerName.EAGER,) * 2, "checkpoint": Path("b")}, "each peer is measured once"),
             ({"generate": True, "image": Path("a.png")}, "give --image or --generate, not both"),
             ({"unpruned": Path("b")}, "--unpruned is for --ablation"),
+            ({"ablation": True, "devices": (0, 1)}, "--ablation switches gains off on one device: leave out --devices"),
             ({"checkpoint": Path("b")}, "--checkpoint is for --peer"),
         ],
     )

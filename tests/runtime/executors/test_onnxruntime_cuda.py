@@ -67,3 +67,44 @@ def test_only_another_device_than_the_first_is_named(
     (provider,) = seen
     assert {name: value for name, value in provider.items() if name == "device_id"} == told
     assert provider["user_compute_stream"] == "4096"
+
+
+def test_ranks_join_once_on_the_executors_stream(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    """Not before kernels are needed; the group is left when engines are closed."""
+    closed: list[str] = []
+    group = SimpleNamespace(close=lambda: closed.append("group"))
+    joined: list[object] = []
+
+    def join(stream: object) -> SimpleNamespace:
+        joined.append(stream)
+        return group
+
+    class Operators:
+        def __init__(self, cuda: object, stream: object, architecture: str, **options: object) -> None:
+            assert (stream, options["group"]) == ("stream", group)
+
+        def compile(self, *_: object) -> None:
+            """Compile nothing."""
+
+        def close(self) -> None:
+            closed.append("kernels")
+
+    monkeypatch.setattr(onnxruntime_cuda, "FusedOperators", Operators)
+    monkeypatch.setattr(onnxruntime_cuda, "has_kernels", lambda bundle, component: component != "clip")
+    engines = OnnxRuntimeEngines(bundle, SimpleNamespace(device=0), "sm_90", join=join)  # type: ignore[arg-type]
+    assert engines._kernels("clip", "stream") is None
+    assert (engines.group, joined) == (None, [])
+    for component in ("vae_encoder", "denoiser"):
+        assert engines._kernels(component, "stream") is not None
+    assert (engines.group, joined) == (group, ["stream"])
+    engines.close()
+    assert closed == ["kernels", "group"]
+    assert engines.group is None
+
+
+def test_a_denoiser_without_kernels_is_not_computed_by_ranks(bundle: Bundle):
+    """Each would attend to its own tokens alone."""
+    engines = OnnxRuntimeEngines(bundle, SimpleNamespace(device=0), None, join=lambda stream: None)  # type: ignore[arg-type]
+    with pytest.raises(ExecutorError, match="denoiser has no kernels here, and nothing else computes a request on sev"):
+        engines._kernels("denoiser", "stream")
+    assert engines._kernels("vae_decoder", "stream") is None

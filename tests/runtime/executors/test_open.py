@@ -27,7 +27,7 @@ from kontext_trt.engine.flavour import FlavourName
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.runtime.device import cuda as cuda_module
 from kontext_trt.runtime.executors import open as executors
-from kontext_trt.runtime.executors.options import ExecutorName, executor_options, parse_devices
+from kontext_trt.runtime.executors.options import ExecutorName, executor_options
 
 COVERAGE = Coverage(sizes=((128, 128),), max_steps=8)
 
@@ -191,48 +191,3 @@ def test_size_outside_the_plans_is_refused_with_the_command(machine: Bundle):
     add_plans(machine, COVERAGE)
     with Kontext.open(machine) as kontext, pytest.raises(RequestError, match="build with --size"):
         kontext.generate("x", steps=1, seed=0, size=(64, 64))
-
-
-def test_devices_are_numbers_or_how_many():
-    assert parse_devices(3) == (0, 1, 2)
-    assert parse_devices(1) == parse_devices(None) == parse_devices(()) == ()
-    assert parse_devices([2, 0]) == (2, 0)
-    for wrong in (0, -1, True, [0, -1], [True], "01", 2.5, [0.5], {0, 1}):
-        with pytest.raises(OptionError, match="devices must be a number from 1, or the numbers of devices, not"):
-            parse_devices(cast(Any, wrong))
-    with pytest.raises(OptionError, match="devices names one of 1, 1 twice"):
-        parse_devices([1, 1])
-    for seconds in (0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(OptionError, match="devices_timeout_s must be above 0 and at most 86400, not"):
-            OnnxRuntimeOptions(devices_timeout_s=seconds)
-
-
-def test_devices_of_an_executor_that_runs_on_one_are_refused():
-    with pytest.raises(OptionError, match="plans of tensorrt run on one device; requests are shared by devices with"):
-        executor_options("tensorrt", 2)
-    with pytest.raises(OptionError, match="plans of tensorrt run on one device"):
-        executor_options(TensorRtOptions(), [0, 1])
-    assert executor_options(OnnxRuntimeOptions(devices=(3, 4))).devices == (3, 4)  # pyright: ignore[reportAttributeAccessIssue]
-    assert executor_options(AnyExecutor(graphs=False), 2) == AnyExecutor(graphs=False, devices=(0, 1))
-    assert executor_options("cuda", [1, 2]) == OnnxRuntimeOptions(device=Device.CUDA, devices=(1, 2))
-
-
-def test_gpus_that_are_not_there_are_named_before_anything_starts(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(executors, "find_gpus", lambda: ((), "there is no driver"))
-    with pytest.raises(ExecutorError, match=r"there is no GPU 1: there is no driver"):
-        executors.open_executor(bundle, AnyExecutor(devices=(1,)))
-    for options in (AnyExecutor(devices=(0, 1)), OnnxRuntimeOptions(device=Device.CUDA, devices=(0, 1))):
-        with pytest.raises(ExecutorError, match=r"there is no GPU 0, 1: there is no driver\. With --executor cpu proc"):
-            executors.open_executor(bundle, options)
-
-
-def test_one_device_that_is_named_is_that_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
-    seen: list[OnnxRuntimeOptions] = []
-    monkeypatch.setattr(executors, "find_gpus", lambda: ((GPU,) * 4, ""))
-    monkeypatch.setattr(executors, "_open_onnxruntime", lambda bundle, options, kernels: seen.append(options))
-    executors.open_executor(bundle, AnyExecutor(devices=(3,), graphs=False))
-    executors.open_executor(bundle, OnnxRuntimeOptions(device=Device.CUDA, devices=(2,)))
-    assert seen == [
-        OnnxRuntimeOptions(device_id=3, graphs=False),
-        OnnxRuntimeOptions(device=Device.CUDA, device_id=2),
-    ]

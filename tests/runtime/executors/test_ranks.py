@@ -145,10 +145,13 @@ def test_one_that_is_killed_between_calls_is_named(start: Start):
     made = start()
     pids = pids_of(made)
     os.kill(pids[0], signal.SIGKILL)
+    assert made.lost in ("", "the process of cpu:0 has ended")
     wait_until(lambda: has_ended(pids[0]), "it is killed")
+    assert made.lost == "the process of cpu:0 has ended"
     with pytest.raises(ExecutorError, match="the process of cpu:0 was ended by SIGKILL"):
         made.ask("tell")
     assert all(map(is_gone, pids))
+    assert made.lost == "the process of cpu:0 was ended by SIGKILL"
 
 
 def test_one_that_leaves_or_never_began_is_named(start: Start):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -46,6 +48,29 @@ def test_the_body_runs_of_an_operator_without_kernels(name: str, no_device: None
     assert np.array_equal(found, wanted)
     with pytest.raises(Exception, match=r"INVALID_GRAPH|NOT_IMPLEMENTED"):
         session(FusedOperators(None, None, "sm_90"), name)  # pyright: ignore[reportArgumentType]
+
+
+def test_bodies_that_know_of_no_ranks_do_not_run_in_a_group(no_device: None):
+    group = SimpleNamespace(rank=0, size=2, shares=None)
+    with pytest.raises(ValueError, match="Attend, JointLinear must have kernels where ranks share tokens"):
+        FusedOperators(None, None, "sm_90", without={"JointLinear", "Attend", "Gate"}, group=group)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_sessions_whose_tokens_are_not_shared_get_kernels_without_a_group(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """The autoencoder's attention would otherwise be divided too."""
+
+    class Kept(Nothing):
+        def alone(self) -> str:
+            return "alone"
+
+    monkeypatch.setattr(fused, "KernelDevice", Nothing)
+    monkeypatch.setattr(fused, "Kernels", Kept)
+    operators = FusedOperators(None, None, "sm_90")  # pyright: ignore[reportArgumentType]
+    with operators.opening(ort.SessionOptions(), shared=shared):
+        assert (fused._opening.kernels == "alone") is not shared
 
 
 def test_a_name_that_is_none_is_refused(no_device: None):

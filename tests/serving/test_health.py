@@ -1,0 +1,108 @@
+"""A server whose device is lost: what is asked for its health, clients and the log are told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from served import error_of, served
+
+from kontext_trt import Kontext
+from kontext_trt.runtime.device.cuda import cuda_error
+from kontext_trt.runtime.executors.group_executor import GroupExecutor
+
+QUICK = {"prompt": "x", "size": "32x32", "num_inference_steps": 1, "seed": 1}
+LONG = {**QUICK, "num_inference_steps": 100, "size": "160x160"}
+PLACES = ("/healthz", "/readyz")
+
+
+@pytest.fixture
+def shared(fused_path: Path) -> Iterator[Kontext]:
+    with Kontext.open(fused_path, executor="cpu", devices=2) as kontext:
+        yield kontext
+
+
+def kill_one(kontext: Kontext) -> None:
+    assert isinstance(kontext.executor, GroupExecutor)
+    os.kill(kontext.executor._ranks._children[1].pid, signal.SIGKILL)
+
+
+def ask(url: str, body: dict[str, Any] = QUICK) -> httpx2.Response:
+    return httpx2.post(f"{url}/v1/images/generations", json=body, timeout=120)
+
+
+def check_lost(url: str) -> None:
+    for place in PLACES:
+        answer = httpx2.get(f"{url}{place}")
+        assert answer.status_code == 503
+        assert error_of(answer)["code"] == "device_lost"
+    for route, body in (("/v1/images/generations", QUICK), ("/v1/flux-kontext-pro", {"prompt": "x"})):
+        answer = httpx2.post(f"{url}{route}", json=body)
+        assert answer.status_code == 503
+        assert error_of(answer) == {
+            "message": "this server has lost what it computes with, and must be started again; its log says why",
+            "type": "server_error",
+            "param": None,
+            "code": "device_lost",
+        }
+
+
+def test_a_process_that_is_killed_between_requests(shared: Kontext, caplog: pytest.LogCaptureFixture):
+    with served(shared) as url:
+        assert ask(url).status_code == 200
+        assert [httpx2.get(f"{url}{place}").status_code for place in PLACES] == [200, 200]
+        assert shared.lost == ""
+        kill_one(shared)
+        deadline = time.monotonic() + 30
+        while httpx2.get(f"{url}/healthz").status_code == 200:
+            assert time.monotonic() < deadline
+        check_lost(url)
+    said = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in said] == [
+        "nothing can be made until this server is started again: the process of cpu:1 has ended"
+    ]
+
+
+def test_a_process_that_is_killed_in_a_request(shared: Kontext):
+    with served(shared) as url:
+        assert ask(url).status_code == 200
+        made = shared.executor.perform
+
+        def perform(*arguments: Any) -> Any:
+            kill_one(shared)
+            return made(*arguments)
+
+        shared.executor.perform = perform  # type: ignore[method-assign]
+        answer = ask(url, LONG)
+        assert answer.status_code == 500
+        assert error_of(answer)["code"] == "internal_error"
+        assert shared.lost == "the process of cpu:1 was ended by SIGKILL"
+        check_lost(url)
+    shared.close()
+    assert shared.lost == ""
+
+
+def test_a_gpu_that_is_lost(simulate: Any):
+    simulation = simulate()
+    with served(simulation.kontext) as url:
+        assert httpx2.get(f"{url}/healthz").status_code == 200
+        simulation.cuda.lost = cuda_error("kernel", "cudaErrorIllegalAddress", "an illegal access")
+        assert simulation.kontext.lost.startswith("kernel failed: an illegal access (cudaErrorIllegalAddress)")
+        check_lost(url)
+        simulation.cuda.lost = None
+
+
+def test_a_runner_that_cannot_lose_its_device(kontext: Kontext):
+    class Plain:
+        bundle = kontext.bundle
+
+    for runner in (kontext, Plain()):
+        with served(runner) as url:
+            assert [httpx2.get(f"{url}{place}").status_code for place in PLACES] == [200, 200]
