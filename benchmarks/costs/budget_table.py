@@ -34,7 +34,7 @@ from ...export.configs import ModelConfig, T5Config, TransformerConfig
 from ...export.environment import quiet_libraries, require_export
 from ...export.graphs.recipes import make_recipe
 from ...runtime.device.residency import Cost, Residency, ResidencyPlan, plan_residency
-from ...runtime.executors.open import GRAPH_BYTES
+from ...runtime.executors.budgets import GRAPH_BYTES
 from ...runtime.flow.tensors import request_tensors, total_bytes, usual_shape
 from ..fixtures.made_up_ranges import quantize_at_made_up_ranges
 from ..fixtures.sparse_checkpoint import write_sparse_checkpoint

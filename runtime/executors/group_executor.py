@@ -17,7 +17,7 @@ from ..flow.stages import Stage
 from ..flow.tensors import RequestShape
 from ..flow.workspace import Array
 from .options import OnnxRuntimeOptions
-from .rank import RankJob
+from .rank_job import RankJob
 from .ranks import Ranks
 from .sharing import check_sharing
 

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.byte_sizes import human_bytes
 from ...engine.components import KNOWN_COMPONENTS, Runs
 from ...engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
 from ...engine.flavour import Flavour, FlavourName, installed_flavours, load_flavour
@@ -18,23 +16,15 @@ from ...engine.plans.machine import Machine
 from ...engine.plans.manifest import PlanManifest
 from ...engine.plans.store import PlanStore
 from ...engine.system.gpus import Gpu, find_gpus
-from ..device.residency import Cost, ResidencyPlan, plan_residency
+from ..device.residency import Cost
 from ..flow.executor import Executor
-from ..flow.kept import kept_bytes
-from ..flow.tensors import request_tensors, total_bytes, usual_shape
+from .budgets import device_options, onnxruntime_residency, residency
 from .fused_kernels import fused_architecture
 from .onnxruntime_cpu import OnnxRuntimeCpu
 from .onnxruntime_session import has_cuda, import_onnxruntime
 from .options import AnyExecutor, Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
 
-if TYPE_CHECKING:
-    from ..device.cuda import Cuda
-    from ..device.executor import DeviceOptions
-
 logger = logging.getLogger(__name__)
-
-GRAPH_BYTES = 256 << 20
-"""The bytes set aside for the CUDA graphs of a request shape: 28 steps by ONNX Runtime took 206 MiB at full size."""
 
 
 def open_executor(
@@ -120,13 +110,6 @@ def _open_onnxruntime(bundle: Bundle, options: OnnxRuntimeOptions, without_kerne
     return DeviceExecutor(bundle, engines, cuda, plan, shapes)
 
 
-def onnxruntime_residency(bundle: Bundle, budget: int | None, cuda: Cuda) -> ResidencyPlan:
-    """Return what of a bundle that ONNX Runtime runs stays in a device's memory. Raises BudgetError."""
-    from .onnxruntime_cuda import costs
-
-    return _residency(bundle, costs(bundle, usual_shape(bundle)), budget, cuda.memory()[0])
-
-
 def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
     from ..device.cuda import CudaPython
     from ..device.executor import DeviceExecutor
@@ -139,7 +122,7 @@ def _open_tensorrt(bundle: Bundle, options: TensorRtOptions) -> Executor:
     cuda.use()  # libraries try plans on the device that is current
     store = PlanStore.of(bundle.path, options.plans, trust=options.trust)
     flavour, machine, plans = _choose(bundle, store, options, gpus[options.device_id])
-    plan = _residency(bundle, plan_costs(bundle, plans), options.vram_bytes, cuda.memory()[0])
+    plan = residency(bundle, plan_costs(bundle, plans), options.vram_bytes, cuda.memory()[0])
     shapes = device_options(options)
     engines = TensorRtEngines(bundle, store, plans, flavour, machine, cuda)
     return DeviceExecutor(bundle, engines, cuda, plan, shapes)
@@ -195,22 +178,3 @@ def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, C
         )
         for name, plan in plans.items()
     }
-
-
-def device_options(options: OnnxRuntimeOptions | TensorRtOptions) -> DeviceOptions:
-    """Return how a device is used: with a budget, one request shape at a time keeps its buffers."""
-    from ..device.executor import WORKSPACES_KEPT, DeviceOptions
-
-    workspaces = WORKSPACES_KEPT if options.vram_bytes is None else 1
-    return DeviceOptions(graphs=options.graphs, workspaces=workspaces)
-
-
-def _residency(bundle: Bundle, costs: Mapping[str, Cost], budget: int | None, free: int) -> ResidencyPlan:
-    if budget is not None and budget > free:
-        logger.warning("the budget is %s, but %s are free", human_bytes(budget), human_bytes(free))
-    tensors = request_tensors(bundle, usual_shape(bundle))
-    fixed = total_bytes(tensors) + kept_bytes(bundle) + GRAPH_BYTES
-    plan = plan_residency(costs, fixed=fixed, budget=free if budget is None else budget)
-    for line in plan.describe():
-        logger.info("%s", line)
-    return plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...engine.bundle.bundle import Bundle
@@ -18,27 +18,9 @@ from ..flow.stages import Stage
 from ..flow.tensors import RequestShape
 from ..flow.workspace import Array
 from .onnxruntime_cpu import OnnxRuntimeCpu
-from .options import Device, OnnxRuntimeOptions
+from .options import Device
+from .rank_job import RankJob
 from .socket_group import SocketGroup
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankJob:
-    """Says what a rank's process is to do.
-
-    Attributes:
-        bundle: The bundle's folder.
-        options: Who runs it; `device` is the CPU or CUDA, `device_id` this rank's.
-        rank: The number of the rank.
-        size: The number of ranks.
-        sockets: On the CPU, the descriptors of the sockets to the other ranks, by their numbers.
-    """
-
-    bundle: str
-    options: OnnxRuntimeOptions
-    rank: int
-    size: int
-    sockets: Mapping[int, int]
 
 
 class Rank:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from .rank import RankJob
+from .rank_job import RankJob
 
 GRACE_S = 5.0
 """The seconds that the others have to answer when one has failed: they may have failed alike, and then all live on."""

@@ -10,10 +10,10 @@ from ..device.cuda import CudaPython, Handle
 from ..device.executor import DeviceExecutor
 from ..device.group import NcclGroup, unique_id
 from ..flow.group import Group
+from .budgets import device_options, onnxruntime_residency
 from .fused_kernels import fused_architecture, obstacles
 from .onnxruntime_cuda import OnnxRuntimeEngines
-from .open import device_options, onnxruntime_residency
-from .rank import RankJob
+from .rank_job import RankJob
 
 
 def prepare(bundle: Bundle, job: RankJob) -> bytes:

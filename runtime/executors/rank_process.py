@@ -51,7 +51,8 @@ def main() -> None:
     faulthandler.enable()
     connection, life = Connection(int(sys.argv[1])), int(sys.argv[2])
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
-    from .rank import Rank, RankJob
+    from .rank import Rank
+    from .rank_job import RankJob
 
     job = connection.recv()
     assert isinstance(job, RankJob)

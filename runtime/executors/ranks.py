@@ -15,8 +15,8 @@ from typing import Any
 from ...engine import errors
 from ...engine.errors import ExecutorError, KontextError
 from .options import Device
-from .rank import RankJob
 from .rank_children import GRACE_S, RankProcesses
+from .rank_job import RankJob
 from .rank_process import Answer, Call
 
 

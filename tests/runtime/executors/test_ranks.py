@@ -22,7 +22,7 @@ from stub_rank import COMMAND
 from kontext_trt import ExecutorError, KontextError, OptionError, RequestError
 from kontext_trt.runtime.executors import rank_children, ranks
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
-from kontext_trt.runtime.executors.rank import RankJob
+from kontext_trt.runtime.executors.rank_job import RankJob
 from kontext_trt.runtime.executors.ranks import Ranks
 
 ROOT = Path(__file__).parents[3]
@@ -325,7 +325,7 @@ import os, sys, time
 sys.path[:0] = [{str(ROOT / "tests/support")!r}]
 from stub_rank import COMMAND
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
-from kontext_trt.runtime.executors.rank import RankJob
+from kontext_trt.runtime.executors.rank_job import RankJob
 from kontext_trt.runtime.executors.ranks import Ranks
 jobs = [RankJob(bundle="none", options=OnnxRuntimeOptions(device="cpu"), rank=r, size=2, sockets={{}}) for r in (0, 1)]
 ranks = Ranks(jobs, timeout_s=60, command=COMMAND)
