@@ -220,6 +220,7 @@ def interrupted(made: Ranks, seconds: dict[int, float], *, times: int = 1) -> No
                 os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -227,6 +228,7 @@ def interrupted(made: Ranks, seconds: dict[int, float], *, times: int = 1) -> No
         done.set()
     finally:
         thread.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_waits_for_answers_and_they_live_on(start: Start):
@@ -321,7 +323,8 @@ def test_a_fork_has_no_part_in_them(start: Start):
 
 
 PARENT = f"""
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{str(ROOT / "tests/support")!r}]
 from stub_rank import COMMAND
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
