@@ -5,10 +5,10 @@ What is not recorded exchanges as ever, so that memory holds numbers.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from ...runtime.executors import rank_process
+from ...runtime.executors.rank_children import rank_command
 from ...runtime.flow.group import Group, Piece
 from ...runtime.flow.shares import Shares
 from ...runtime.operators.cuda.device import KernelDevice
@@ -16,8 +16,7 @@ from ...runtime.operators.cuda.device import KernelDevice
 
 def command() -> tuple[str, ...]:
     """Return the command that starts such a rank."""
-    code = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import main; main()"
-    return (sys.executable, "-c", code)
+    return rank_command(__name__)
 
 
 class Silent:

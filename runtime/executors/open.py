@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import ExecutorError, MissingDependencyError, PlanError, UntrustedPlanError
@@ -22,9 +21,6 @@ from .on_device import device_options, onnxruntime_residency, plan_costs, reside
 from .onnxruntime_cpu import OnnxRuntimeCpu
 from .onnxruntime_session import has_cuda, import_onnxruntime
 from .options import AnyExecutor, Device, ExecutorOptions, OnnxRuntimeOptions, TensorRtOptions
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ class RankProcesses:
             connection = Connection(_limited(ours, self._timeout_s).detach())
             passed = (theirs.fileno(), self._theirs.fileno())
             child = subprocess.Popen(
-                [*(command or _command()), *map(str, passed)],
+                [*(command or rank_command()), *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(*passed, *sockets.values()),
                 start_new_session=True,  # what a terminal sends to all is for the one that asks: it decides
@@ -93,8 +93,8 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _command() -> tuple[str, ...]:
-    """Return the command that starts a rank.
+def rank_command(module: str = f"{__package__}.rank_process") -> tuple[str, ...]:
+    """Return the command that starts a rank, by the function `main` of a module.
 
     It imports from where this process does, and from where this package lies, but never from the working directory. It
     is told so when it has started: a PYTHONPATH would have it take the standard library's own start from there.
@@ -102,7 +102,7 @@ def _command() -> tuple[str, ...]:
     package = str(Path(__file__).parents[len(__name__.split(".")) - 1])
     paths = [path for path in sys.path if path]
     paths += [package] if package not in paths else []
-    code = f"import sys; sys.path[:] = {paths!r}; from {__package__}.rank_process import main; main()"
+    code = f"import sys; sys.path[:] = {paths!r}; from {module} import main; main()"
     return (sys.executable, "-c", code)
 
 

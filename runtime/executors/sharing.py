@@ -31,10 +31,9 @@ def check_sharing(bundle: Bundle, devices: int) -> None:
     heads = heads_of(bundle.manifest.model.dims)
     possible = fitting(heads)
     if devices not in possible:
-        nearest = sorted(sorted((1, *possible), key=lambda one: abs(one - devices))[:2])
-        raise OptionError(
-            f"{heads} heads cannot be shared by {devices} devices; {' or '.join(map(str, nearest))} can have them"
-        )
+        nearest = sorted(sorted(possible, key=lambda one: abs(one - devices))[:2])
+        others = f"{' or '.join(map(str, nearest))} can, or 1" if nearest else "open 1"
+        raise OptionError(f"{heads} heads cannot be shared by {devices} devices; {others}")
     for name in bundle.components:
         if KNOWN_COMPONENTS[name].runs is Runs.STEP and bundle.graph(name).operators != Operators.FUSED.value:
             raise BundleError(

@@ -61,6 +61,12 @@ def test_a_single_number_is_that_device_alone():
     assert executor_options(TensorRtOptions(device_id=2)) == executor_options(TensorRtOptions(device_id=2), 1)
 
 
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
+def test_the_time_of_devices_has_limits(seconds: float):
+    with pytest.raises(OptionError, match="devices_timeout_s must be above 0 and at most 86400, not "):
+        OnnxRuntimeOptions(devices_timeout_s=seconds)
+
+
 def test_devices_are_added_to_options_that_are_given():
     assert executor_options(OnnxRuntimeOptions(threads=2), 3) == OnnxRuntimeOptions(threads=2, devices=(0, 1, 2))
     assert executor_options(None, 2) == AnyExecutor(devices=(0, 1))

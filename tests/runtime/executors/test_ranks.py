@@ -145,10 +145,13 @@ def test_one_that_is_killed_between_calls_is_named(start: Start):
     made = start()
     pids = pids_of(made)
     os.kill(pids[0], signal.SIGKILL)
+    assert made.lost in ("", "the process of cpu:0 has ended")
     wait_until(lambda: has_ended(pids[0]), "it is killed")
+    assert made.lost == "the process of cpu:0 has ended"
     with pytest.raises(ExecutorError, match="the process of cpu:0 was ended by SIGKILL"):
         made.ask("tell")
     assert all(map(is_gone, pids))
+    assert made.lost == "the process of cpu:0 was ended by SIGKILL"
 
 
 def test_one_that_leaves_or_never_began_is_named(start: Start):
@@ -217,6 +220,7 @@ def interrupted(made: Ranks, seconds: dict[int, float], *, times: int = 1) -> No
                 os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -224,6 +228,7 @@ def interrupted(made: Ranks, seconds: dict[int, float], *, times: int = 1) -> No
         done.set()
     finally:
         thread.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_waits_for_answers_and_they_live_on(start: Start):
@@ -318,7 +323,8 @@ def test_a_fork_has_no_part_in_them(start: Start):
 
 
 PARENT = f"""
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{str(ROOT / "tests/support")!r}]
 from stub_rank import COMMAND
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
@@ -402,7 +408,7 @@ def test_the_command_imports_nothing_from_the_working_directory(tmp_path: Path, 
         (tmp_path / f"{name}.py").write_text("raise SystemExit('this is not the one')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    command = rank_children._command()
+    command = rank_children.rank_command()
     main = "from kontext_trt.runtime.executors.rank_process import main; main()"
     assert command[-1].endswith(main)
     code = command[-1].removesuffix("main()") + "import sys; print(sys.modules['kontext_trt'].__file__)"

@@ -29,10 +29,10 @@ def test_heads_are_divided_evenly(bundle: Bundle):
 @pytest.mark.parametrize(
     ("heads", "devices", "words"),
     [
-        (24, 5, "24 heads cannot be shared by 5 devices; 4 or 6 can have them"),
-        (24, 16, "24 heads cannot be shared by 16 devices; 6 or 8 can have them"),
-        (2, 3, "2 heads cannot be shared by 3 devices; 1 or 2 can have them"),
-        (11, 2, "11 heads cannot be shared by 2 devices; 1 can have them"),
+        (24, 5, "24 heads cannot be shared by 5 devices; 4 or 6 can, or 1"),
+        (24, 16, "24 heads cannot be shared by 16 devices; 6 or 8 can, or 1"),
+        (2, 3, "2 heads cannot be shared by 3 devices; 2 can, or 1"),
+        (11, 2, "11 heads cannot be shared by 2 devices; open 1"),
     ],
 )
 def test_the_nearest_numbers_are_told(fused_path: Path, heads: int, devices: int, words: str):
