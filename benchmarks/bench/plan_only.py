@@ -28,8 +28,9 @@ from ...runtime.device.residency import (
     least_budget,
     plan_residency,
 )
-from ...runtime.executors.on_device import GRAPH_BYTES, plan_costs
+from ...runtime.executors.on_device import GRAPH_BYTES
 from ...runtime.executors.onnxruntime_cuda import costs as onnxruntime_costs
+from ...runtime.executors.open import plan_costs
 from ...runtime.flow.kept import kept_bytes
 from ...runtime.flow.stages import EncodeReference, EncodeText
 from ...runtime.flow.tensors import request_tensors, total_bytes, usual_shape

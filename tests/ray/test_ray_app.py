@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from kontext_trt import KontextError, OptionError
 from kontext_trt.cli.app import app
-from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
+from kontext_trt.runtime.executors.options import AnyExecutor, OnnxRuntimeOptions
 from kontext_trt.serving import ray_app
 from kontext_trt.serving.options import Limits, Review, ServingOptions
 from kontext_trt.serving.ray_app import ONGOING_BESIDE, Scaling, application
@@ -68,6 +68,19 @@ def test_a_deployment_is_made_of_it(tmp_path: Path):
     for more in ({"num_gpus": 1}, {"autoscaling_config": {"max_replicas": "many"}}):
         with pytest.raises(OptionError, match="Ray does not take these options of a deployment"):
             application(of(tmp_path), Scaling(more=more))
+
+
+def test_a_replica_has_a_gpu_for_each_device(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+    monkeypatch.setattr(ray_app, "serve_replicas", lambda served, scaling, **_: asked.append((served, scaling)))
+    command = ["serve", str(bundle_path), "--ray", "--state", str(tmp_path / "state"), "--devices"]
+    done = CliRunner().invoke(app, [*command, "4"])
+    assert done.exit_code == 0, done.exception
+    ((served, scaling),) = asked
+    assert (served.executor, scaling.gpus) == (AnyExecutor(devices=(0, 1, 2, 3)), 4)
+    application(served, scaling)
+    with pytest.raises(OptionError, match="4 devices share each request of a replica, and it would have 2 GPUs"):
+        application(served, Scaling(gpus=2))
 
 
 def test_the_command_hands_on_what_it_is_given(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

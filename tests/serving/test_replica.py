@@ -12,7 +12,7 @@ from certificates import write_files
 from starlette.testclient import TestClient
 
 from kontext_trt import KontextError, OptionError
-from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
+from kontext_trt.runtime.executors.options import AnyExecutor, ExecutorName, OnnxRuntimeOptions, TensorRtOptions
 from kontext_trt.runtime.filters.parse import FilterDetails
 from kontext_trt.runtime.outputs.provenance import PictureSigner
 from kontext_trt.serving import replica
@@ -69,6 +69,26 @@ def test_what_is_wrong_is_said_beforehand(bundle_path: Path, tmp_path: Path):
         with pytest.raises(KontextError, match=re.escape(words)):
             served.check()
     of(bundle_path, state).check()
+
+
+def test_a_replica_has_the_gpus_that_share_its_requests(tmp_path: Path):
+    def sharing(executor: Any) -> Served:
+        return Served(bundle=tmp_path, executor=executor, options=ServingOptions(state=tmp_path / "state"))
+
+    for executor in (AnyExecutor(), TensorRtOptions(), OnnxRuntimeOptions(), AnyExecutor(devices=(1,))):
+        assert sharing(executor).gpus == 1
+    for executor in (AnyExecutor(), TensorRtOptions(), OnnxRuntimeOptions()):
+        for gpus in (0, 0.5, 1, 2):
+            sharing(executor).check_gpus(gpus)
+    shared = sharing(AnyExecutor(devices=(0, 1, 2, 3)))
+    assert shared.gpus == 4
+    shared.check_gpus(4)
+    for gpus in (0, 0.5, 3):
+        with pytest.raises(OptionError, match=f"4 devices share .* it would have {gpus} GPUs: leave out --gpus"):
+            shared.check_gpus(gpus)
+    with pytest.raises(OptionError, match=r"numbers them from 0: give --devices 2, not the numbers 0, 2"):
+        sharing(ExecutorName.CUDA.options(devices=(0, 2))).check_gpus(2)
+    sharing(ExecutorName.CPU.options(devices=(0, 2))).check_gpus(0)
 
 
 def test_filters_keys_and_who_signs_are_each_replicas_own(
