@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from ...engine.bundle.bundle import Bundle
@@ -25,11 +26,18 @@ GRAPH_BYTES = 256 << 20
 """The bytes set aside for the CUDA graphs of a request shape: 28 steps by ONNX Runtime took 206 MiB at full size."""
 
 
-def onnxruntime_residency(bundle: Bundle, budget: int | None, cuda: Cuda) -> ResidencyPlan:
-    """Return what of a bundle that ONNX Runtime runs stays in a device's memory. Raises BudgetError."""
+def onnxruntime_residency(
+    bundle: Bundle, budget: int | None, cuda: Cuda, *, without: AbstractSet[Runs] = frozenset()
+) -> ResidencyPlan:
+    """Return what of a bundle that ONNX Runtime runs stays in a device's memory. Raises BudgetError.
+
+    `without` says how often components run that this device never does.
+    """
     from .onnxruntime_cuda import costs
 
-    return residency(bundle, costs(bundle, usual_shape(bundle)), budget, cuda.memory()[0])
+    reckoned = costs(bundle, usual_shape(bundle))
+    kept = {name: cost for name, cost in reckoned.items() if KNOWN_COMPONENTS[name].runs not in without}
+    return residency(bundle, kept, budget, cuda.memory()[0])
 
 
 def plan_costs(bundle: Bundle, plans: Mapping[str, PlanManifest]) -> dict[str, Cost]:

@@ -10,9 +10,11 @@ from ..device.cuda import CudaPython, Handle
 from ..device.executor import DeviceExecutor
 from ..device.group import NcclGroup, unique_id
 from ..flow.group import Group
+from ..flow.shared_tensors import TEXT_RANK
 from .fused_kernels import fused_architecture, obstacles
 from .on_device import device_options, onnxruntime_residency
 from .onnxruntime_cuda import OnnxRuntimeEngines
+from .onnxruntime_session import SILENT, import_onnxruntime
 from .rank_job import RankJob
 
 
@@ -38,9 +40,11 @@ def open_rank(bundle: Bundle, job: RankJob, meeting: bytes) -> tuple[DeviceExecu
         ExecutorError: NCCL cannot join them.
         BudgetError: The budget of memory is too small.
     """
+    import_onnxruntime().set_default_logger_severity(SILENT)  # or each session warns of its device's number
     options, cuda = job.options, CudaPython(job.options.device_id)
     engines = OnnxRuntimeEngines(bundle, cuda, fused_architecture(bundle, _gpu(job)))
-    plan = onnxruntime_residency(bundle, options.vram_bytes, cuda)
+    without = frozenset[Runs]() if job.rank == TEXT_RANK else frozenset({Runs.PROMPT})
+    plan = onnxruntime_residency(bundle, options.vram_bytes, cuda, without=without)
 
     def join(stream: Handle) -> Group:
         engines.group = NcclGroup(cuda, stream, meeting, job.rank, job.size)
