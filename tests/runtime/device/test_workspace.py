@@ -9,6 +9,8 @@ import pytest
 from kontext_trt import ExecutorError
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.runtime.device import graphs
+from kontext_trt.runtime.flow.shared_stages import SharedStage
+from kontext_trt.runtime.flow.stages import request_stages
 
 
 def test_a_step_is_a_graph_for_progress_and_cancel(simulate):
@@ -20,6 +22,18 @@ def test_a_step_is_a_graph_for_progress_and_cancel(simulate):
     simulation.latents(steps=5, cancel=threading.Event())
     assert (simulation.cuda.calls - before)["launch"] == 7  # conditions, five steps, decoding
     assert (simulation.cuda.calls - before)["copy"] == 0  # they are in the graphs
+
+
+def test_a_rank_that_encodes_no_text_launches_its_whole_request_at_once(simulate):
+    """ONNX Runtime's CLIP cannot be recorded, which is no matter to ranks that do not run it."""
+    simulation = simulate()
+    simulation.latents()
+    (workspace,) = simulation.executor._workspaces.values()
+    simulation.executor._loaded.keep_out_of_graphs(("clip",))
+    stages = request_stages(workspace.shape, new_prompts=(0,), new_references=(0,))
+    alone = workspace.jobs(stages, (), ())
+    ranks = [workspace.jobs([SharedStage(stage, rank, 2, 1) for stage in stages], (), ()) for rank in range(2)]
+    assert [len(jobs) for jobs in (alone, *ranks)] == [2, 2, 1]
 
 
 def test_graph_used_longest_ago_goes_first(simulate, monkeypatch):
