@@ -34,6 +34,7 @@ from kontext_trt.benchmarks.quality.metrics import sqnr_db
 from kontext_trt.engine.components import Operators
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
 
+ROOT = Path(__file__).parents[3]
 MakePicture = Callable[..., Image.Image]
 TOLERANCE = 1e-5
 """What sums in another order may differ by, in latents of up to 5: keys come in the order of the ranks."""
@@ -249,9 +250,15 @@ def test_cached_steps_are_the_same(caching: Callable[..., Bundle], once_per_run:
     assert np.abs(cached.outputs[0].latents - every.outputs[0].latents).max() > 1e-3
 
 
-@pytest.mark.check  # the small model exported for this
+def test_an_edit_of_the_small_model_is_the_same(small_fused: Path):
+    before = Image.open(ROOT / "docs/small-kontext/before.png").convert("RGB")
+    with opened(small_fused) as alone, opened(small_fused, 2) as shared:
+        Pair(alone, shared).edit(before, "make the circle red", seed=3, steps=4)
+
+
+@pytest.mark.check
 @pytest.mark.parametrize("devices", [2, 3, 6])
-def test_the_small_model_is_the_same(small_fused: Path, picture: MakePicture, devices: int):
+def test_the_small_model_is_the_same_in_batches(small_fused: Path, picture: MakePicture, devices: int):
     with opened(small_fused) as alone, opened(small_fused, devices) as shared:
         pair = Pair(alone, shared, TRAINED)
         pair.edit(picture(128, 128), ["turn it black", "a blue ball"], seed=[1, 2], size=(144, 112), steps=3)
