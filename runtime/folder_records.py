@@ -14,6 +14,7 @@ import msgspec
 
 from ..engine.errors import RequestError
 from ..engine.system.files import sha256_file
+from ..engine.system.json_lines import Appender
 from ..engine.system.locks import exclusive_if_free
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,12 @@ class FolderRecords:
     """
 
     def __init__(self, folder: Path, file: BinaryIO) -> None:
-        self._folder, self._file = folder, file
+        self._folder = folder
         self._latest: dict[str, AnswerRecord] = {}
+        self._lines = Appender[AnswerRecord](file, str(folder / RECORDS))
         lost = 0
         file.seek(0)
-        data = file.read()
-        self._torn = bool(data) and not data.endswith(b"\n")  # by a process that was killed as it wrote
-        for line in data.splitlines():
+        for line in file.read().splitlines():
             try:
                 record = msgspec.json.decode(line, type=AnswerRecord)
             except msgspec.DecodeError:
@@ -90,11 +90,7 @@ class FolderRecords:
 
     def add(self, record: AnswerRecord) -> None:
         """Write a record: once before its answer, and once after it."""
-        start = b"\n" if self._torn else b""
-        self._file.write(start + msgspec.json.encode(record) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._torn = False
+        self._lines.add(record)
         self._latest[record.output] = record
 
 

@@ -1,25 +1,19 @@
-"""Keeps what came of items: one JSON object per line, which a process that is killed cannot spoil.
-
-A line is written whole and flushed to the disk once its picture is there. What an ended process has left of a line is
-cut off by the next one. A later line about an item replaces an earlier one.
-"""
+"""Keeps what came of items: a line is written once its picture is there, and replaces an earlier one of the item."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from ....engine.errors import BenchmarkError
+from ....engine.system.json_lines import Appender
 from ....engine.system.locks import exclusive_if_free
-
-logger = logging.getLogger(__name__)
 
 RESULTS = "results.jsonl"
 LOCK = ".lock"
@@ -109,13 +103,7 @@ class Lines(Generic[Line]):
     def appending(self) -> Iterator[Appender[Line]]:
         """Open the file to add lines to it, without what of a line an ended process has left."""
         with self.path.open("a+b") as file:
-            file.seek(0)
-            data = file.read()
-            whole = data.rfind(b"\n") + 1
-            if whole < len(data):
-                logger.warning("%s: the last line was not finished, and is removed", self.path)
-                file.truncate(whole)
-            yield Appender(file)
+            yield Appender(file, str(self.path))
 
 
 def read_answers(folder: Path) -> dict[str, Answer]:
@@ -126,19 +114,6 @@ def read_answers(folder: Path) -> dict[str, Answer]:
     """
     last = {answer.key: answer for answer in Lines(folder / RESULTS, Answer).read()}
     return {key: answer for key, answer in last.items() if answer.error is None}
-
-
-class Appender(Generic[Line]):
-    """Adds lines to an open file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def add(self, line: Line) -> None:
-        """Write a line, on the disk when this returns."""
-        self._file.write(msgspec.json.encode(line) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 @contextmanager
