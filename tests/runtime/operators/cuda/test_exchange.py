@@ -87,17 +87,21 @@ class HostDevice(KernelDevice):
         """Stand for a kernel whose result nobody looks at."""
 
     def exchange(self, threads: int, values: list[Any], *, PACKING: int) -> None:  # noqa: N803
-        first_rows, other_rows, ranks, columns, stride = values[6:]
+        first_tokens, other_tokens, first_all, other_all, pictures, own_rank, ranks, columns, stride = values[9:]
         for pack in range(threads):
             row, column = divmod(pack, ranks * columns)
-            if row >= first_rows + 2 * other_rows:
+            if row >= pictures * (first_tokens + 2 * other_tokens):
                 continue
-            tensor, rows = 0, first_rows
-            if row >= first_rows:
-                (other, row), rows = divmod(row - first_rows, other_rows), other_rows
-                tensor = 1 + other
+            tensor, tokens, all_tokens = 0, first_tokens, first_all
+            if row >= pictures * tokens:
+                other, row = divmod(row - pictures * tokens, pictures * other_tokens)
+                tensor, tokens, all_tokens = 1 + other, other_tokens, other_all
             whole = values[tensor] + 16 * (row * stride + column)
-            piece = values[3 + tensor] + 16 * ((column // columns * rows + row) * columns + column % columns)
+            rank, column = divmod(column, columns)
+            piece = values[3 + tensor] + 16 * ((rank * pictures * tokens + row) * columns + column)
+            if rank == own_rank:
+                picture, row = divmod(row, tokens)
+                piece = values[6 + tensor] + 16 * ((picture * all_tokens + row) * columns + column)
             self.simulated.check(whole, 16)
             self.simulated.check(piece, 16)
             ctypes.memmove(*((piece, whole) if PACKING else (whole, piece)), 16)
@@ -155,6 +159,7 @@ class Threads:
 
     def swap(self, sends: Sequence[Piece], receives: Sequence[Piece], stream: int = 0) -> None:
         device = cast(HostDevice, self.device)
+        assert all(piece.rank != self.rank for piece in (*sends, *receives)), "a rank's own pieces are copied already"
 
         def work() -> None:
             for piece in sends:
@@ -304,6 +309,8 @@ def test_pieces_of_two_ranks_fit():
     for rank in range(4):
         sizes = [piece.size_bytes for piece in layout.by_heads(rank, 0)]
         assert sizes == [tokens[rank] * columns] * 8
+        ours = [piece.address for piece in layout.by_tokens(4096) if piece.rank == rank]
+        assert ours == [layout.own_address(rank, 4096) + picture * 9 * columns for picture in range(2)]
         for other in range(4):
             there = [piece.size_bytes for piece in layout.by_heads(rank, 0) if piece.rank == other]
             assert there == [piece.size_bytes for piece in layout.by_tokens(0) if piece.rank == rank]
