@@ -171,7 +171,15 @@ class Exchange:
         """Return the addresses of memory for what `scatter` sends and what that is made of, once `gather` is joined."""
         return _places(partial(self._device.scratch, place=_SENT), [one.whole_bytes for one in layouts])
 
-    def scatter(self, to: Enqueuing, mixed: int, layout: Divided, result: int, stride: int) -> None:
+    def scatter(
+        self,
+        to: Enqueuing,
+        mixed: int,
+        layout: Divided,
+        result: int,
+        stride: int,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         """Enqueue that each rank gets its tokens in all heads.
 
         Args:
@@ -180,11 +188,21 @@ class Exchange:
             layout: What it is.
             result: Where (pictures, tokens, all heads) goes.
             stride: The bytes from one row of the result to the next.
+            meanwhile: Enqueues on the executor's stream what runs beside it; both are joined. None if nothing does.
         """
+        if meanwhile is None:
+            self._scatter(to, mixed, layout, result, stride)
+            return
+        with self.beside(to):
+            self._scatter(to, mixed, layout, result, stride, self._address)
+        meanwhile()
+        self.join(to)
+
+    def _scatter(self, to: Enqueuing, mixed: int, layout: Divided, result: int, stride: int, stream: int = 0) -> None:
         rank = self.group.rank
         back = self._device.scratch(layout.own_bytes(rank), _RECEIVED)
         sends, receives = self._others(layout.by_tokens(mixed)), self._others(layout.by_heads(rank, back))
-        to.enqueue(partial(self.group.swap, sends, receives))
+        to.enqueue(partial(self.group.swap, sends, receives, stream))
         nothing = replace(layout, tokens=(0,) * self.group.size)
         layouts = layout, nothing, nothing
         self._copy(to, (result, 0, 0), (back, 0, 0), (mixed, 0, 0), layouts, packing=False, stride=stride)
