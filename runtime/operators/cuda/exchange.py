@@ -2,7 +2,8 @@
 
 Before it, each rank sends every other the columns of the other's heads, and afterwards what came of the other's tokens.
 Both ways a piece is the rows of a picture; those that a rank receives of a picture lie one after another, so that what
-attention reads and writes is (pictures, all tokens, columns) as on one device.
+attention reads and writes is (pictures, all tokens, columns) as on one device. What a rank would send itself is copied
+straight to that place, or from it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 
@@ -68,6 +69,10 @@ class Divided:
             for picture in range(self.pictures)
             for other in range(len(self.tokens))
         ]
+
+    def own_address(self, rank: int, address: int) -> int:
+        """Return where a rank's first token lies among those of all ranks, which are from an address on."""
+        return address + sum(self.tokens[:rank]) * self.columns
 
     def by_tokens(self, address: int) -> list[Piece]:
         """Return the pieces of the tokens of all ranks: (pictures, all tokens, columns) from an address on."""
@@ -157,17 +162,24 @@ class Exchange:
         received = _places(partial(device.scratch, place=_RECEIVED), [one.whole_bytes for one in layouts])
         sends = [piece for one, at in zip(layouts, sent, strict=True) for piece in one.by_heads(rank, at)]
         receives = [piece for one, at in zip(layouts, received, strict=True) for piece in one.by_tokens(at)]
-        first, other, _ = layouts
         with self.beside(to):
-            self._copy(to, (*tensors, *sent), (first.rows(rank), other.rows(rank)), first.columns, packing=True)
-            to.enqueue(partial(self.group.swap, sends, receives, self._address))
+            self._copy(to, tensors, sent, received, layouts, packing=True)
+            to.enqueue(partial(self.group.swap, self._others(sends), self._others(receives), self._address))
         return received
 
     def places(self, *layouts: Divided) -> list[int]:
         """Return the addresses of memory for what `scatter` sends and what that is made of, once `gather` is joined."""
         return _places(partial(self._device.scratch, place=_SENT), [one.whole_bytes for one in layouts])
 
-    def scatter(self, to: Enqueuing, mixed: int, layout: Divided, result: int, stride: int) -> None:
+    def scatter(
+        self,
+        to: Enqueuing,
+        mixed: int,
+        layout: Divided,
+        result: int,
+        stride: int,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         """Enqueue that each rank gets its tokens in all heads.
 
         Args:
@@ -176,34 +188,54 @@ class Exchange:
             layout: What it is.
             result: Where (pictures, tokens, all heads) goes.
             stride: The bytes from one row of the result to the next.
+            meanwhile: Enqueues on the executor's stream what runs beside it; both are joined. None if nothing does.
         """
+        if meanwhile is None:
+            self._scatter(to, mixed, layout, result, stride)
+            return
+        with self.beside(to):
+            self._scatter(to, mixed, layout, result, stride, self._address)
+        meanwhile()
+        self.join(to)
+
+    def _scatter(self, to: Enqueuing, mixed: int, layout: Divided, result: int, stride: int, stream: int = 0) -> None:
         rank = self.group.rank
         back = self._device.scratch(layout.own_bytes(rank), _RECEIVED)
-        to.enqueue(partial(self.group.swap, layout.by_tokens(mixed), layout.by_heads(rank, back)))
-        addresses = result, 0, 0, back, 0, 0
-        self._copy(to, addresses, (layout.rows(rank), 0), layout.columns, packing=False, stride=stride)
+        sends, receives = self._others(layout.by_tokens(mixed)), self._others(layout.by_heads(rank, back))
+        to.enqueue(partial(self.group.swap, sends, receives, stream))
+        nothing = replace(layout, tokens=(0,) * self.group.size)
+        layouts = layout, nothing, nothing
+        self._copy(to, (result, 0, 0), (back, 0, 0), (mixed, 0, 0), layouts, packing=False, stride=stride)
+
+    def _others(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Return the pieces that go to other ranks, or come from them."""
+        return [piece for piece in pieces if piece.rank != self.group.rank]
 
     def _copy(
         self,
         to: Enqueuing,
-        addresses: Sequence[int],
-        rows: tuple[int, int],
-        columns: int,
+        tensors: Sequence[int],
+        pieces: Sequence[int],
+        wholes: Sequence[int],
+        layouts: Sequence[Divided],
         *,
         packing: bool,
         stride: int = 0,
     ) -> None:
-        ranks, units = self.group.size, columns // UNIT
-        packs = (rows[0] + 2 * rows[1]) * ranks * units
+        """Enqueue copies between three tensors and their pieces, of which the rank's own lie among all tokens."""
+        first, other, _ = layouts
+        rank, ranks, units = self.group.rank, self.group.size, first.columns // UNIT
+        owns = [one.own_address(rank, at) for one, at in zip(layouts, wholes, strict=True)]
+        packs = (first.rows(rank) + 2 * other.rows(rank)) * ranks * units
         to.launch(
             self._device.function("exchange", PACKING=packing),
             -(-packs // 256),
             256,
             (
-                *((address, POINTER) for address in addresses),
-                *((count, ctypes.c_longlong) for count in rows),
-                (ranks, ctypes.c_int),
-                (units, ctypes.c_int),
+                *((address, POINTER) for address in (*tensors, *pieces, *owns)),
+                *((one.tokens[rank], ctypes.c_longlong) for one in (first, other)),
+                *((one.all_tokens, ctypes.c_longlong) for one in (first, other)),
+                *((count, ctypes.c_int) for count in (first.pictures, rank, ranks, units)),
                 (stride // UNIT or ranks * units, ctypes.c_longlong),
             ),
         )
