@@ -136,5 +136,8 @@ def given_by(rank: int, names: Iterable[str], batch: int, num_references: int, s
 
 
 def slowest(milliseconds: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Return the milliseconds of each stage on the rank that took longest."""
-    return tuple(max(times) for times in zip(*milliseconds, strict=True))
+    """Return the milliseconds of each stage on the rank that took longest for all of them.
+
+    Stages that ranks run at the same time would add up to more than the request takes.
+    """
+    return tuple(max(milliseconds, key=sum))

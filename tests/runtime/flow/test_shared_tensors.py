@@ -110,6 +110,7 @@ def test_ranks_encode_and_decode_by_turns():
     assert given_by(1, names, 1, 0, 2) == ("latents_odd",)
 
 
-def test_a_stage_takes_as_long_as_on_the_slowest_rank():
-    assert slowest([(1.0, 5.0), (2.0, 4.0)]) == (2.0, 5.0)
+def test_stages_take_as_long_as_on_the_rank_that_took_longest():
+    assert slowest([(1.0, 4.0), (2.0, 5.0)]) == (2.0, 5.0)
+    assert slowest([(6.0, 0.0, 3.0), (0.0, 5.0, 3.0)]) == (6.0, 0.0, 3.0), "they encode at the same time"
     assert slowest([(), ()]) == ()
