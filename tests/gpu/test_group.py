@@ -83,8 +83,6 @@ class Case:
     def kind(self, name: str) -> str:
         """Which tokens an input or output has; "" if it has none."""
         operator = DEFINITIONS[self.name].operator.name
-        if operator == "JointLinear":
-            return {"joint": "joint", "text_change": "text", "image_change": "image"}.get(name, "")
         if operator == "JointHeads":
             return {"text": "text", "image": "image"}.get(name, "joint" if name in ("cos", "sin", *"qkv") else "")
         if operator == "Heads":
@@ -101,8 +99,6 @@ def cases() -> list[Case]:
             found += [Case(name, "joint"), *([] if form.branches else [Case(name, "target")])]
         elif operator in ("Heads", "JointHeads") and form.result and not form.branches:
             found += [Case(name, "target" if operator == "Heads" else "joint")]
-        elif operator == "JointLinear" and not (form.has_fp8 or form.branches):
-            found += [Case(name)]
     for name in ("Attend", "AttendBesideGelu"):
         found += [Case(name, sizes="full")]
         products = "_fp8" if name == "AttendBesideGelu" else ""
