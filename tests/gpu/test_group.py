@@ -55,7 +55,6 @@ class Sizes:
     heads: int
     width: int
     wide: int
-    text_length: int
 
     def tokens(self, kind: str, rank: int | None = None) -> NDArray[np.intp]:
         """The positions of a rank's tokens, or of all, in the text, the target, the picture, or the joint sequence."""
@@ -116,9 +115,9 @@ def all_sizes(ranks: int) -> dict[str, Sizes]:
     each = Shares(text=(512 // ranks,) * ranks, target=(4096 // ranks,) * ranks, reference=(4096 // ranks,) * ranks)
     return {
         "uneven": Sizes(
-            pictures=2, shares=uneven, heads=2 * ranks, width=64, wide=160, text_length=sum(uneven.text)
+            pictures=2, shares=uneven, heads=2 * ranks, width=64, wide=160
         ),
-        "full": Sizes(pictures=1, shares=each, heads=24, width=128, wide=12288, text_length=sum(each.text)),
+        "full": Sizes(pictures=1, shares=each, heads=24, width=128, wide=12288),
     }  # fmt: skip
 
 
@@ -160,8 +159,7 @@ def attributes(definition: Definition, sizes: Sizes) -> dict[str, float | int]:
     found: dict[str, float | int] = dict.fromkeys(definition.scales, 0.02)
     if definition.format.attention:
         found["q_scale"] = 0.02 * sizes.width**-0.5
-    numbers = {"num_heads": sizes.heads, "text_length": sizes.text_length}
-    return found | {name: numbers[name] for name in definition.operator.attributes}
+    return found | {name: sizes.heads for name in definition.operator.attributes if name == "num_heads"}
 
 
 @cache
