@@ -6,6 +6,7 @@ Fields have ranges, so that what is read can be computed with: no number is nega
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -44,6 +45,33 @@ def read_json(data: bytes, kind: type[Parsed], fail: Callable[[str], Exception])
         return msgspec.json.decode(data, type=kind, strict=False)
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise fail(_reason(error)) from None
+
+
+def read_json_file(
+    path: Path,
+    kind: type[Parsed],
+    *,
+    at_most: int,
+    unread: Callable[[str], Exception],
+    fail: Callable[[str], Exception],
+) -> Parsed:
+    """Return what a file's JSON document says.
+
+    Args:
+        path: The file.
+        kind: The type that the document must be of.
+        at_most: The bytes of the largest file that is read.
+        unread: Makes the error that is raised if the file cannot be read, from the reason in words.
+        fail: Makes the one for any other document, as for `read_json`.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(at_most + 1)
+    except OSError as error:
+        raise unread(error.strerror or str(error)) from error
+    if len(data) > at_most:
+        raise fail(f"it has more than {at_most:,} bytes")
+    return read_json(data, kind, fail)
 
 
 def convert_json(value: Any, kind: type[Parsed], fail: Callable[[str], Exception]) -> Parsed:

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Meta
 
 from ...engine.bundle.bundle import MANIFEST
-from ...engine.documents import Count, read_json
+from ...engine.documents import Count, read_json_file
 from ...engine.errors import QuantizationError
 from ...engine.system.files import atomic_file
 from ...runtime.inputs.request import Sampling
@@ -191,18 +191,14 @@ class Calibration:
             raise QuantizationError(
                 f"{path} is {what}. A calibration is a file, BUNDLE.calibration.json, as kontext-trt calibrate writes"
             )
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise QuantizationError(f"calibration {path} cannot be read: {error.strerror}") from error
+
+        def unread(reason: str) -> QuantizationError:
+            return QuantizationError(f"calibration {path} cannot be read: {reason}")
 
         def foreign(reason: str) -> QuantizationError:
             return QuantizationError(f"{path} is not a calibration ({reason}); make one with: kontext-trt calibrate")
 
-        if len(data) > MAX_BYTES:
-            raise foreign(f"it has more than {MAX_BYTES:,} bytes")
-        found = read_json(data, cls, foreign)
+        found = read_json_file(path, cls, at_most=MAX_BYTES, unread=unread, fail=foreign)
         if found.schema != SCHEMA:
             raise QuantizationError(f"{path} has schema {found.schema}, this version reads {SCHEMA}; calibrate again")
         return found

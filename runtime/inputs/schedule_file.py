@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ...engine.documents import Sha256, Text, read_json
+from ...engine.documents import Sha256, Text, read_json_file
 from ...engine.errors import OptionError, RequestError
 from ...engine.system.changes import try_place
 from ...engine.system.files import atomic_file
@@ -58,18 +58,14 @@ class Schedule:
     def open(cls, path: Path | str) -> Schedule:
         """Read a schedule. Raises RequestError if the file cannot be read, or is none."""
         path = Path(path)
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise RequestError(f"the schedule {path} cannot be read: {error.strerror or error}") from None
+
+        def unread(reason: str) -> RequestError:
+            return RequestError(f"the schedule {path} cannot be read: {reason}")
 
         def foreign(reason: str) -> RequestError:
             return RequestError(f"{path} is no schedule ({reason}); `kontext-trt schedule` makes one")
 
-        if len(data) > MAX_BYTES:
-            raise foreign(f"it has more than {MAX_BYTES:,} bytes")
-        read = read_json(data, cls, foreign)
+        read = read_json_file(path, cls, at_most=MAX_BYTES, unread=unread, fail=foreign)
         try:
             check_sigmas(read.sigmas)
             mask = None if read.step_mask is None else check_step_mask(read.step_mask)
