@@ -81,10 +81,3 @@ class Rank:
     def load(self, component: str) -> None:
         """Make a component ready to run."""
         self._executor.load(component)
-
-    def close(self) -> None:
-        """Release everything."""
-        if self._executor is not None:
-            self._executor.close()
-        if self._group is not None:
-            self._group.close()
