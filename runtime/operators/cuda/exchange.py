@@ -120,7 +120,8 @@ class Exchange:
 
     def __init__(self, device: KernelDevice, group: Group) -> None:
         self.group, self._device = group, device
-        self._stream, self._event = device.cuda.stream(), device.cuda.event()
+        # urgent, or its kernels would wait until a product beside them leaves multiprocessors
+        self._stream, self._event = device.cuda.stream(urgent=True), device.cuda.event()
         self._address = device.cuda.stream_address(self._stream)
 
     def compile(self) -> None:
