@@ -31,50 +31,61 @@ class Diagnosis:
     parts: tuple[PartReport, ...]
 
 
-# (what, its packages, whether one of them is enough, needs a GPU, command)
+# (what, its packages, whether one of them is enough, how many GPUs it needs, command)
 _PARTS = (
-    ("run on the CPU", ("onnxruntime", "onnxruntime-gpu"), True, False, "pip install 'kontext-trt[cpu]'"),
+    ("run on the CPU", ("onnxruntime", "onnxruntime-gpu"), True, 0, "pip install 'kontext-trt[cpu]'"),
     (
         "run on CUDA with ONNX Runtime",
         ("onnxruntime-gpu", "cuda-python"),
         False,
-        True,
+        1,
         "pip install 'kontext-trt[gpu]'",
     ),
     (
         "run fused operators and FP8 on CUDA",
         ("onnxruntime-gpu", "cuda-python", "nvmath-python", "nvidia-cudnn-frontend"),
         False,
-        True,
+        1,
         "pip install 'kontext-trt[fused]'",
     ),
-    ("run TensorRT plans", ("tensorrt", "cuda-python"), False, True, "pip install 'kontext-trt[tensorrt]'"),
-    ("run TensorRT-RTX plans", ("tensorrt-rtx", "cuda-python"), False, True, "pip install 'kontext-trt[rtx]'"),
+    (
+        "share requests among GPUs",
+        (
+            *("onnxruntime-gpu", "cuda-python", "nvmath-python", "nvidia-cudnn-frontend"),
+            *("nccl4py", "nvidia-nccl-cu13"),
+        ),
+        False,
+        2,
+        "pip install 'kontext-trt[multi]'",
+    ),
+    ("run TensorRT plans", ("tensorrt", "cuda-python"), False, 1, "pip install 'kontext-trt[tensorrt]'"),
+    ("run TensorRT-RTX plans", ("tensorrt-rtx", "cuda-python"), False, 1, "pip install 'kontext-trt[rtx]'"),
     (
         "build TensorRT plans",
         ("tensorrt", "cuda-python"),
         False,
-        True,
+        1,
         "pip install 'kontext-trt[tensorrt]'",
     ),
-    ("build TensorRT-RTX plans", ("tensorrt-rtx",), False, False, "pip install 'kontext-trt[rtx]'"),
+    ("build TensorRT-RTX plans", ("tensorrt-rtx",), False, 0, "pip install 'kontext-trt[rtx]'"),
     (
         "export checkpoints",
         ("torch", "diffusers", "transformers", "huggingface-hub", "onnx", "onnx-ir", "onnxscript", "safetensors"),
         False,
-        False,
+        0,
         "pip install 'kontext-trt[export]'",
     ),
     (
         "calibrate and quantize",
         ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript", "nvidia-modelopt"),
         False,
-        False,
+        0,
         "pip install 'kontext-trt[quantize]'",
     ),
 )
 
 
+_NEEDED = {1: "an NVIDIA GPU", 2: "two NVIDIA GPUs"}
 _OF_ONE_CUDA = {"tensorrt": ("cu12", "cu13"), "tensorrt-rtx": ("cu12", "cu13")}
 """The CUDA versions for which a package can be installed alone, under its name and the version's."""
 
@@ -92,21 +103,18 @@ def diagnose() -> Diagnosis:
                 name,
                 packages,
                 any_of,
-                command if gpus or not needs_gpu else f"needs an NVIDIA GPU, then {command}",
-                gpus,
-                needs_gpu,
+                command if len(gpus) >= num_gpus else f"needs {_NEEDED[num_gpus]}, then {command}",
+                has_gpus=len(gpus) >= num_gpus,
             )
-            for name, packages, any_of, needs_gpu, command in _PARTS
+            for name, packages, any_of, num_gpus, command in _PARTS
         ),
     )
 
 
-def _part(
-    name: str, packages: tuple[str, ...], any_of: bool, command: str, gpus: tuple[Gpu, ...], needs_gpu: bool
-) -> PartReport:
+def _part(name: str, packages: tuple[str, ...], any_of: bool, command: str, *, has_gpus: bool) -> PartReport:
     versions = {package: _version(package) for package in packages}
     found = [version is not None for version in versions.values()]
-    usable = (any(found) if any_of else all(found)) and (bool(gpus) or not needs_gpu)
+    usable = (any(found) if any_of else all(found)) and has_gpus
     return PartReport(name=name, packages=versions, usable=usable, command=command)
 
 

@@ -21,6 +21,16 @@ def test_cuda_needs_its_bindings_too(monkeypatch: pytest.MonkeyPatch, missing: s
     assert parts["build TensorRT-RTX plans"].usable
 
 
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_requests_are_shared_by_two_gpus_at_least(monkeypatch: pytest.MonkeyPatch, gpus: int):
+    monkeypatch.setattr(doctor, "_version", lambda package: "1")
+    monkeypatch.setattr(doctor, "find_gpus", lambda: ((GPU,) * gpus, ""))
+    parts = {part.name: part for part in doctor.diagnose().parts}
+    assert parts["share requests among GPUs"].usable is (gpus == 2)
+    assert parts["share requests among GPUs"].command.startswith("needs two NVIDIA GPUs, then pip") is (gpus < 2)
+    assert parts["run fused operators and FP8 on CUDA"].usable is (gpus > 0)
+
+
 def test_without_a_gpu_nothing_runs_on_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "_version", lambda package: "1")
     monkeypatch.setattr(doctor, "find_gpus", lambda: ((), "the driver shows no device"))
