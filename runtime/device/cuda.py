@@ -89,8 +89,8 @@ class Cuda(Protocol):
         """Enqueue a copy between any two places; host memory must be page-locked."""
         ...
 
-    def stream(self, *, urgent: bool = False) -> Handle:
-        """Create a stream that does not wait for the default stream; what is `urgent` runs before what others have."""
+    def stream(self) -> Handle:
+        """Create a stream that does not wait for the default stream."""
         ...
 
     def stream_address(self, stream: Handle) -> int: ...
@@ -195,11 +195,8 @@ class CudaPython:
     def copy(self, to: int, source: int, size_bytes: int, stream: Handle) -> None:
         self._call("cudaMemcpyAsync", to, source, size_bytes, self._kind, stream)
 
-    def stream(self, *, urgent: bool = False) -> Handle:
-        if not urgent:
-            return self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
-        _, greatest = self._call("cudaDeviceGetStreamPriorityRange")
-        return self._call("cudaStreamCreateWithPriority", self._runtime.cudaStreamNonBlocking, greatest)
+    def stream(self) -> Handle:
+        return self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
 
     def stream_address(self, stream: Handle) -> int:
         return int(stream)

@@ -135,7 +135,7 @@ class SimulatedCuda:
         """Into the stream, or into what is being recorded of it."""
         (stream.pending if stream.capture is None else stream.capture).append(work)
 
-    def stream(self, *, urgent: bool = False) -> Stream:
+    def stream(self) -> Stream:
         self._count("stream")
         self.open_handles += 1
         self.streams.append(Stream())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,8 +20,7 @@ from .tensors import Tensors
 class Attending:
     """Computes attention of an operator's q, k and v; all is checked when it is made.
 
-    Where ranks share the tokens, what is enqueued between `start` and `finish` runs beside their exchange, and so does
-    what `finish` is given.
+    Where ranks share the tokens, what is enqueued between `start` and `finish` runs beside their exchange.
 
     Args:
         kernels: What it is computed with.
@@ -56,11 +55,6 @@ class Attending:
         )
         self._shared = None if kernels.exchange is None else _Shared(kernels.exchange, self._shape, tensors)
 
-    @property
-    def is_shared(self) -> bool:
-        """True if ranks share the tokens."""
-        return self._shared is not None
-
     def start(self, result: int, stride: int) -> None:
         """Enqueue attention, or what comes before it if tokens are shared.
 
@@ -75,11 +69,8 @@ class Attending:
             wide = self._device.scratch(BF16_BYTES * shape.pictures * shape.queries * shape.heads * shape.width)
         self._mix(shape, self._operands, result, wide)
 
-    def finish(self, meanwhile: Callable[[], None] | None = None) -> None:
-        """Enqueue attention of shared tokens, and the way back of its result.
-
-        `meanwhile` enqueues what runs beside the way back; without shared tokens there is none, and it is not called.
-        """
+    def finish(self) -> None:
+        """Enqueue attention of shared tokens, and the way back of its result."""
         shared, form = self._shared, self._form
         if shared is None:
             return
@@ -88,7 +79,7 @@ class Attending:
         shared.exchange.join(self._to)
         mixed, *wide = shared.exchange.places(layout, *([shared.result(BF16_BYTES)] if self._is_rounded else []))
         self._mix(shape, self._gathered, mixed, *wide)
-        shared.exchange.scatter(self._to, mixed, layout, self._result, item * self._stride, meanwhile)
+        shared.exchange.scatter(self._to, mixed, layout, self._result, item * self._stride)
 
     @property
     def _is_rounded(self) -> bool:

@@ -19,9 +19,6 @@ from .rounding import enqueue_rounding
 from .sizes import BF16_BYTES, PACK, aligned
 from .tensors import Shape, Tensors
 
-_OUTPUTS = 16
-"""The outputs that a part of a linear layer has a multiple of: less bytes would not be aligned for kernels."""
-
 
 class Computing(Enqueuing):
     """Computes one operator in one format; each method for an operator allocates its outputs.
@@ -82,25 +79,20 @@ class Computing(Enqueuing):
         result = Matrix(address=y, rows=shape[0] * shape[1], columns=outputs, stride=outputs, fp8=self._format.result)
         self._multiply(product, t.matrix("x", shape), result, gelu=self._operator.name == "LinearGelu")
 
-    def _multiply(
-        self, product: Product, x: Matrix, y: Matrix, *, gelu: bool = False, first: int = 0, outputs: int | None = None
-    ) -> None:
-        """Enqueue a linear layer from `x` to `y`. cuBLASLt gives FP8 of FP8 alone, so else it is rounded afterwards.
-
-        If the layer has more `outputs` than `y`, they are those from the `first` on; with a branch, it must have all.
-        """
+    def _multiply(self, product: Product, x: Matrix, y: Matrix, *, gelu: bool = False) -> None:
+        """Enqueue a linear layer from `x` to `y`. cuBLASLt gives FP8 of FP8 alone, so else it is rounded afterwards."""
         if y.fp8 and not x.fp8:
             address = self._device.scratch(BF16_BYTES * y.rows * y.columns)
             wide = Matrix(address=address, rows=y.rows, columns=y.columns, stride=y.columns)
-            self._multiply(product, x, wide, gelu=gelu, first=first, outputs=outputs)
+            self._multiply(product, x, wide, gelu=gelu)
             self._rounded(wide, y.address, y.stride, self._t.scale("result_scale"))
             return
-        layer = self._t.layer(product, x.columns, outputs or y.columns)
+        layer = self._t.layer(product, x.columns, y.columns)
         constant = self._device.constant
         call = LinearCall(
             x=x,
-            weight=_rows(layer.weight, first, y.columns),
-            bias=layer.bias + BF16_BYTES * first,
+            weight=layer.weight,
+            bias=layer.bias,
             y=y,
             gelu=gelu,
             x_scale=constant(self._t.scale(scale_of(product.x))) if x.fp8 else 0,
@@ -248,20 +240,11 @@ class Computing(Enqueuing):
         width = hidden + outputs
         both = t.output("both", (*shape[:2], width))
         fp8 = self._format.result
-        item = 1 if fp8 else BF16_BYTES
-        x, beside = t.matrix("x", shape), both + hidden * item
-
-        def multiply(first: int, count: int) -> None:
-            address = beside + first * item
-            result = Matrix(address=address, rows=shape[0] * shape[1], columns=count, stride=width, fp8=fp8)
-            self._multiply(product, x, result, gelu=True, first=first, outputs=outputs)
-
-        # one half beside the exchange before attention, the other beside that behind it
-        halved = attending.is_shared and not self._format.branches and outputs % (2 * _OUTPUTS) == 0
-        count = outputs // 2 if halved else outputs
+        beside = both + hidden * (1 if fp8 else BF16_BYTES)
+        result = Matrix(address=beside, rows=shape[0] * shape[1], columns=outputs, stride=width, fp8=fp8)
         attending.start(both, width)
-        multiply(0, count)
-        attending.finish(partial(multiply, count, count) if halved else None)
+        self._multiply(product, t.matrix("x", shape), result, gelu=True)
+        attending.finish()
 
 
 def _rows(matrix: Matrix, first: int, count: int) -> Matrix:

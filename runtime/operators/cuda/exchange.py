@@ -120,8 +120,7 @@ class Exchange:
 
     def __init__(self, device: KernelDevice, group: Group) -> None:
         self.group, self._device = group, device
-        # urgent, or its kernels would wait until a product beside them leaves multiprocessors
-        self._stream, self._event = device.cuda.stream(urgent=True), device.cuda.event()
+        self._stream, self._event = device.cuda.stream(), device.cuda.event()
         self._address = device.cuda.stream_address(self._stream)
 
     def compile(self) -> None:
@@ -172,15 +171,7 @@ class Exchange:
         """Return the addresses of memory for what `scatter` sends and what that is made of, once `gather` is joined."""
         return _places(partial(self._device.scratch, place=_SENT), [one.whole_bytes for one in layouts])
 
-    def scatter(
-        self,
-        to: Enqueuing,
-        mixed: int,
-        layout: Divided,
-        result: int,
-        stride: int,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> None:
+    def scatter(self, to: Enqueuing, mixed: int, layout: Divided, result: int, stride: int) -> None:
         """Enqueue that each rank gets its tokens in all heads.
 
         Args:
@@ -189,21 +180,11 @@ class Exchange:
             layout: What it is.
             result: Where (pictures, tokens, all heads) goes.
             stride: The bytes from one row of the result to the next.
-            meanwhile: Enqueues on the executor's stream what runs beside it; both are joined. None if nothing does.
         """
-        if meanwhile is None:
-            self._scatter(to, mixed, layout, result, stride)
-            return
-        with self.beside(to):
-            self._scatter(to, mixed, layout, result, stride, self._address)
-        meanwhile()
-        self.join(to)
-
-    def _scatter(self, to: Enqueuing, mixed: int, layout: Divided, result: int, stride: int, stream: int = 0) -> None:
         rank = self.group.rank
         back = self._device.scratch(layout.own_bytes(rank), _RECEIVED)
         sends, receives = self._others(layout.by_tokens(mixed)), self._others(layout.by_heads(rank, back))
-        to.enqueue(partial(self.group.swap, sends, receives, stream))
+        to.enqueue(partial(self.group.swap, sends, receives))
         nothing = replace(layout, tokens=(0,) * self.group.size)
         layouts = layout, nothing, nothing
         self._copy(to, (result, 0, 0), (back, 0, 0), (mixed, 0, 0), layouts, packing=False, stride=stride)
