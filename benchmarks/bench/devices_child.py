@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.errors import BenchmarkError
 from ...runtime.executors.options import ExecutorName, OnnxRuntimeOptions
 from ...runtime.inputs.pictures import read_picture
 from ...runtime.kontext import Kontext
@@ -76,7 +77,8 @@ def run(job: DevicesJob) -> DevicesRun:
             kontext.forget()
             kontext.run(request)
         print(READY, flush=True)
-        sys.stdin.readline()
+        if not sys.stdin.readline():
+            raise BenchmarkError("whoever asked is gone")
         begun, found = time.perf_counter(), []
         for _ in range(job.repeat):
             kontext.forget()

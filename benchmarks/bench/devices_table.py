@@ -243,6 +243,8 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     if arguments.devices[0] != 1:
         raise RequestError("the first number of devices is 1: the others are compared with it")
+    if arguments.silent and arguments.executor == ExecutorName.CPU.value:
+        raise RequestError("--silent leaves out what is recorded, and nothing is recorded on the CPU")
     if arguments.predict and not arguments.silent:
         raise RequestError("--predict needs --silent: what the exchange costs")
     table = Table(

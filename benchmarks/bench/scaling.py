@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TENSORS = 4
-"""The tensors (tokens, hidden) that a block exchanges: queries, keys, values, and what attention makes of them."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
@@ -56,8 +53,3 @@ def scaling_of(measured: Measured) -> Scaling:
 def sent_share(devices: int) -> float:
     """Return the share of a block's exchanged tensors that one device sends: of its tokens, what is not its own."""
     return (devices - 1) / devices**2
-
-
-def sent_bytes(devices: int, *, tokens: int, hidden: int, item_bytes: int) -> float:
-    """Return the bytes that one device sends for each attention."""
-    return TENSORS * tokens * hidden * item_bytes * sent_share(devices)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import KNOWN_COMPONENTS, PIXELS_PER_TOKEN, Runs
-from ...engine.errors import ExecutorError, RequestError
+from ...engine.errors import ExecutorError, GpuMemoryError, RequestError
 from ..flow.executor import Performed
 from ..flow.kept import KeptValues
-from ..flow.shared_tensors import TEXT_RANK, given_by, own_inputs, slowest, whole_output
+from ..flow.shared_tensors import given_by, never_run, own_inputs, slowest, whole_output
 from ..flow.shares import Share, divide
 from ..flow.stages import Stage
 from ..flow.tensors import RequestShape
@@ -33,6 +34,10 @@ class GroupResidency:
         return list(self.lines)
 
 
+USUAL_STAGES = 100
+"""The stages of one picture that ranks have the usual time for; more have as many times as long."""
+
+
 class GroupExecutor:
     """Implements `Executor` by ranks that each run their part of every request.
 
@@ -50,7 +55,8 @@ class GroupExecutor:
     def __init__(self, bundle: Bundle, options: OnnxRuntimeOptions, *, command: Sequence[str] | None = None) -> None:
         check_sharing(bundle, len(options.devices))
         self._bundle, self._size, self._closed = bundle, len(options.devices), False
-        jobs = [
+        self._timeout_s, self._command = options.devices_timeout_s, command
+        self._jobs = [
             RankJob(
                 bundle=str(bundle.path),
                 options=dataclasses.replace(options, device_id=device, devices=()),
@@ -60,21 +66,37 @@ class GroupExecutor:
             )
             for rank, device in enumerate(options.devices)
         ]
-        self._ranks = Ranks(jobs, timeout_s=options.devices_timeout_s, command=command)
-        try:
-            meeting = self._ranks.ask("prepare")[0]
-            joined: list[tuple[str, list[str]]] = self._ranks.ask("join", meeting)
-        except BaseException:
-            self._ranks.close()
-            raise
+        self._kept: KeptValues | None = None
+        self._out_of_memory = False
+        self._ranks, joined = self._start()
         places = ", ".join(name.split("(")[-1].rstrip(")") for name, _ in joined)
         self.name = f"{joined[0][0].split(' ')[0]} ({places})"
         lines = [f"{name}: {line}" for name, lines in joined for line in lines]
         self.residency = GroupResidency(tuple(lines)) if lines else None
 
+    def _start(self) -> tuple[Ranks, list[tuple[str, list[str]]]]:
+        """Start the ranks, and return them with the names of their executors, and the lines of their residency."""
+        ranks = Ranks(self._jobs, timeout_s=self._timeout_s, command=self._command)
+        try:
+            meeting = ranks.ask_apart("prepare")[0]
+            joined: list[tuple[str, list[str]]] = ranks.ask("join", meeting)
+            if self._kept is not None:
+                ranks.ask_apart("keep", self._kept)
+        except BaseException:
+            ranks.close()
+            raise
+        return ranks, joined
+
+    def _live(self) -> Ranks:
+        """Return the ranks, started anew if the last request was too large for one: the next one may not be."""
+        if self._out_of_memory and not self._closed:
+            self._ranks, _ = self._start()
+            self._out_of_memory = False
+        return self._ranks
+
     @property
     def lost(self) -> str:
-        return "" if self._closed else self._ranks.lost
+        return "" if self._closed or self._out_of_memory else self._ranks.lost
 
     def perform(
         self, shape: RequestShape, stages: Sequence[Stage], inputs: Mapping[str, Array], outputs: Sequence[str]
@@ -98,26 +120,43 @@ class GroupExecutor:
             )
             for rank in range(size)
         ]
-        performed: list[Performed] = self._ranks.ask_each("perform", arguments)
+        performed = self._perform(arguments, times=shape.batch * (1 + len(stages) // USUAL_STAGES))
         given: dict[str, Array] = {}
         for name in outputs:
             by_rank = {rank: one.outputs[name] for rank, one in enumerate(performed) if name in one.outputs}
             given[name] = whole_output(name, by_rank, size)
         return Performed(outputs=given, milliseconds=slowest([one.milliseconds for one in performed]))
 
+    def _perform(self, arguments: Sequence[Sequence[Any]], *, times: int) -> list[Performed]:
+        """Let all ranks perform; where one has no memory, none can go on, and all are started anew for the next."""
+        ranks = self._live()
+        try:
+            return ranks.ask_each("perform", arguments, times=times)
+        except GpuMemoryError as error:
+            if not ranks.lost:  # all said so, and live on
+                raise
+            self._out_of_memory = True
+            raise GpuMemoryError(
+                f"{str(error).partition(';')[0]}. The next request loads all networks again; ask for fewer or smaller "
+                "pictures at a time"
+            ) from error
+
     def keep(self, values: KeptValues) -> None:
-        self._ranks.ask("keep", values)
+        self._live().ask_apart("keep", values)
+        self._kept = values
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if KNOWN_COMPONENTS[component].runs is Runs.STEP:
             raise ExecutorError(f"{component} is shared by {self._size} devices, and not run alone; open one device")
-        return self._ranks.ask_one(TEXT_RANK, "run", component, inputs)
+        (outputs,) = self._live().ask_apart("run", component, inputs, ranks=self._running(component)[:1])
+        return outputs
 
     def load(self, component: str) -> None:
-        if KNOWN_COMPONENTS[component].runs is Runs.PROMPT:
-            self._ranks.ask_one(TEXT_RANK, "load", component)
-        else:
-            self._ranks.ask("load", component)
+        self._live().ask_apart("load", component, ranks=self._running(component))
+
+    def _running(self, component: str) -> list[int]:
+        """Return the ranks that run a component."""
+        return [rank for rank in range(self._size) if KNOWN_COMPONENTS[component].runs not in never_run(rank)]
 
     def close(self) -> None:
         self._closed = True

@@ -72,11 +72,14 @@ def _open_on_devices(
                 f"there is no GPU {', '.join(missing)}: {found}. To try it without GPUs, processes on the CPU share "
                 "requests with the executor cpu"
             )
+        options = replace(options, device=_device(Device.CUDA))
     elif options.vram_bytes is not None:
         logger.warning("a budget of GPU memory means nothing on the CPU, where this bundle runs")
     if not options.devices:
         return _open_onnxruntime(bundle, options, without_kernels)
-    return GroupExecutor(bundle, replace(options, device=_device(options.device)))
+    if without_kernels:
+        raise ExecutorError("operators without kernels are run by one device: bodies exchange nothing with others")
+    return GroupExecutor(bundle, options)
 
 
 def _device(device: Device) -> Device:

@@ -52,7 +52,8 @@ class OnnxRuntimeOptions:
         graphs: True to record CUDA graphs. ONNX Runtime's kernels are launched one by one otherwise.
         devices: The numbers of the CUDA devices that share each request, or how many; none for `device_id` alone. A
             list of one number is that device alone. On the CPU each is a process.
-        devices_timeout_s: The seconds after which devices that share requests and do not answer are given up.
+        devices_timeout_s: The seconds after which devices that share requests and do not answer are given up; a request
+            of several pictures has as many times as long.
     """
 
     device: Device = Device.AUTO

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
 from ..flow.executor import Performed
@@ -22,6 +22,9 @@ from .options import Device
 from .rank_job import RankJob
 from .socket_group import SocketGroup
 
+if TYPE_CHECKING:
+    from .rank_cuda import CudaRank
+
 
 class Rank:
     """Answers what the process that opened the group asks of a rank."""
@@ -30,15 +33,16 @@ class Rank:
         self._job, self._bundle = job, Bundle.open(job.bundle)
         self._group: Group | None = None
         self._executor: Any = None
-        self._text_length = self._bundle.manifest.model.dims.text_length
+        self._cuda: CudaRank | None = None
 
     def prepare(self) -> bytes:
         """Check that this rank's device can take part, and return what the others join it by: rank 0's is used."""
         if self._job.options.device is Device.CPU:
             return b""
-        from .rank_cuda import prepare
+        from .rank_cuda import CudaRank
 
-        return prepare(self._bundle, self._job)
+        self._cuda = CudaRank(self._bundle, self._job)
+        return self._cuda.meeting
 
     def join(self, meeting: bytes) -> tuple[str, list[str]]:
         """Join the group, and return the name of this rank's executor, and the lines of its residency."""
@@ -49,9 +53,8 @@ class Rank:
             threads = job.options.threads or max(1, (os.cpu_count() or 1) // job.size)
             self._executor = OnnxRuntimeCpu(self._bundle, threads=threads, group=self._group)
             return self._executor.name, []
-        from .rank_cuda import open_rank
-
-        self._executor, self._group = open_rank(self._bundle, job, meeting)
+        assert self._cuda is not None
+        self._executor, self._group = self._cuda.open(meeting)
         return self._executor.name, self._executor.residency.describe()
 
     def perform(

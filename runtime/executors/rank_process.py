@@ -68,7 +68,7 @@ def main() -> None:
                 rank = Rank(job)
             answer = Answer(value=getattr(rank, call.method)(*call.arguments))
         except KontextError as error:
-            answer = Answer(error=type(error).__name__, words=str(error))
+            answer = Answer(error=_public_name(error), words=str(error))
         except MemoryError:
             answer = Answer(error="ExecutorError", words="there is not enough memory on this machine")
         except Exception as error:  # nobody else would see it
@@ -79,6 +79,11 @@ def main() -> None:
             connection.send(answer)
         except OSError:  # nobody waits for it any more
             os._exit(0)
+
+
+def _public_name(error: KontextError) -> str:
+    """Return the name of an error's class, or of the nearest above it that callers know."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == KontextError.__module__)
 
 
 def _end_with(life: int) -> None:

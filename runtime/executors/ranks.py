@@ -7,13 +7,13 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ...engine import errors
-from ...engine.errors import ExecutorError, KontextError
+from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
 from .options import Device
 from .rank_children import GRACE_S, RankProcesses
 from .rank_job import RankJob
@@ -47,11 +47,6 @@ class Ranks:
                 raise
 
     @property
-    def reason(self) -> str:
-        """The reason that the processes were ended for, "" while they run."""
-        return self._reason
-
-    @property
     def lost(self) -> str:
         """The reason that they can be asked nothing any more, "" while they can.
 
@@ -61,47 +56,64 @@ class Ranks:
         return self._reason or next((f"the process of {name} has ended" for name in ended), "")
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every rank with the same arguments, and return what each returned."""
-        return self.ask_each(method, [arguments] * len(self._children))
+        """Call a method of every rank with the same arguments, in which they exchange something; see `ask_each`."""
+        message = ForkingPickler.dumps(Call(method=method, arguments=arguments))
+        return self._answers(dict.fromkeys(range(len(self._children)), message), self._timeout_s, apart=False)
 
-    def ask_one(self, rank: int, method: str, *arguments: Any) -> Any:
-        """Call a method of one rank, and return what it returned."""
-        return self._answers({rank: Call(method=method, arguments=arguments)})[rank]
+    def ask_apart(self, method: str, *arguments: Any, ranks: Iterable[int] | None = None) -> list[Any]:
+        """Call a method of ranks that exchange nothing in it: of every rank, or of some.
 
-    def ask_each(self, method: str, arguments: Sequence[Sequence[Any]]) -> list[Any]:
+        Returns:
+            What each returned.
+
+        Raises:
+            KontextError: One raised that; all can be asked again.
+            ExecutorError: A process has ended, or one does not answer in time. All are ended.
+        """
+        message = ForkingPickler.dumps(Call(method=method, arguments=arguments))
+        asked = range(len(self._children)) if ranks is None else ranks
+        return self._answers(dict.fromkeys(asked, message), self._timeout_s, apart=True)
+
+    def ask_each(self, method: str, arguments: Sequence[Sequence[Any]], *, times: int = 1) -> list[Any]:
         """Call a method of every rank with arguments of its own.
+
+        Args:
+            method: The method.
+            arguments: Those of each rank.
+            times: How many times as long as usual they may take.
 
         Returns:
             What each returned.
 
         Raises:
             KontextError: All raised one of that kind; they can be asked again.
+            GpuMemoryError: Some had no memory, and all are ended.
             ExecutorError: A process has ended, some ranks have failed, or one does not answer in time. All are ended,
                 and cannot be asked again.
         """
-        calls = {rank: Call(method=method, arguments=tuple(one)) for rank, one in enumerate(arguments)}
-        answers = self._answers(calls)
-        return [answers[rank] for rank in range(len(self._children))]
+        calls = (Call(method=method, arguments=tuple(one)) for one in arguments)
+        messages = dict(enumerate(map(ForkingPickler.dumps, calls)))  # before any is sent
+        return self._answers(messages, times * self._timeout_s, apart=False)
 
-    def _answers(self, calls: Mapping[int, Call]) -> dict[int, Any]:
+    def _answers(self, messages: Mapping[int, memoryview], seconds: float, *, apart: bool) -> list[Any]:
+        """Send messages and return what was answered, in the order of the ranks."""
         if os.getpid() != self._processes.parent:
             raise _foreign()
         if self._reason:
             raise ExecutorError(f"the devices were given up earlier: {self._reason}; open the bundle again")
-        messages = {rank: ForkingPickler.dumps(call) for rank, call in calls.items()}  # before any is sent
         asked: list[int] = []
         answers: dict[int, Answer] = {}
         try:
             for rank, message in messages.items():
-                self._send(rank, message)
                 asked.append(rank)
-            self._collect(asked, answers)
+                self._send(rank, message)
+            self._collect(asked, answers, seconds, apart=apart)
         except ExecutorError:
             raise
         except BaseException:  # an interrupt, most likely: the answers are still to come
             self._settle([rank for rank in asked if rank not in answers])
             raise
-        return {rank: answer.value for rank, answer in answers.items()}
+        return [answers[rank].value for rank in messages]
 
     def _send(self, rank: int, message: memoryview) -> None:
         self._moving = True
@@ -123,9 +135,9 @@ class Ranks:
             self._fail(rank)
         self._moving = False
 
-    def _collect(self, ranks: Sequence[int], answers: dict[int, Answer]) -> None:
-        """Wait for answers, and raise what all ranks raised, or ExecutorError when they do not agree."""
-        deadline, failed = time.monotonic() + self._timeout_s, False
+    def _collect(self, ranks: Sequence[int], answers: dict[int, Answer], seconds: float, *, apart: bool) -> None:
+        """Wait for answers, and raise what ranks raised: any of them `apart`, else all alike, or they are ended."""
+        deadline, failed = time.monotonic() + seconds, False
         while len(answers) < len(ranks):
             waiting = {self._connections[rank]: rank for rank in ranks if rank not in answers}
             ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
@@ -133,17 +145,19 @@ class Ranks:
                 assert isinstance(connection, Connection)
                 rank = waiting[connection]
                 self._receive(rank, answers)
-                if answers[rank].error and not failed:
+                if answers[rank].error and not failed and not apart:
                     failed, deadline = True, min(deadline, time.monotonic() + GRACE_S)
             if not ready:
                 break
         errors_of = {rank: answer for rank, answer in answers.items() if answer.error}
-        if errors_of and (len(errors_of) < len(ranks) or len({one.error for one in errors_of.values()}) > 1):
+        alike = len(errors_of) == len(ranks) and len({one.error for one in errors_of.values()}) == 1
+        if errors_of and not apart and not alike:
             rank, answer = next(iter(errors_of.items()))
-            raise self.end(f"{self._names[rank]} failed: {answer.words}")
+            ended = self.end(f"{self._names[rank]} failed: {answer.words}")
+            raise GpuMemoryError(str(ended)) if answer.error == GpuMemoryError.__name__ else ended
         if len(answers) < len(ranks):
             late = ", ".join(self._names[rank] for rank in ranks if rank not in answers)
-            raise self.end(f"{late} did not answer for {self._timeout_s:g} s")
+            raise self.end(f"{late} did not answer for {seconds:g} s")
         if errors_of:
             raise _raised(errors_of[min(errors_of)])
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.components import Runs
 from .shares import Share, Shares
 from .tensors import RequestShape, TensorSpec, image_name, reference_name, request_tensors
 from .workspace import Array
@@ -41,6 +42,11 @@ _COUNTS: Mapping[str, Callable[[Shares], tuple[int, ...]]] = {
 def reference_rank(reference: int, size: int) -> int:
     """Return the rank that encodes a reference: one that does not encode text meanwhile."""
     return 1 + reference % (size - 1)
+
+
+def never_run(rank: int) -> frozenset[Runs]:
+    """Return how often components run that a rank never runs: references' on the one that encodes text, and text's."""
+    return frozenset({Runs.REFERENCE if rank == TEXT_RANK else Runs.PROMPT})
 
 
 def picture_rank(picture: int, size: int) -> int:

@@ -1,4 +1,4 @@
-"""Ranks that share tokens compute what one GPU computes of all, in every format, eager and replayed from a graph.
+"""Ranks that share tokens compute what one GPU computes of all, eager and replayed from a graph.
 
 `python tests/gpu/test_group.py [RANKS]` prints the table, without ONNX Runtime. Each rank is a process of its own,
 which computes both; all are killed when one fails, or when time is up.

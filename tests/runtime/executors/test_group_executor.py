@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ from kontext_trt import (
 )
 from kontext_trt.benchmarks.quality.metrics import sqnr_db
 from kontext_trt.engine.components import Operators
+from kontext_trt.engine.errors import GpuMemoryError
+from kontext_trt.runtime.executors import ranks
+from kontext_trt.runtime.executors.group_executor import GroupExecutor
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
 
 ROOT = Path(__file__).parents[3]
@@ -350,3 +354,43 @@ def test_what_cannot_be_shared_is_refused_before_processes_start(fused_path: Pat
 def test_one_device_that_is_named_is_no_group(fused_path: Path):
     with Kontext.open(fused_path, executor="cpu", devices=[0]) as kontext:
         assert kontext.executor.name == "onnxruntime (cpu)"
+
+
+FAILING = """
+import os, sys
+from pathlib import Path
+from kontext_trt.engine.errors import GpuMemoryError
+from kontext_trt.runtime.executors import rank, rank_process
+
+class Failing(rank.Rank):
+    def perform(self, *given):
+        if self._job.rank == 1 and Path(sys.argv[3]).exists():
+            raise type("CudaMemoryError", (GpuMemoryError,), {})("no memory for that")
+        return super().perform(*given)
+
+rank.Rank = Failing
+rank_process.main()
+"""
+
+
+def test_after_a_request_too_large_for_one_the_next_one_runs(
+    fused_path: Path, picture: MakePicture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The others wait for it in an exchange, so all end; a server must not be lost to one request."""
+    monkeypatch.setattr(ranks, "GRACE_S", 0.5)
+    flag, code = tmp_path / "too-large", f"import sys; sys.path[:] = {sys.path!r}\n{FAILING}"
+    command = (sys.executable, "-c", f"import sys; sys.argv.append({str(flag)!r})\n{code}")
+    bundle = Bundle.open(fused_path)
+    options = OnnxRuntimeOptions(device="cpu", threads=1, devices=(0, 1))
+    with opened(fused_path) as alone, Kontext(bundle, GroupExecutor(bundle, options, command=command)) as shared:
+        pair = Pair(alone, shared)
+        pair.edit(picture(128, 128), "x", steps=2)
+        before = pids_of(shared)
+        flag.touch()
+        with pytest.raises(GpuMemoryError, match=r"cpu:1 failed: no memory for that. The next request loads all netw"):
+            shared.edit(picture(128, 128), "y", steps=2)
+        assert shared.lost == ""
+        assert all(map(is_gone, before))
+        flag.unlink()
+        pair.edit(picture(128, 128), "y", steps=2)
+        assert not set(pids_of(shared)) & set(before)

@@ -114,3 +114,12 @@ def test_a_budget_means_nothing_to_processes_on_the_cpu(bundle: Bundle, caplog: 
     with pytest.raises(BundleError):
         Kontext.open(bundle, executor=OnnxRuntimeOptions(device=Device.CPU, vram_bytes=1 << 30), devices=2)
     assert "a budget of GPU memory means nothing on the CPU" in caplog.text
+
+
+def test_gpus_that_are_named_are_not_processes_on_the_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    """The installed ONNX Runtime may have no CUDA."""
+    gpus = tuple(Gpu(index=number, name="x", major=9, minor=0, memory_bytes=1 << 37) for number in range(2))
+    monkeypatch.setattr(executors, "find_gpus", lambda: (gpus, ""))
+    for devices in (2, [1]):
+        with pytest.raises(ExecutorError, match="has no CUDA support; replace it"):
+            Kontext.open(bundle, devices=devices)

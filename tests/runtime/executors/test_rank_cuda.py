@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kontext_trt import Bundle, ExecutorError
+from kontext_trt import BudgetError, Bundle, ExecutorError
 from kontext_trt.engine.system.gpus import Gpu
 from kontext_trt.runtime.executors import rank_cuda
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
@@ -43,12 +43,17 @@ def test_a_rank_joins_on_its_stream_and_plans_text_on_the_first_alone(
     monkeypatch.setattr(rank_cuda, "OnnxRuntimeEngines", lambda *given: SimpleNamespace(given=given, group=None))
     monkeypatch.setattr(rank_cuda, "NcclGroup", lambda *given: ("group", *given[1:]))
     monkeypatch.setattr(rank_cuda, "DeviceExecutor", Executor)
-    executor, group = rank_cuda.open_rank(Bundle.open(fused_path), job(fused_path, rank), b"id")
+    monkeypatch.setattr(rank_cuda, "obstacles", lambda bundle, components, gpu: iter(()))
+    monkeypatch.setattr(rank_cuda, "unique_id", lambda: b"its own")
+    made_ready = rank_cuda.CudaRank(Bundle.open(fused_path), job(fused_path, rank))
+    assert (made_ready.meeting, made) == (b"its own", {})
+    executor, group = made_ready.open(b"id")
     assert isinstance(executor, Executor)
     assert group == made["joined"] == made["engines"].group == ("group", "its stream", b"id", rank, 2)
     assert made["engines"].given[2] == f"sm of {rank}"
     assert made["engines"].given[1].device == rank
     assert ({"t5", "clip"} <= made["plan"].residencies.keys()) is (rank == 0)
+    assert ("vae_encoder" in made["plan"].residencies) is (rank == 1)
     assert {"denoiser", "conditioner", "vae_decoder"} <= made["plan"].residencies.keys()
 
 
@@ -58,7 +63,15 @@ def test_a_gpu_that_has_no_kernels_for_the_bundle_is_refused_with_what_it_lacks(
     monkeypatch.setattr(rank_cuda, "find_gpus", lambda: (GPUS, ""))
     monkeypatch.setattr(rank_cuda, "unique_id", lambda: pytest.fail("it is refused before that"))
     with pytest.raises(ExecutorError, match=r"NVIDIA X cannot share requests with others: .*denoiser is in fp32"):
-        rank_cuda.prepare(Bundle.open(fused_path), job(fused_path, 1))
+        rank_cuda.CudaRank(Bundle.open(fused_path), job(fused_path, 1))
+
+
+def test_a_budget_that_is_too_small_is_said_before_ranks_wait_for_each_other(
+    fused_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rank_cuda, "find_gpus", lambda: (GPUS, ""))
     monkeypatch.setattr(rank_cuda, "obstacles", lambda bundle, components, gpu: iter(()))
-    monkeypatch.setattr(rank_cuda, "unique_id", lambda: b"id")
-    assert rank_cuda.prepare(Bundle.open(fused_path), job(fused_path, 1)) == b"id"
+    monkeypatch.setattr(rank_cuda, "unique_id", lambda: pytest.fail("it is refused before that"))
+    monkeypatch.setattr(rank_cuda, "CudaPython", lambda device: SimpleNamespace(memory=lambda: (1 << 20, 1 << 37)))
+    with pytest.raises(BudgetError):
+        rank_cuda.CudaRank(Bundle.open(fused_path), job(fused_path, 1))

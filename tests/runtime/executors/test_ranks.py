@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_all_are_asked_and_answer_in_their_order(start: Start):
     made = start(3)
     assert [rank for rank, _ in made.ask("tell")] == [0, 1, 2]
     assert made.ask_each("echo", [("a",), ("b",), ("c",)]) == ["a", "b", "c"]
-    assert made.ask_one(1, "echo", "only") == "only"
+    assert made.ask_apart("echo", "only", ranks=[1]) == ["only"]
     large = np.arange(3 << 20, dtype=np.float32)
     assert all(np.array_equal(one, large) for one in made.ask("echo", large)), "more than a socket holds, both ways"
     assert not any(made.ask("signals"))
@@ -88,7 +89,7 @@ def test_what_all_raise_is_raised_and_they_live_on(start: Start):
     with pytest.raises(RequestError, match=r"^too large$"):
         made.ask("fail", {0: "RequestError", 1: "RequestError"}, "too large")
     with pytest.raises(OptionError, match=r"^x$"):
-        made.ask_one(1, "fail", {1: "OptionError"}, "x")
+        made.ask_apart("fail", {1: "OptionError"}, "x")
     with pytest.raises(ExecutorError, match="not enough memory on this machine"):
         made.ask("fail", {0: "MemoryError", 1: "MemoryError"}, "")
     with pytest.raises(ExecutorError, match=r"^ZeroDivisionError: oh$"):
@@ -100,7 +101,7 @@ def test_what_all_raise_is_raised_and_they_live_on(start: Start):
     with pytest.raises(AttributeError, match=r"local|pickle"):
         made.ask_each("echo", [("this one can be sent",), (lambda: "this not",)])
     assert made.ask("echo", 1) == [1, 1]
-    assert made.reason == ""
+    assert made.lost == ""
 
 
 @pytest.mark.parametrize("kinds", [{1: "RequestError"}, {0: "RequestError", 1: "ExecutorError"}], ids=["one", "unlike"])
@@ -126,7 +127,7 @@ def test_one_that_fails_while_others_work(start: Start, monkeypatch: pytest.Monk
         1: ranks.Call(method="sleep", arguments=({1: 60.0},)),
     }
     with pytest.raises(ExecutorError, match="cpu:0 failed: no memory"):
-        made._answers(calls)
+        made._answers({rank: ForkingPickler.dumps(call) for rank, call in calls.items()}, 60.0, apart=False)
     assert time.monotonic() - began < 10
 
 
