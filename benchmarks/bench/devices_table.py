@@ -59,7 +59,7 @@ class Table:
 
 @dataclass(slots=True)
 class Rows:
-    """Collects rows of the table, with what one device gave, by bundle."""
+    """Collects rows of the table, and tells each on standard error when it is added."""
 
     rows: list[dict[str, object]] = field(default_factory=list)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ...engine.documents import read_json
+from ...engine import documents
 from ...engine.errors import CheckpointError
 from ...engine.system.files import visible_files
 from .contents import Contents, merged, open_contents
@@ -48,14 +48,7 @@ def read_json_file(file: Path, kind: type[Parsed], what: str) -> Parsed:
     def foreign(reason: str) -> CheckpointError:
         return CheckpointError(f"{file} is not {what}: {reason}")
 
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise foreign(error.strerror or str(error)) from error
-    if len(data) > MAX_JSON_BYTES:
-        raise foreign(f"it has more than {MAX_JSON_BYTES:,} bytes")
-    return read_json(data, kind, foreign)
+    return documents.read_json_file(file, kind, at_most=MAX_JSON_BYTES, unread=foreign, fail=foreign)
 
 
 def weights_files(folder: Path) -> list[Path]:

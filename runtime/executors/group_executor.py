@@ -137,8 +137,7 @@ class GroupExecutor:
                 raise
             self._out_of_memory = True
             raise GpuMemoryError(
-                f"{str(error).partition(';')[0]}. The next request loads all networks again; ask for fewer or smaller "
-                "pictures at a time"
+                f"{ranks.lost}. The next request loads all networks again; ask for fewer or smaller pictures at a time"
             ) from error
 
     def keep(self, values: KeptValues) -> None:

@@ -23,7 +23,7 @@ from .cuda.weights import NodeWeights
 from .definition import Definition, Kind
 from .failures import raising_whole
 from .functions import used_definitions
-from .kernels import Attribute, Call, Input, Operator
+from .kernels import Attribute, Call, Input, Kernel, Operator
 from .library import Domain
 
 CUDA = "CUDAExecutionProvider"
@@ -32,6 +32,8 @@ SEEN = 64
 """The inputs that a node remembers at most."""
 WITH_OTHERS = frozenset({"Attend", "AttendBesideGelu", "Heads", "JointHeads", "JointLinear"})
 """The operators that compute something else where ranks share tokens."""
+Make = Callable[[Definition, Mapping[str, Attribute]], Kernel]
+"""The kind of functions that make kernels."""
 _opening = threading.local()
 """The kernels of the session that this thread is making."""
 
@@ -164,20 +166,28 @@ class FusedOperators:
 def domain() -> Domain:
     """Return the process's domain of fused operators."""
     made = Domain(DOMAIN)
-    made.add(*(_operator(definition) for definition in DEFINITIONS.values()))
+    made.add(*(operator_of(definition, _TYPES, _make, CUDA) for definition in DEFINITIONS.values()))
     return made
 
 
-def _operator(definition: Definition) -> Operator:
+def operator_of(definition: Definition, types: Mapping[Kind, str], make: Make, provider: str) -> Operator:
+    """Return an operator of the domain for a definition.
+
+    Args:
+        definition: What it computes.
+        types: The number types of its values.
+        make: What makes a kernel of the definition, and of a node's attributes.
+        provider: The ONNX Runtime provider that it runs on.
+    """
     defaults: dict[str, Attribute] = dict.fromkeys(definition.operator.attributes, 0)
     defaults |= dict.fromkeys(definition.scales, 0.0)  # no call may lack one: 0 is refused
     return Operator(
         name=definition.name,
-        inputs=tuple(_TYPES[kind] for kind in definition.input_kinds),
-        outputs=tuple(_TYPES[kind] for kind in definition.output_kinds),
-        make=partial(_make, definition),
+        inputs=tuple(types[kind] for kind in definition.input_kinds),
+        outputs=tuple(types[kind] for kind in definition.output_kinds),
+        make=partial(make, definition),
         attributes=defaults,
-        provider=CUDA,
+        provider=provider,
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from ...flow.group import Group
 from ..catalogue import DEFINITIONS
 from ..definition import Definition
 from ..failures import raising_whole
-from ..fused import domain
+from ..fused import domain, operator_of
 from ..kernels import Attribute, Kernel, Operator
 from .attention import SharedAttend
 from .bodies import TYPES
@@ -49,7 +49,8 @@ class SharedOperators:
 @cache
 def _operators() -> tuple[Operator, ...]:
     """Return the operators that exchange, added to the process's domain."""
-    made = tuple(_operator(definition) for definition in DEFINITIONS.values() if _exchanges(definition))
+    exchanging = filter(_exchanges, DEFINITIONS.values())
+    made = tuple(operator_of(definition, TYPES, _make, CPU) for definition in exchanging)
     domain().add(*made)
     return made
 
@@ -58,17 +59,6 @@ def _exchanges(definition: Definition) -> bool:
     """Return whether an operator needs more than a rank's own tokens."""
     operator = definition.operator
     return bool(operator.attention) or (operator.separate_results and definition.format.result)
-
-
-def _operator(definition: Definition) -> Operator:
-    return Operator(
-        name=definition.name,
-        inputs=tuple(TYPES[kind] for kind in definition.input_kinds),
-        outputs=tuple(TYPES[kind] for kind in definition.output_kinds),
-        make=partial(_make, definition),
-        attributes={**dict.fromkeys(definition.operator.attributes, 0), **dict.fromkeys(definition.scales, 0.0)},
-        provider=CPU,
-    )
 
 
 def _make(definition: Definition, attributes: Mapping[str, Attribute]) -> Kernel:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ctypes
 
-from ...device.launch import POINTER
 from .device import KernelDevice
 from .enqueuing import Enqueuing
+from .packs import enqueue_packs
 from .products import Matrix
-from .sizes import PACK
 
 
 def enqueue_rounding(
@@ -24,18 +23,5 @@ def enqueue_rounding(
         stride: The values from one row of the result to the next.
         scale: What the result is multiplied by where it is read.
     """
-    packs = x.rows * x.columns // PACK
-    enqueuing.launch(
-        device.function("quantize"),
-        -(-packs // 256),
-        256,
-        (
-            (x.address, POINTER),
-            (address, POINTER),
-            (packs, ctypes.c_longlong),
-            (x.columns // PACK, ctypes.c_int),
-            (x.stride, ctypes.c_longlong),
-            (stride, ctypes.c_longlong),
-            (1 / scale, ctypes.c_float),
-        ),
-    )
+    further = (stride, ctypes.c_longlong), (1 / scale, ctypes.c_float)
+    enqueue_packs(enqueuing, device.function("quantize"), x, address, further)

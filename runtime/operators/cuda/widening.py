@@ -7,8 +7,8 @@ import ctypes
 from ...device.launch import POINTER
 from .device import KernelDevice
 from .enqueuing import Enqueuing
+from .packs import enqueue_packs
 from .products import Matrix
-from .sizes import PACK
 
 
 def enqueue_widening(
@@ -32,19 +32,5 @@ def enqueue_widening(
         scales: The address of float32 values that rows are multiplied by, too; 0 for none.
         scale_step: From one row's to that of the next: 1, or 0 where all have the same.
     """
-    packs = x.rows * x.columns // PACK
-    enqueuing.launch(
-        device.function("widen"),
-        -(-packs // 256),
-        256,
-        (
-            (x.address, POINTER),
-            (address, POINTER),
-            (packs, ctypes.c_longlong),
-            (x.columns // PACK, ctypes.c_int),
-            (x.stride, ctypes.c_longlong),
-            (scale, ctypes.c_float),
-            (scales, POINTER),
-            (scale_step, ctypes.c_int),
-        ),
-    )
+    further = (scale, ctypes.c_float), (scales, POINTER), (scale_step, ctypes.c_int)
+    enqueue_packs(enqueuing, device.function("widen"), x, address, further)
