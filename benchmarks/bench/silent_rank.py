@@ -39,9 +39,9 @@ class Silent:
             sends, receives = ([one for one in pieces if one.rank == self.rank] for pieces in (sends, receives))
         self._group.swap(sends, receives, stream)
 
-    def average(self, address: int, count: int) -> None:
+    def average(self, address: int, count: int, stream: int = 0) -> None:
         if not self._device.recording:
-            self._group.average(address, count)
+            self._group.average(address, count, stream)
 
     def close(self) -> None:
         self._group.close()

@@ -82,11 +82,11 @@ class NcclGroup:
     def _own(self, pieces: Sequence[Piece]) -> list[Piece]:
         return [piece for piece in pieces if piece.size_bytes and piece.rank == self.rank]
 
-    def average(self, address: int, count: int) -> None:
-        nccl, stream = self._nccl, self._cuda.stream_address(self._stream)
+    def average(self, address: int, count: int, stream: int = 0) -> None:
+        nccl, on = self._nccl, stream or self._cuda.stream_address(self._stream)
         kind, mean = int(nccl.DataType.Float32), int(nccl.RedOp.Avg)
         with self._calling("average"):
-            nccl.all_reduce(address, address, count, kind, mean, self._joined, stream)
+            nccl.all_reduce(address, address, count, kind, mean, self._joined, on)
 
     def close(self) -> None:
         """Leave the group; the other ranks may be gone.

@@ -48,7 +48,7 @@ class Group(Protocol):
         """
         ...
 
-    def average(self, address: int, count: int) -> None:
+    def average(self, address: int, count: int, stream: int = 0) -> None:
         """Replace `count` float32 values by their mean over the ranks, the same to the bit on all of them."""
         ...
 

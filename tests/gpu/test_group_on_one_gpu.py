@@ -70,18 +70,18 @@ class Threads:
             cuda._call("cudaStreamWaitEvent", on, done, 0)
         meeting.meet()
 
-    def average(self, address: int, count: int) -> None:
-        own = np.empty(count, np.float32)
-        self._copy(own.ctypes.data, address, own.nbytes)
+    def average(self, address: int, count: int, stream: int = 0) -> None:
+        own, on = np.empty(count, np.float32), stream or self._stream
+        self._copy(own.ctypes.data, address, own.nbytes, on)
         self._meeting.left[self.rank] = own
         self._meeting.meet()
         mean = np.mean(self._meeting.left, axis=0, dtype=np.float32)
         self._meeting.meet()
-        self._copy(address, mean.ctypes.data, mean.nbytes)
+        self._copy(address, mean.ctypes.data, mean.nbytes, on)
 
-    def _copy(self, to: int, source: int, size_bytes: int) -> None:
-        self._cuda.copy(to, source, size_bytes, self._stream)
-        self._cuda.synchronize(self._stream)
+    def _copy(self, to: int, source: int, size_bytes: int, stream: Any) -> None:
+        self._cuda.copy(to, source, size_bytes, stream)
+        self._cuda.synchronize(stream)
 
     def close(self) -> None:
         """Do nothing."""

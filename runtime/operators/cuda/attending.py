@@ -62,7 +62,9 @@ class Attending:
         """
         self._result, self._stride = result, stride
         if self._shared is not None:
-            self._gathered = self._shared.exchange.gather(self._to, self._operands, self._shared.operands)
+            exchange = self._shared.exchange
+            with self._to.beside(exchange.lane):
+                self._gathered = exchange.gather(self._to, self._operands, self._shared.operands)
             return
         shape, wide = replace(self._shape, stride=stride), 0
         if self._is_rounded:
@@ -76,7 +78,7 @@ class Attending:
             return
         item, shape = 1 if form.result else BF16_BYTES, shared.shape
         layout = shared.result(item)
-        shared.exchange.join(self._to)
+        self._to.join(shared.exchange.lane)
         mixed, *wide = shared.exchange.places(layout, *([shared.result(BF16_BYTES)] if self._is_rounded else []))
         self._mix(shape, self._gathered, mixed, *wide)
         shared.exchange.scatter(self._to, mixed, layout, self._result, item * self._stride)

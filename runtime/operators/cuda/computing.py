@@ -102,7 +102,7 @@ class Computing(Enqueuing):
         if self._format.branches:
             matrices = self._t.branch(product, x.columns, y.columns)
             call = self._branches.added(call, *matrices, self._t.scale(scale_of(product.x)) if x.fp8 else 1.0)
-        self._enqueue(partial(self._kernels.products, call))
+        self._enqueue(partial(self._kernels.products, call, self.stream))
 
     def _joint_linear(self) -> None:
         t, shape = self._t, self._t.tokens("joint")
@@ -125,16 +125,19 @@ class Computing(Enqueuing):
             raise t.refusal("queried must be of the pictures and the width of x")
         sources = {"q": ("queried", queried), "k": ("x", shape), "v": ("x", shape)}
         matrices, results = self._head_outputs({name: one for name, (_, one) in sources.items()})
-        for product, (name, (source, of)) in zip(self._operator.products, sources.items(), strict=True):
-            self._multiply(product, t.matrix(source, of), matrices[name])
+        products = dict(zip("qkv", self._operator.products, strict=True))
         norms = {"q": ("query_norm", "query_norm"), "k": ("key_norm", "key_norm")}
         tables = {"q": ("queried_cos", "queried_sin"), "k": ("cos", "sin")}
-        self._give_heads(
-            lambda name: self._normed(
-                name, matrices[name], results[name], sources[name][1], norms[name], tables[name], 0
-            ),
-            lambda: self._values(matrices["v"], results["v"]),
-        )
+
+        def give(name: str) -> None:
+            source, of = sources[name]
+            self._multiply(products[name], t.matrix(source, of), matrices[name])
+            if name == "v":
+                self._values(matrices[name], results[name])
+            else:
+                self._normed(name, matrices[name], results[name], of, norms[name], tables[name], 0)
+
+        self._give_heads(give)
 
     def _joint_heads(self) -> None:
         t, text, image = self._t, self._t.tokens("text"), self._t.tokens("image")
@@ -142,31 +145,40 @@ class Computing(Enqueuing):
             raise t.refusal("text must be of the pictures and the width of image")
         shape = (image[0], text[1] + image[1], image[2])
         matrices, results = self._head_outputs(dict.fromkeys("qkv", shape))
-        products = dict(zip(("text q", "text k", "text v", "q", "k", "v"), self._operator.products, strict=True))
-        for name, product in products.items():
-            of, first = (text, 0) if name.startswith("text") else (image, text[1])
-            x, y = t.matrix(product.x, of), matrices[name[-1]]
-            for picture in range(shape[0]):
-                part = _rows(x, picture * of[1], of[1])
-                self._multiply(product, part, _rows(y, picture * shape[1] + first, of[1]))
-        norms = {"q": ("text_query_norm", "query_norm"), "k": ("text_key_norm", "key_norm")}
-        self._give_heads(
-            lambda name: self._normed(name, matrices[name], results[name], shape, norms[name], ("cos", "sin"), text[1]),
-            lambda: self._values(matrices["v"], results["v"]),
+        products = dict(
+            zip("qkv", zip(self._operator.products[:3], self._operator.products[3:], strict=True), strict=True)
         )
+        norms = {"q": ("text_query_norm", "query_norm"), "k": ("text_key_norm", "key_norm")}
 
-    def _give_heads(self, norm: Callable[[str], None], round_values: Callable[[], None]) -> None:
-        """Enqueue what comes after the products; queries and values beside what ranks make of their keys' means."""
-        exchange = self._kernels.exchange
-        if exchange is None or not self._format.result:
-            norm("q")
-            norm("k")
-            round_values()
+        def give(name: str) -> None:
+            for product, of, first in zip(products[name], (text, image), (0, text[1]), strict=True):
+                x, y = t.matrix(product.x, of), matrices[name]
+                for picture in range(shape[0]):
+                    part = _rows(x, picture * of[1], of[1])
+                    self._multiply(product, part, _rows(y, picture * shape[1] + first, of[1]))
+            if name == "v":
+                self._values(matrices[name], results[name])
+            else:
+                self._normed(name, matrices[name], results[name], shape, norms[name], ("cos", "sin"), text[1])
+
+        self._give_heads(give)
+
+    def _give_heads(self, give: Callable[[str], None]) -> None:
+        """Enqueue queries, keys and values, each by `give`: one after another, or of few tokens beside each other.
+
+        Products of the tokens of one rank leave multiprocessors idle, and so does the mean of keys over the ranks.
+        """
+        if self._kernels.exchange is None or self._format.branches:  # which share scratch memory
+            for name in "qkv":
+                give(name)
             return
-        with exchange.beside(self):
-            norm("q")
-            round_values()
-        norm("k")
+        lanes = {name: self._device.lane(name) for name in "qk"}
+        for name, lane in lanes.items():
+            with self.beside(lane):
+                give(name)
+        give("v")
+        for lane in lanes.values():
+            self.join(lane)
 
     def _head_outputs(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, Matrix], dict[str, int]]:
         """Return where products are written, and where results are: the same, or scratch if results are FP8."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -21,6 +22,14 @@ _CONSTANT_BYTES = 16
 
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Holds a stream beside the executor's, and the event by which one waits for the other."""
+
+    stream: Handle
+    event: Handle
 
 
 class KernelDevice:
@@ -40,6 +49,7 @@ class KernelDevice:
         self._scratch: dict[str, list[tuple[int, int]]] = {}
         self._kept: dict[int, int] = {}
         self._constants: dict[float, int] = {}
+        self._lanes: dict[str, Lane] = {}
         self._block = 0
 
     @property
@@ -64,6 +74,12 @@ class KernelDevice:
 
     def _source(self, name: str) -> str:
         return whole_source(f"{name}.cu")
+
+    def lane(self, name: str) -> Lane:
+        """Return the lane of a name; all who ask share it."""
+        if name not in self._lanes:
+            self._lanes[name] = Lane(self.cuda.stream(), self.cuda.event())
+        return self._lanes[name]
 
     def launch(
         self, function: Any, grid: int, block: int, arguments: Sequence[tuple[Any, Any]], stream: Handle | None = None
@@ -124,6 +140,10 @@ class KernelDevice:
             self.cuda.free(address)
         if self._block:
             self.cuda.free(self._block)
+        for lane in self._lanes.values():
+            self.cuda.destroy_event(lane.event)
+            self.cuda.destroy_stream(lane.stream)
+        self._lanes.clear()
         self._scratch.clear()
         self._kept.clear()
         self._constants.clear()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ...device.cuda import Handle
-from .device import KernelDevice
+from .device import KernelDevice, Lane
 
 
 class Enqueuing:
@@ -17,7 +17,13 @@ class Enqueuing:
     def __init__(self, device: KernelDevice) -> None:
         self.launches: list[Callable[[], None]] = []
         self._device = device
-        self._stream: tuple[Handle, ...] = ()
+        self.stream: Handle = device.stream
+        """The stream that everything is enqueued on now."""
+
+    @property
+    def stream_address(self) -> int:
+        """The address of that stream."""
+        return self._device.cuda.stream_address(self.stream)
 
     def enqueue(self, launch: Callable[[], None]) -> None:
         """Enqueue what a function does, and remember it."""
@@ -28,17 +34,23 @@ class Enqueuing:
         self._launch(function, grid, block, arguments)
 
     @contextmanager
-    def on(self, stream: Handle) -> Iterator[None]:
-        """Launch functions on another stream than the executor's meanwhile."""
-        self._stream = (stream,)
+    def beside(self, lane: Lane) -> Iterator[None]:
+        """Enqueue on a lane meanwhile: it waits for what is before, and what is after need not wait for it."""
+        before = self.stream
+        self._enqueue(partial(self._device.cuda.follow, lane.stream, before, lane.event))
+        self.stream = lane.stream
         try:
             yield
         finally:
-            self._stream = ()
+            self.stream = before
+
+    def join(self, lane: Lane) -> None:
+        """Let what is enqueued from now on wait for a lane."""
+        self._enqueue(partial(self._device.cuda.follow, self.stream, lane.stream, lane.event))
 
     def _enqueue(self, launch: Callable[[], None]) -> None:
         launch()
         self.launches.append(launch)
 
     def _launch(self, function: object, grid: int, block: int, arguments: Sequence[tuple[Any, Any]]) -> None:
-        self._enqueue(partial(self._device.launch, function, grid, block, arguments, *self._stream))
+        self._enqueue(partial(self._device.launch, function, grid, block, arguments, self.stream))

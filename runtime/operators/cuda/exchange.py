@@ -9,8 +9,7 @@ straight to that place, or from it.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -111,7 +110,7 @@ def divided_tokens(
 
 
 class Exchange:
-    """Exchanges tokens for heads in a group, on a stream beside the executor's where something else can run meanwhile.
+    """Exchanges tokens for heads in a group.
 
     Args:
         device: The rank's device.
@@ -120,34 +119,20 @@ class Exchange:
 
     def __init__(self, device: KernelDevice, group: Group) -> None:
         self.group, self._device = group, device
-        self._stream, self._event = device.cuda.stream(), device.cuda.event()
-        self._address = device.cuda.stream_address(self._stream)
+        self.lane = device.lane("exchange")
+        """The lane that `gather` is best enqueued on, where something else can run meanwhile."""
 
     def compile(self) -> None:
         """Compile what it launches."""
         for packing in (False, True):
             self._device.function("exchange", PACKING=packing)
 
-    @contextmanager
-    def beside(self, to: Enqueuing) -> Iterator[None]:
-        """Let kernels that are enqueued meanwhile run beside the executor's stream, until it is joined."""
-        cuda, device = self._device.cuda, self._device
-        to.enqueue(partial(cuda.follow, self._stream, device.stream, self._event))
-        with to.on(self._stream):
-            yield
-
-    def join(self, to: Enqueuing) -> None:
-        """Let the executor's stream wait for what was enqueued beside it."""
-        cuda, device = self._device.cuda, self._device
-        to.enqueue(partial(cuda.follow, device.stream, self._stream, self._event))
-
     def average(self, to: Enqueuing, address: int, count: int) -> None:
-        """Enqueue the mean of float32 values over the ranks, and join what runs beside."""
-        to.enqueue(partial(self.group.average, address, count))
-        self.join(to)
+        """Enqueue the mean of float32 values over the ranks."""
+        to.enqueue(partial(self.group.average, address, count, to.stream_address))
 
     def gather(self, to: Enqueuing, tensors: Sequence[int], layouts: Sequence[Divided]) -> list[int]:
-        """Enqueue, beside the executor's stream, that each rank gets all tokens of its heads.
+        """Enqueue that each rank gets all tokens of its heads.
 
         Args:
             to: What remembers it.
@@ -162,9 +147,8 @@ class Exchange:
         received = _places(partial(device.scratch, place=_RECEIVED), [one.whole_bytes for one in layouts])
         sends = [piece for one, at in zip(layouts, sent, strict=True) for piece in one.by_heads(rank, at)]
         receives = [piece for one, at in zip(layouts, received, strict=True) for piece in one.by_tokens(at)]
-        with self.beside(to):
-            self._copy(to, tensors, sent, received, layouts, packing=True)
-            to.enqueue(partial(self.group.swap, self._others(sends), self._others(receives), self._address))
+        self._copy(to, tensors, sent, received, layouts, packing=True)
+        to.enqueue(partial(self.group.swap, self._others(sends), self._others(receives), to.stream_address))
         return received
 
     def places(self, *layouts: Divided) -> list[int]:
@@ -184,7 +168,7 @@ class Exchange:
         rank = self.group.rank
         back = self._device.scratch(layout.own_bytes(rank), _RECEIVED)
         sends, receives = self._others(layout.by_tokens(mixed)), self._others(layout.by_heads(rank, back))
-        to.enqueue(partial(self.group.swap, sends, receives))
+        to.enqueue(partial(self.group.swap, sends, receives, to.stream_address))
         nothing = replace(layout, tokens=(0,) * self.group.size)
         layouts = layout, nothing, nothing
         self._copy(to, (result, 0, 0), (back, 0, 0), (mixed, 0, 0), layouts, packing=False, stride=stride)
@@ -221,11 +205,6 @@ class Exchange:
                 (stride // UNIT or ranks * units, ctypes.c_longlong),
             ),
         )
-
-    def close(self) -> None:
-        """Free the stream; the group stays its maker's."""
-        self._device.cuda.destroy_event(self._event)
-        self._device.cuda.destroy_stream(self._stream)
 
 
 def _places(allocate: Callable[[int], int], sizes: Sequence[int]) -> list[int]:

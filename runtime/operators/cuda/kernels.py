@@ -46,8 +46,6 @@ class Kernels:
 
     def close(self) -> None:
         """Free what they hold."""
-        if self.exchange is not None:
-            self.exchange.close()
         self.attention.close()
         self.convolutions.close()
         self._cudnn.close()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....engine.errors import ExecutorError, MissingDependencyError
+from ...device.cuda import Handle
 from .device import KernelDevice
 from .timing import milliseconds
 
@@ -94,14 +95,14 @@ class Products:
         self._device, self._lt, self._types = device, cublaslt, types
         self._handle: int = cublaslt.create()
         self._plans: dict[tuple[int | bool, ...], _Plan] = {}
-        self._workspace = device.cuda.malloc(WORKSPACE_BYTES)
+        self._workspaces: dict[int, int] = {}
         self._one, self._zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
 
-    def __call__(self, call: LinearCall) -> None:
-        """Enqueue a linear layer."""
+    def __call__(self, call: LinearCall, stream: Handle | None = None) -> None:
+        """Enqueue a linear layer, on the executor's stream if no other is named."""
         plan = self._prepared(call)
         self._set_addresses(plan, call)
-        self._run(plan, call, plan.best)
+        self._run(plan, call, plan.best, stream)
 
     def prepare(self, call: LinearCall) -> None:
         """Measure a kind of product that is new, which writes to its result: before an addend is written there."""
@@ -176,8 +177,16 @@ class Products:
         if call.y.fp8:
             self._set(plan.descriptor, "D_SCALE_POINTER", ctypes.c_void_p(call.y_inverse))
 
-    def _run(self, plan: _Plan, call: LinearCall, index: int) -> None:
-        added = self._workspace if call.y.fp8 else call.y.address  # where D is FP8, C must lie elsewhere
+    def _workspace(self, address: int) -> int:
+        """Return the memory of products on a stream, by its address: those of others may run at the same time."""
+        if address not in self._workspaces:
+            self._workspaces[address] = self._device.cuda.malloc(WORKSPACE_BYTES)
+        return self._workspaces[address]
+
+    def _run(self, plan: _Plan, call: LinearCall, index: int, stream: Handle | None = None) -> None:
+        address = self._device.stream_address if stream is None else self._device.cuda.stream_address(stream)
+        workspace = self._workspace(address)
+        added = workspace if call.y.fp8 else call.y.address  # where D is FP8, C must lie elsewhere
         if call.addend is not None:
             added = call.addend.address
         factor = self._zero if call.addend is None else self._one
@@ -196,9 +205,9 @@ class Products:
             call.y.address,
             y,
             plan.results.ctypes.data + index * plan.results.dtype.itemsize,
-            self._workspace,
+            workspace,
             WORKSPACE_BYTES,
-            self._device.stream_address,
+            address,
         )
 
     def _measure(self, plan: _Plan, call: LinearCall) -> None:
@@ -224,7 +233,9 @@ class Products:
             for layout in plan.layouts:
                 self._lt.matrix_layout_destroy(layout)
         self._plans.clear()
-        self._device.cuda.free(self._workspace)
+        for workspace in self._workspaces.values():
+            self._device.cuda.free(workspace)
+        self._workspaces.clear()
         self._lt.destroy(self._handle)
 
 

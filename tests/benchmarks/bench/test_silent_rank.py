@@ -24,8 +24,8 @@ class Heard:
     def swap(self, sends: Sequence[Piece], receives: Sequence[Piece], stream: int = 0) -> None:
         self.calls.append((list(sends), list(receives), stream))
 
-    def average(self, address: int, count: int) -> None:
-        self.calls.append((address, count))
+    def average(self, address: int, count: int, stream: int = 0) -> None:
+        self.calls.append((address, count, stream))
 
     def close(self) -> None:
         self.calls.append("closed")
@@ -36,8 +36,8 @@ def test_what_is_recorded_is_left_out():
     silent = Silent(heard, cast("Any", device))
     sends, receives = [Piece(0, 1, 8), Piece(1, 2, 8)], [Piece(0, 3, 8), Piece(1, 4, 8)]
     silent.swap(sends, receives, 7)
-    silent.average(5, 3)
-    assert heard.calls == [(sends, receives, 7), (5, 3)]
+    silent.average(5, 3, 9)
+    assert heard.calls == [(sends, receives, 7), (5, 3, 9)]
     heard.calls.clear()
     device.recording = True
     silent.swap(sends, receives, 7)

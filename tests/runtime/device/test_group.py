@@ -126,7 +126,9 @@ def test_a_ranks_own_pieces_are_copied(group: NcclGroup, nccl: Bindings, cuda: S
 
 def test_a_mean_is_of_float32_in_place(group: NcclGroup, nccl: Bindings, cuda: SimulatedCuda):
     group.average(4096, 24)
-    assert nccl.did == [("all_reduce", 4096, 4096, 24, 7, 4, "comm", cuda.stream_address(cuda.streams[0]))]
+    group.average(4096, 24, 77)
+    own = cuda.stream_address(cuda.streams[0])
+    assert nccl.did == [("all_reduce", 4096, 4096, 24, 7, 4, "comm", on) for on in (own, 77)]
 
 
 @pytest.mark.parametrize("call", ["send", "recv", "group_end"])

@@ -11,7 +11,7 @@ from fused_models import Sizes, attributes, shapes
 from kontext_trt.engine.errors import ExecutorError
 from kontext_trt.runtime.operators.catalogue import DEFINITIONS
 from kontext_trt.runtime.operators.cuda import weight_only
-from kontext_trt.runtime.operators.cuda.attention import AttentionCall, AttentionShape
+from kontext_trt.runtime.operators.cuda.attention import AttentionShape
 from kontext_trt.runtime.operators.cuda.computing import Kernels
 from kontext_trt.runtime.operators.cuda.products import LinearCall
 from kontext_trt.runtime.operators.fused import FusedKernel
@@ -25,7 +25,7 @@ STREAM = 4096
 class WrittenDown:
     """A device, products and attention in one, which write down what they are asked for."""
 
-    stream_address = STREAM
+    stream = stream_address = STREAM
 
     def __init__(self) -> None:
         self.did: list[tuple[str, Any]] = []
@@ -34,7 +34,7 @@ class WrittenDown:
     def function(self, name: str, **numbers: int) -> str:
         return " ".join([name, *(f"{key}={int(value)}" for key, value in sorted(numbers.items()))])
 
-    def launch(self, function: str, grid: int, block: int, arguments: Any) -> None:
+    def launch(self, function: str, grid: int, block: int, arguments: Any, stream: int = STREAM) -> None:
         self.did.append((function, (grid, block, tuple(value for value, _ in arguments))))
 
     def scratch(self, size_bytes: int, place: str = "results") -> int:
@@ -48,8 +48,10 @@ class WrittenDown:
         self.constants[address] = value
         return address
 
-    def __call__(self, first: LinearCall | AttentionShape, call: AttentionCall | None = None) -> None:
-        self.did.append(("product", first) if call is None else ("attention", (first, call)))
+    def __call__(self, first: LinearCall | AttentionShape, other: Any = None) -> None:
+        """Of a product the other is its stream."""
+        is_product = isinstance(first, LinearCall)
+        self.did.append(("product", first) if is_product else ("attention", (first, other)))
 
     @property
     def kernels(self) -> Kernels:
@@ -99,7 +101,7 @@ def test_products_of_joint_heads_write_rows_of_one_sequence():
     device, _ = run("JointHeads")
     products = [one for kind, one in device.did if kind == "product"]
     assert len(products) == 6 * SIZES.pictures
-    rows = {(one.y.address - (2 << 30)) // (2 * SIZES.hidden): one.y.rows for one in products[2:4] + products[8:10]}
+    rows = {(one.y.address - (2 << 30)) // (2 * SIZES.hidden): one.y.rows for one in products[4:8]}
     joint = SIZES.text + SIZES.image
     assert rows == {0: SIZES.text, joint: SIZES.text, SIZES.text: SIZES.image, joint + SIZES.text: SIZES.image}
 

@@ -1,11 +1,14 @@
-"""Where a device's kernels find their constants."""
+"""Where a device's kernels find their constants, and the streams that run beside its own."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, cast
 
+from simulated_cuda import SimulatedCuda
+
 from kontext_trt.runtime.operators.cuda.device import KernelDevice
+from kontext_trt.runtime.operators.cuda.enqueuing import Enqueuing
 
 
 def test_scales_lie_where_cublaslt_takes_them():
@@ -17,3 +20,36 @@ def test_scales_lie_where_cublaslt_takes_them():
     addresses = [device.constant(value) for value in (0.5, 0.25, 0.5, 2.0)]
     assert [address - (1 << 20) for address in addresses] == [0, 16, 0, 32]
     assert list(written) == [1 << 20, (1 << 20) + 16, (1 << 20) + 32]
+
+
+def test_what_runs_on_a_lane_waits_for_what_was_before_and_is_waited_for_where_it_is_joined():
+    cuda = SimulatedCuda()
+    device = KernelDevice.__new__(KernelDevice)
+    device.cuda, device.stream = cast(Any, cuda), cuda.stream()
+    device._kept, device._scratch, device._constants, device._lanes, device._block = {}, {}, {}, {}, 0
+    lane, ran = device.lane("keys"), list[str]()
+    assert device.lane("keys") is lane
+    assert device.lane("queries").stream is not lane.stream
+
+    def note(name: str, to: Enqueuing) -> None:
+        on = to.stream
+        to.enqueue(lambda: cuda.enqueue(lambda: ran.append(name), on))
+
+    to = Enqueuing(device)
+    note("before", to)
+    with to.beside(lane):
+        assert to.stream_address == cuda.stream_address(lane.stream)
+        note("beside", to)
+    note("meanwhile", to)
+    to.join(lane)
+    note("after", to)
+    cuda.synchronize(device.stream)
+    assert set(ran[:3]) == {"before", "beside", "meanwhile"}
+    assert ran.index("before") < ran.index("beside")
+    assert ran[3:] == ["after"]
+    for launch in to.launches:
+        launch()
+    cuda.synchronize(device.stream)
+    assert ran[:4] == ran[4:]
+    device.close()
+    assert cuda.open_handles == 1, "but for the executor's stream"

@@ -56,7 +56,7 @@ class HostDevice(KernelDevice):
         self.cuda = self.simulated = SimulatedCuda()
         self.stream = self.cuda.stream()
         self.stream_address = self.cuda.stream_address(self.stream)
-        self._scratch, self._kept, self._block = {}, {}, 0
+        self._scratch, self._kept, self._constants, self._lanes, self._block = {}, {}, {}, {}, 0
         self.ran: list[tuple[str, bool]] = []
         """What ran, and whether it was on the executor's stream."""
 
@@ -77,11 +77,13 @@ class HostDevice(KernelDevice):
         self.then(name, partial(getattr(self, name, self._nothing), grid * block, values, **numbers), stream)
 
     def then(self, name: str, work: Callable[[], None], stream: Stream | None = None) -> None:
+        on = self.stream if stream is None else stream
+
         def run() -> None:
-            self.ran.append((name, stream is None))
+            self.ran.append((name, on is self.stream))
             work()
 
-        self.simulated.enqueue(run, self.stream if stream is None else stream)
+        self.simulated.enqueue(run, on)
 
     def _nothing(self, threads: int, values: list[Any], **numbers: int) -> None:
         """Stand for a kernel whose result nobody looks at."""
@@ -114,12 +116,11 @@ class HostDevice(KernelDevice):
     def prepare(self, call: LinearCall) -> None:
         pass
 
-    def __call__(self, first: LinearCall | AttentionShape, call: AttentionCall | None = None) -> None:
+    def __call__(self, first: LinearCall | AttentionShape, other: Any) -> None:
         if isinstance(first, LinearCall):
-            self.then("product", partial(self._multiply, first.y))
+            self.then("product", partial(self._multiply, first.y), other)
         else:
-            assert call is not None
-            self.then("attention", partial(self._attend, first, call))
+            self.then("attention", partial(self._attend, first, other))
 
     def _multiply(self, y: Any) -> None:
         view(y.address, (y.rows, y.columns), (y.stride, 1), np.uint8 if y.fp8 else np.uint16)[:] = GELU
@@ -175,8 +176,9 @@ class Threads:
 
         device.then("swap", work, device.simulated.stream_at(stream) if stream else None)
 
-    def average(self, address: int, count: int) -> None:
-        cast(HostDevice, self.device).then("average", lambda: None)
+    def average(self, address: int, count: int, stream: int = 0) -> None:
+        device = cast(HostDevice, self.device)
+        device.then("average", lambda: None, device.simulated.stream_at(stream))
 
     def close(self) -> None:
         """Do nothing."""
@@ -293,8 +295,7 @@ def test_ranks_attend_to_the_tokens_of_all(name: str, queries: str, ranks: int):
                 [("swap", False), ("product", True), ("attention", True), ("swap", True)],
             ), "the first exchange runs on a stream beside the product"
         graph.close()
-        assert kernels.exchange is not None
-        kernels.exchange.close()
+        device.close()
         assert device.simulated.open_handles == 1, "but for the executor's stream"
 
     with ThreadPoolExecutor(ranks) as pool:
@@ -373,20 +374,19 @@ def test_heads_that_ranks_do_not_divide_are_refused():
 
 
 def test_the_mean_of_fp8_keys_is_that_of_all_ranks():
-    """It is averaged while queries and values are rounded beside it, and before keys lose it."""
+    """It is averaged before keys lose it, on a stream beside those of queries and values."""
     tokens = {"text": (PICTURES, 2, HIDDEN), "image": (PICTURES, 7, HIDDEN)}
     device = run("JointHeads_to_fp8", tokens | dict.fromkeys(("cos", "sin"), (9, WIDTH // 2)), SHARES)
     device.cuda.synchronize(device.stream)
-    assert [what for what in device.ran if what[0] != "product"] == [
-        ("key_means", True),
-        ("average", True),
-        ("heads", False),
-        ("quantize", False),
-        ("heads", True),
-    ]
+    keys = [("product", False)] * 2 * PICTURES + [("key_means", False), ("average", False), ("heads", False)]
+    queries = [("product", False)] * 2 * PICTURES + [("heads", False)]
+    values = [("product", True)] * 2 * PICTURES + [("quantize", True)]
+    assert sorted(device.ran) == sorted(keys + queries + values)
+    order = [name for name, _ in device.ran]
+    assert order.index("key_means") < order.index("average") < len(order) - 1 - order[::-1].index("heads")
     wide = run("JointHeads", tokens | dict.fromkeys(("cos", "sin"), (9, WIDTH // 2)), SHARES)
     wide.cuda.synchronize(wide.stream)
-    assert [what for what in wide.ran if what[0] != "product"] == [("heads", True)] * 2
+    assert [what for what in wide.ran if what[0] != "product"] == [("heads", False)] * 2
 
 
 def test_other_shares_of_the_same_tensors_are_new():

@@ -30,6 +30,8 @@ def test_every_operator_is_computed_once():
 class Device:
     """Notes what is launched."""
 
+    stream = 4096
+
     def __init__(self) -> None:
         self.recording = False
         self.launched: list[tuple[str, int, int]] = []
@@ -38,7 +40,7 @@ class Device:
     def function(self, name: str, **numbers: int) -> str:
         return name
 
-    def launch(self, function: str, grid: int, block: int, arguments: Any) -> None:
+    def launch(self, function: str, grid: int, block: int, arguments: Any, stream: int = stream) -> None:
         self.launched.append((function, grid, block))
 
     def scratch(self, size_bytes: int) -> int:
