@@ -22,6 +22,7 @@ from ...runtime.kontext import Kontext
 from ..program import run_main
 from . import silent_rank
 from .engine_process import spreads
+from .lone_rank import LoneExecutor
 from .records import Case, Spread
 from .request import request_of
 
@@ -41,6 +42,7 @@ class DevicesJob(msgspec.Struct, frozen=True, kw_only=True):
         image: A picture of the case's reference size.
         repeat: How many requests are timed.
         silent: Leave the exchange around attention out.
+        part_of: Run the part of one of so many devices, alone; 0 for all of a request.
         latents: Where the latents go, as NumPy's file; the picture goes beside it.
     """
 
@@ -51,6 +53,7 @@ class DevicesJob(msgspec.Struct, frozen=True, kw_only=True):
     image: Path | None
     repeat: int
     silent: bool
+    part_of: int
     latents: Path
 
 
@@ -101,6 +104,10 @@ def run(job: DevicesJob) -> DevicesRun:
 def _opened(job: DevicesJob) -> Kontext:
     options = job.executor.options()
     assert isinstance(options, OnnxRuntimeOptions)
+    if job.part_of:
+        (device,) = job.devices
+        bundle, devices = Bundle.open(job.bundle), tuple(range(device, device + job.part_of))
+        return Kontext(bundle, LoneExecutor(bundle, replace(options, devices=devices)))
     if len(job.devices) == 1:
         return Kontext.open(job.bundle, executor=replace(options, device_id=job.devices[0]))
     if not job.silent:

@@ -5,8 +5,8 @@
 
 Each row is a process of its own on a bundle: how long a request takes, and how far its latents and picture are from
 those of one device. `--replicas` runs as many processes as there are devices at once, each on one of its own.
-`--silent` leaves the exchange around attention out of what is recorded, which tells what it costs; with it, `--predict`
-reckons a step on other numbers of devices.
+`--silent` leaves the exchange around attention out of what is recorded, which tells what it costs. `--predict` runs the
+part that one of more devices would compute, alone on one, and with `--silent` adds the exchange by the bytes sent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .devices_child import READY, DevicesJob, DevicesRun
 from .engine_process import precision_of
 from .options import BenchOptions
 from .records import Case
-from .scaling import Measured, Scaling, scaling_of
+from .scaling import exchange_on
 
 _CHILD = "kontext_trt.benchmarks.bench.devices_child"
 REFERENCE = "reference.png"
@@ -77,7 +77,7 @@ def measure(table: Table) -> list[dict[str, object]]:
     """
     opened = [Bundle.open(path) for path in table.bundles]
     for bundle in opened:
-        for number in table.devices:
+        for number in (*table.devices, *table.predict):
             if number > 1:
                 check_sharing(bundle, number)
     table.out.mkdir(parents=True, exist_ok=True)
@@ -94,6 +94,7 @@ def _measure_bundle(table: Table, bundle: Bundle, rows: Rows) -> None:
     picture.save(image)
     name = precision_of(bundle)
     one: tuple[DevicesRun, Path] | None = None
+    exchange: tuple[float, int] | None = None
     for number in table.devices:
         latents = table.out / f"{bundle.path.name}-{number}.npy"
         (run,) = _run(table, bundle, case, image, [tuple(range(number))], latents)
@@ -105,20 +106,17 @@ def _measure_bundle(table: Table, bundle: Bundle, rows: Rows) -> None:
             rows.add(bundle=name, replicas=number, pictures_per_minute=round(rate, 1), request_s=_mean_request(runs))
         if table.silent and number > 1:
             (silent,) = _run(table, bundle, case, image, [tuple(range(number))], latents.with_suffix(".s"), silent=True)
-            scaling = scaling_of(
-                Measured(
-                    one=one[0].warm["step"].p50,
-                    several=run.warm["step"].p50,
-                    silent=silent.warm["step"].p50,
-                    devices=number,
-                )
-            )
-            rows.add(bundle=name, without_exchange=number, **_parts(scaling, run, silent))
-            for other in table.predict:
-                rest = run.warm["total"].p50 - case.steps * run.warm["step"].p50
-                step = scaling.step(other)
-                request = (case.steps * step + rest) / 1e3
-                rows.add(bundle=name, predicted=other, step_ms=round(step, 1), request_s=round(request, 2))
+            rows.add(bundle=name, without_exchange=number, **_exchange(run, silent))
+            exchange = run.warm["step"].p50 - silent.warm["step"].p50, number
+    for number in table.predict:
+        latents = table.out / f"{bundle.path.name}-part.npy"
+        (run,) = _run(table, bundle, case, image, [(0,)], latents, part_of=number)
+        step, request = run.warm["step"].p50, run.warm["total"].p50
+        rows.add(bundle=name, part_of=number, step_ms=round(step, 2), request_s=round(request / 1e3, 3))
+        if exchange is not None:
+            more = exchange_on(number, *exchange)
+            request += case.steps * more
+            rows.add(bundle=name, predicted=number, step_ms=round(step + more, 1), request_s=round(request / 1e3, 2))
 
 
 def _figures(run: DevicesRun, one: DevicesRun, one_latents: Path, latents: Path) -> dict[str, object]:
@@ -140,14 +138,12 @@ def _figures(run: DevicesRun, one: DevicesRun, one_latents: Path, latents: Path)
     return figures
 
 
-def _parts(scaling: Scaling, run: DevicesRun, silent: DevicesRun) -> dict[str, object]:
+def _exchange(run: DevicesRun, silent: DevicesRun) -> dict[str, object]:
     step, quiet = run.warm["step"].p50, silent.warm["step"].p50
     return {
         "step_ms": round(quiet, 2),
         "exchange_ms": round(step - quiet, 2),
         "exchange_share": f"{(step - quiet) / step:.1%}",
-        "divided_ms": round(scaling.divided, 1),
-        "whole_ms": round(scaling.whole, 1),
     }
 
 
@@ -164,6 +160,7 @@ def _run(
     latents: Path,
     *,
     silent: bool = False,
+    part_of: int = 0,
 ) -> list[DevicesRun]:
     """Run processes at once, one for each group of devices, and return what they found."""
     with contextlib.ExitStack() as stack:
@@ -177,6 +174,7 @@ def _run(
                 image=image.absolute(),
                 repeat=table.repeat,
                 silent=silent,
+                part_of=part_of,
                 latents=latents.with_suffix(f"{latents.suffix.removesuffix('.npy')}{index or ''}.npy").absolute(),
             )
             children.append(stack.enter_context(_started(job)))
@@ -238,15 +236,15 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeat", type=positive, default=3, help="timed requests")
     parser.add_argument("--replicas", action="store_true", help="also as many processes of one device each")
     parser.add_argument("--silent", action="store_true", help="also without the exchange around attention")
-    parser.add_argument("--predict", type=_numbers, default=(), help="numbers of devices to reckon a step for")
+    parser.add_argument("--predict", type=_numbers, default=(), help="numbers of devices of which one's part is run")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     arguments = parser.parse_args(given)
     if arguments.devices[0] != 1:
         raise RequestError("the first number of devices is 1: the others are compared with it")
     if arguments.silent and arguments.executor == ExecutorName.CPU.value:
         raise RequestError("--silent leaves out what is recorded, and nothing is recorded on the CPU")
-    if arguments.predict and not arguments.silent:
-        raise RequestError("--predict needs --silent: what the exchange costs")
+    if 1 in arguments.predict:
+        raise RequestError("--predict counts from 2: what one device computes is measured anyway")
     table = Table(
         bundles=tuple(arguments.bundles),
         out=arguments.out,

@@ -76,7 +76,7 @@ class GroupExecutor:
 
     def _start(self) -> tuple[Ranks, list[tuple[str, list[str]]]]:
         """Start the ranks, and return them with the names of their executors, and the lines of their residency."""
-        ranks = Ranks(self._jobs, timeout_s=self._timeout_s, command=self._command)
+        ranks = Ranks(self._started_jobs(), timeout_s=self._timeout_s, command=self._command)
         try:
             meeting = ranks.ask_apart("prepare")[0]
             joined: list[tuple[str, list[str]]] = ranks.ask("join", meeting)
@@ -86,6 +86,9 @@ class GroupExecutor:
             ranks.close()
             raise
         return ranks, joined
+
+    def _started_jobs(self) -> Sequence[RankJob]:
+        return self._jobs
 
     def _live(self) -> Ranks:
         """Return the ranks, started anew if the last request was too large for one: the next one may not be."""

@@ -35,7 +35,7 @@ WRONG = {
         (["nope", "--out", "{folder}/x"], "bundle nope does not exist"),
         (["{bundle}", "--out", "{folder}/x", "--devices", "2"], "the first number of devices is 1"),
         (["{bundle}", "--out", "{folder}/x", "--devices", "1;2"], "'1;2' is not a list of numbers, such as 1,2,4"),
-        (["{bundle}", "--out", "{folder}/x", "--predict", "8"], "--predict needs --silent"),
+        (["{bundle}", "--out", "{folder}/x", "--predict", "2,1"], "--predict counts from 2"),
         (["{bundle}", "--out", "{folder}/x", "--devices", "1,5"], "heads cannot be shared by 5 devices"),
     ],
     f"{BENCH}.full_size": [(["run", "nope", "--out", "x"], "nope has no bundle; make it with: full_size prepare nope")],

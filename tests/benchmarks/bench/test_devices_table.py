@@ -8,7 +8,7 @@ import pytest
 
 from kontext_trt.benchmarks.bench.devices_table import Table, measure
 from kontext_trt.engine.bundle.bundle import Bundle
-from kontext_trt.engine.errors import BenchmarkError, BundleError
+from kontext_trt.engine.errors import BenchmarkError, BundleError, OptionError
 from kontext_trt.runtime.executors.options import ExecutorName
 
 
@@ -32,6 +32,16 @@ def test_rows_of_devices_and_of_replicas(fused_path: Path, tmp_path: Path):
     assert isinstance(two["picture_db"], float)
     assert two["picture_db"] > 60
     assert (tmp_path / "out" / "reference.png").is_file()
+
+
+def test_the_part_of_one_of_more_devices_runs_alone(fused_path: Path, tmp_path: Path):
+    one, part = measure(table(fused_path, tmp_path / "out", devices=(1,), predict=(2,)))
+    assert (one["devices"], part["part_of"]) == (1, 2)
+    assert isinstance(part["step_ms"], float)
+    assert isinstance(part["request_s"], float)
+    assert part["request_s"] * 1e3 > 2 * part["step_ms"] > 0
+    with pytest.raises(OptionError, match="cannot be shared by 5 devices"):
+        measure(table(fused_path, tmp_path / "out", devices=(1,), predict=(5,)))
 
 
 def test_a_bundle_that_cannot_be_shared_is_refused_before_anything_runs(bundle: Bundle, tmp_path: Path):

@@ -1,20 +1,16 @@
-"""What a step takes on other numbers of devices follows from what was measured."""
+"""What the exchange takes on other numbers of devices follows from what each sends."""
 
 from __future__ import annotations
 
 import pytest
 
-from kontext_trt.benchmarks.bench.scaling import Measured, Scaling, scaling_of, sent_share
+from kontext_trt.benchmarks.bench.scaling import exchange_on, sent_share
 
 
-@pytest.mark.parametrize("devices", [2, 3, 4])
-def test_parts_of_a_made_up_step_are_found_from_any_number_of_devices(devices: int):
-    made = Scaling(divided=240.0, whole=18.0, exchange=9.0)
-    silent = made.divided / devices + made.whole
-    found = scaling_of(Measured(one=258.0, several=made.step(devices), silent=silent, devices=devices))
-    assert (found.divided, found.whole, found.exchange) == pytest.approx((240.0, 18.0, 9.0))
-    assert found.step(1) == pytest.approx(258.0)
-    assert found.step(8) == pytest.approx(240 / 8 + 18 + 9 * (7 / 64) / (1 / 4))
+def test_the_exchange_takes_as_long_as_there_is_to_send():
+    assert exchange_on(2, 9.0, 2) == 9.0
+    assert exchange_on(8, 9.0, 2) == pytest.approx(9 * (7 / 64) / (1 / 4))
+    assert exchange_on(2, exchange_on(8, 9.0, 2), 8) == pytest.approx(9.0)
 
 
 def test_a_device_sends_its_tokens_of_the_others_heads():
