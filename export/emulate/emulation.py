@@ -5,7 +5,7 @@ Weights stay quantized in their files and are dequantized when a layer runs, unl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from ...runtime.operators.definition import scale_of
 from ..fp4 import unpack
-from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4, hadamard, smoothed
+from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4, hadamard, smoothed, turning_factors
 from ..graphs.fused_nodes import fused_nodes, weight_only_nodes
 from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN
+from ..graphs.ranges import fused_name
 from .bundle_modules import BundleGraph, reading
 
 
@@ -74,21 +75,37 @@ class QuantizedLinear(nn.Module):
         return fake_fp8(x, scale) if self.input_format == "fp8" else fake_nvfp4(x, scale)
 
 
-class QuantizedAttend(nn.Module):
-    """Computes attention whose products have FP8 operands, as `GraphQuantizer.quantize_attention` writes it.
+Turn = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""The kind of functions of queries and keys that return both so that FP8 rounds them less."""
 
-    Queries come scaled. With `fused`, queries and keys are smoothed and multiplied by Hadamard's matrix first, as
-    fused operators do it.
+
+def turned_in_kernels(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Return queries and keys as fused operators round them."""
+    return hadamard(q), hadamard(smoothed(k))
+
+
+def turned_in_graphs(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Return queries and keys as `GraphQuantizer.quantize_attention` writes it."""
+    for_queries, for_keys = turning_factors(q.shape[-1])
+    return hadamard(q, for_queries), hadamard(smoothed(k, every=True).to(k.dtype), for_keys)
+
+
+class QuantizedAttend(nn.Module):
+    """Computes attention whose products have FP8 operands. Queries come scaled.
+
+    Args:
+        scales: Those of "q", "k" and "v".
+        turn: What is done to queries and keys before they are rounded.
     """
 
-    def __init__(self, scales: dict[str, Tensor], *, fused: bool = False) -> None:
+    def __init__(self, scales: dict[str, Tensor], turn: Turn | None = None) -> None:
         super().__init__()
-        self._fused = fused
+        self._turn = turn
         self.q_scale, self.k_scale, self.v_scale = (nn.Buffer(scales[part].to(torch.float32)) for part in "qkv")
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self._fused:
-            q, k = (x.to(v.dtype) for x in (hadamard(q), hadamard(smoothed(k))))
+        if self._turn is not None:
+            q, k = (x.to(v.dtype) for x in self._turn(q, k))
         q, k, v = (fake_fp8(x, scale) for x, scale in ((q, self.q_scale), (k, self.k_scale), (v, self.v_scale)))
         scores = q @ k.transpose(-2, -1)
         probabilities = fake_fp8(scores.softmax(-1), PROBABILITY_SCALE)
@@ -122,12 +139,14 @@ def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]
         bias = values.get(f"{name}.bias")
         read = None if bias is None else graph.read_tensor(bias)
         yield name, QuantizedLinear(graph.read_tensor(found), read, rest, input_format, hold=hold)
-    for name in [name for name in values if name.endswith(".attend.q_scale")]:
-        stem = name.removesuffix(".q_scale")
-        scales = {part: graph.read_tensor(values[f"{stem}.{part}_scale"]) for part in "qkv"}
-        if f"{name}_scaled" in values:  # a graph of before queries came scaled: its scale is of queries that were not
-            scales["q"] = graph.read_tensor(values[f"{name}_scaled"])
-        yield stem, QuantizedAttend(scales)
+    for name in [name for name in values if name.endswith(".attend.v_scale")]:
+        stem = name.removesuffix(".v_scale")
+        turned = f"{fused_name(stem, 'q')}_scale" in values  # graphs of before have queries and keys as they are
+        names = {part: f"{fused_name(stem, part) if turned else f'{stem}.{part}'}_scale" for part in "qkv"}
+        scales = {part: graph.read_tensor(values[name]) for part, name in names.items()}
+        if f"{names['q']}_scaled" in values:  # before queries came scaled: the scale is of queries that were not
+            scales["q"] = graph.read_tensor(values[f"{names['q']}_scaled"])
+        yield stem, QuantizedAttend(scales, turned_in_graphs if turned else None)
 
 
 def _fused_layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]]:
@@ -145,7 +164,7 @@ def _fused_layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.M
             )
         if form.attention:
             scales = {part: torch.tensor(one.number(scale_of(part))) for part in "qkv"}
-            yield f"{one.attention_name}.attend", QuantizedAttend(scales, fused=True)
+            yield f"{one.attention_name}.attend", QuantizedAttend(scales, turned_in_kernels)
 
 
 def _quantized_weight(product: ir.Node) -> ir.Value | None:

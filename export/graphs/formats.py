@@ -47,28 +47,35 @@ def fake_fp8(x: Tensor, scale: Tensor | float) -> Tensor:
     return (to_fp8(x.to(torch.float32) / scale).to(torch.float32) * scale).to(x.dtype)
 
 
-def smoothed(keys: Tensor) -> Tensor:
-    """Return keys (..., s, d) in float32, less their mean over every (s / 64)th token.
+def smoothed(keys: Tensor, *, every: bool = False) -> Tensor:
+    """Return keys (..., s, d) in float32, less their mean over every (s / 64)th token, or `every` one.
 
     Softmax does not see what all keys have in common, and FP8 rounds less without it. Source: Zhang et al.,
     SageAttention (arXiv 2410.02367), whose mean is over all tokens.
     """
     wide = keys.to(torch.float32)
-    step = max(keys.shape[-2] // SAMPLED_TOKENS, 1)
+    step = 1 if every else max(keys.shape[-2] // SAMPLED_TOKENS, 1)
     return wide - wide[..., ::step, :].mean(-2, keepdim=True)
 
 
-def hadamard(x: Tensor) -> Tensor:
+def hadamard(x: Tensor, factor: float | None = None) -> Tensor:
     """Return heads (..., d) in float32, multiplied by Hadamard's matrix over sqrt(d); d is a power of two up to 256.
 
     Done to queries and keys it leaves their products as they are, and spreads what is large in one channel over all.
-    Source: Ashkboos et al., QuaRot (arXiv 2404.00456).
+    The matrix is multiplied by `factor`, if there is one, instead of 1 / sqrt(d). Source: Ashkboos et al., QuaRot
+    (arXiv 2404.00456).
     """
     width = x.shape[-1]
     bits = torch.arange(width, device=x.device)[:, None] >> torch.arange(8, device=x.device) & 1
     shared = (bits[:, None] & bits).sum(-1)
-    matrix = (1 - 2 * (shared & 1)).to(torch.float32) / width**0.5
-    return x.to(torch.float32) @ matrix
+    signs = (1 - 2 * (shared & 1)).to(torch.float32)
+    return x.to(torch.float32) @ (signs / width**0.5 if factor is None else signs * factor)
+
+
+def turning_factors(width: int) -> tuple[float, float]:
+    """Return what Hadamard's matrix is multiplied by for queries and for keys: powers of two whose product is 1 / d."""
+    bits = width.bit_length() - 1
+    return 2.0 ** -(bits // 2), 2.0 ** -(bits - bits // 2)
 
 
 def round_to_fp4(x: Tensor) -> Tensor:

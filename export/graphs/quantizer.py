@@ -1,14 +1,15 @@
 """Puts quantize and dequantize operators into a traced graph, from where TensorRT fuses them into its products.
 
 Weights: DequantizeLinear before the transpose of a linear layer; where activations are not quantized, it hangs on them.
-Activations: one pair per input, shared by the layers
-that read it, quantized in float32. Attention: queries come scaled, keys are transposed before they are quantized, and
-probabilities have the fixed scale 1/448, so that nothing stands between a dequantization and its product.
+Activations: one pair per input, shared by the layers that read it, quantized in float32. Attention: queries come
+scaled, both are turned (`turned_attention`), keys transposed before they are quantized, probabilities have the fixed
+scale 1/448, and nothing stands between a dequantization and its product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -24,8 +25,9 @@ from .formats import FP8_MAX, fp8_scale, nvfp4_scale, round_up
 from .fused_nodes import insert_weight_only
 from .linears import AttentionNodes, LinearNodes
 from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
-from .ranges import range_of
+from .ranges import fused_name, range_of
 from .recipes import Fp8, Fp8Weights, LinearFormat, Nvfp4
+from .turned_attention import insert_turning
 
 INPUT_SCALE = "input_scale"
 PROBABILITY_SCALE = 1 / FP8_MAX
@@ -45,7 +47,7 @@ class GraphQuantizer:
         model: The graph.
         precision: What the graph computes in, and in graphs below opset 23 the type of FP8's scales, too.
         ranges: The largest magnitudes of activations: of a layer's input by the layer's name, of an attention's
-            operands by `NAME.attend.q`, `.k` and `.v`.
+            operands by `NAME.attend.hadamard_q`, `.hadamard_k` and `.v`.
         fused: Layers that read FP8 weights alone become fused operators.
     """
 
@@ -168,19 +170,22 @@ class GraphQuantizer:
         """Take an Attention operator apart and quantize the operands of both its products to FP8.
 
         Raises:
-            QuantizationError: There is no range for an operand, it is 0, or the operator scales its queries itself.
+            QuantizationError: There is no range for an operand, it is 0, the operator scales its queries itself, or
+                Hadamard's matrix has not the width of its heads.
         """
         node, name = attention.node, f"{attention.name}.attend"
         q, k, v = (value for value in node.inputs[:3] if value is not None)
         scale = node.attributes.get_float("scale", 0.0)
-        if (
-            scale != 1.0
-        ):  # a product of its own would stand in the kernel's way, and the range is that of scaled queries
+        if scale != 1.0:  # by a product of its own, after the queries whose range is known
             raise QuantizationError(
                 f"{attention.name} scales its queries itself, as exports by earlier versions do; export again"
             )
-        scales = {part: self._fp8_scale(range_of(self.ranges, f"{name}.{part}")) for part in "qkv"}
-        consts = {part: self._constant(f"{name}.{part}_scale", scale) for part, scale in scales.items()}
+        ranges = {part: range_of(self.ranges, fused_name(name, part)) for part in "qkv"}
+        q, k, *turned = insert_turning(self.graph, partial(self._insert, node), q, k, name, self.dtype)
+        consts = {
+            part: self._constant(f"{fused_name(name, part)}_scale", self._fp8_scale(ranges[part] * by))
+            for part, by in zip("qkv", (*turned, 1.0), strict=True)
+        }
         probability = self._constant(f"{name}.p_scale", torch.tensor(PROBABILITY_SCALE))
         queries = self._fp8_pair(node, q, consts["q"], f"{name}.q")
         transposed = self._insert(node, "Transpose", [k], f"{name}.k_transpose", perm=[0, 1, 3, 2])

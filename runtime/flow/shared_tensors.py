@@ -9,7 +9,7 @@ import numpy as np
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import Runs
-from .shares import Share, Shares
+from .shares import Share
 from .tensors import RequestShape, TensorSpec, image_name, reference_name, request_tensors
 from .workspace import Array
 
@@ -27,15 +27,10 @@ _TARGET = frozenset(
 )
 _TABLES = frozenset({"cos", "sin"})
 _PARTS: Mapping[str, Callable[[Share], slice]] = {
+    # the tokens that a rank has of a tensor; of a table it has those of all three parts
     **dict.fromkeys(_TARGET, lambda share: share.target),
     "text_tokens": lambda share: share.text,
     "reference_tokens": lambda share: share.reference,
-}
-_COUNTS: Mapping[str, Callable[[Shares], tuple[int, ...]]] = {
-    **dict.fromkeys(_TARGET, lambda shares: shares.target),
-    **dict.fromkeys(_TABLES, lambda shares: shares.joint),
-    "text_tokens": lambda shares: shares.text,
-    "reference_tokens": lambda shares: shares.reference,
 }
 
 
@@ -66,10 +61,22 @@ def workspace_tensors(bundle: Bundle, shape: RequestShape) -> dict[str, TensorSp
     whole = {WHOLE[name]: spec for name, spec in tensors.items() if name in WHOLE}
     whole[WHOLE_LATENTS] = tensors["latents_even"]
     own = {
-        name: _with_tokens(spec, name, _COUNTS[name](share.shares)[share.rank]) if name in _COUNTS else spec
+        name: _with_tokens(spec, name, _own_tokens(name, share)) if _is_divided(name) else spec
         for name, spec in tensors.items()
     }
     return own | whole
+
+
+def _is_divided(name: str) -> bool:
+    return name in _PARTS or name in _TABLES
+
+
+def _own_tokens(name: str, share: Share) -> int:
+    """Return how many tokens of a divided tensor a rank has."""
+    if name in _TABLES:
+        return share.shares.joint[share.rank]
+    part = _PARTS[name](share)
+    return part.stop - part.start
 
 
 def _with_tokens(spec: TensorSpec, name: str, count: int) -> TensorSpec:
@@ -115,7 +122,7 @@ def _moved(part: slice, by: int) -> slice:
 
 def givers(name: str, batch: int, num_references: int, size: int) -> tuple[int, ...]:
     """Return the ranks that must give a tensor, so that `whole_output` can put it together."""
-    if name in _COUNTS:
+    if _is_divided(name):
         return tuple(range(size))
     if name in ("pictures", "picture_means"):
         return tuple(sorted({picture_rank(picture, size) for picture in range(batch)}))
@@ -128,7 +135,7 @@ def givers(name: str, batch: int, num_references: int, size: int) -> tuple[int, 
 def whole_output(name: str, given: Mapping[int, Array], size: int) -> Array:
     """Return a tensor of a request from what its givers gave, by rank."""
     assert name not in _TABLES, "they are given, not made, and ranks' rows do not lie one after another"
-    if name in _COUNTS:
+    if _is_divided(name):
         return np.concatenate([given[rank] for rank in range(size)], axis=_axis(name))
     if name in ("pictures", "picture_means"):
         rows = len(next(iter(given.values())))

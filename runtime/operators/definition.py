@@ -168,6 +168,11 @@ class Definition:
         return tuple(names)
 
     @property
+    def exchanges(self) -> bool:
+        """True if a rank needs more than its own tokens: for attention, and for the mean that FP8 keys lose."""
+        return bool(self.operator.attention) or (self.operator.separate_results and self.format.result)
+
+    @property
     def result_scale(self) -> str | None:
         return "result_scale" if self.format.result else None
 

@@ -30,8 +30,6 @@ CUDA = "CUDAExecutionProvider"
 _TYPES = {Kind.OWN: "bf16", Kind.FLOAT32: "fp32", Kind.FP8: "fp8"}
 SEEN = 64
 """The inputs that a node remembers at most."""
-WITH_OTHERS = frozenset({"Attend", "AttendBesideGelu", "Heads", "JointHeads", "JointLinear"})
-"""The operators that compute something else where ranks share tokens."""
 Make = Callable[[Definition, Mapping[str, Attribute]], Kernel]
 """The kind of functions that make kernels."""
 _opening = threading.local()
@@ -116,9 +114,10 @@ class FusedOperators:
         unknown = sorted(without - OPERATORS.keys())
         if unknown:
             raise ValueError(f"no fused operator is named {', '.join(unknown)}; they are {', '.join(OPERATORS)}")
-        apart = sorted(without & WITH_OTHERS) if group is not None else []
-        if apart:
-            raise ValueError(f"{', '.join(apart)} must have kernels where ranks share tokens: bodies know of no ranks")
+        exchanging = {one.operator.name for one in DEFINITIONS.values() if one.exchanges}
+        if group is not None and without & exchanging:
+            names = ", ".join(sorted(without & exchanging))
+            raise ValueError(f"{names} must have kernels where ranks share tokens: bodies know of no ranks")
         self._without = without
         self._kernels = Kernels(KernelDevice(cuda, stream, architecture), group)
 

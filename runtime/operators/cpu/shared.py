@@ -49,16 +49,10 @@ class SharedOperators:
 @cache
 def _operators() -> tuple[Operator, ...]:
     """Return the operators that exchange, added to the process's domain."""
-    exchanging = filter(_exchanges, DEFINITIONS.values())
+    exchanging = (definition for definition in DEFINITIONS.values() if definition.exchanges)
     made = tuple(operator_of(definition, TYPES, _make, CPU) for definition in exchanging)
     domain().add(*made)
     return made
-
-
-def _exchanges(definition: Definition) -> bool:
-    """Return whether an operator needs more than a rank's own tokens."""
-    operator = definition.operator
-    return bool(operator.attention) or (operator.separate_results and definition.format.result)
 
 
 def _make(definition: Definition, attributes: Mapping[str, Attribute]) -> Kernel:

@@ -136,11 +136,18 @@ def test_fused_operators_count_as_single_ones(
     pair = (tiny_quantized(recipe), fused_quantized(recipe)) if recipe else (bundle, Bundle.open(fused_path))
     single, fused = (count_work(one.open_graph("denoiser"), DIMS) for one in pair)
     one, other = single.work(), fused.work()
-    assert (other.products, other.attention, other.parameters) == (one.products, one.attention, one.parameters)
+    turning = 0.0
+    if recipe == "fp8-attention":  # a plan turns queries and keys by products with Hadamard's matrix, kernels by sums
+        dims, tokens = bundle.manifest.model.dims, DIMS["s"]
+        rows = 4 * 2 * tokens - (tokens - DIMS["n"])  # queries and keys of 4 blocks, the last the target's
+        turning = DIMS["b"] * rows * dims.hidden * 2 * 2 * dims.rope_width
+    products = {**other.products, "fp32": other.products["fp32"] + turning}
+    assert (products, other.attention, other.parameters) == (one.products, one.attention, one.parameters)
     assert set(other.products) == ({"fp32", "fp8"} if recipe else {"fp32"})
     assert set(other.attention) == {"fp8" if recipe == "fp8-attention" else "fp32"}
-    assert sum(heavy.size_bytes for heavy in fused.heavy) == sum(heavy.size_bytes for heavy in single.heavy)
-    assert {heavy.weight for heavy in fused.heavy} == {heavy.weight for heavy in single.heavy}
+    heavy = [one for one in single.heavy if not (one.weight or "").startswith("hadamard")]
+    assert sum(one.size_bytes for one in fused.heavy) == sum(one.size_bytes for one in heavy)
+    assert {one.weight for one in fused.heavy} == {one.weight for one in heavy}
     # tensors between operators are fewer: what a kernel keeps to itself, no one writes
     sizes = [sum(kind.size_bytes for kind in work.traffic.values()) for work in (single, fused)]
     assert sizes[1] < sizes[0] / 3

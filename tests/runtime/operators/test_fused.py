@@ -52,8 +52,8 @@ def test_the_body_runs_of_an_operator_without_kernels(name: str, no_device: None
 
 def test_bodies_that_know_of_no_ranks_do_not_run_in_a_group(no_device: None):
     group = SimpleNamespace(rank=0, size=2, shares=None)
-    with pytest.raises(ValueError, match="Attend, JointLinear must have kernels where ranks share tokens"):
-        FusedOperators(None, None, "sm_90", without={"JointLinear", "Attend", "Gate"}, group=group)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="Attend, JointHeads must have kernels where ranks share tokens"):
+        FusedOperators(None, None, "sm_90", without={"JointHeads", "Attend", "Gate"}, group=group)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("shared", [True, False])

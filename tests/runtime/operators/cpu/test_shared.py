@@ -41,7 +41,7 @@ def test_those_exchange_that_need_other_ranks_tokens():
     assert {"Attend", "AttendBesideGelu", "Attend_fp8_attention_to_fp8", "Heads_fp8_to_fp8"} < names
     assert "JointHeads_to_fp8" in names
     assert not {"Heads", "JointHeads", "JointLinear", "Linear", "GateModulate", "Heads_fp8", "Quantize_to_fp8"} & names
-    assert names == {name for name, one in DEFINITIONS.items() if shared._exchanges(one)}
+    assert names == {name for name, one in DEFINITIONS.items() if one.exchanges}
 
 
 def test_each_sessions_kernels_exchange_with_its_own_group():
