@@ -36,7 +36,7 @@ from .devices_child import READY, DevicesJob, DevicesRun
 from .engine_process import precision_of
 from .options import BenchOptions
 from .records import Case
-from .scaling import exchange_on
+from .scaling import exchange_on, predicted_ms
 
 _CHILD = "kontext_trt.benchmarks.bench.devices_child"
 REFERENCE = "reference.png"
@@ -111,12 +111,12 @@ def _measure_bundle(table: Table, bundle: Bundle, rows: Rows) -> None:
     for number in table.predict:
         latents = table.out / f"{bundle.path.name}-part.npy"
         (run,) = _run(table, bundle, case, image, [(0,)], latents, part_of=number)
-        step, request = run.warm["step"].p50, run.warm["total"].p50
-        rows.add(bundle=name, part_of=number, step_ms=round(step, 2), request_s=round(request / 1e3, 3))
+        part = {stage: run.warm[stage].p50 for stage in ("step", "total")}
+        rows.add(bundle=name, part_of=number, step_ms=round(part["step"], 2), request_s=round(part["total"] / 1e3, 3))
         if exchange is not None:
-            more = exchange_on(number, *exchange)
-            request += case.steps * more
-            rows.add(bundle=name, predicted=number, step_ms=round(step + more, 1), request_s=round(request / 1e3, 2))
+            found = predicted_ms(part, exchange_on(number, *exchange), case.steps)
+            step, request = round(found["step"], 1), round(found["total"] / 1e3, 2)
+            rows.add(bundle=name, predicted=number, step_ms=step, request_s=request)
 
 
 def _figures(run: DevicesRun, one: DevicesRun, one_latents: Path, latents: Path) -> dict[str, object]:

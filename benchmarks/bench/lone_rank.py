@@ -52,9 +52,7 @@ class LoneExecutor(GroupExecutor):
         *own, _ = arguments[0]
         names = dict.fromkeys(name for *_, asked in arguments for name in asked)
         (found,) = super()._perform([(*own, tuple(names))], times=times)
-        return [
-            replace(found, outputs={name: found.outputs[name] for name in asked}) for *_, asked in arguments
-        ]  # fmt: skip
+        return [replace(found, outputs={name: found.outputs[name] for name in asked}) for *_, asked in arguments]
 
 
 class Absent:

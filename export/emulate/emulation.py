@@ -19,7 +19,7 @@ from ..graphs.formats import Nvfp4Tensor, fake_fp8, fake_nvfp4, hadamard, smooth
 from ..graphs.fused_nodes import fused_nodes, weight_only_nodes
 from ..graphs.quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
 from ..graphs.quantizer import INPUT_SCALE, PROBABILITY_SCALE, TRT_DOMAIN
-from ..graphs.ranges import fused_name
+from ..graphs.ranges import operand_name
 from .bundle_modules import BundleGraph, reading
 
 
@@ -141,8 +141,8 @@ def _layers(graph: BundleGraph, *, hold: bool) -> Iterator[tuple[str, nn.Module]
         yield name, QuantizedLinear(graph.read_tensor(found), read, rest, input_format, hold=hold)
     for name in [name for name in values if name.endswith(".attend.v_scale")]:
         stem = name.removesuffix(".v_scale")
-        turned = f"{fused_name(stem, 'q')}_scale" in values  # graphs of before have queries and keys as they are
-        names = {part: f"{fused_name(stem, part) if turned else f'{stem}.{part}'}_scale" for part in "qkv"}
+        turned = f"{operand_name(stem, 'q')}_scale" in values  # graphs of before have queries and keys as they are
+        names = {part: f"{operand_name(stem, part) if turned else f'{stem}.{part}'}_scale" for part in "qkv"}
         scales = {part: graph.read_tensor(values[name]) for part, name in names.items()}
         if f"{names['q']}_scaled" in values:  # before queries came scaled: the scale is of queries that were not
             scales["q"] = graph.read_tensor(values[f"{names['q']}_scaled"])

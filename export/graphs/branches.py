@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from ...engine.branches import DOWN, UP, BranchedLayer, Branches, Packed
 from ...engine.components import DENOISER, KNOWN_COMPONENTS, Precision
+from .constants import whole_numbers
 from .functions import add_functions
 from .fused_nodes import fused_nodes
 from .linears import LinearNodes, find_linears
@@ -111,7 +112,7 @@ def insert_branch(
     """
     product, output, x = linear.product, linear.product.outputs[0], linear.input
     users = list(output.uses())
-    first = _first_axis(graph) if apart else None
+    first = whole_numbers(graph, "swapped_axis", [0]) if apart else None
     if first is not None:
         x = _before(product, "Unsqueeze", [x, first], f"{name}.apart")
     narrow = _before(product, "MatMul", [x, down], f"{name}.down")
@@ -132,14 +133,3 @@ def _before(node: ir.Node, operator: str, inputs: Sequence[ir.Value], name: str)
     assert graph is not None
     graph.insert_before(node, made)
     return made.outputs[0]
-
-
-def _first_axis(graph: ir.Graph) -> ir.Value:
-    """Add the number of the first axis to a graph, or return the one that is there."""
-    name = "swapped_axis"
-    if name not in graph.initializers:
-        tensor = ir.tensor([0], dtype=ir.DataType.INT64, name=name)
-        graph.initializers[name] = ir.Value(
-            name=name, shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64), const_value=tensor
-        )
-    return graph.initializers[name]

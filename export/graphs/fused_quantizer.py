@@ -14,7 +14,7 @@ from ...runtime.operators.definition import Format, scale_of
 from .formats import fp8_scale
 from .fused_nodes import FusedLayer, FusedNode, fused_nodes
 from .quantized_weights import SCALE
-from .ranges import fused_name, range_of
+from .ranges import operand_name, range_of
 from .recipes import Fp8, Recipe
 
 
@@ -127,7 +127,7 @@ class FusedQuantizer:
         if not self._formats[id(one)].result:
             return
         scales = {
-            scale_of(part): self._scale(range_of(self._ranges, fused_name(f"{name}.attend", part))) for part in "qkv"
+            scale_of(part): self._scale(range_of(self._ranges, operand_name(f"{name}.attend", part))) for part in "qkv"
         }
         self._formats[id(one)] = replace(self._formats[id(one)], attention=True)
         self._scales[id(one)] |= scales

@@ -21,11 +21,12 @@ from ...engine.errors import QuantizationError
 from ..fp4 import BLOCK
 from ..torch_types import torch_dtype
 from .branches import insert_branch
+from .constants import whole_numbers
 from .formats import FP8_MAX, fp8_scale, nvfp4_scale, round_up
 from .fused_nodes import insert_weight_only
 from .linears import AttentionNodes, LinearNodes
 from .quantized_weights import DOWN, SCALE, TENSOR_SCALE, UP
-from .ranges import fused_name, range_of
+from .ranges import operand_name, range_of
 from .recipes import Fp8, Fp8Weights, LinearFormat, Nvfp4
 from .turned_attention import insert_turning
 
@@ -119,7 +120,7 @@ class GraphQuantizer:
             assert x.shape is not None
             rank, stem = len(x.shape), f"{linear.name}.turn"
             begin, end, axes = (
-                self._whole_numbers(f"turn_{what}_{rank}", values)
+                whole_numbers(self.graph, f"turn_{what}_{rank}", values)
                 for what, values in (("begin", [0] * rank), ("end", [1] * rank), ("axes", list(range(rank))))
             )
             value = self._insert(before, "Slice", [x, begin, end, axes], f"{stem}_slice")
@@ -129,15 +130,6 @@ class GraphQuantizer:
             value = self._insert(before, "Mul", [value, zero], f"{stem}_nothing")
             self._nothings[id(x)] = self._insert(before, "Cast", [value], f"{stem}_cast", to=int(self.dtype))
         return self._insert(before, "Add", [weight, self._nothings[id(x)]], f"{linear.name}.weight_in_turn")
-
-    def _whole_numbers(self, name: str, values: list[int]) -> ir.Value:
-        """Add a list of whole numbers to the graph itself, or return the one that is there."""
-        if name not in self.graph.initializers:
-            tensor = ir.tensor(values, dtype=ir.DataType.INT64, name=name)
-            self.graph.initializers[name] = ir.Value(
-                name=name, shape=ir.Shape([len(values)]), type=ir.TensorType(ir.DataType.INT64), const_value=tensor
-            )
-        return self.graph.initializers[name]
 
     def _nvfp4_weight(self, linear: LinearNodes) -> ir.Value:
         weight = _renewed(linear.weight, ir.DataType.FLOAT4E2M1)
@@ -180,10 +172,10 @@ class GraphQuantizer:
             raise QuantizationError(
                 f"{attention.name} scales its queries itself, as exports by earlier versions do; export again"
             )
-        ranges = {part: range_of(self.ranges, fused_name(name, part)) for part in "qkv"}
+        ranges = {part: range_of(self.ranges, operand_name(name, part)) for part in "qkv"}
         q, k, *turned = insert_turning(self.graph, partial(self._insert, node), q, k, name, self.dtype)
         consts = {
-            part: self._constant(f"{fused_name(name, part)}_scale", self._fp8_scale(ranges[part] * by))
+            part: self._constant(f"{operand_name(name, part)}_scale", self._fp8_scale(ranges[part] * by))
             for part, by in zip("qkv", (*turned, 1.0), strict=True)
         }
         probability = self._constant(f"{name}.p_scale", torch.tensor(PROBABILITY_SCALE))

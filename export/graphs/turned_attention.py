@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 
 from ...engine.errors import QuantizationError
+from .constants import constant, whole_numbers
 from .formats import hadamard, turning_factors
 
 Insert = Callable[..., ir.Value]
@@ -36,7 +37,7 @@ def insert_turning(
     ranges: list[float] = []
     smooth = _smoothed(graph, insert, keys, name, dtype)
     for part, x, factor in zip("qk", (queries, smooth), turning_factors(width), strict=True):
-        matrix = _matrix(graph, f"hadamard_{part}_{width}", width, factor, dtype)
+        matrix = _matrix(graph, width, factor, dtype)
         turned.append(insert("MatMul", [x, matrix], f"{name}.{part}_turned"))
         ranges.append(factor * width**0.5)
     return turned[0], turned[1], ranges[0], ranges[1]
@@ -47,22 +48,12 @@ def _smoothed(graph: ir.Graph, insert: Insert, keys: ir.Value, name: str, dtype:
     stem, wide = f"{name}.k", keys
     if dtype != ir.DataType.FLOAT:
         wide = insert("Cast", [keys], f"{stem}_widened", to=int(ir.DataType.FLOAT))
-    axis = _initializer(graph, "turning_axis", ir.tensor([2], dtype=ir.DataType.INT64))
+    axis = whole_numbers(graph, "turning_axis", [2])
     mean = insert("ReduceMean", [wide, axis], f"{stem}_mean", keepdims=1)
     smooth = insert("Sub", [wide, mean], f"{stem}_smooth")
     return smooth if dtype == ir.DataType.FLOAT else insert("Cast", [smooth], f"{stem}_narrow", to=int(dtype))
 
 
-def _matrix(graph: ir.Graph, name: str, width: int, factor: float, dtype: ir.DataType) -> ir.Value:
+def _matrix(graph: ir.Graph, width: int, factor: float, dtype: ir.DataType) -> ir.Value:
     values = hadamard(torch.eye(width), factor).numpy().astype(dtype.numpy())
-    return _initializer(graph, name, ir.tensor(values, dtype=dtype))
-
-
-def _initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    """Add a constant to the graph itself, or return the one of this name."""
-    if name not in graph.initializers:
-        tensor.name = name
-        graph.initializers[name] = ir.Value(
-            name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-    return graph.initializers[name]
+    return constant(graph, f"hadamard_{width}_over_{round(1 / factor)}", ir.tensor(values, dtype=dtype))

@@ -99,7 +99,7 @@ class Magnitudes(_Calibrator):
 class QuantAttend(Attend):
     """Computes attention with a quantizer before each operand, as ModelOpt wants it registered.
 
-    Two more see queries and keys as fused operators round them, and change nothing.
+    Two more see queries and keys as they are rounded, and change nothing.
     """
 
     q_quantizer: TensorQuantizer

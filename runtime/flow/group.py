@@ -49,7 +49,10 @@ class Group(Protocol):
         ...
 
     def average(self, address: int, count: int, stream: int = 0) -> None:
-        """Replace `count` float32 values by their mean over the ranks, the same to the bit on all of them."""
+        """Replace `count` float32 values by their mean over the ranks, the same to the bit on all of them.
+
+        `stream` is the address of the stream that it is enqueued on, as in `swap`; 0 is the executor's.
+        """
         ...
 
     def close(self) -> None:

@@ -271,8 +271,9 @@ def test_interrupt_exits_with_130_and_leaves_nothing(checkpoint_path: Path, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_being_ended_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals):
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom kontext_trt.cli import app as cli\n"
+    code = (  # under nohup it would inherit that it ignores SIGHUP
+        f"import signal, sys, time\nsignal.signal({number.value}, signal.SIG_DFL)\n"
+        "from pathlib import Path\nfrom kontext_trt.cli import app as cli\n"
         "from kontext_trt.engine.system.files import atomic_folder\n"
         "def work():\n    with atomic_folder(Path(sys.argv[1])) as folder:\n"
         "        (folder / 'half').touch()\n        print('writing', flush=True)\n        time.sleep(600)\n"

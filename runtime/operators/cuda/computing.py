@@ -164,15 +164,16 @@ class Computing(Enqueuing):
         self._give_heads(give)
 
     def _give_heads(self, give: Callable[[str], None]) -> None:
-        """Enqueue queries, keys and values, each by `give`: one after another, or of few tokens beside each other.
+        """Enqueue queries, keys and values, each by `give`: one after another, or beside each other.
 
-        Products of the tokens of one rank leave multiprocessors idle, and so does the mean of keys over the ranks.
+        Beside each other where keys lose their mean over ranks, for which the GPU waits, if nothing shares scratch
+        memory, as branches do.
         """
-        if self._kernels.exchange is None or self._format.branches:  # which share scratch memory
+        lanes = self._kernels.lanes if self._format.result and not self._format.branches else {}
+        if not lanes:
             for name in "qkv":
                 give(name)
             return
-        lanes = {name: self._device.lane(name) for name in "qk"}
         for name, lane in lanes.items():
             with self.beside(lane):
                 give(name)

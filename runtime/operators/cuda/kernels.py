@@ -32,6 +32,10 @@ class Kernels:
         self.convolutions = Convolutions(device, self._cudnn)
         self.attention = AnyAttention(device, self._cudnn, self.products)
         self.exchange = None if group is None else Exchange(device, group)
+        self.lanes = {} if group is None else {name: device.lane(name) for name in "qk"}
+        """The lanes of queries and of keys, which ranks compute beside values; none on a device that has all tokens."""
+        for lane in self.lanes.values():
+            self.products.reserve(lane.stream)
 
     @property
     def shares(self) -> Shares | None:
@@ -41,7 +45,7 @@ class Kernels:
     def alone(self) -> Kernels:
         """Return the same for components that hold all tokens on each rank. They are freed with these."""
         kernels = copy(self)
-        kernels.exchange = None
+        kernels.exchange, kernels.lanes = None, {}
         return kernels
 
     def close(self) -> None:

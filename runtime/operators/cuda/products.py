@@ -96,10 +96,11 @@ class Products:
         self._handle: int = cublaslt.create()
         self._plans: dict[tuple[int | bool, ...], _Plan] = {}
         self._workspaces: dict[int, int] = {}
+        self.reserve(device.stream)
         self._one, self._zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
 
     def __call__(self, call: LinearCall, stream: Handle | None = None) -> None:
-        """Enqueue a linear layer, on the executor's stream if no other is named."""
+        """Enqueue a linear layer, on the executor's stream or another that has a workspace."""
         plan = self._prepared(call)
         self._set_addresses(plan, call)
         self._run(plan, call, plan.best, stream)
@@ -177,15 +178,15 @@ class Products:
         if call.y.fp8:
             self._set(plan.descriptor, "D_SCALE_POINTER", ctypes.c_void_p(call.y_inverse))
 
-    def _workspace(self, address: int) -> int:
-        """Return the memory of products on a stream, by its address: those of others may run at the same time."""
+    def reserve(self, stream: Handle) -> None:
+        """Allocate what products on a stream work in: those on others may run at the same time."""
+        address = self._device.cuda.stream_address(stream)
         if address not in self._workspaces:
             self._workspaces[address] = self._device.cuda.malloc(WORKSPACE_BYTES)
-        return self._workspaces[address]
 
     def _run(self, plan: _Plan, call: LinearCall, index: int, stream: Handle | None = None) -> None:
         address = self._device.stream_address if stream is None else self._device.cuda.stream_address(stream)
-        workspace = self._workspace(address)
+        workspace = self._workspaces[address]
         added = workspace if call.y.fp8 else call.y.address  # where D is FP8, C must lie elsewhere
         if call.addend is not None:
             added = call.addend.address

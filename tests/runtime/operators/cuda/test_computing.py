@@ -58,7 +58,7 @@ class WrittenDown:
         whole = cast(Any, self)
         kernels = Kernels.__new__(Kernels)  # without libraries
         kernels.device = kernels.products = kernels.attention = kernels.convolutions = whole
-        kernels.exchange = None
+        kernels.exchange, kernels.lanes = None, {}
         return kernels
 
 

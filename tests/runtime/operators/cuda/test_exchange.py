@@ -116,7 +116,7 @@ class HostDevice(KernelDevice):
     def prepare(self, call: LinearCall) -> None:
         pass
 
-    def __call__(self, first: LinearCall | AttentionShape, other: Any) -> None:
+    def __call__(self, first: LinearCall | AttentionShape, other: Any = None) -> None:
         if isinstance(first, LinearCall):
             self.then("product", partial(self._multiply, first.y), other)
         else:
@@ -147,6 +147,7 @@ class HostDevice(KernelDevice):
         kernels.device = self
         kernels.products = kernels.attention = kernels.convolutions = cast(Any, self)
         kernels.exchange = None if group is None else Exchange(self, group)
+        kernels.lanes = {} if group is None else {name: self.lane(name) for name in "qk"}
         return kernels
 
 
@@ -384,9 +385,15 @@ def test_the_mean_of_fp8_keys_is_that_of_all_ranks():
     assert sorted(device.ran) == sorted(keys + queries + values)
     order = [name for name, _ in device.ran]
     assert order.index("key_means") < order.index("average") < len(order) - 1 - order[::-1].index("heads")
-    wide = run("JointHeads", tokens | dict.fromkeys(("cos", "sin"), (9, WIDTH // 2)), SHARES)
-    wide.cuda.synchronize(wide.stream)
-    assert [what for what in wide.ran if what[0] != "product"] == [("heads", False)] * 2
+
+
+@pytest.mark.parametrize("name", ["JointHeads", "JointHeads_fp8", "JointHeads_branched_to_fp8"])
+def test_what_averages_nothing_or_shares_memory_runs_one_after_another(name: str):
+    tokens = {"text": (PICTURES, 2, HIDDEN), "image": (PICTURES, 7, HIDDEN)}
+    device = run(name, tokens | dict.fromkeys(("cos", "sin"), (9, WIDTH // 2)), SHARES)
+    device.cuda.synchronize(device.stream)
+    assert {what for what, _ in device.ran} >= {"product", "heads"}
+    assert all(own for _, own in device.ran)
 
 
 def test_other_shares_of_the_same_tensors_are_new():
