@@ -38,7 +38,7 @@ def compile_cubin(source: str, *, arch: str, options: tuple[str, ...] = ()) -> b
     nvrtc = _Nvrtc()
     key = json.dumps([source, options, arch, nvrtc.version]).encode()
     try:
-        kept = SharedFile(bundle=_folder(), place=f"kernels/{hashlib.sha256(key).hexdigest()}.cubin")
+        kept = SharedFile(bundle=cache_folder(), place=f"kernels/{hashlib.sha256(key).hexdigest()}.cubin")
         cubin = kept.read()
     except (KontextError, OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         logger.warning("compiled kernels are not kept: %s", error)
@@ -53,7 +53,13 @@ def compile_cubin(source: str, *, arch: str, options: tuple[str, ...] = ()) -> b
     return cubin
 
 
-def _folder() -> Path:
+def cache_folder() -> Path:
+    """Return the folder of what this user's processes keep for each other, which is made if it is not there.
+
+    Raises:
+        OSError: It cannot be made.
+        RuntimeError: There is no home folder.
+    """
     named = os.environ.get("XDG_CACHE_HOME")
     folder = (Path(named) if named else Path.home() / ".cache") / "kontext-trt"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

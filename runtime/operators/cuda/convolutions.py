@@ -14,6 +14,7 @@ from typing import Any
 
 from ....engine.errors import ExecutorError
 from ...device.launch import POINTER
+from .choices import Choices
 from .cudnn import Cudnn
 from .device import KernelDevice
 from .sizes import BF16_BYTES
@@ -72,6 +73,8 @@ class Convolutions:
 
     def __init__(self, device: KernelDevice, cudnn: Cudnn) -> None:
         self._device, self._cudnn = device, cudnn
+        versions = cudnn.library.__version__, cudnn.library.backend_version(), PLANS, WORKSPACE_BYTES
+        self._choices = Choices.open(device, "cuDNN's convolutions", versions)
         self._plans: dict[ConvolutionShape, _Plans] = {}
 
     def __call__(self, shape: ConvolutionShape, call: ConvolutionCall) -> None:
@@ -87,17 +90,22 @@ class Convolutions:
         addresses = {"x": x, "filters": call.filters, "bias": call.bias, "y": y}
         if shape.residual:
             addresses["residual"] = call.residual
-        self._run(plans, {plans.tensors[name]: address for name, address in addresses.items()}, workspace)
+        packed = {plans.tensors[name]: address for name, address in addresses.items()}
+        self._run(shape, plans, packed, workspace)
         if y_bytes:
             copy_channels(self._device, y, call.y, result_pixels, aligned(shape.filters), shape.filters)
 
-    def _run(self, plans: _Plans, addresses: dict[Any, int], workspace: int) -> None:
+    def _run(self, shape: ConvolutionShape, plans: _Plans, addresses: dict[Any, int], workspace: int) -> None:
         def run(index: int) -> None:
             plans.graph.execute_plan_at_index(addresses, workspace, index, handle=self._cudnn.handle)
 
         if not plans.measured and not self._device.recording:
             if len(plans.indices) > 1:
-                plans.best = min(plans.indices, key=lambda index: milliseconds(self._device, partial(run, index)))
+                plans.best = self._choices.fastest(
+                    shape,
+                    plans.indices,
+                    lambda: {index: milliseconds(self._device, partial(run, index)) for index in plans.indices},
+                )
             plans.measured = True
         run(plans.best)
 

@@ -1,7 +1,7 @@
 """Computes linear layers by cuBLASLt: bias, GELU and FP8 in and out in the product's epilogue.
 
-Each kind of product is measured once, in a run that is not recorded: the first of the heuristics' answers is not always
-the fastest.
+Each kind of product is measured once on a kind of GPU, in a run that is not recorded: the first of the heuristics'
+answers is not always the fastest.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ....engine.errors import ExecutorError, MissingDependencyError
 from ...device.cuda import Handle
+from .choices import Choices
 from .device import KernelDevice
 from .timing import milliseconds
 
@@ -94,6 +95,7 @@ class Products:
             ) from error
         self._device, self._lt, self._types = device, cublaslt, types
         self._handle: int = cublaslt.create()
+        self._choices = Choices.open(device, "cuBLASLt", [cublaslt.get_version(), ALGORITHMS, WORKSPACE_BYTES])
         self._plans: dict[tuple[int | bool, ...], _Plan] = {}
         self._workspaces: dict[int, int] = {}
         self.reserve(device.stream)
@@ -213,19 +215,23 @@ class Products:
 
     def _measure(self, plan: _Plan, call: LinearCall) -> None:
         """Find the fastest of a plan's algorithms."""
-        self._set_addresses(plan, call)
-        times: dict[int, float] = {}
-        reason = ""
-        for index in range(plan.count):
-            try:
-                times[index] = milliseconds(self._device, partial(self._run, plan, call, index))
-            except self._lt.cuBLASLtError as error:  # one that the library does not take after all
-                reason = str(error)
-        if not times:
-            raise ExecutorError(
-                f"cuBLASLt runs none of the {plan.count} algorithms that it names for {_words(call)}: {reason}"
-            )
-        plan.best, plan.measured = min(times, key=times.__getitem__), True
+
+        def measure() -> dict[int, float]:
+            self._set_addresses(plan, call)
+            times: dict[int, float] = {}
+            reason = ""
+            for index in range(plan.count):
+                try:
+                    times[index] = milliseconds(self._device, partial(self._run, plan, call, index))
+                except self._lt.cuBLASLtError as error:  # one that the library does not take after all
+                    reason = str(error)
+            if not times:
+                raise ExecutorError(
+                    f"cuBLASLt runs none of the {plan.count} algorithms that it names for {_words(call)}: {reason}"
+                )
+            return times
+
+        plan.best, plan.measured = self._choices.fastest(call.kind, range(plan.count), measure), True
 
     def close(self) -> None:
         """Free what the library and the products hold."""

@@ -73,6 +73,7 @@ class Graph:
 
 
 class Device:
+    cuda, architecture = SimpleNamespace(device=0), "sm_90"
     recording = False
 
     def __init__(self) -> None:
@@ -107,6 +108,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def made(device: Any, *sizes: int | None) -> tuple[Convolutions, Graph]:
     graph = Graph(list(sizes))
     library = SimpleNamespace(data_type=SimpleNamespace(BFLOAT16="bf16"), heur_mode=SimpleNamespace(A="A"))
+    library.__version__, library.backend_version = "1.0", lambda: 9
     cudnn: Any = SimpleNamespace(library=library, handle=7, graph=lambda kind: graph)
     return Convolutions(device, cudnn), graph
 

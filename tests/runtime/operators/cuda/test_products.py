@@ -17,7 +17,10 @@ def test_each_stream_has_a_workspace(monkeypatch: pytest.MonkeyPatch):
     streams = [cuda.stream() for _ in range(3)]
     device = SimpleNamespace(cuda=cuda, stream=streams[0], stream_address=cuda.stream_address(streams[0]))
     library = SimpleNamespace(
-        create=lambda: 1, destroy=lambda handle: None, matmul=lambda *given: used.append((given[-3], given[-1]))
+        get_version=lambda: 1,
+        create=lambda: 1,
+        destroy=lambda handle: None,
+        matmul=lambda *given: used.append((given[-3], given[-1])),
     )
     monkeypatch.setattr(products, "WORKSPACE_BYTES", 256)
     monkeypatch.setattr(
