@@ -1,4 +1,4 @@
-"""Remembers which of a library's algorithms was the fastest on a kind of GPU, so that all processes choose alike.
+"""Keeps which of a library's algorithms was the fastest on a kind of GPU, so that all processes choose alike.
 
 Algorithms round differently: with the same choices a seed gives the same picture in another process, too, and none
 measures again what one has measured.
