@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,8 @@ TESTS = Path(__file__).parent
 collect_ignore = [name for name in ("ray", "lpips") if find_spec(name) is None]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import ONNX Runtime themselves
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is in the background, and programs would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
     "pytester",
