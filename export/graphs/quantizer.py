@@ -21,7 +21,7 @@ from ...engine.errors import QuantizationError
 from ..fp4 import BLOCK
 from ..torch_types import torch_dtype
 from .branches import insert_branch
-from .constants import whole_numbers
+from .constants import constant, whole_numbers
 from .formats import FP8_MAX, fp8_scale, nvfp4_scale, round_up
 from .fused_nodes import insert_weight_only
 from .linears import AttentionNodes, LinearNodes
@@ -205,10 +205,7 @@ class GraphQuantizer:
         return self._insert(linear.product, "Transpose", [weight], f"{linear.name}.{stem}.transpose", perm=[1, 0])
 
     def _fp8_pair(self, before: ir.Node, x: ir.Value, scale: ir.Value, name: str) -> ir.Value:
-        zero_name = "fp8_zero"
-        if zero_name not in self.graph.initializers:
-            self._constant(zero_name, torch.tensor(0.0).to(torch.float8_e4m3fn), ir.DataType.FLOAT8E4M3FN)
-        zero = self.graph.initializers[zero_name]
+        zero = self._constant("fp8_zero", torch.tensor(0.0), ir.DataType.FLOAT8E4M3FN)
         wide_scale = scale
         if self.scale_dtype != ir.DataType.FLOAT:
             # here values and scale must be of one type, and TensorRT multiplies by the reciprocal, rounded to that type
@@ -269,10 +266,7 @@ class GraphQuantizer:
     def _constant(self, name: str, value: Tensor, dtype: ir.DataType | None = None) -> ir.Value:
         """Add a scalar to the graph itself, of the scales' type unless it is said."""
         dtype = dtype or self.scale_dtype
-        tensor = ir.tensor(value.to(torch.float32).numpy().astype(dtype.numpy()), dtype=dtype, name=name)
-        constant = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(dtype), const_value=tensor)
-        self.graph.initializers[name] = constant
-        return constant
+        return constant(self.graph, name, ir.tensor(value.to(torch.float32).numpy().astype(dtype.numpy()), dtype=dtype))
 
 
 def _renewed(weight: ir.Value, dtype: ir.DataType) -> ir.Value:

@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,8 @@ def compile_cubin(source: str, *, arch: str, options: tuple[str, ...] = ()) -> b
         MissingDependencyError: NVRTC or CUDA's headers are not installed.
     """
     nvrtc = _Nvrtc()
-    key = json.dumps([source, options, arch, nvrtc.version]).encode()
     try:
-        kept = SharedFile(bundle=cache_folder(), place=f"kernels/{hashlib.sha256(key).hexdigest()}.cubin")
+        kept = kept_file([source, options, arch, nvrtc.version], ".cubin")
         cubin = kept.read()
     except (KontextError, OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         logger.warning("compiled kernels are not kept: %s", error)
@@ -53,17 +53,17 @@ def compile_cubin(source: str, *, arch: str, options: tuple[str, ...] = ()) -> b
     return cubin
 
 
-def cache_folder() -> Path:
-    """Return the folder of what this user's processes keep for each other, which is made if it is not there.
+def kept_file(key: Sequence[object], suffix: str) -> SharedFile:
+    """Return the file in which this user's processes keep for each other what hangs on a key, which JSON can write.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: Its folder cannot be made.
         RuntimeError: There is no home folder.
     """
     named = os.environ.get("XDG_CACHE_HOME")
     folder = (Path(named) if named else Path.home() / ".cache") / "kontext-trt"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    return SharedFile(bundle=folder, place=f"kernels/{hashlib.sha256(json.dumps(key).encode()).hexdigest()}{suffix}")
 
 
 class _Nvrtc:

@@ -6,8 +6,6 @@ measures again what one has measured.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,7 +14,7 @@ import msgspec
 from ....engine.bundle.shared_file import SharedFile
 from ....engine.errors import KontextError
 from ....engine.system.gpus import find_gpus
-from ..compile import cache_folder
+from ..compile import kept_file
 from .device import KernelDevice
 
 logger = logging.getLogger(__name__)
@@ -44,9 +42,7 @@ class Choices:
         """
         try:
             name = find_gpus()[0][device.cuda.device].name
-            key = json.dumps([library, name, device.architecture, *map(str, versions)]).encode()
-            place = f"kernels/{hashlib.sha256(key).hexdigest()}.json"
-            return cls(SharedFile(bundle=cache_folder(), place=place))
+            return cls(kept_file([library, name, device.architecture, *map(str, versions)], ".json"))
         except (KontextError, OSError, RuntimeError, IndexError) as error:  # RuntimeError: there is no home folder
             logger.warning("what was measured of %s is not kept: %s", library, error)
             return cls(None)
