@@ -49,6 +49,11 @@ WRONG = {
         (["nope", "--batch", "0"], "'0' is not a whole number of at least 1"),
         (["{bundle}", "--size", "big"], "a size is WIDTHxHEIGHT"),
     ],
+    f"{BENCH}.sizes_table": [
+        ([], "required: BUNDLE"),
+        (["nope"], "bundle nope does not exist"),
+        (["nope", "--steps", "0"], "'0' is not a whole number of at least 1"),
+    ],
     f"{BENCH}.unpruned": [
         (["nope", "target"], "bundle nope does not exist"),
         (["{bundle}", "{bundle}"], "exists; choose another name for the bundle"),

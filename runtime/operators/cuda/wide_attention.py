@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ctypes
 
-from ....engine.errors import ExecutorError
 from ...device.launch import POINTER
 from .attention import Attention, AttentionCall, AttentionShape
 from .cudnn import Cudnn
 from .device import KernelDevice
 from .products import LinearCall, Matrix, Products
-from .sizes import BF16_BYTES, FLOAT32_BYTES
+from .sizes import BF16_BYTES, FLOAT32_BYTES, PACK
 
 WIDEST = 128
 """The width of the widest heads that cuDNN has kernels for on every GPU."""
@@ -31,18 +30,14 @@ class AnyAttention:
         """Enqueue attention."""
         if shape.width <= WIDEST or shape.fp8:
             self._narrow(shape, call)
-        elif shape.keys % 8:
-            raise ExecutorError(
-                f"attention of {shape.keys} keys, no multiple of 8, has no kernel at width {shape.width}"
-            )
         else:
             self._wide(shape, call)
 
     def _wide(self, shape: AttentionShape, call: AttentionCall) -> None:
         """Enqueue attention in bfloat16, with scores in float32."""
-        rows = SCORES_BYTES // (shape.keys * (FLOAT32_BYTES + BF16_BYTES))
-        rows = min(shape.queries, max(_ROWS, rows // _ROWS * _ROWS))
-        scores = self._device.scratch(rows * shape.keys * (FLOAT32_BYTES + BF16_BYTES))
+        row_bytes = _stride(shape.keys) * (FLOAT32_BYTES + BF16_BYTES)
+        rows = min(shape.queries, max(_ROWS, SCORES_BYTES // row_bytes // _ROWS * _ROWS))
+        scores = self._device.scratch(rows * row_bytes)
         hidden = shape.heads * shape.width
         for picture in range(shape.pictures):
             for head in range(shape.heads):
@@ -59,19 +54,25 @@ class AnyAttention:
                     self._attend(matrix(call.q, at, count, hidden), k, v, scores, result)
 
     def _attend(self, q: Matrix, k: Matrix, v: Matrix, scores: int, result: Matrix) -> None:
-        keys = k.rows
-        wide = Matrix(address=scores, rows=q.rows, columns=keys, stride=keys, float32=True)
-        after = scores + q.rows * keys * FLOAT32_BYTES
-        probabilities = Matrix(address=after, rows=q.rows, columns=keys, stride=keys)
+        keys, stride = k.rows, _stride(k.rows)
+        wide = Matrix(address=scores, rows=q.rows, columns=keys, stride=stride, float32=True)
+        after = scores + q.rows * stride * FLOAT32_BYTES
+        probabilities = Matrix(address=after, rows=q.rows, columns=keys, stride=stride)
         self._products(LinearCall(x=q, weight=k, bias=0, y=wide))
+        sizes = ((keys, ctypes.c_int), (stride, ctypes.c_int))
         self._device.launch(
             self._device.function("softmax"),
             q.rows,
             256,
-            ((wide.address, POINTER), (probabilities.address, POINTER), (keys // 4, ctypes.c_int)),
+            ((wide.address, POINTER), (probabilities.address, POINTER), *sizes),
         )
         self._products(LinearCall(x=probabilities, weight=v, bias=0, y=result, turned=True))
 
     def close(self) -> None:
         """Free what attention holds."""
         self._narrow.close()
+
+
+def _stride(keys: int) -> int:
+    """Return how far apart rows of scores begin: a whole number of packs, however many keys there are."""
+    return -(-keys // PACK) * PACK

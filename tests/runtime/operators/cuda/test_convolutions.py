@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kontext_trt.engine.errors import ExecutorError
+from kontext_trt.engine.sizes import TRAINED_SIZES
 from kontext_trt.runtime.operators.cuda import convolutions as module
 from kontext_trt.runtime.operators.cuda import wide_attention
 from kontext_trt.runtime.operators.cuda.attention import AttentionCall, AttentionShape
@@ -18,6 +19,7 @@ from kontext_trt.runtime.operators.cuda.convolutions import (
     ConvolutionShape,
 )
 from kontext_trt.runtime.operators.cuda.products import LinearCall
+from kontext_trt.runtime.operators.cuda.sizes import PACK
 from kontext_trt.runtime.operators.cuda.wide_attention import SCORES_BYTES, AnyAttention
 
 SCRATCH = 1 << 30
@@ -184,7 +186,7 @@ def test_wide_heads_are_attended_in_parts_that_fit(device: Any, monkeypatch: pyt
         assert score.y.float32
         assert (score.weight.rows, score.weight.columns, score.turned) == (16384, 512, False)
         assert (mix.weight.rows, mix.weight.columns, mix.turned) == (16384, 512, True)
-        assert (name, arguments) == ("softmax", [score.y.address, mix.x.address, 4096])
+        assert (name, arguments) == ("softmax", [score.y.address, mix.x.address, 16384, 16384])
         assert mix.x.address + mix.x.rows * 16384 * 2 <= SCRATCH + SCORES_BYTES
 
 
@@ -204,6 +206,24 @@ def test_other_heads_are_attended_by_cudnn(device: Any, monkeypatch: pytest.Monk
     assert len(narrow) == 1
 
 
-def test_an_odd_number_of_keys_is_refused(device: Any, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(ExecutorError, match="attention of 15 keys, no multiple of 8, has no kernel at width 512"):
-        attention(device, monkeypatch, keys=15)
+@pytest.mark.parametrize(("keys", "stride"), [(15, 16), (16, 16), (17, 24)])
+def test_rows_of_scores_begin_with_a_pack_however_many_keys_there_are(
+    device: Any, monkeypatch: pytest.MonkeyPatch, keys: int, stride: int
+):
+    (score, mix), _ = attention(device, monkeypatch, queries=8, keys=keys)
+    assert (score.y.columns, score.y.stride, mix.x.columns, mix.x.stride) == (keys, stride, keys, stride)
+    assert mix.weight.rows == keys
+    assert device.launched == [("softmax", [score.y.address, mix.x.address, keys, stride])]
+    assert device.asked == [8 * stride * 6]
+
+
+def test_the_autoencoder_attends_at_every_trained_size(device: Any, monkeypatch: pytest.MonkeyPatch):
+    """A third of them have tokens that are no multiple of 8."""
+    counts = [width // 8 * (height // 8) for width, height in TRAINED_SIZES]
+    assert sum(count % 8 != 0 for count in counts) == 6
+    for count in counts:
+        calls, _ = attention(device, monkeypatch, queries=count, keys=count)
+        assert sum(call.x.rows for call in calls[::2]) == count
+        assert {call.x.columns for call in calls[1::2]} == {count}
+        assert {call.y.stride % PACK for call in calls[::2]} == {0}
+        assert device.asked[-1] <= SCORES_BYTES
