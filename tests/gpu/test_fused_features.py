@@ -13,8 +13,9 @@ from on_gpu import psnr
 
 from kontext_trt import Bundle, Device, Kontext, OnnxRuntimeOptions, Previews
 from kontext_trt.benchmarks.quality.editbench.samples import draw_sample
-from kontext_trt.engine.components import Operators, Precision
+from kontext_trt.engine.components import COMPONENTS, Operators, Precision
 from kontext_trt.engine.system.gpus import find_gpus
+from kontext_trt.runtime.device.residency import Residency
 
 pytestmark = pytest.mark.gpu
 CHECKPOINT = Path(__file__).parents[2] / "examples/small_kontext/checkpoint"
@@ -163,3 +164,20 @@ def test_the_gpu_makes_the_cpus_picture(
     for pictures in again:
         for ours, theirs in zip(pictures, first, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("turns", [("vae_encoder", "vae_decoder"), tuple(COMPONENTS)], ids=["autoencoder", "all"])
+@pytest.mark.parametrize("recipe", ["", "fp8-attention"])
+def test_networks_that_are_loaded_for_their_turn_make_the_same_picture(
+    recipe: str, turns: tuple[str, ...], bundles: Bundles
+) -> None:
+    path = bundles.get(Precision.BF16, recipe)
+    with Kontext.open(path, executor="cuda") as everything, Kontext.open(path, executor="cuda") as kontext:
+        residencies = kontext.executor.residency.residencies
+        for name in turns:
+            assert name in residencies
+            residencies[name] = Residency.TURN
+        for feature in ("edit", "four pictures", "edit", "swapped LoRA"):
+            one, two = (FEATURES[feature](opened, bundles.lora) for opened in (everything, kontext))
+            for ours, theirs in zip(one, two, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
