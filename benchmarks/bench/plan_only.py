@@ -29,7 +29,7 @@ from ...runtime.device.residency import (
     plan_residency,
 )
 from ...runtime.executors.on_device import GRAPH_BYTES
-from ...runtime.executors.onnxruntime_cuda import costs as onnxruntime_costs
+from ...runtime.executors.onnxruntime_costs import costs as onnxruntime_costs
 from ...runtime.executors.open import plan_costs
 from ...runtime.flow.kept import kept_bytes
 from ...runtime.flow.stages import EncodeReference, EncodeText

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ..flow.tensors import RequestShape
@@ -74,6 +75,18 @@ class Engines(Protocol):
         """True if executions may allocate device memory, also when they are recorded."""
         ...
 
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """What is held while they work: it keeps others of the process out that use the same memory meanwhile."""
+        ...
+
+    def before_shrinking(self, forget: Callable[[], None]) -> None:
+        """Have a method called before memory is given back by `shrink`, by others of the process too: it drops graphs.
+
+        It is held weakly.
+        """
+        ...
+
     def check(self, shape: RequestShape) -> None:
         """Raise RequestError for a request that the engines do not take, before any of them is loaded for it."""
         ...
@@ -93,7 +106,7 @@ class Engines(Protocol):
         ...
 
     def shrink(self) -> None:
-        """Give memory back that the library keeps between executions. No graph may be launched afterwards."""
+        """Give memory back that the library keeps between executions. No graph of before may be launched afterwards."""
         ...
 
     def close(self) -> None: ...

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from traceback import clear_frames
 from typing import TypeVar
@@ -19,6 +19,7 @@ from ..flow.shared_stages import AnyStage
 from ..flow.shared_tensors import workspace_tensors
 from ..flow.tensors import RequestShape, TensorSpec, input_specs, output_specs
 from ..flow.workspace import Array
+from .agreement import Agreement
 from .cuda import Cuda, Handle
 from .engine import Engines
 from .graphs import Graphs
@@ -82,9 +83,11 @@ class DeviceExecutor:
         self._stream = cuda.stream()
         self._group = None if join is None else join(self._stream)
         self._graphs = Graphs(enabled=options.graphs)
+        engines.before_shrinking(self._graphs.drop)
         self._arena = Arena(cuda, self._stream, self._graphs)
         self._loaded = LoadedEngines(engines, plan, cuda, self._stream, self._graphs, self._arena)
         self._kept = KeptOnDevice(cuda, self._stream, kept_specs(bundle))
+        self._agreement = None if self._group is None else Agreement(cuda, self._stream, self._group)
         self._shared = SharedDevice(
             cuda=cuda,
             stream=self._stream,
@@ -93,6 +96,7 @@ class DeviceExecutor:
             engines=self._loaded,
             kept=self._kept,
             group=self._group,
+            agreement=self._agreement,
         )
 
     @property
@@ -102,19 +106,19 @@ class DeviceExecutor:
     def perform(
         self, shape: RequestShape, stages: Sequence[AnyStage], inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Performed:
-        workspace = self._workspace(shape)
-        workspace.write(inputs)
-        jobs = workspace.jobs(stages, inputs, outputs)
-        if self._group is None:
-            milliseconds = self._with_room(lambda: workspace.perform(jobs), keep=shape)
-        else:  # what was sent cannot be sent again by one rank alone
-            milliseconds = workspace.perform(jobs)
-        self._graphs.trim(shape)
-        return Performed(outputs=workspace.read(outputs), milliseconds=milliseconds)
+        with self._turn():
+            workspace = self._workspace(shape)
+            workspace.write(inputs)
+            jobs = workspace.jobs(stages, inputs, outputs)
+            if self._group is None:
+                milliseconds = self._with_room(lambda: workspace.perform(jobs), keep=shape)
+            else:  # what was sent cannot be sent again by one rank alone
+                milliseconds = workspace.perform(jobs)
+            self._graphs.trim(shape)
+            return Performed(outputs=workspace.read(outputs), milliseconds=milliseconds)
 
     def _workspace(self, shape: RequestShape) -> DeviceWorkspace:
         """Return the workspace of a shape, made now if it is not among those used last."""
-        self._enter()
         if shape in self._workspaces:
             self._workspaces.move_to_end(shape)
             return self._workspaces[shape]
@@ -127,14 +131,14 @@ class DeviceExecutor:
         return self._workspaces[shape]
 
     def keep(self, values: KeptValues) -> None:
-        self._enter()
-        self._with_room(self._kept.allocate)
-        self._kept.write(values)
+        with self._turn():
+            self._with_room(self._kept.allocate)
+            self._kept.write(values)
 
     def free_bytes(self) -> int:
         """Return the bytes of the device's memory that nobody has."""
-        self._enter()
-        return self._cuda.memory()[0]
+        with self._turn():
+            return self._cuda.memory()[0]
 
     @property
     def held_bytes(self) -> dict[str, int]:
@@ -143,18 +147,18 @@ class DeviceExecutor:
         return {"arena": self._arena.size_bytes, "buffers": buffers + self._kept.size_bytes}
 
     def load(self, component: str) -> None:
-        self._enter()
-        if self._loaded.stays(component):
-            self._with_room(lambda: self._loaded.ready(component))
+        with self._turn():
+            if self._loaded.stays(component):
+                self._with_room(lambda: self._loaded.ready(component))
 
     def run(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        self._enter()
-        self._with_room(self._kept.allocate)
-        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
-        shapes |= {name: tensor.shape for name, tensor in self._kept.of(component).items()}
-        specs, outs = input_specs(self._bundle, component, shapes), output_specs(self._bundle, component, shapes)
-        ins = {name: spec for name, spec in specs.items() if name in inputs}
-        return self._with_room(lambda: self._run(component, inputs, ins, outs))
+        with self._turn():
+            self._with_room(self._kept.allocate)
+            shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+            shapes |= {name: tensor.shape for name, tensor in self._kept.of(component).items()}
+            specs, outs = input_specs(self._bundle, component, shapes), output_specs(self._bundle, component, shapes)
+            ins = {name: spec for name, spec in specs.items() if name in inputs}
+            return self._with_room(lambda: self._run(component, inputs, ins, outs))
 
     def _run(
         self,
@@ -193,13 +197,16 @@ class DeviceExecutor:
         if spec.size_bytes:
             self._cuda.copy(to, source, spec.size_bytes, self._stream)
 
-    def _enter(self) -> None:
-        """Make the device this thread's, if it still works."""
-        if self._closed:
-            raise ExecutorError("this executor is closed")
-        if self._cuda.lost is not None:
-            raise ExecutorError(f"the GPU was lost to this process earlier: {self._cuda.lost}") from self._cuda.lost
-        self._cuda.use()
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Work with the device, made this thread's, if it still works; others of the process that share memory wait."""
+        with self._engines.turn:
+            if self._closed:
+                raise ExecutorError("this executor is closed")
+            if self._cuda.lost is not None:
+                raise ExecutorError(f"the GPU was lost to this process earlier: {self._cuda.lost}") from self._cuda.lost
+            self._cuda.use()
+            yield
 
     def _with_room(self, make: Callable[[], Made], keep: RequestShape | None = None) -> Made:
         """Return what `make` returns; if there is no memory, try once more without what others keep."""
@@ -236,8 +243,10 @@ class DeviceExecutor:
         self._closed = True
         if self._cuda.lost is not None:
             return  # nothing can be released any more, but by ending the process
-        with ExitStack() as stack:  # whatever fails, the rest is released, too; the last is called first
+        with self._engines.turn, ExitStack() as stack:  # whatever fails, the rest is released; the last is called first
             stack.callback(self._cuda.destroy_stream, self._stream)
+            if self._agreement is not None:
+                stack.callback(self._agreement.close)
             stack.callback(self._kept.close)
             stack.callback(self._arena.close)
             stack.callback(self._loaded.close)

@@ -13,6 +13,7 @@ from ..flow.group import Group, Piece
 from ..flow.shared_stages import AnyStage, Pieces
 from ..flow.tensors import RequestShape, TensorSpec
 from ..flow.workspace import Array
+from .agreement import Agreement
 from .cuda import Cuda, CudaError, Handle
 from .graphs import Graphs, Job, RecordedGraph, Timeline
 from .kept import KeptOnDevice
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 class SharedDevice:
     """Holds what the workspaces of an executor share: they never run at the same time.
 
-    `group` holds the ranks that share its requests, if it is one of several.
+    `group` holds the ranks that share its requests, if it is one of several, and `agreement` is how they agree.
     """
 
     cuda: Cuda
@@ -36,6 +37,7 @@ class SharedDevice:
     engines: LoadedEngines
     kept: KeptOnDevice
     group: Group | None = None
+    agreement: Agreement | None = None
 
 
 class DeviceWorkspace:
@@ -100,10 +102,14 @@ class DeviceWorkspace:
     def jobs(self, stages: Sequence[AnyStage], inputs: Iterable[str], outputs: Iterable[str]) -> list[Job]:
         """Return one job if a graph can record all of it, else several.
 
-        They are the longest runs of stages of which a graph can record all, and the rest. The first job has the inputs,
-        the last the outputs.
+        They are the longest runs of stages of which a graph can record all, and the rest: on every rank of a group, so
+        that all have the same jobs. The first job has the inputs, the last the outputs.
         """
-        parts = [tuple(part) for _, part in groupby(stages, key=self._may_record)]
+        may = {stage.name: True for stage in stages}
+        for stage in stages:
+            may[stage.name] &= self._device.engines.may_record(stage.components)
+        agreed = dict(zip(may, self._on_all(list(may.values())), strict=True))
+        parts = [tuple(part) for _, part in groupby(stages, key=lambda stage: agreed[stage.name])]
         return [
             Job(
                 stages=part,
@@ -135,22 +141,32 @@ class DeviceWorkspace:
             self._device.graphs.note_run(self.shape, job)
         return tuple(milliseconds)
 
-    def _may_record(self, stage: AnyStage) -> bool:
-        return self._device.engines.may_record(stage.components)
+    def _on_all(self, flags: list[bool]) -> list[bool]:
+        """Return which flags hold on every rank of the group, or as they are if there is none."""
+        agreement = self._device.agreement
+        return flags if agreement is None else agreement.all_of(flags)
 
     def _graph(self, job: Job) -> RecordedGraph | None:
-        """Return a job's graph, recorded now if its stages ran before, or None if it is to be enqueued call by call."""
+        """Return a job's graph, recorded now if its stages ran before, or None if it is to be enqueued call by call.
+
+        The ranks of a group launch what they have recorded together, record together, or enqueue together.
+        """
         graphs, engines = self._device.graphs, self._device.engines
         graph = graphs.find(self.shape, job)
-        if (
-            graph is None
-            and graphs.worth_recording(self.shape, job)
+        may = graph is not None or (
+            graphs.worth_recording(self.shape, job)
             and engines.may_record(job.components)
             and engines.recordable_now(self.shape, job.components)
-        ):
-            self._record(job)
-            graph = graphs.find(self.shape, job)
-        return graph
+        )
+        recorded, may = self._on_all([graph is not None, may])
+        if recorded or not may:
+            return graph if recorded else None
+        graphs.discard(self.shape, job)  # other ranks have none of it
+        self._record(job)
+        (recorded,) = self._on_all([graphs.find(self.shape, job) is not None])
+        if not recorded:
+            graphs.discard(self.shape, job)
+        return graphs.find(self.shape, job)
 
     def _enqueue(self, job: Job, events: Sequence[Handle]) -> None:
         cuda, stream, staged = self._device.cuda, self._device.stream, self._staging.addresses

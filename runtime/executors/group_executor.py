@@ -36,6 +36,11 @@ class GroupResidency:
 
 USUAL_STAGES = 100
 """The stages of one picture that ranks have the usual time for; more have as many times as long."""
+USUAL_TOKENS = 16384
+"""The tokens that ranks have the usual time for, those of nearly 3 MP with as large a reference.
+
+Attention takes four times as long for twice as many, and so more have.
+"""
 
 
 class GroupExecutor:
@@ -123,7 +128,9 @@ class GroupExecutor:
             )
             for rank in range(size)
         ]
-        performed = self._perform(arguments, times=shape.batch * (1 + len(stages) // USUAL_STAGES))
+        longer = 1 + len(stages) // USUAL_STAGES
+        larger = -(-(text + rows * columns + shape.num_reference_tokens) // USUAL_TOKENS)
+        performed = self._perform(arguments, times=shape.batch * longer * larger**2)
         given: dict[str, Array] = {}
         for name in outputs:
             by_rank = {rank: one.outputs[name] for rank, one in enumerate(performed) if name in one.outputs}

@@ -33,7 +33,7 @@ def onnxruntime_residency(
 
     `without` says how often components run that this device never does.
     """
-    from .onnxruntime_cuda import costs
+    from .onnxruntime_costs import costs
 
     reckoned = costs(bundle, usual_shape(bundle))
     kept = {name: cost for name, cost in reckoned.items() if KNOWN_COMPONENTS[name].runs not in without}

@@ -1,12 +1,18 @@
 """Shares one arena of device memory among sessions of ONNX Runtime, which never run at the same time.
 
 With an arena each, what every session took at most adds up. The shared one is the process's: ONNX Runtime keeps it when
-the last session is gone, so it is emptied by hand. It grows by what is asked for, in pieces that never join, so one
-is reserved first: the decoder of a 1024x1024 picture uses 1.25 GiB at a time, and took an arena of 2.1 GiB without.
+the last session is gone, so it is emptied by hand. Recorded graphs use what lies free in it: who opened bundles on a
+device takes turns, and all drop their graphs before it is emptied.
+
+The arena grows by what is asked for, in pieces that never join, so one is reserved first: the decoder of a 1024x1024
+picture uses 1.25 GiB at a time, and took an arena of 2.1 GiB without.
 """
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +43,35 @@ _BYTES = bytes.fromhex(
 """A graph that gives as many zeros of one byte as its input says."""
 
 
+class ArenaUsers:
+    """Knows who uses the arena of a device in this process.
+
+    Attributes:
+        turn: The lock that is held by whoever runs sessions, or a graph of them.
+    """
+
+    def __init__(self) -> None:
+        self.turn = threading.RLock()
+        self._forgetting: list[weakref.WeakMethod[Callable[[], None]]] = []
+
+    def add(self, forget: Callable[[], None]) -> None:
+        """Have a bound method called before the arena is emptied, as long as its object lives."""
+        self._forgetting.append(weakref.WeakMethod(forget))
+
+    def forget(self) -> None:
+        """Call what was added: no graph of before may be launched."""
+        living = [(one, method) for one in self._forgetting if (method := one()) is not None]
+        self._forgetting = [one for one, _ in living]
+        for _, method in living:
+            method()
+
+
+@cache
+def arena_users(device: int) -> ArenaUsers:
+    """Return who uses the arena of a device."""
+    return ArenaUsers()
+
+
 @cache
 def share_arena(device: int) -> None:
     """Make the arena of a device, once in a process."""
@@ -47,7 +82,14 @@ def share_arena(device: int) -> None:
 
 
 def empty_arena(device: int) -> None:
-    """Give back what lies free in the arena of a device. No recorded graph may be launched afterwards."""
+    """Give back what lies free in the arena of a device, when all who use it have dropped their graphs."""
+    users = arena_users(device)
+    with users.turn:
+        users.forget()
+        _shrink(device)
+
+
+def _shrink(device: int) -> None:
     run = import_onnxruntime().RunOptions()
     run.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{device}")
     given: Any = {"x": np.zeros(1, np.float32)}

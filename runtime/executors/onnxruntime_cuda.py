@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import KNOWN_COMPONENTS, Component, Precision, Runs
 from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
-from ...engine.growth import GrowsWith
 from ..device.cuda import Cuda, Handle
 from ..device.engine import Shapes
 from ..device.memory import DeviceBlock, DeviceTensor
-from ..device.residency import Cost
 from ..flow.group import Group
-from ..flow.tensors import RequestShape, TensorSpec, image_name, request_tensors, usual_shape
+from ..flow.tensors import RequestShape, TensorSpec, usual_shape
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .fused_kernels import has_kernels
-from .onnxruntime_arena import SESSION_OPTIONS, empty_arena, reserve_arena, share_arena
+from .onnxruntime_arena import SESSION_OPTIONS, arena_users, empty_arena, reserve_arena, share_arena
+from .onnxruntime_costs import costs
 from .onnxruntime_session import SILENT, device_option, failed, import_onnxruntime, open_session
 from .shared_graph import own_text
 
 if TYPE_CHECKING:
     import onnxruntime
 
-SESSION_BYTES = 128 << 20
-"""The bytes that a session takes beside its weights and activations, measured at full size (docs/measurements)."""
 _CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 """The CUDA runtimes that ONNX Runtime is linked to; cuda-python has one of its own."""
 _NO_MEMORY = ("Failed to allocate memory", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "Available memory of")
@@ -67,6 +63,14 @@ class OnnxRuntimeEngines:
         self._ort = import_onnxruntime()
         self._fused: FusedOperators | None = None
         self._opened = self._reserved = False
+        self._users = arena_users(cuda.device)
+
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        return self._users.turn
+
+    def before_shrinking(self, forget: Callable[[], None]) -> None:
+        self._users.add(forget)
 
     @property
     def name(self) -> str:
@@ -183,14 +187,19 @@ class OnnxRuntimeEngines:
                 ctypes.CDLL(name, mode=os.RTLD_NOLOAD).cudaGetLastError()
 
     def shrink(self) -> None:
-        """Empty the arena that sessions share."""
+        """Empty the arena that sessions share, and free what kernels share."""
+        if self._fused is not None:
+            self._fused.shrink()
+        self._empty()
+
+    def _empty(self) -> None:
         if self._opened:
             empty_arena(self._cuda.device)
             self._reserved = False
 
     def close(self) -> None:
         """Free what the arena and the kernels hold; engines are closed one by one."""
-        self.shrink()
+        self._empty()
         if self._fused is not None:
             self._fused.close()
             self._fused = None
@@ -228,7 +237,9 @@ class OnnxRuntimeEngine:
         try:
             with raising_whole() if self._fused else nullcontext():
                 self._session.run_with_iobinding(binding, self._options)
-        except KontextError:  # a kernel's own
+        except KontextError as error:  # a kernel's own
+            if isinstance(error, ExecutorError) and _lacks_memory(error):
+                raise _as_memory_error(error) from error
             raise
         except Exception as error:
             shapes = {port.name: tensors[port.name].shape for port in self._component.inputs}
@@ -263,33 +274,10 @@ class OnnxRuntimeBound:
         """Do nothing: it holds nothing of its own."""
 
 
+def _lacks_memory(error: ExecutorError) -> bool:
+    """Return whether an error's words, ONNX Runtime's or the driver's, are of memory that was not there."""
+    return any(words in str(error) for words in _NO_MEMORY)
+
+
 def _as_memory_error(error: ExecutorError) -> ExecutorError:
-    text = str(error)
-    return GpuMemoryError(text) if any(words in text for words in _NO_MEMORY) else error
-
-
-def costs(bundle: Bundle, shape: RequestShape) -> dict[str, Cost]:
-    """Return what the provider takes for a request: weights as they lie in the graphs, activations by rule of thumb.
-
-    It does not say beforehand what it will need. Sessions share an arena, as large as the largest of them needs it.
-    """
-    tensors = request_tensors(bundle, shape)
-    _, text, hidden = tensors["text_tokens"].shape
-    values = {
-        GrowsWith.NONE: 0,
-        GrowsWith.TOKENS: shape.batch * (text + prod(shape.grid) + shape.num_reference_tokens) * hidden,
-        GrowsWith.REFERENCE: max((prod(tensors[image_name(i)].shape) for i in range(len(shape.references))), default=0),
-        GrowsWith.PICTURE: prod(tensors["pictures"].shape),
-    }
-    return {
-        name: Cost(
-            weights=graph.weight_bytes + SESSION_BYTES,
-            activations=(use.held_fused if has_kernels(bundle, name) else use.held_per_value)
-            * values[use.values]
-            * graph.precision.item_bytes,
-            runs=KNOWN_COMPONENTS[name].runs_in(shape.num_steps),
-            per_prompt=KNOWN_COMPONENTS[name].runs is Runs.PROMPT,
-        )
-        for name, graph in bundle.manifest.graphs.items()
-        for use in (KNOWN_COMPONENTS[name].onnxruntime,)
-    }
+    return GpuMemoryError(str(error)) if _lacks_memory(error) and not isinstance(error, GpuMemoryError) else error

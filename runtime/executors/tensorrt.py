@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +50,7 @@ class TensorRtEngines:
             flavour.name, lambda: flavour.trt.Runtime(self._logger), self._log.errors, as_memory_error
         )
         self._contexts = flavour.contexts(cache)
+        self.turn = nullcontext()  # each executor has an arena of its own
 
     @property
     def name(self) -> str:
@@ -125,6 +127,9 @@ class TensorRtEngines:
         problems = list(disagreements(wanted_ports(self._bundle, component), found))
         if problems:
             raise PlanError(f"{component}: the plan is not as the bundle says: {'; '.join(problems)}; build it again")
+
+    def before_shrinking(self, forget: Callable[[], None]) -> None:
+        """Do nothing: nobody else's `shrink` takes anything."""
 
     def shrink(self) -> None:
         """Do nothing: activations lie in the executor's own arena."""

@@ -54,13 +54,13 @@ class FusedKernel:
     def __init__(self, kernels: Kernels, definition: Definition, attributes: Mapping[str, Attribute]) -> None:
         self._kernels, self._definition, self._attributes = kernels, definition, attributes
         self._weights = NodeWeights(kernels.device)
-        self._seen: dict[tuple[tuple[Input, ...], Shares | None], _Seen] = {}
+        self._seen: dict[tuple[tuple[Input, ...], Shares | None, int], _Seen] = {}
 
     def __call__(self, call: Call) -> None:
         stream, own = call.stream, self._kernels.device.stream_address
         if stream != own:
             raise ExecutorError(f"{self._definition.name} runs on stream {stream:#x}, and its kernels on {own:#x}")
-        seen = self._seen.get((call.inputs, self._kernels.shares))
+        seen = self._seen.get(self._key(call))
         if seen is None:
             self._compute(call)
             return
@@ -72,13 +72,17 @@ class FusedKernel:
         for launch in launches:
             launch()
 
+    def _key(self, call: Call) -> tuple[tuple[Input, ...], Shares | None, int]:
+        """Return all that what is enqueued hangs on, but for the outputs' addresses."""
+        return call.inputs, self._kernels.shares, self._kernels.device.scratches_freed
+
     def _compute(self, call: Call) -> None:
         tensors = Tensors(self._definition, call, self._attributes)
         made = computing(self._kernels, self._definition, tensors, self._weights)
         made.run()
         if len(self._seen) >= SEEN:
             self._seen.clear()
-        seen = self._seen.setdefault((call.inputs, self._kernels.shares), _Seen(tuple(tensors.outputs), {}))
+        seen = self._seen.setdefault(self._key(call), _Seen(tuple(tensors.outputs), {}))
         seen.launches[tuple(tensors.outputs.values())] = made.launches
 
     def close(self) -> None:
@@ -155,6 +159,10 @@ class FusedOperators:
     def size_bytes(self) -> int:
         """The bytes of device memory that kernels share."""
         return self._kernels.device.size_bytes
+
+    def shrink(self) -> None:
+        """Free what kernels take anew when they need it. No graph of before may be launched."""
+        self._kernels.shrink()
 
     def close(self) -> None:
         """Free what the kernels hold. No session that has them may run any more."""

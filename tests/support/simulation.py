@@ -6,6 +6,7 @@ import gc
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,11 @@ class Simulation:
             )
         flavour = SimulatedFlavour(self.library)
         self.engines = TensorRtEngines(bundle, store, self.plans, flavour, MACHINE, self.cuda)
-        self.executor = DeviceExecutor(bundle, self.engines, self.cuda, self.residency, DeviceOptions(**options))
+        join = options.pop("join", None)
+        options = DeviceOptions(**options)
+        self.executor = DeviceExecutor(
+            bundle, self.engines, self.cuda, self.residency, options, join=join and partial(join, self.cuda)
+        )
         self.kontext = Kontext(bundle, self.executor)
 
     def latents(self, **request) -> list:

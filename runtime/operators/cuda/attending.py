@@ -15,6 +15,7 @@ from .products import Matrix
 from .rounding import enqueue_rounding
 from .sizes import BF16_BYTES
 from .tensors import Tensors
+from .wide_attention import WIDEST
 
 
 class Attending:
@@ -38,6 +39,8 @@ class Attending:
         width = hidden // heads
         if width * heads != hidden or width % 8:
             raise t.refusal(f"{heads} heads do not divide {hidden} into widths of multiples of 8")
+        if width > WIDEST and self._is_rounded:  # both would take the same scratch memory
+            raise t.refusal(f"heads of width {width} have no kernel for attention in bf16 with a result in FP8")
         self._operands = [t.address("q", (pictures, queries, hidden)), t.address("k", keys), t.address("v", keys)]
         self._scale = t.scale("result_scale") if form.result else 1.0
         self._scales: dict[str, int] = {}

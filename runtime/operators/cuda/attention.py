@@ -117,12 +117,16 @@ class Attention:
         dims = [shape.pictures, shape.heads, tokens, shape.width]
         return dims, [tokens * stride, shape.width, stride, 1]
 
-    def close(self) -> None:
-        """Free what the library and the graphs hold."""
+    def forget(self) -> None:
+        """Free what is kept of each shape; the device must have finished with it."""
         for graph in self._graphs.values():
             if graph.workspace != self._amax:
                 self._device.cuda.free(graph.workspace)
         self._graphs.clear()
+
+    def close(self) -> None:
+        """Free what the library and the graphs hold."""
+        self.forget()
         self._device.cuda.free(self._amax)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from ....engine.errors import ExecutorError
+from ....engine.errors import ExecutorError, KontextError
 from ...device.launch import POINTER
 from .choices import Choices
 from .cudnn import Cudnn
@@ -99,13 +99,23 @@ class Convolutions:
         def run(index: int) -> None:
             plans.graph.execute_plan_at_index(addresses, workspace, index, handle=self._cudnn.handle)
 
+        def measure() -> dict[int, float]:
+            times: dict[int, float] = {}
+            reason = ""
+            for index in plans.indices:
+                try:
+                    times[index] = milliseconds(self._device, partial(run, index))
+                except KontextError:
+                    raise
+                except Exception as error:  # cuDNN has several types for a plan that it does not run after all
+                    reason = str(error)
+            if not times:
+                raise ExecutorError(f"cuDNN runs none of the plans that it has for {shape}: {reason}")
+            return times
+
         if not plans.measured and not self._device.recording:
             if len(plans.indices) > 1:
-                plans.best = self._choices.fastest(
-                    shape,
-                    plans.indices,
-                    lambda: {index: milliseconds(self._device, partial(run, index)) for index in plans.indices},
-                )
+                plans.best = self._choices.fastest(shape, plans.indices, measure)
             plans.measured = True
         run(plans.best)
 

@@ -39,7 +39,12 @@ class KernelDevice:
         cuda: The device.
         stream: The stream of the executor whose sessions call the kernels.
         architecture: The one that kernels are compiled for: "sm_90".
+
+    Attributes:
+        scratches_freed: How often scratch memory was freed: what was enqueued before must not be enqueued again.
     """
+
+    scratches_freed = 0
 
     def __init__(self, cuda: Cuda, stream: Handle, architecture: str) -> None:
         self.cuda, self.stream, self.architecture = cuda, stream, architecture
@@ -102,6 +107,14 @@ class KernelDevice:
         if not blocks or blocks[-1][1] < size_bytes:
             blocks.append((self.cuda.malloc(size_bytes), size_bytes))
         return blocks[-1][0]
+
+    def free_scratch(self) -> None:
+        """Free all scratch memory, once the device has finished with it. No graph of before may be launched."""
+        self.cuda.synchronize(self.stream)
+        self.scratches_freed += 1
+        for address in (address for blocks in self._scratch.values() for address, _ in blocks):
+            self.cuda.free(address)
+        self._scratch.clear()
 
     def keep(self, size_bytes: int) -> int:
         """Return the address of memory that is the caller's until it is given back.

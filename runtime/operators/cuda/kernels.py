@@ -48,6 +48,11 @@ class Kernels:
         kernels.exchange, kernels.lanes = None, {}
         return kernels
 
+    def shrink(self) -> None:
+        """Free what any kernel takes anew when it needs it. No graph of before may be launched."""
+        self.device.free_scratch()
+        self.attention.forget()
+
     def close(self) -> None:
         """Free what they hold."""
         self.attention.close()

@@ -68,6 +68,10 @@ class AnyAttention:
         )
         self._products(LinearCall(x=probabilities, weight=v, bias=0, y=result, turned=True))
 
+    def forget(self) -> None:
+        """Free what is kept of each shape; the device must have finished with it."""
+        self._narrow.forget()
+
     def close(self) -> None:
         """Free what attention holds."""
         self._narrow.close()

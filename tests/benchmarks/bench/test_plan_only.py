@@ -42,7 +42,7 @@ from kontext_trt.export.quantize.calibrate import model_sha256
 from kontext_trt.export.quantize.calibration import Calibration, Observation
 from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 from kontext_trt.runtime.executors.on_device import GRAPH_BYTES
-from kontext_trt.runtime.executors.onnxruntime_cuda import SESSION_BYTES, costs
+from kontext_trt.runtime.executors.onnxruntime_costs import SESSION_BYTES, costs
 from kontext_trt.runtime.flow.tensors import request_tensors, total_bytes, usual_shape
 
 COVERAGE = Coverage(sizes=((128, 128),), max_steps=28)

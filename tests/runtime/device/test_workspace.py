@@ -37,23 +37,22 @@ def test_a_rank_that_encodes_no_text_launches_its_whole_request_at_once(simulate
 
 
 def test_graph_used_longest_ago_goes_first(simulate, monkeypatch):
-    monkeypatch.setattr(graphs, "GRAPHS_KEPT", 6)
-    monkeypatch.setattr(graphs, "OTHER_GRAPHS", 2, raising=False)
+    monkeypatch.setattr(graphs, "STAGES_KEPT", 12)
     simulation = simulate()
     whole = [simulation.latents(), simulation.latents()][1]  # enqueued, then recorded before all others
-    simulation.latents(cancel=threading.Event())  # conditions, three steps, decoding: six are kept
+    simulation.latents(cancel=threading.Event())  # conditions, three steps, decoding: as many stages as the whole
     simulation.latents()
-    simulation.latents(prompt="another")  # takes a place
+    simulation.latents(prompt="another")  # one stage more, the text
     before = simulation.cuda.calls.copy()
     assert simulation.latents() == whole
     made = simulation.cuda.calls - before
     assert made == {"launch": 1, "synchronize": 1, "use": 1}
-    assert simulation.graphs == 6
+    assert simulation.graphs == 3, "two whole ones, and decoding, of the others the last used"
 
 
 def test_steps_of_a_request_that_has_too_many_are_enqueued(simulate, monkeypatch):
-    monkeypatch.setattr(graphs, "GRAPHS_KEPT", 6)
-    monkeypatch.setattr(graphs, "OTHER_GRAPHS", 2, raising=False)
+    monkeypatch.setattr(graphs, "STAGES_KEPT", 6)
+    monkeypatch.setattr(graphs, "OTHER_STAGES", 2)
     simulation, watched = simulate(), {"steps": 8, "on_step": lambda done, of: None}
     whole = simulation.latents(steps=8)
     for _ in range(2):
@@ -63,7 +62,7 @@ def test_steps_of_a_request_that_has_too_many_are_enqueued(simulate, monkeypatch
     assert simulation.latents(**watched) == whole
     assert (simulation.cuda.calls - before)["instantiate"] == 0
     assert simulation.latents(steps=8) == whole
-    assert simulation.graphs == 3  # as a whole it is one graph
+    assert simulation.graphs == 1  # as a whole it is one graph, and kept though it has ten stages
 
 
 def test_a_graph_is_gone_before_its_buffers(simulate):

@@ -8,6 +8,7 @@ import pytest
 
 from kontext_trt import Bundle, ExecutorError
 from kontext_trt.engine.components import COMPONENTS
+from kontext_trt.engine.errors import GpuMemoryError, RequestError
 from kontext_trt.runtime.device.graphs import Graphs
 from kontext_trt.runtime.device.loading import LoadedEngines
 from kontext_trt.runtime.device.memory import Arena
@@ -104,3 +105,43 @@ def test_a_denoiser_without_kernels_is_not_computed_by_ranks(bundle: Bundle):
     with pytest.raises(ExecutorError, match="denoiser has no kernels here, and nothing else computes a request on sev"):
         engines._kernels("denoiser", "stream")
     assert engines._kernels("vae_decoder", "stream") is None
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (ExecutorError("Failed to allocate memory for requested buffer of size 123"), GpuMemoryError),
+        (ExecutorError("cuLaunchKernel failed: out of memory (CUDA_ERROR_OUT_OF_MEMORY)"), GpuMemoryError),
+        (GpuMemoryError("cudaMalloc failed: out of memory"), GpuMemoryError),
+        (ExecutorError("cuDNN has no attention"), ExecutorError),
+        (RequestError("out of memory is no reason here"), RequestError),
+        (RuntimeError("Failed to allocate memory"), GpuMemoryError),
+    ],
+)
+def test_memory_that_a_kernel_did_not_get_is_told_as_such(bundle: Bundle, raised: Exception, kind: type[Exception]):
+    """So room is made for it, and where ranks share the request all are started anew."""
+
+    class Binding:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *_: None
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    session = SimpleNamespace(io_binding=Binding, run_with_iobinding=fail)
+    engine = OnnxRuntimeEngine(bundle.component("vae_decoder"), session, onnxruntime, 0, fused=True)  # type: ignore[arg-type]
+    spec = SimpleNamespace(element_type=SimpleNamespace(number=SimpleNamespace(onnx_number=1)))
+    component = bundle.component("vae_decoder")
+    ports = {
+        port.name: SimpleNamespace(spec=spec, shape=(1,), address=1) for port in (*component.inputs, *component.outputs)
+    }
+    with pytest.raises(Exception, match=str(raised)[:10]) as found:
+        engine.enqueue(ports)  # type: ignore[arg-type]
+    assert type(found.value) is kind
+    assert kind is not type(raised) or found.value is raised
+
+
+def test_two_that_use_a_device_take_turns(bundle: Bundle):
+    one, other, apart = (OnnxRuntimeEngines(bundle, SimpleNamespace(device=device)) for device in (0, 0, 1))  # type: ignore[arg-type]
+    assert one.turn is other.turn
+    assert one.turn is not apart.turn

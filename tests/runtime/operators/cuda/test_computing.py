@@ -25,6 +25,7 @@ STREAM = 4096
 class WrittenDown:
     """A device, products and attention in one, which write down what they are asked for."""
 
+    scratches_freed = 0
     stream = stream_address = STREAM
 
     def __init__(self) -> None:
@@ -185,6 +186,26 @@ def test_attention_beside_a_product_leaves_no_copy():
     (_, (shape, call)), (_, product) = device.did
     assert shape.stride == product.y.stride == SIZES.hidden + SIZES.wide
     assert product.y.address == call.result + 2 * SIZES.hidden
+
+
+def test_what_lay_in_scratch_memory_that_was_freed_is_not_enqueued_again():
+    definition, device = DEFINITIONS["Attend_to_fp8"], WrittenDown()
+    kernel = FusedKernel(device.kernels, definition, attributes(definition, SIZES))
+    call, made = cast(Call, Called(shapes(definition, SIZES))), list[tuple[Any, ...]]()
+    scratch = device.scratch
+    device.scratch = lambda *given: made.append(given) or scratch(*given)
+    for freed, asked in ((0, 1), (0, 1), (1, 2), (1, 2)):
+        device.scratches_freed = freed
+        kernel(call)
+        assert len(made) == asked
+
+
+def test_wide_heads_are_not_rounded_where_their_scores_lie():
+    wide = dict.fromkeys("qkv", (2, 16, 512))
+    with pytest.raises(
+        ExecutorError, match="heads of width 256 have no kernel for attention in bf16 with a result in FP8"
+    ):
+        run("Attend_to_fp8", wide)
 
 
 def test_the_same_tensors_are_enqueued_again_and_not_checked_again(monkeypatch: pytest.MonkeyPatch):

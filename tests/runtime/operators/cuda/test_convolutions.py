@@ -125,6 +125,21 @@ def test_the_fastest_of_three_plans_that_fit_runs(device: Any, times: list[float
     assert device.launched == []
 
 
+def test_a_plan_that_fails_when_it_is_measured_is_left_out(device: Any, monkeypatch: pytest.MonkeyPatch):
+    def fail_first(run: Any) -> float:
+        if run.args == (0,):
+            raise RuntimeError("CUDNN_STATUS_EXECUTION_FAILED")
+        return 1.0
+
+    monkeypatch.setattr(module, "milliseconds", lambda device, run: fail_first(run))
+    convolutions, graph = made(device, 0, 0)
+    convolutions(ConvolutionShape(**SHAPE), CALL)
+    assert [index for index, _, _ in graph.executed] == [1]
+    monkeypatch.setattr(module, "milliseconds", lambda device, run: fail_first(SimpleNamespace(args=(0,))))
+    with pytest.raises(ExecutorError, match=r"runs none of the plans that it has for .*CUDNN_STATUS_EXECUTION_FAILED"):
+        made(device, 0, 0)[0](ConvolutionShape(**SHAPE), CALL)
+
+
 @pytest.mark.parametrize(("halves", "pads", "step"), [(False, [1, 1], 1), (True, [0, 0], 2)])
 def test_zeros_are_all_around_or_after_the_picture(device: Any, halves: bool, pads: list[int], step: int):
     convolutions, graph = made(device, 0)

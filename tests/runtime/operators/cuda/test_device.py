@@ -53,3 +53,23 @@ def test_what_runs_on_a_lane_waits_for_what_was_before_and_is_waited_for_where_i
     assert ran[:4] == ran[4:]
     device.close()
     assert cuda.open_handles == 1, "but for the executor's stream"
+
+
+def test_scratch_memory_is_freed_when_the_device_has_finished_with_it():
+    cuda = SimulatedCuda()
+    device = KernelDevice.__new__(KernelDevice)
+    device.cuda, device.stream = cast(Any, cuda), cuda.stream()
+    device._kept, device._scratch, device._constants, device._lanes, device._block = {}, {}, {}, {}, 0
+    for size in (1000, 5000, 3000):
+        small = device.scratch(size)
+    kept = device.keep(100)
+    device.scratch(2000, "means")
+    assert device.size_bytes == cuda.allocated == 1000 + 5000 + 2000 + 100
+    cuda.enqueue(lambda: cuda.check(small, 5000), device.stream)
+    device.free_scratch()
+    assert (cuda.lost, cuda.allocated, device.scratches_freed) == (None, 100, 1)
+    device.scratch(500)
+    assert device.size_bytes == 600
+    device.give_back(kept)
+    device.close()
+    assert cuda.allocated == 0
