@@ -111,13 +111,13 @@ class Bundles:
         return path
 
     def _calibration(self) -> Path:
+        given = Path(os.environ.get("KONTEXT_TRT_TEST_BUNDLES", self._folder)) / "small-calibration.json"
+        if given.exists():
+            return given
         from kontext_trt.examples.small_kontext.calibration import write_samples
         from kontext_trt.export.quantize.calibrate import calibrate_bundle
         from kontext_trt.export.quantize.calibration import CalibrationOptions
 
-        given = Path(os.environ.get("KONTEXT_TRT_TEST_BUNDLES", self._folder)) / "small-calibration.json"
-        if given.exists():
-            return given
         file, samples = self._folder / "calibration.json", self._folder / "samples"
         if not file.exists():
             write_samples(samples, 6)
