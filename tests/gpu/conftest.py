@@ -2,7 +2,7 @@
 
 They need neither torch nor diffusers if KONTEXT_TRT_TEST_BUNDLES names a folder that
 `python -m kontext_trt.benchmarks.fixtures.tiny_bundles FOLDER` has made, perhaps on another machine. A calibration of
-the small model that lies there as small-calibration.json is taken, and nvidia-modelopt not needed.
+the small model that lies there as small-calibration.json is taken.
 """
 
 from __future__ import annotations
