@@ -35,12 +35,15 @@ ODD_KEYS = [
     Sizes(pictures=2, text=text, image=image, heads=1, width=512) for text, image in ((512, 6148), (24, 41), (13, 1))
 ]
 """The same with keys that are no multiple of 8: a third of the trained sizes have such, and others may be odd."""
+ODD_RANKS = [Sizes(rank=rank) for rank in (1, 5)]
+"""The ranks of LoRAs whose rows lie no whole number of packs apart."""
 CASES = [
     *((name, sizes) for name in DEFINITIONS for sizes in (NATURAL, ODD)),
     *((one.name, HALF_A_PACK) for one in PICTURE_OPERATORS),
     *((name, ACROSS_PACKS) for name in ("GroupNorm", "GroupNormSilu")),
     *(("Convolution", sizes) for sizes in ENDS),
     *(("Attend", sizes) for sizes in (ONE_WIDE_HEAD, *ODD_KEYS)),
+    *((name, sizes) for name in DEFINITIONS if "branched" in name for sizes in ODD_RANKS),
 ]
 
 
