@@ -20,7 +20,7 @@ from .inputs.placement import Fit, parse_fit
 from .inputs.request import is_whole
 from .inputs.sources import file_of
 from .keywords import SessionKeywords, TurnKeywords, request_of
-from .outputs.places import check_kept
+from .outputs.places import Origins
 from .outputs.provenance import SignedKeywords, Signing
 from .outputs.result import Result
 from .runner import Runner
@@ -72,8 +72,8 @@ class Session:
         if not is_whole(kept_bytes) or kept_bytes < 0:
             raise RequestError(f"kept_bytes must be a whole number of bytes from 0 on, not {kept_bytes!r}")
         self._kept_bytes = int(kept_bytes)
-        self._start, begun = read_picture(image), file_of(image)
-        self._files: set[Path] = set() if begun is None else {begun}
+        self._start = read_picture(image)
+        self._origins = Origins().beside([file_of(image)])
         self._turns: dict[int, Turn] = {}
         self._head = 0
         self._made = 0
@@ -101,6 +101,7 @@ class Session:
         session = cls(runner, saved.start, **{"carry": saved.carry, "fit": saved.fit, **keywords})
         session._turns, session._head = {turn.number: turn for turn in saved.turns}, saved.head
         session._made = max(session._turns, default=0)
+        session._origins = Origins(hashes=frozenset(saved.made_from))
         session._let_go()
         return session
 
@@ -215,7 +216,7 @@ class Session:
         with self._lock:
             other = Session(self._runner, self._start, carry=self._carry, fit=self._fit, kept_bytes=self._kept_bytes)
             other._turns, other._head, other._made = dict(self._turns), self._head, self._made
-            other._files = {*self._files}
+            other._origins = self._origins
             return other
 
     def save(self, path: Path | str) -> Path:
@@ -235,6 +236,7 @@ class Session:
                 head=self._head,
                 start=self._picture(0),
                 turns=tuple(self._turns.values()),
+                made_from=self._origins.all_hashes(),
             )
         return write_session(saved, Path(path))
 
@@ -254,7 +256,7 @@ class Session:
             history = self.history
             if not history:
                 raise RequestError("nothing was edited yet, so there is no picture to save but the one that was given")
-            check_kept([Path(path)], self._files, overwrite=overwrite)
+            self._origins.check_kept(Path(path), overwrite=overwrite)
             return save_turn(history[-1], history, path, Signing.of(signed, self._start, edits=len(history)))
 
     def _path_to(self, number: int) -> tuple[Turn, ...]:
@@ -281,7 +283,7 @@ class Session:
         self._made += 1
         turn = Turn.of(result, self._made, parent, carry, reason)
         self._turns[turn.number] = turn
-        self._files |= {*result.files}
+        self._origins = self._origins.beside(result.files)
         self._head = turn.number
         self._let_go()
         return turn

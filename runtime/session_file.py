@@ -16,7 +16,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from ..engine.documents import Count, Text, read_json
+from ..engine.documents import Count, Sha256, Text, read_json
 from ..engine.errors import RequestError
 from ..engine.sizes import MAX_OUTPUT_SIDE, Size, check_size, token_grid
 from ..engine.system.files import atomic_file
@@ -33,7 +33,10 @@ _DESCRIPTION, _START = "session.json", "0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """Holds what a session is: its picture, its turns, where it stands, and how it goes on."""
+    """Holds what a session is: its picture, its turns, where it stands, and how it goes on.
+
+    `made_from` are the SHA-256, in hex, of the files that its picture, references and masks were read from.
+    """
 
     bundle: str
     carry: Carry
@@ -41,6 +44,7 @@ class Saved:
     head: int
     start: Image.Image
     turns: tuple[Turn, ...]
+    made_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,7 @@ class _Description:
     fit: Fit
     head: Count
     turns: Annotated[tuple[_TurnRecord, ...], Meta(max_length=MAX_TURNS)]
+    made_from: tuple[Sha256, ...] = ()
 
 
 def write_session(saved: Saved, path: Path) -> Path:
@@ -90,6 +95,7 @@ def write_session(saved: Saved, path: Path) -> Path:
             )
             for turn in saved.turns
         ),
+        made_from=saved.made_from,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +151,7 @@ class _SessionReader:
             head=found.head,
             start=self._image(_START),
             turns=tuple(self._turn(record) for record in found.turns),
+            made_from=found.made_from,
         )
 
     def _turn(self, record: _TurnRecord) -> Turn:

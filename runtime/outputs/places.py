@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engine.errors import RequestError
 from ...engine.system.changes import is_same_file
+from ...engine.system.files import sha256_file
 from ..inputs.request import Request
 from .picture_file import check_output
 
@@ -46,8 +49,47 @@ def check_kept(files: Iterable[Path], inputs: Iterable[Path], *, overwrite: bool
     for file in files:
         for source in inputs:
             if is_same_file(file, source):
-                named = "" if Path(file).absolute() == source else f", {source}"
-                raise RequestError(
-                    f"{file} is one of the pictures that it is made from{named}, and would be replaced; choose another "
-                    "name, or allow it with --overwrite (in Python overwrite=True)"
-                )
+                raise _refusal(file, "" if Path(file).absolute() == source else f", {source}")
+
+
+def _refusal(file: Path, named: str = "") -> RequestError:
+    return RequestError(
+        f"{file} is one of the pictures that it is made from{named}, and would be replaced; choose another name, or "
+        "allow it with --overwrite (in Python overwrite=True)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Holds the files that a session is made from: its picture, references and masks.
+
+    Attributes:
+        files: The absolute paths of those that were read in this process.
+        hashes: The SHA-256, in hex, of those that were read before the session was opened again: a session's file goes
+            from hand to hand, so it tells no paths.
+    """
+
+    files: frozenset[Path] = frozenset()
+    hashes: frozenset[str] = frozenset()
+
+    def beside(self, files: Iterable[Path | None]) -> Origins:
+        """Return these and further files; None is what was in memory."""
+        return replace(self, files=self.files.union(file for file in files if file is not None))
+
+    def check_kept(self, file: Path, *, overwrite: bool) -> None:
+        """Raise RequestError for a file to be written that is one of these, unless they may be replaced."""
+        check_kept([file], self.files, overwrite=overwrite)
+        if not overwrite and self.hashes and _hash(file) in self.hashes:
+            raise _refusal(file)
+
+    def all_hashes(self) -> tuple[str, ...]:
+        """Return the hashes of all files, but for those that are gone."""
+        return tuple(sorted(self.hashes.union(filter(None, map(_hash, self.files)))))
+
+
+def _hash(path: Path) -> str:
+    """Return the SHA-256 of a file, "" if it cannot be read, or is no file: a pipe would be waited for."""
+    with suppress(OSError, ValueError):
+        if path.is_file():
+            return sha256_file(path)
+    return ""

@@ -80,6 +80,8 @@ def test_what_gives_way_is_said_and_the_picture_does_not(bundle_path: Path, imag
     assert said.count(f"made folder {new.parent}\n") == said.count(f"replaced {new}\n") == 1
     assert said.count(f"replaced {file}\n") == 1
     assert "in.png is one of the pictures that it is made from" in " ".join(said.split())
+    said = talk(bundle_path, "--open", file, lines=f"/save {image_path}\n")
+    assert "in.png is one of the pictures that it is made from" in " ".join(said.split())
     said = talk(bundle_path, "-i", image_path, "--overwrite", lines=f"x\n/save {image_path}\n")
     assert f"replaced {image_path}\n" in said
 

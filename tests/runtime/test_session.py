@@ -297,6 +297,7 @@ class TestFile:
             (lambda found: {**found, "schema": 2}, "its schema is 2, this version reads 1"),
             (lambda found: {**found, "head": 5}, "it stands at turn 5, which it does not have"),
             (lambda found: {**found, "carry": "by hand"}, "carry"),
+            (lambda found: {**found, "made_from": ["cat.png"]}, "made_from"),
             (lambda found: {**found, "turns": [{**found["turns"][0], "parent": 1}]}, "turn 1 does not follow"),
             (lambda found: {**found, "turns": [{**found["turns"][0], "request": {}}]}, "turn 1 has no prompt"),
             (lambda found: {**found, "turns": [{**found["turns"][0], "size": [64, 64]}]}, "1.npy is not float32 of 16"),

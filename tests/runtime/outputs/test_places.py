@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kontext_trt import Kontext, Masking, Request, RequestError, Sampling
-from kontext_trt.runtime.outputs.places import check_outputs, picture_files
+from kontext_trt.runtime.outputs.places import Origins, check_outputs, picture_files
 
 KEPT = "is one of the pictures that it is made from.*, and would be replaced; choose another name, or allow it with"
 
@@ -83,3 +83,39 @@ def test_results_and_sessions_keep_them_too(kontext: Kontext, folder: Path) -> N
         session.save_image("y.png", overwrite=True)
     result.save("x.png", overwrite=True)
     assert (folder / "x.png").read_bytes() != before
+
+
+def test_a_session_that_is_opened_again_keeps_them_too(kontext: Kontext, folder: Path, picture: Any) -> None:
+    """Twice, since what is not read again is handed on. Its file names none of them."""
+    picture(64, 64).save("y.png")
+    with kontext.session("x.png") as session:
+        session.edit("blue", beside=["y.png"], mask="m.png", steps=1, seed=0)
+        saved = session.save("s.session")
+    assert str(folder).encode() not in saved.read_bytes()
+    Path("moved").mkdir()
+    for name in ("x.png", "y.png"):
+        Path(name).rename(f"moved/{name}")
+    with kontext.open_session(kontext.open_session(saved).save("again.session")) as session:
+        for name in ("moved/x.png", "moved/y.png", "hard.png", "m.png"):
+            with pytest.raises(RequestError, match=KEPT):
+                session.branch().save_image(name)
+        session.save_image("new.png")
+        session.save_image("new.png")
+        picture(96, 96).save("moved/y.png")
+        session.save_image("moved/y.png")
+        session.save_image("m.png", overwrite=True)
+
+
+def test_what_is_no_file_has_no_hash(folder: Path) -> None:
+    """Nor is a pipe waited for."""
+    os.mkfifo("pipe.png")
+    gone = Origins().beside([folder / "pipe.png", folder / "gone.png", folder / "sub", None])
+    assert gone.all_hashes() == ()
+    known = gone.beside([folder / "x.png"]).all_hashes()
+    assert known == gone.beside([folder / "hard.png", folder / "soft.png"]).all_hashes()
+    opened = Origins(hashes=frozenset(known))
+    assert opened.all_hashes() == known
+    for name in ("pipe.png", "gone.png", "sub"):
+        opened.check_kept(folder / name, overwrite=False)
+    with pytest.raises(RequestError, match=KEPT):
+        opened.check_kept(folder / "x.png", overwrite=False)
