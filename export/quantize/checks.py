@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import Operators
+from ...engine.components import Operators, Precision
 from ...engine.errors import QuantizationError
 from ..destination import check_destination
-from ..graphs.recipes import CALIBRATED, Recipe, reads_fp8_alone
+from ..graphs.recipes import CALIBRATED, Fp8, Recipe, reads_fp8_alone
 from .calibration import Calibration
 from .samples import list_samples
 
@@ -47,7 +47,8 @@ def check_graphs(bundle: Bundle, recipe: Recipe) -> None:
     """Refuse a recipe for a bundle by what the bundle's manifest says.
 
     Raises:
-        QuantizationError: The recipe quantizes nothing, or a graph is for ONNX Runtime alone.
+        QuantizationError: The recipe quantizes nothing, a graph is for ONNX Runtime alone, or fused operators do not
+            become what the recipe says.
     """
     if not recipe.components:
         raise QuantizationError(f"the recipe {recipe.name} quantizes nothing; take another with --recipe")
@@ -57,6 +58,22 @@ def check_graphs(bundle: Bundle, recipe: Recipe) -> None:
                 f"the {component} of {bundle.path} has operators of ONNX Runtime's own, which are not quantized; "
                 "export the checkpoint again with --operators single"
             )
+    if recipe.blocks is not None and bundle.graph(CALIBRATED.name).operators == Operators.FUSED.value:
+        _check_fused(bundle, recipe)
+
+
+def _check_fused(bundle: Bundle, recipe: Recipe) -> None:
+    """Raise QuantizationError for fused operators whose products do not become what a recipe says."""
+    if not isinstance(recipe.blocks, Fp8):
+        raise QuantizationError(
+            f"fused operators compute in FP8, and the recipe {recipe.name} has another format; export the checkpoint "
+            "with --operators single for it"
+        )
+    if bundle.graph(CALIBRATED.name).precision is Precision.FP16:
+        raise QuantizationError(
+            f"the {CALIBRATED.name} of {bundle.path} has fused operators in fp16, which are not quantized; export the "
+            "checkpoint again with --operators fused --precision bf16, or fp32 for the CPU, or with --operators single"
+        )
 
 
 def check_unquantized(bundle: Bundle) -> None:

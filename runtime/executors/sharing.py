@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.components import KNOWN_COMPONENTS, Operators, Runs
+from ...engine.components import KNOWN_COMPONENTS, Operators, Precision, Runs
 from ...engine.errors import BundleError, OptionError
 from ...engine.model_dims import ModelDims
 
@@ -26,7 +26,7 @@ def check_sharing(bundle: Bundle, devices: int) -> None:
 
     Raises:
         OptionError: They do not divide its heads; the message names the nearest numbers that do.
-        BundleError: Its graphs have no fused operators to exchange heads in.
+        BundleError: Its graphs have no fused operators to exchange heads in, or have them in fp16, in which none do.
     """
     heads = heads_of(bundle.manifest.model.dims)
     possible = fitting(heads)
@@ -35,8 +35,17 @@ def check_sharing(bundle: Bundle, devices: int) -> None:
         others = f"{' or '.join(map(str, nearest))} can, or 1" if nearest else "open 1"
         raise OptionError(f"{heads} heads cannot be shared by {devices} devices; {others}")
     for name in bundle.components:
-        if KNOWN_COMPONENTS[name].runs is Runs.STEP and bundle.graph(name).operators != Operators.FUSED.value:
+        if KNOWN_COMPONENTS[name].runs is not Runs.STEP:
+            continue
+        record = bundle.graph(name)
+        if record.operators != Operators.FUSED.value:
             raise BundleError(
                 f"{bundle.path} cannot be shared by several devices: its {name} has no fused operators; export the "
                 "checkpoint again with --operators fused"
+            )
+        if record.precision is Precision.FP16:
+            raise BundleError(
+                f"{bundle.path} cannot be shared by several devices: its {name} is in fp16, in which fused operators "
+                "exchange no heads; export the checkpoint again with --operators fused --precision bf16 for GPUs, or "
+                "fp32 for the CPU"
             )

@@ -245,6 +245,34 @@ class TestRefusals:
         with pytest.raises(QuantizationError, match=r"--keep denoiser\.single.*\.7\.\* matches no layer"):
             quantize_bundle(bundle, tmp_path / "q", recipe, calibration)
 
+    @pytest.mark.parametrize(
+        ("precision", "recipe", "words"),
+        [
+            (
+                Precision.FP16,
+                "fp8",
+                "has fused operators in fp16, which are not quantized; .* --precision bf16, or fp32",
+            ),
+            (Precision.FP16, "fp8-attention", "has fused operators in fp16, which are not quantized"),
+            (
+                Precision.FP32,
+                "nvfp4",
+                "fused operators compute in FP8, and the recipe nvfp4 has another format; export",
+            ),
+        ],
+    )
+    def test_fused_operators_in_other_types(
+        self, fused_path: Path, samples: Path, tmp_path: Path, precision: Precision, recipe: str, words: str
+    ) -> None:
+        """Before samples are calibrated on."""
+        bundle = Bundle.open(fused_path)
+        graphs = {**bundle.manifest.graphs, "denoiser": replace(bundle.graph("denoiser"), precision=precision)}
+        bundle = replace(bundle, manifest=replace(bundle.manifest, graphs=graphs))
+        with pytest.raises(QuantizationError, match=words):
+            quantize_bundle(bundle, tmp_path / "q", make_recipe(recipe), samples)
+        assert not any(tmp_path.iterdir())
+        check_recipe(bundle, make_recipe("bf16", t5=True))
+
     def test_fp8_attention_of_a_decomposed_graph(
         self, bundle_copy: Path, calibration: Calibration, tmp_path: Path
     ) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kontext_trt import Bundle, BundleError, OptionError
+from kontext_trt import Bundle, BundleError, Kontext, OptionError
+from kontext_trt.engine.components import Precision
 from kontext_trt.runtime.executors.sharing import MOST_DEVICES, check_sharing, fitting, heads_of
 
 
@@ -46,3 +47,13 @@ def test_fused_operators_are_needed(fused_path: Path, bundle: Bundle):
         check_sharing(with_heads(Bundle.open(fused_path), 24), devices)
     with pytest.raises(BundleError, match="its denoiser has no fused operators; export the checkpoint again with --op"):
         check_sharing(bundle, 2)
+
+
+def test_fp16_is_refused_when_it_is_opened(fused_path: Path):
+    """No operator that exchanges takes it, on GPUs or the CPU."""
+    bundle = Bundle.open(fused_path)
+    graphs = {**bundle.manifest.graphs, "denoiser": replace(bundle.graph("denoiser"), precision=Precision.FP16)}
+    with pytest.raises(
+        BundleError, match=r"its denoiser is in fp16, .* --precision bf16 for GPUs, or fp32 for the CPU"
+    ):
+        Kontext.open(replace(bundle, manifest=replace(bundle.manifest, graphs=graphs)), executor="cpu", devices=2)
