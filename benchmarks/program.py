@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,14 @@ from .bench.child import end_with_parent
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a program; exit codes are 0 done, 1 refused or failed, 2 wrong usage."""
+    """Run a program; exit codes are 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     end_with_parent()
     try:
         main()
     except (KontextError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # by whoever sits there, who needs no stack
+        sys.exit(128 + signal.SIGINT)
 
 
 def first_line(error: Exception) -> str:

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ...engine.errors import KontextError
 from ...engine.system.memory import anonymous_bytes
@@ -39,34 +40,48 @@ def run_child(
         ChildError: It fails or takes longer.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, *arguments]
     start, peak = time.monotonic(), 0
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {}), _PARENT: str(os.getpid())},
-            start_new_session=True,
-        )
-        try:
-            while child.poll() is None:
-                if timeout_s is not None and time.monotonic() > start + timeout_s:
-                    raise ChildError(f"not done after {timeout_s:.0f} s{_words(log)}")
-                peak = max(peak, anonymous_bytes(child.pid))
-                time.sleep(_INTERVAL_S)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+    with (
+        log.open("wb") as output,
+        child_process(
+            *arguments, environment=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        ) as child,
+    ):
+        while child.poll() is None:
+            if timeout_s is not None and time.monotonic() > start + timeout_s:
+                raise ChildError(f"not done after {timeout_s:.0f} s{_words(log)}")
+            peak = max(peak, anonymous_bytes(child.pid))
+            time.sleep(_INTERVAL_S)
     if child.returncode:
         raise ChildError(f"{_ending(child.returncode)}{_words(log)}")
     return peak
 
 
+@contextlib.contextmanager
+def child_process(
+    *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
+    """Run Python with these arguments beside a block; if it has not ended by then, it is killed, with its children.
+
+    A terminal's interrupt does not reach it: it ends when this process leaves the block, or with it, as
+    `end_with_parent` says. `environment` has further variables; `options` are those of `subprocess.Popen`.
+    """
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, **(environment or {}), _PARENT: str(os.getpid())},
+        start_new_session=True,
+        **options,
+    ) as child:
+        try:
+            yield child
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
 def end_with_parent() -> None:
-    """End with the parent, if `run_child` runs this process: a benchmark that is killed leaves nothing on the GPU.
+    """End with the parent, if `child_process` runs this process: a benchmark that is killed leaves nothing on the GPU.
 
     Elsewhere it does nothing.
     """

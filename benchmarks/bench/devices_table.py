@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from ...runtime.inputs.pictures import read_picture
 from ..program import positive, print_rows, run_main
 from ..quality.metrics import psnr_db, sqnr_db
 from .bench import make_case
+from .child import child_process
 from .devices_child import READY, DevicesJob, DevicesRun
 from .engine_process import precision_of
 from .options import BenchOptions
@@ -39,6 +39,8 @@ from .records import Case
 from .scaling import exchange_on, predicted_ms
 
 _CHILD = "kontext_trt.benchmarks.bench.devices_child"
+_LEAVING_S = 60
+"""The seconds that a process has to end by itself when it has told what it found."""
 REFERENCE = "reference.png"
 
 
@@ -189,24 +191,11 @@ def _run(
 
 @contextlib.contextmanager
 def _started(job: DevicesJob) -> Iterator[subprocess.Popen[str]]:
-    child = subprocess.Popen(
-        [sys.executable, "-m", _CHILD, msgspec.json.encode(job, enc_hook=str).decode()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-    )
-    try:
+    words, pipe = msgspec.json.encode(job, enc_hook=str).decode(), subprocess.PIPE
+    with child_process("-m", _CHILD, words, stdin=pipe, stdout=pipe, text=True) as child:
         yield child
-    finally:
-        for pipe in (child.stdin, child.stdout):
-            assert pipe is not None
-            pipe.close()
-        try:
-            child.wait(60)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then it is killed
+            child.wait(_LEAVING_S)
 
 
 def _expect(child: subprocess.Popen[str], beginning: str) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from processes import has_ended, wait_until
 
+from kontext_trt.benchmarks.bench import devices_table
 from kontext_trt.benchmarks.bench.devices_table import Table, measure
 from kontext_trt.engine.bundle.bundle import Bundle
 from kontext_trt.engine.errors import BenchmarkError, BundleError, OptionError
@@ -51,6 +57,40 @@ def test_a_bundle_that_cannot_be_shared_is_refused_before_anything_runs(bundle: 
 
 
 def test_a_process_that_fails_is_told(fused_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("KONTEXT_TRT_BENCHMARK", "1")  # a parent that it has not
+    monkeypatch.setattr(devices_table, "_CHILD", "no_such_module")
     with pytest.raises(BenchmarkError, match="a measured process ended with 1"):
         measure(table(fused_path, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_it_runs_ends_with_it(fused_path: Path, tmp_path: Path, number: signal.Signals):
+    """Interrupted, it says nothing, as the command line does."""
+    (tmp_path / "the_child.py").write_text(
+        "import os, pathlib, time\n"
+        "from kontext_trt.benchmarks.program import run_main\n"
+        "def main():\n"
+        "    pathlib.Path('pid').write_text(str(os.getpid()))\n"
+        "    time.sleep(600)\n"
+        "run_main(main)"
+    )
+    code = (
+        "from kontext_trt.benchmarks.bench import devices_table\n"
+        "from kontext_trt.benchmarks.program import run_main\n"
+        "devices_table._CHILD = 'the_child'\n"
+        "run_main(devices_table.main)"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    given = [str(fused_path), "--out", "out", "--executor", "cpu"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *given],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as benchmark:
+        pid = tmp_path / "pid"
+        child = int(wait_until(lambda: pid.exists() and pid.read_text(), "the child starts"))
+        benchmark.send_signal(number)
+        _, said = benchmark.communicate(timeout=30)
+    wait_until(lambda: has_ended(child), "the child ends with the table", 30)
+    assert (benchmark.returncode, said) == (130 if number == signal.SIGINT else -number, "")
