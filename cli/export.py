@@ -21,6 +21,7 @@ from ..export.graphs.recipes import RecipeName
 from ..export.options import ExportOptions
 from ..export.quantize.calibration import CalibrationOptions
 from .lora import LoraOptions
+from .next_steps import how_to_edit
 from .options import JsonOption, spread
 from .quantize import QuantizeOptions, report_quantized
 from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
@@ -179,8 +180,6 @@ def export(
 
 
 def _report(made: Bundle, *, json: bool) -> None:
-    from ..export.machine import why_bundle_not_here
-
     manifest = made.manifest
     added = sum(record.size_bytes for record in manifest.files) + sum(
         record.size_bytes for record in manifest.weights if record.origin in ("copy", "converted")
@@ -191,6 +190,4 @@ def _report(made: Bundle, *, json: bool) -> None:
     shared = sum(record.size_bytes for record in manifest.weights if record.origin in ("hardlink", "reflink"))
     over = f" over {human_bytes(shared)} of the checkpoint's own files" if shared else ""
     screen.print(f"{made.path}: {len(made.components)} graphs{over}, {human_bytes(added)} written")
-    edit = f"kontext-trt edit {made.path} --image IMAGE --prompt PROMPT"
-    elsewhere = "on a machine that runs it, " if why_bundle_not_here(made) else ""
-    notes.print(f"{elsewhere}edit a picture with: {edit}")
+    notes.print(how_to_edit(made))

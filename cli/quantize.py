@@ -16,6 +16,7 @@ from ..export.emulate.torch_device import TorchDevice
 from ..export.environment import quiet_libraries, require_quantize
 from ..export.graphs.recipes import Recipe, RecipeName, make_recipe
 from ..export.quantize.calibration import CalibrationOptions
+from .next_steps import how_to_run_quantized
 from .options import JsonOption, UnquantizedArgument, spread
 from .terminal import IMPORTING, notes, print_json, progress_bars, screen, working
 
@@ -102,7 +103,5 @@ def report_quantized(made: Bundle, recipe: Recipe, *, json: bool) -> None:
         assert graph.quantization is not None
         products = ", ".join(f"{count} in {what}" for what, count in graph.quantization.products.items())
         screen.print(f"{made.path}: {name} {human_bytes(graph.weight_bytes)}, products: {products}")
-    notes.print(
-        f"see what it costs with: kontext-trt compare BUNDLE {made.path}\n"
-        f'compile it with: kontext-trt build {made.path} --gpu "rtx 5090"'
-    )
+    notes.print(f"see what it costs with: kontext-trt compare BUNDLE {made.path}")
+    notes.print(how_to_run_quantized(made))
