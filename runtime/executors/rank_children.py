@@ -64,6 +64,10 @@ class RankProcesses:
             return "closed its socket"
         return f"was ended by {_signal_name(-code)}" if code < 0 else f"left with code {code}"
 
+    def stopped(self, ranks: Sequence[int]) -> list[int]:
+        """Return those of some ranks whose process a signal, or a debugger, has stopped."""
+        return [rank for rank in ranks if _state(self.children[rank].pid) in ("T", "t")]
+
     def end(self) -> None:
         """End all processes, if this is the one that started them. It may be called again, or on any thread."""
         if os.getpid() == self.parent:
@@ -112,6 +116,14 @@ def _limited(one: socket.socket, seconds: float) -> socket.socket:
     for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
         one.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6))))
     return one
+
+
+def _state(process: int) -> str:
+    """Return the letter that the kernel has for the state of a process, "" where it tells none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def _signal_name(number: int) -> str:

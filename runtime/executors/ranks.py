@@ -156,10 +156,15 @@ class Ranks:
             ended = self.end(f"{self._names[rank]} failed: {answer.words}")
             raise GpuMemoryError(str(ended)) if answer.error == GpuMemoryError.__name__ else ended
         if len(answers) < len(ranks):
-            late = ", ".join(self._names[rank] for rank in ranks if rank not in answers)
-            raise self.end(f"{late} did not answer for {seconds:g} s")
+            raise self.end(self._silent([rank for rank in ranks if rank not in answers], f"{seconds:g} s"))
         if errors_of:
             raise _raised(errors_of[min(errors_of)])
+
+    def _silent(self, ranks: Sequence[int], time: str) -> str:
+        """Say that ranks have not answered for a time: only those that are stopped, since others wait for them."""
+        stopped = self._processes.stopped(ranks)
+        names = ", ".join(self._names[rank] for rank in stopped or ranks)
+        return f"{names} did not answer for {time}" + (": stopped by a signal or a debugger" if stopped else "")
 
     def _settle(self, ranks: Sequence[int]) -> None:
         """Wait a little for answers that nobody wants any more; end all if they do not come.

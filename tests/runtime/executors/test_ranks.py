@@ -181,6 +181,21 @@ def test_one_that_hangs_is_given_up(start: Start):
     assert all(map(is_gone, pids))
 
 
+def test_of_those_that_do_not_answer_the_one_that_is_stopped_is_named(start: Start):
+    """The other ones wait for it."""
+    made = start(3)
+    pids = pids_of(made)
+    hasten(made, 1)
+    os.kill(pids[1], signal.SIGSTOP)
+    with pytest.raises(ExecutorError, match=r"^cpu:1 did not answer for 1 s: stopped by a signal or a debugger; the"):
+        made.ask("sleep", {0: 60.0, 2: 60.0})
+    made = start(3)
+    pids_of(made)
+    hasten(made, 1)
+    with pytest.raises(ExecutorError, match=r"^cpu:0, cpu:2 did not answer for 1 s; the other devices"):
+        made.ask("sleep", {0: 60.0, 2: 60.0})
+
+
 def test_one_that_takes_nothing_is_given_up(start: Start):
     """What it is sent is more than a socket holds."""
     made = start()
