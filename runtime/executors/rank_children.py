@@ -68,11 +68,21 @@ class RankProcesses:
         """Return those of some ranks whose process a signal, or a debugger, has stopped."""
         return [rank for rank in ranks if _state(self.children[rank].pid) in ("T", "t")]
 
-    def end(self) -> None:
-        """End all processes, if this is the one that started them. It may be called again, or on any thread."""
+    def ended(self) -> list[int]:
+        """Return the ranks whose process has ended, and let the kernel forget these. It may be called on any thread."""
+        if os.getpid() != self.parent:
+            return []
+        return [rank for rank, child in enumerate(self.children) if child.poll() is not None]
+
+    def kill(self) -> None:
+        """End all processes, if this is the one that started them, and wait for nothing; on any thread."""
         if os.getpid() == self.parent:
             for child in self.children:
                 child.kill()
+
+    def end(self) -> None:
+        """End all processes, let go of them, and wait until they are gone. It may be called again."""
+        self.kill()
         self.let_go()
         if os.getpid() == self.parent:
             for child in self.children:

@@ -50,10 +50,13 @@ class Ranks:
     def lost(self) -> str:
         """The reason that they can be asked nothing any more, "" while they can.
 
-        A process that has ended is seen, although nobody has asked it anything since.
+        A process that has ended is seen, although nobody has asked it anything since, and the others, which can do
+        nothing without it, are ended: they hold memory. It may be looked at on any thread.
         """
-        ended = (name for name, child in zip(self._names, self._children, strict=True) if child.poll() is not None)
-        return self._reason or next((f"the process of {name} has ended" for name in ended), "")
+        ended = self._processes.ended()
+        if ended and not self._reason:
+            self._give_up(self._fate(ended[0]))
+        return self._reason
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every rank with the same arguments, in which they exchange something; see `ask_each`."""
@@ -100,6 +103,7 @@ class Ranks:
         if os.getpid() != self._processes.parent:
             raise _foreign()
         if self._reason:
+            self._end()  # whoever gave them up on another thread has left that to this one
             raise ExecutorError(f"the devices were given up earlier: {self._reason}; open the bundle again")
         asked: list[int] = []
         answers: dict[int, Answer] = {}
@@ -189,7 +193,15 @@ class Ranks:
 
     def _fail(self, rank: int) -> None:
         """End all since the process of one has ended, and raise ExecutorError with the reason."""
-        raise self.end(f"the process of {self._names[rank]} {self._processes.fate(rank)}")
+        raise self.end(self._fate(rank))
+
+    def _fate(self, rank: int) -> str:
+        return f"the process of {self._names[rank]} {self._processes.fate(rank)}"
+
+    def _give_up(self, reason: str) -> None:
+        """End all processes, on any thread: what is open is closed by the one that asks, which finds them gone."""
+        self._reason = self._reason or reason
+        self._processes.kill()
 
     def end(self, reason: str) -> ExecutorError:
         """End all processes, and return the error to raise. They cannot be asked again."""
@@ -197,7 +209,7 @@ class Ranks:
             return _foreign()
         self._reason = self._reason or reason
         self._end()
-        return ExecutorError(f"{reason}; the other devices were given up with it: open the bundle again")
+        return ExecutorError(f"{self._reason}; the other devices were given up with it: open the bundle again")
 
     def close(self) -> None:
         """End all processes. Closing twice is allowed, and in a forked process it does nothing."""

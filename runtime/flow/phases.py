@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.byte_sizes import human_bytes
+from ...engine.errors import ExecutorError
 from ...engine.progress import Progress
 from .executor import Executor
 from .stages import Stage
@@ -33,7 +34,13 @@ class Loading:
         Args:
             names: The components.
             progress: What is told.
+
+        Raises:
+            ExecutorError: A component cannot be loaded, or the executor is lost, whatever was loaded before.
         """
+        if lost := self._executor.lost:
+            words = "open the bundle again, after a CUDA error in a new process"
+            raise ExecutorError(f"nothing can be loaded any more: {lost}; {words}")
         for name in names:
             if name not in self._loaded:
                 size_bytes = self._bundle.graph(name).weight_bytes

@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from processes import has_ended, wait_until
 from served import error_of, served
 
-from kontext_trt import Kontext
+from kontext_trt import ExecutorError, Kontext
 from kontext_trt.runtime.device.cuda import cuda_error
 from kontext_trt.runtime.executors.group_executor import GroupExecutor
 
@@ -29,9 +30,13 @@ def shared(fused_path: Path) -> Iterator[Kontext]:
         yield kontext
 
 
-def kill_one(kontext: Kontext) -> None:
+def pids_of(kontext: Kontext) -> list[int]:
     assert isinstance(kontext.executor, GroupExecutor)
-    os.kill(kontext.executor._ranks._children[1].pid, signal.SIGKILL)
+    return [child.pid for child in kontext.executor._ranks._children]
+
+
+def kill_one(kontext: Kontext) -> None:
+    os.kill(pids_of(kontext)[1], signal.SIGKILL)
 
 
 def ask(url: str, body: dict[str, Any] = QUICK) -> httpx2.Response:
@@ -64,10 +69,14 @@ def test_a_process_that_is_killed_between_requests(shared: Kontext, caplog: pyte
         while httpx2.get(f"{url}/healthz").status_code == 200:
             assert time.monotonic() < deadline
         check_lost(url)
+        wait_until(lambda: all(map(has_ended, pids_of(shared))), "the other process, which holds memory, ends", 10)
     said = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.getMessage() for record in said] == [
-        "nothing can be made until this server is started again: the process of cpu:1 has ended"
+        "nothing can be made until this server is started again: the process of cpu:1 was ended by SIGKILL"
     ]
+    for _ in range(2):
+        with pytest.raises(ExecutorError, match="loaded any more: the process of cpu:1 was ended by SIGKILL; open the"):
+            shared.load()
 
 
 def test_a_process_that_is_killed_in_a_request(shared: Kontext):

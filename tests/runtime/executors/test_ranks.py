@@ -146,13 +146,45 @@ def test_one_that_is_killed_between_calls_is_named(start: Start):
     made = start()
     pids = pids_of(made)
     os.kill(pids[0], signal.SIGKILL)
-    assert made.lost in ("", "the process of cpu:0 has ended")
-    wait_until(lambda: made.lost != "", "it is killed")  # its first thread may be gone before the others
-    assert made.lost == "the process of cpu:0 has ended"
-    with pytest.raises(ExecutorError, match="the process of cpu:0 was ended by SIGKILL"):
+    with pytest.raises(ExecutorError, match="the process of cpu:0 was ended by SIGKILL; the other devices"):
         made.ask("tell")
     assert all(map(is_gone, pids))
     assert made.lost == "the process of cpu:0 was ended by SIGKILL"
+
+
+def test_where_one_is_seen_to_be_gone_the_others_are_ended(start: Start):
+    """They hold memory, and nobody may ask for anything any more."""
+    made, before = start(3), num_descriptors()
+    pids = pids_of(made)
+    os.kill(pids[1], signal.SIGKILL)
+    wait_until(lambda: made.lost != "", "it is killed")  # its first thread may be gone before the others
+    wait_until(lambda: made.lost and all(map(is_gone, pids)), "all are gone", 10)
+    assert made.lost == "the process of cpu:1 was ended by SIGKILL"
+    with pytest.raises(ExecutorError, match="given up earlier: the process of cpu:1 was ended by SIGKILL; open the"):
+        made.ask("tell")
+    assert num_descriptors() < before
+
+
+def test_one_that_is_gone_is_named_whoever_sees_it_first(start: Start):
+    """What is asked for on another thread finds those gone that were ended since."""
+    made = start(3)
+    pids = pids_of(made)
+    looking = threading.Thread(target=wait_until, args=(lambda: made.lost != "", "it is killed"))
+    looking.start()
+    with pytest.raises(ExecutorError, match=r"^the process of cpu:2 was ended by SIGKILL; the other devices"):
+        made.ask("die", (2,), signal.SIGKILL)
+    looking.join()
+    assert made.lost == "the process of cpu:2 was ended by SIGKILL"
+    assert all(map(is_gone, pids))
+
+
+def test_a_fork_looks_at_none_of_them(start: Start):
+    made = start()
+    pids_of(made)
+    if not (child := os.fork()):
+        os._exit(1 if made.lost else 0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert made.ask("echo", "alive") == ["alive"] * 2
 
 
 def test_one_that_leaves_or_never_began_is_named(start: Start):
