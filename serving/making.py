@@ -24,6 +24,7 @@ from ..runtime.outputs.result import Result
 from ..runtime.runner import Runner
 from ..runtime.session import Session
 from .desk import Desk
+from .health import Health
 from .loras import lora_refusal
 from .metrics import Metrics
 from .turns import Place
@@ -129,13 +130,16 @@ class Maker:
     Args:
         runner: Who runs requests; sessions are of it, too.
         worker: Whose thread it does that in.
+        health: What says whether pictures can be made at all, when the turn of one has come.
         desk: Where pictures wait for a person, None if they do not.
         hides_previews: Whether no picture on the way is shown.
     """
 
-    def __init__(self, runner: Observed, worker: Worker, *, desk: Desk | None, hides_previews: bool) -> None:
+    def __init__(
+        self, runner: Observed, worker: Worker, health: Health, *, desk: Desk | None, hides_previews: bool
+    ) -> None:
         self.runner, self.desk = runner, desk
-        self._worker, self._hides_previews = worker, hides_previews
+        self._worker, self._health, self._hides_previews = worker, health, hides_previews
 
     async def make(self, place: Place, order: Order) -> tuple[Made, ...]:
         """Wait for a turn, make a picture for each seed, and wait until a person approves where one is to.
@@ -143,7 +147,8 @@ class Maker:
         A session is not touched before that: the turn is made in a branch of it.
 
         Raises:
-            Refusal: The server stops before the first turn, or a LoRA cannot be used.
+            Refusal: The server stops before the first turn, has lost what it computes with before this one, or a LoRA
+                cannot be used.
             KontextError: What the runtime raises, or ContentRefused by a person.
         """
         if self._hides_previews:
@@ -151,6 +156,7 @@ class Maker:
         if self.desk is not None and order.session is not None:
             order = replace(order, session=order.session.branch())
         async with place.turn():
+            self._health.check()  # whoever had the turn before may have lost the device
             mades = await self._worker.run(lambda cancel: self._make(order, cancel))
         if self.desk is not None:
             await self.desk.approve([(made.image, order.prompt) for made in mades])

@@ -58,8 +58,8 @@ class Service:
         """
         metrics, worker, turns = Metrics(options.replica), Worker(), Turns(options.limits.waiting)
         folder, observed = None if options.state is None else StateFolder(options.state), Observed(runner, metrics)
-        desk, bodies = _desk(metrics, options, folder), Bodies(options.limits)
-        maker = Maker(observed, worker, desk=desk, hides_previews=options.hides_previews)
+        desk, bodies, health = _desk(metrics, options, folder), Bodies(options.limits), Health(runner)
+        maker = Maker(observed, worker, health, desk=desk, hides_previews=options.hides_previews)
         results, sessions, tasks = _kept(observed, options, folder)
         metrics.show("kontext_waiting", "Requests that wait for a turn.", lambda: turns.waiting)
         metrics.show("kontext_running", "Pictures that are being made.", lambda: int(turns.running))
@@ -74,7 +74,7 @@ class Service:
         return cls(
             runner=runner,
             options=options,
-            health=Health(runner),
+            health=health,
             bodies=bodies,
             metrics=metrics,
             turns=turns,

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,29 @@ def test_a_process_that_is_killed_in_a_request(shared: Kontext):
         check_lost(url)
     shared.close()
     assert shared.lost == ""
+
+
+def test_those_that_wait_when_a_process_is_killed(shared: Kontext):
+    """Only what ran was made in vain."""
+    with served(shared) as url, ThreadPoolExecutor() as asking:
+        made = shared.executor.perform
+
+        def perform(*arguments: Any) -> Any:
+            wait_until(lambda: "kontext_waiting 3.0" in httpx2.get(f"{url}/metrics").text, "three wait")
+            kill_one(shared)
+            return made(*arguments)
+
+        shared.executor.perform = perform  # type: ignore[method-assign]
+        running = asking.submit(ask, url, LONG)
+        wait_until(lambda: "kontext_running 1.0" in httpx2.get(f"{url}/metrics").text, "one runs")
+        waiting = [asking.submit(ask, url, body) for body in (QUICK, {**QUICK, "stream": True})]
+        task = httpx2.post(f"{url}/v1/flux-kontext-pro", json={"prompt": "x"}).json()["polling_url"]
+        assert running.result().status_code == 500
+        for one in waiting:
+            assert one.result().status_code == 503
+            assert error_of(one.result())["code"] == "device_lost"
+        told = wait_until(lambda: httpx2.get(task).json()["details"], "the task ends")
+        assert told["code"] == "device_lost"
 
 
 def test_a_gpu_that_is_lost(simulate: Any):
