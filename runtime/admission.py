@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..engine.errors import BusyError, Cancelled, KontextError
+from .cancelling import cancelled_by
 from .executors.options import WhenBusy
 
 SECONDS_BETWEEN_LOOKS = 0.02
@@ -34,7 +35,7 @@ class Admission:
 
     @contextmanager
     def enter(self, *, closing: bool = False, cancel: threading.Event | None = None) -> Iterator[None]:
-        """Admit the calling thread for as long as the context lasts; `cancel` ends the waiting.
+        """Admit the calling thread for as long as the context lasts; `cancel` ends the waiting, and is told within.
 
         Raises:
             KontextError: It is closed, this is a forked process, or a request's own callback asks.
@@ -58,7 +59,8 @@ class Admission:
             if self.closed and not closing:
                 raise KontextError("this Kontext is closed; open the bundle again")
             self._owner = threading.get_ident()
-            yield
+            with cancelled_by(cancel):
+                yield
         finally:
             self._owner = None
             self._lock.release()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import sys
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
+
+from .work import ENDING_SECONDS
 
 GRACE_SECONDS = 600
 """The seconds that running requests have to end once the server is told to stop."""
@@ -47,7 +50,7 @@ def serve(app: Starlette, *, host: str, port: int, grace_seconds: float = GRACE_
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(grace_seconds),
+        timeout_graceful_shutdown=math.ceil(grace_seconds + ENDING_SECONDS) + 1,  # what is cancelled is answered, too
         timeout_keep_alive=30,
         ws="none",
         proxy_headers=True,  # of a proxy on this machine: whose request it is, and that it came by TLS

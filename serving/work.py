@@ -15,6 +15,9 @@ from .refusals import Refusal
 
 Made = TypeVar("Made")
 
+ENDING_SECONDS = 2.0
+"""The seconds that cancelled work has to end; then its client is answered although it has not."""
+
 SMALL = 1 << 17
 """The bytes or pixels that are worked on in the event loop, which others wait for: a few milliseconds."""
 
@@ -63,6 +66,9 @@ async def beside(size: int, function: Callable[..., Made], *arguments: Any) -> M
 async def watched(work: Coroutine[Any, Any, Made], receive: Receive | None, seconds: float) -> Made:
     """Wait for work until it is done, its client has gone away, or its time is up; the last two cancel it.
 
+    What is cancelled usually ends at once, or with the step that is computed. It goes on alone where it does not, and
+    keeps its turn.
+
     Args:
         work: What is to be done; it is cancelled as tasks are.
         receive: The request's messages, whose body has been read; None if nobody waits at the other end.
@@ -83,13 +89,25 @@ async def watched(work: Coroutine[Any, Any, Made], receive: Receive | None, seco
     finally:
         for one in waiting:
             one.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+            _ending.add(one)
+            one.add_done_callback(_ended)
+        await asyncio.wait(waiting, timeout=ENDING_SECONDS)
     if done:
         raise Refusal("the client went away", status=499)
     raise Refusal(
         f"it took longer than {seconds:g} s, waiting included, which is the most here; ask for less, or later",
         status=504,
     )
+
+
+_ending: set[asyncio.Future[Any]] = set()
+"""The work that was cancelled and has not ended: a loop holds its tasks weakly."""
+
+
+def _ended(one: asyncio.Future[Any]) -> None:
+    _ending.discard(one)
+    if not one.cancelled():
+        one.exception()  # it is seen, so that nobody warns of it
 
 
 async def _until_gone(receive: Receive) -> None:

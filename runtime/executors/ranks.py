@@ -14,10 +14,14 @@ from typing import Any
 
 from ...engine import errors
 from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
+from ..cancelling import after_cancel
 from .options import Device
 from .rank_children import GRACE_S, RankProcesses
 from .rank_job import RankJob
 from .rank_process import Answer, Call
+
+CANCELLED_S = 60.0
+"""The seconds that ranks have for what is under way when its request is cancelled: a step, or loading a network."""
 
 
 class Ranks:
@@ -61,7 +65,7 @@ class Ranks:
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every rank with the same arguments, in which they exchange something; see `ask_each`."""
         message = ForkingPickler.dumps(Call(method=method, arguments=arguments))
-        return self._answers(dict.fromkeys(range(len(self._children)), message), self._timeout_s, apart=False)
+        return self._answers(dict.fromkeys(range(len(self._children)), message), 1, apart=False)
 
     def ask_apart(self, method: str, *arguments: Any, ranks: Iterable[int] | None = None) -> list[Any]:
         """Call a method of ranks that exchange nothing in it: of every rank, or of some.
@@ -71,11 +75,12 @@ class Ranks:
 
         Raises:
             KontextError: One raised that; all can be asked again.
-            ExecutorError: A process has ended, or one does not answer in time. All are ended.
+            ExecutorError: A process has ended, or one does not answer in time, or soon after the request is cancelled.
+                All are ended.
         """
         message = ForkingPickler.dumps(Call(method=method, arguments=arguments))
         asked = range(len(self._children)) if ranks is None else ranks
-        return self._answers(dict.fromkeys(asked, message), self._timeout_s, apart=True)
+        return self._answers(dict.fromkeys(asked, message), 1, apart=True)
 
     def ask_each(self, method: str, arguments: Sequence[Sequence[Any]], *, times: int = 1) -> list[Any]:
         """Call a method of every rank with arguments of its own.
@@ -91,14 +96,14 @@ class Ranks:
         Raises:
             KontextError: All raised one of that kind; they can be asked again.
             GpuMemoryError: Some had no memory, and all are ended.
-            ExecutorError: A process has ended, some ranks have failed, or one does not answer in time. All are ended,
-                and cannot be asked again.
+            ExecutorError: A process has ended, some ranks have failed, or one does not answer in time, or soon after
+                the request is cancelled. All are ended, and cannot be asked again.
         """
         calls = (Call(method=method, arguments=tuple(one)) for one in arguments)
         messages = dict(enumerate(map(ForkingPickler.dumps, calls)))  # before any is sent
-        return self._answers(messages, times * self._timeout_s, apart=False)
+        return self._answers(messages, times, apart=False)
 
-    def _answers(self, messages: Mapping[int, memoryview], seconds: float, *, apart: bool) -> list[Any]:
+    def _answers(self, messages: Mapping[int, memoryview], times: int, *, apart: bool) -> list[Any]:
         """Send messages and return what was answered, in the order of the ranks."""
         if os.getpid() != self._processes.parent:
             raise _foreign()
@@ -108,10 +113,13 @@ class Ranks:
         asked: list[int] = []
         answers: dict[int, Answer] = {}
         try:
-            for rank, message in messages.items():
-                asked.append(rank)
-                self._send(rank, message)
-            self._collect(asked, answers, seconds, apart=apart)
+            with after_cancel(
+                lambda seconds: self._overdue([one for one in messages if one not in answers], seconds, times)
+            ):
+                for rank, message in messages.items():
+                    asked.append(rank)
+                    self._send(rank, message)
+                self._collect(asked, answers, times * self._timeout_s, apart=apart)
         except ExecutorError:
             raise
         except BaseException:  # an interrupt, most likely: the answers are still to come
@@ -169,6 +177,14 @@ class Ranks:
         stopped = self._processes.stopped(ranks)
         names = ", ".join(self._names[rank] for rank in stopped or ranks)
         return f"{names} did not answer for {time}" + (": stopped by a signal or a debugger" if stopped else "")
+
+    def _overdue(self, late: Sequence[int], seconds: float, times: int) -> bool:
+        """Give all up if ranks have not answered some seconds after a cancel, and return whether; on any thread."""
+        limit = GRACE_S if self._processes.stopped(late) else times * CANCELLED_S
+        if not late or seconds < limit:
+            return False
+        self._give_up(self._silent(late, f"{seconds:.3g} s after the request was cancelled"))
+        return True
 
     def _settle(self, ranks: Sequence[int]) -> None:
         """Wait a little for answers that nobody wants any more; end all if they do not come.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ from typing import Any
 import httpx2
 import pytest
 from processes import has_ended, wait_until
-from served import error_of, served
+from served import Process, error_of, served
 
 from kontext_trt import ExecutorError, Kontext
 from kontext_trt.runtime.device.cuda import cuda_error
+from kontext_trt.runtime.executors import ranks
 from kontext_trt.runtime.executors.group_executor import GroupExecutor
+from kontext_trt.serving.options import Limits, ServingOptions
 
 QUICK = {"prompt": "x", "size": "32x32", "num_inference_steps": 1, "seed": 1}
 LONG = {**QUICK, "num_inference_steps": 100, "size": "160x160"}
@@ -120,6 +123,43 @@ def test_those_that_wait_when_a_process_is_killed(shared: Kontext):
             assert error_of(one.result())["code"] == "device_lost"
         told = wait_until(lambda: httpx2.get(task).json()["details"], "the task ends")
         assert told["code"] == "device_lost"
+
+
+def test_a_process_that_does_not_answer_by_the_deadline(shared: Kontext, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ranks, "GRACE_S", 6.0)
+    with served(shared, ServingOptions(limits=Limits(seconds=3))) as url:
+        shared.load()
+        pids, made = pids_of(shared), shared.executor.perform
+
+        def perform(*arguments: Any) -> Any:
+            os.kill(pids[1], signal.SIGSTOP)
+            return made(*arguments)
+
+        shared.executor.perform = perform  # type: ignore[method-assign]
+        answer = ask(url, LONG)
+        assert answer.status_code == 504
+        assert error_of(answer)["code"] == "deadline_exceeded"
+        assert [httpx2.get(f"{url}{place}").status_code for place in PLACES] == [200, 200], "it may answer yet"
+        wait_until(lambda: httpx2.get(f"{url}/healthz").status_code == 503, "it is given up", 30)
+        check_lost(url)
+        assert all(map(has_ended, pids))
+    assert re.fullmatch(
+        r"cpu:1 did not answer for [\d.]+ s after the request was cancelled: stopped by .*", shared.lost
+    )
+
+
+def test_a_server_that_is_told_to_stop_while_a_process_does_not_answer(fused_path: Path):
+    options = ("--devices", "2", "--executor", "cpu", "--deadline", "4")
+    with Process(fused_path, *options) as server, ThreadPoolExecutor() as asking:
+        pids = [int(pid) for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
+        os.kill(pids[0], signal.SIGSTOP)
+        running = asking.submit(ask, server.url)
+        wait_until(lambda: "kontext_running 1.0" in httpx2.get(f"{server.url}/metrics").text, "one runs")
+        server.terminate()
+        assert error_of(running.result())["code"] == "deadline_exceeded"
+        assert server.wait(30) == 128 + 15
+    assert len(pids) == 2
+    assert all(map(has_ended, pids))
 
 
 def test_a_gpu_that_is_lost(simulate: Any):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from kontext_trt.serving import work
 from kontext_trt.serving.refusals import Refusal
 from kontext_trt.serving.work import SMALL, Worker, beside, watched
 
@@ -79,6 +80,29 @@ def test_work_nobody_waits_for_is_cancelled(receive: str, seconds: float, status
         asyncio.run(watched(work(), gone if receive == "gone" else never, seconds))
     assert caught.value.status == status
     assert cancelled == [True]
+
+
+def test_a_client_is_answered_although_what_it_asked_for_does_not_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(work, "ENDING_SECONDS", 0.05)
+    let_go = threading.Event()
+
+    def hang(cancel: threading.Event) -> None:
+        assert let_go.wait(10)
+        raise ValueError("nobody sees this")
+
+    async def body() -> None:
+        worker = Worker()
+        with pytest.raises(Refusal, match=r"longer than 0\.02 s") as caught:
+            await watched(worker.run(hang), None, 0.02)
+        assert caught.value.status == 504
+        assert len(work._ending) == 1
+        let_go.set()
+        assert await worker.run(lambda cancel: "next") == "next"
+        await asyncio.sleep(0)
+        assert not work._ending
+        worker.close()
+
+    asyncio.run(body())
 
 
 def test_only_what_is_large_goes_to_a_thread():

@@ -21,6 +21,7 @@ from processes import has_ended, wait_until
 from stub_rank import COMMAND
 
 from kontext_trt import ExecutorError, KontextError, OptionError, RequestError
+from kontext_trt.runtime.cancelling import cancelled_by
 from kontext_trt.runtime.executors import rank_children, ranks
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
 from kontext_trt.runtime.executors.rank_job import RankJob
@@ -127,7 +128,7 @@ def test_one_that_fails_while_others_work(start: Start, monkeypatch: pytest.Monk
         1: ranks.Call(method="sleep", arguments=({1: 60.0},)),
     }
     with pytest.raises(ExecutorError, match="cpu:0 failed: no memory"):
-        made._answers({rank: ForkingPickler.dumps(call) for rank, call in calls.items()}, 60.0, apart=False)
+        made._answers({rank: ForkingPickler.dumps(call) for rank, call in calls.items()}, 1, apart=False)
     assert time.monotonic() - began < 10
 
 
@@ -236,6 +237,51 @@ def test_one_that_takes_nothing_is_given_up(start: Start):
     os.kill(pids[0], signal.SIGSTOP)
     with pytest.raises(ExecutorError, match=r"cpu:0 did not take what it was asked for 0\.5 s"):
         made.ask("echo", bytes(32 << 20))
+    assert all(map(is_gone, pids))
+
+
+def cancelled() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def test_a_cancel_waits_for_what_is_under_way(start: Start):
+    made = start()
+    pids_of(made)
+    with cancelled_by(cancelled()):
+        assert made.ask("sleep", {0: 1.0}) == [0, 1]
+    assert made.ask("echo", "alive") == ["alive"] * 2
+
+
+@pytest.mark.parametrize("size", [1, 32 << 20], ids=["small", "more than a socket holds"])
+def test_one_that_is_stopped_while_its_request_is_cancelled_is_given_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch, size: int
+):
+    """Whether it has taken what it is asked, or not."""
+    monkeypatch.setattr(ranks, "GRACE_S", 0.5)
+    made = start(3)
+    pids = pids_of(made)
+    os.kill(pids[1], signal.SIGSTOP)
+    words = r"cpu:1 did not answer for [01]\.\d+ s after the request was cancelled: stopped by a signal or a debugger"
+    with cancelled_by(cancelled()), pytest.raises(ExecutorError, match=f"^{words}; the other devices were given up"):
+        made.ask("echo", bytes(size))
+    assert all(map(is_gone, pids))
+    with pytest.raises(ExecutorError, match=f"given up earlier: {words}; open the bundle again"):
+        made.ask("tell")
+
+
+def test_those_that_go_on_though_their_request_is_cancelled_are_given_up(start: Start, monkeypatch: pytest.MonkeyPatch):
+    """A request of several pictures has as many times as long."""
+    monkeypatch.setattr(ranks, "CANCELLED_S", 0.7)
+    made = start()
+    pids = pids_of(made)
+    with cancelled_by(cancelled()):
+        assert made.ask_each("sleep", [({0: 1.2},), ({},)], times=4) == [0, 1]
+        with pytest.raises(
+            ExecutorError, match=r"^cpu:0 did not answer for [01]\.?\d* s after the request was cancelled;"
+        ):
+            made.ask("sleep", {0: 60.0})
     assert all(map(is_gone, pids))
 
 
