@@ -20,7 +20,7 @@ from .rank_children import GRACE_S, RankProcesses
 from .rank_job import RankJob
 from .rank_process import Answer, Call
 
-CANCELLED_S = 60.0
+CANCELLED_S = 180.0
 """The seconds that ranks have for what is under way when its request is cancelled: a step, or loading a network."""
 
 
