@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
-# what runs on the GPU: gpu is ONNX Runtime, tensorrt TensorRT; make test-gpu GPU_EXTRAS=tensorrt
-GPU_EXTRAS ?= gpu
+# what runs on the GPU: multi is ONNX Runtime, fused operators and NCCL, tensorrt TensorRT; make test-gpu GPU_EXTRAS=tensorrt
+GPU_EXTRAS ?= multi
 GPU_VENV := .venv-$(GPU_EXTRAS)
 GPU_SETUP := $(GPU_VENV)/.ready
 RAY_VENV := .venv-ray
@@ -91,7 +91,7 @@ $(GPU_SETUP): pyproject.toml
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(GPU_VENV)/bin/python -m pip install --quiet "torch==2.13.0"
-	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[export,$(GPU_EXTRAS)]" "pytest>=8"
+	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[quantize,$(GPU_EXTRAS)]" "pytest>=8"
 	touch $(GPU_SETUP)
 
 test-gpu: $(GPU_SETUP)

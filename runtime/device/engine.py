@@ -77,11 +77,11 @@ class Engines(Protocol):
 
     @property
     def turn(self) -> AbstractContextManager[object]:
-        """What is held while they work: it keeps others of the process out that use the same memory meanwhile."""
+        """The lock that is held while they work: it keeps others of the process out that use the same memory."""
         ...
 
     def before_shrinking(self, forget: Callable[[], None]) -> None:
-        """Have a method called before memory is given back by `shrink`, by others of the process too: it drops graphs.
+        """Take a method that drops graphs: it is called before `shrink` gives memory back, others' of the process too.
 
         It is held weakly.
         """

@@ -199,7 +199,7 @@ class DeviceExecutor:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Work with the device, made this thread's, if it still works; others of the process that share memory wait."""
+        """Make the device this thread's, if it still works; others of the process that share memory with it wait."""
         with self._engines.turn:
             if self._closed:
                 raise ExecutorError("this executor is closed")

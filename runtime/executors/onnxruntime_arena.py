@@ -44,7 +44,7 @@ _BYTES = bytes.fromhex(
 
 
 class ArenaUsers:
-    """Knows who uses the arena of a device in this process.
+    """Holds who uses the arena of a device in this process.
 
     Attributes:
         turn: The lock that is held by whoever runs sessions, or a graph of them.
@@ -55,7 +55,7 @@ class ArenaUsers:
         self._forgetting: list[weakref.WeakMethod[Callable[[], None]]] = []
 
     def add(self, forget: Callable[[], None]) -> None:
-        """Have a bound method called before the arena is emptied, as long as its object lives."""
+        """Call a bound method before the arena is emptied, from now on, as long as its object lives."""
         self._forgetting.append(weakref.WeakMethod(forget))
 
     def forget(self) -> None:

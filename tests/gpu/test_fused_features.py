@@ -125,6 +125,11 @@ class Bundles:
         return file
 
 
+def require_kernels(devices: int = 1) -> None:
+    for package in ("onnxruntime", "nvmath", "nccl")[: 1 + devices]:
+        pytest.importorskip(package)
+
+
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     return Bundles(tmp_path_factory.mktemp("small"))
@@ -133,6 +138,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
 @pytest.fixture(scope="module")
 def cpu(bundles: Bundles, request: pytest.FixtureRequest) -> Iterator[Kontext]:
     """By recipe: the bodies of the operators, in float32."""
+    require_kernels()
     path = bundles.get(Precision.FP32, request.param[0])
     with Kontext.open(path, executor=OnnxRuntimeOptions(device=Device.CPU)) as kontext:
         yield kontext
@@ -142,6 +148,7 @@ def cpu(bundles: Bundles, request: pytest.FixtureRequest) -> Iterator[Kontext]:
 def gpu(bundles: Bundles, request: pytest.FixtureRequest) -> Iterator[Kontext]:
     """By recipe and number of devices: the kernels."""
     recipe, devices = request.param
+    require_kernels(devices)
     found = find_gpus()[0]
     if len(found) < devices:
         pytest.skip(f"needs {devices} GPUs")
@@ -175,6 +182,7 @@ def test_the_gpu_makes_the_cpus_picture(
 def test_networks_that_are_loaded_for_their_turn_make_the_same_picture(
     recipe: str, turns: tuple[str, ...], bundles: Bundles
 ) -> None:
+    require_kernels()
     path = bundles.get(Precision.BF16, recipe)
     with Kontext.open(path, executor="cuda") as everything, Kontext.open(path, executor="cuda") as kontext:
         residencies = kontext.executor.residency.residencies

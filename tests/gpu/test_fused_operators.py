@@ -49,6 +49,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[tuple[CudaPython, object, FusedOperators]]:
+    pytest.importorskip("nvmath")
     cuda, gpu = CudaPython(), find_gpus()[0][0]
     stream = cuda.stream()
     fused = FusedOperators(cuda, stream, f"sm_{gpu.major}{gpu.minor}")

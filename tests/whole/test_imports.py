@@ -45,7 +45,7 @@ CHAINS: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     f"{PACKAGE}.runtime": (
-        {"inputs"},
+        {"cancelling", "inputs"},
         {"outputs", "flow"},
         {"device"},
         {"operators"},
