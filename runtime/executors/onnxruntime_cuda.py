@@ -21,7 +21,7 @@ from ..flow.tensors import RequestShape, TensorSpec, usual_shape
 from ..operators.failures import raising_whole
 from ..operators.fused import FusedOperators
 from .fused_kernels import has_kernels
-from .onnxruntime_arena import SESSION_OPTIONS, arena_users, empty_arena, reserve_arena, share_arena
+from .onnxruntime_arena import SESSION_OPTIONS, Emptier, arena_users, reserve_arena, share_arena
 from .onnxruntime_costs import costs
 from .onnxruntime_session import SILENT, device_option, failed, import_onnxruntime, open_session
 from .shared_graph import own_text
@@ -62,7 +62,8 @@ class OnnxRuntimeEngines:
         self.group: Group | None = None
         self._ort = import_onnxruntime()
         self._fused: FusedOperators | None = None
-        self._opened = self._reserved = False
+        self._reserved = False
+        self._emptier: Emptier | None = None
         self._users = arena_users(cuda.device)
 
     @property
@@ -93,7 +94,7 @@ class OnnxRuntimeEngines:
         try:
             providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
             fused = self._kernels(component, stream)
-            share_arena(self._cuda.device)
+            self._share_arena()
             own = own_text(self._bundle, component, self.group)
             session = open_session(
                 self._bundle,
@@ -111,13 +112,21 @@ class OnnxRuntimeEngines:
                 f"ONNX Runtime could not use the CUDA device for {component}: its CUDA libraries or the driver do not "
                 "fit; kontext-trt doctor says what is there"
             )
-        self._opened = True
         table = self._bundle.component(component)
         engine = OnnxRuntimeEngine(table, session, self._ort, self._cuda.device, fused=fused is not None)
         if fused is not None and table.runs in (Runs.REFERENCE, Runs.PICTURE):
             self._reserve()
             self._prepare(table, engine, stream)
         return engine
+
+    def _share_arena(self) -> None:
+        """Make the arena, if the process has none, and what empties it."""
+        share_arena(self._cuda.device)
+        if self._emptier is None:
+            try:
+                self._emptier = Emptier(self._cuda.device)
+            except Exception as error:  # ONNX Runtime's own, of several types
+                raise ExecutorError(f"ONNX Runtime cannot use the CUDA device: {error}") from error
 
     def _check_quantized(self, component: str) -> None:
         """Raise ExecutorError for FP8 that the provider has no kernels for: it dequantizes nothing to bfloat16."""
@@ -193,13 +202,14 @@ class OnnxRuntimeEngines:
         self._empty()
 
     def _empty(self) -> None:
-        if self._opened:
-            empty_arena(self._cuda.device)
+        if self._emptier is not None:
+            self._emptier()
             self._reserved = False
 
     def close(self) -> None:
         """Free what the arena and the kernels hold; engines are closed one by one."""
         self._empty()
+        self._emptier = None
         if self._fused is not None:
             self._fused.close()
             self._fused = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from kontext_trt.runtime.executors import onnxruntime_arena
-from kontext_trt.runtime.executors.onnxruntime_arena import _BYTES, _IDENTITY, ArenaUsers, arena_users, empty_arena
+from kontext_trt.runtime.executors.onnxruntime_arena import _BYTES, _IDENTITY, ArenaUsers, Emptier, arena_users
 
 
 def test_the_graph_that_reserves_gives_as_many_bytes_as_it_is_asked_for():
@@ -36,35 +37,62 @@ class User:
         self.said.append(self.name)
 
 
-def test_all_who_use_an_arena_drop_their_graphs_before_it_is_emptied(monkeypatch: pytest.MonkeyPatch):
-    said: list[str] = []
-    users = ArenaUsers()
-    monkeypatch.setattr(onnxruntime_arena, "arena_users", {3: users}.__getitem__)
-    monkeypatch.setattr(onnxruntime_arena, "_shrink", lambda device: said.append(f"emptied {device}"))
+class Session:
+    """Says when it runs, and with which of ONNX Runtime's entries; or fails."""
+
+    def __init__(self, said: list[str], words: str = "") -> None:
+        self.said, self.words = said, words
+
+    def run(self, outputs: None, given: dict[str, np.ndarray], options: ort.RunOptions) -> None:
+        entry = options.get_run_config_entry("memory.enable_memory_arena_shrinkage")
+        self.said.append(f"emptied {entry}")
+        if self.words:
+            raise RuntimeError(self.words)
+
+
+@pytest.fixture
+def emptier(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[ArenaUsers, list[str], Emptier]]:
+    def make(words: str = "") -> tuple[ArenaUsers, list[str], Emptier]:
+        said: list[str] = []
+        users = ArenaUsers()
+        monkeypatch.setattr(onnxruntime_arena, "arena_users", {3: users}.__getitem__)
+        monkeypatch.setattr(onnxruntime_arena, "_session", lambda graph, device: Session(said, words))
+        return users, said, Emptier(3)
+
+    return make
+
+
+def test_all_who_use_an_arena_drop_their_graphs_before_it_is_emptied(emptier: Callable):
+    users, said, empty = emptier()
     one, other = User(said, "one"), User(said, "other")
     for user in (one, other):
         users.add(user.drop)
-    empty_arena(3)
-    assert said == ["one", "other", "emptied 3"]
+    empty()
+    assert said == ["one", "other", "emptied gpu:3"]
     del one, user
     gc.collect()
-    empty_arena(3)
-    assert said[3:] == ["other", "emptied 3"], "who is gone is not asked"
+    empty()
+    assert said[3:] == ["other", "emptied gpu:3"], "who is gone is not asked"
     assert other.name
 
 
-def test_an_arena_is_not_emptied_while_another_works(monkeypatch: pytest.MonkeyPatch):
-    said: list[str] = []
-    users = ArenaUsers()
-    monkeypatch.setattr(onnxruntime_arena, "arena_users", {0: users}.__getitem__)
-    monkeypatch.setattr(onnxruntime_arena, "_shrink", lambda device: said.append("emptied"))
-    emptying = threading.Thread(target=empty_arena, args=(0,))
+def test_an_arena_is_not_emptied_while_another_works(emptier: Callable):
+    users, said, empty = emptier()
+    emptying = threading.Thread(target=empty)
     with users.turn:
         emptying.start()
         emptying.join(0.2)
         assert said == []
     emptying.join(10)
-    assert said == ["emptied"]
+    assert said == ["emptied gpu:3"]
+
+
+def test_an_arena_that_cannot_be_emptied_is_no_error(emptier: Callable, caplog: pytest.LogCaptureFixture):
+    """It is emptied where memory lacks, and whoever needs the memory has an error that says so."""
+    _, said, empty = emptier("CUBLAS_STATUS_ALLOC_FAILED\nand where")
+    empty()
+    assert said == ["emptied gpu:3"]
+    assert caplog.messages == ["ONNX Runtime does not give back the memory that it keeps: CUBLAS_STATUS_ALLOC_FAILED"]
 
 
 def test_a_device_has_one_arena():

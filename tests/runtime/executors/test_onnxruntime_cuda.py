@@ -63,6 +63,7 @@ def test_only_another_device_than_the_first_is_named(
 
     monkeypatch.setattr(onnxruntime_cuda, "open_session", record)
     monkeypatch.setattr(onnxruntime_cuda, "share_arena", lambda device: None)
+    monkeypatch.setattr(onnxruntime_cuda, "Emptier", lambda device: lambda: None)
     cuda = SimpleNamespace(device=device, stream_address=lambda stream: 4096)
     OnnxRuntimeEngines(bundle, cuda).open("clip", object(), None)  # type: ignore[arg-type]
     (provider,) = seen
