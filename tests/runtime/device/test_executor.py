@@ -7,6 +7,7 @@ import pytest
 
 from kontext_trt import Cancelled, ExecutorError, Kontext, NotFiniteError, RequestError
 from kontext_trt.engine.components import COMPONENTS
+from kontext_trt.runtime.executors.tensorrt import TensorRtEngines
 
 
 @pytest.fixture
@@ -172,3 +173,32 @@ def test_closed_executor_refuses(simulate):
     simulation.executor.close()
     with pytest.raises(ExecutorError, match="closed"):
         simulation.latents()
+
+
+def test_nothing_runs_while_another_of_the_process_has_the_turn(simulate):
+    simulation = simulate()
+    simulation.engines.turn = lock = threading.Lock()
+    whole, found = simulation.latents(), []
+    asking = threading.Thread(target=lambda: found.append(simulation.latents()))
+    with lock:
+        before = simulation.cuda.calls.copy()
+        asking.start()
+        asking.join(0.2)
+        assert simulation.cuda.calls == before
+    asking.join(20)
+    assert found == [whole]
+    simulation.executor.free_bytes()
+    assert not lock.locked()
+
+
+def test_engines_can_drop_its_graphs_before_they_give_memory_back(simulate, monkeypatch: pytest.MonkeyPatch):
+    given: list = []
+    monkeypatch.setattr(TensorRtEngines, "before_shrinking", lambda self, forget: given.append(forget))
+    simulation = simulate()
+    whole = [simulation.latents() for _ in range(3)][-1]
+    assert simulation.graphs == 1
+    (forget,) = given
+    forget()
+    assert simulation.graphs == 0
+    assert [simulation.latents() for _ in range(3)] == [whole] * 3
+    assert simulation.graphs == 1

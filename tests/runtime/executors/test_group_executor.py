@@ -356,6 +356,26 @@ def test_one_device_that_is_named_is_no_group(fused_path: Path):
         assert kontext.executor.name == "onnxruntime (cpu)"
 
 
+@pytest.mark.parametrize(
+    ("size", "asked", "times"),
+    [((64, 64), {}, 1), ((2048, 2048), {}, 4), ((64, 64), {"seed": [1, 2]}, 2), ((64, 64), {"steps": 150}, 2)],
+)
+def test_larger_requests_have_more_time(
+    fused_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], asked: dict, times: int
+):
+    """Of 16384 tokens of the picture and those of the text, attention takes longer than of the usual number."""
+    given: list[int] = []
+
+    def note(self: GroupExecutor, arguments: object, *, times: int) -> None:
+        given.append(times)
+        raise ExecutorError("enough")
+
+    monkeypatch.setattr(GroupExecutor, "_perform", note)
+    with opened(fused_path, 2) as shared, pytest.raises(ExecutorError, match="enough"):
+        shared.generate("x", **{"size": size, "steps": 2, "seed": 1} | asked)
+    assert given == [times]
+
+
 FAILING = """
 import os, sys
 from pathlib import Path
