@@ -101,13 +101,15 @@ class Bundles:
 
     def get(self, precision: Precision, recipe: str) -> Path:
         from kontext_trt.export.graphs.recipes import make_recipe
+        from kontext_trt.export.quantize.calibration import Calibration
         from kontext_trt.export.quantize.quantize_bundle import quantize_bundle
 
         path = self._folder / f"{precision.value}-{recipe}"
         if not recipe:
             return self.plain(precision)
         if not path.exists():
-            quantize_bundle(self.plain(precision), path, make_recipe(recipe), self._calibration())
+            calibration = Calibration.open(self._calibration())
+            quantize_bundle(self.plain(precision), path, make_recipe(recipe), calibration)
         return path
 
     def _calibration(self) -> Path:
