@@ -16,7 +16,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from PIL import Image
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import COMPONENTS, DENOISER
@@ -25,6 +24,7 @@ from ...engine.system.memory import peak_resident_bytes
 from ...runtime.device.executor import DeviceExecutor
 from ...runtime.executors.options import ExecutorName
 from ...runtime.inputs.pictures import read_picture
+from ...runtime.inputs.request import Request
 from ...runtime.kontext import Kontext
 from ...runtime.outputs.result import Output, Result
 from .agreement import likeness
@@ -105,13 +105,13 @@ def measure(job: EngineJob, import_ms: float) -> EngineRun:
             components = _load(kontext)
             loaded = time.perf_counter()
             gpu.forget_peak()
-            first, first_ms = _timed(kontext, job.case, image)
+            first, first_ms = timed(kontext, request_of(job.case, image))
             free = _free_bytes(kontext)
             # graphs of the whole, or if that cannot be, of its parts
-            recording = [_timed(kontext, job.case, image) for _ in range(2)]
+            recording = [timed(kontext, request_of(job.case, image)) for _ in range(2)]
             graphs = None if free is None else max(0, free - (_free_bytes(kontext) or 0))
             gpu.forget()
-            warm = [_timed(kontext, job.case, image) for _ in range(job.repeat)]
+            warm = [timed(kontext, request_of(job.case, image)) for _ in range(job.repeat)]
             clocks = gpu.clocks()
             memory = _memory(kontext, components, graphs)
     for result, _ in (*recording, *warm):
@@ -198,10 +198,11 @@ def spreads(warm: list[tuple[Result, float]]) -> dict[str, Spread]:
     return {name: Spread.of(measured) for name, measured in values.items()}
 
 
-def _timed(kontext: Kontext, case: Case, image: Image.Image | None) -> tuple[Result, float]:
+def timed(kontext: Kontext, request: Request) -> tuple[Result, float]:
+    """Return what a request gave, whose prompt and references nothing remembers, and its milliseconds."""
     kontext.forget()
     start = time.perf_counter()
-    result = kontext.run(request_of(case, image))
+    result = kontext.run(request)
     return result, 1e3 * (time.perf_counter() - start)
 
 

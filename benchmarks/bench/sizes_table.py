@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...engine.errors import KontextError
 from ...engine.sizes import Size, token_grid
 from ...runtime.executors.options import ExecutorName
+from ...runtime.inputs.request import Request, Sampling
 from ...runtime.kontext import Kontext
 from ..program import positive, print_rows, run_main
 from .bench import made_picture
 from .devices_child import RECORDING
-from .engine_process import spreads
+from .engine_process import spreads, timed
 
 SHOWN = {"encode": "encode_ms", "step": "step_ms", "decode": "decode_ms", "total": "request_ms"}
 """The columns of the table by the stages of a request."""
@@ -33,15 +33,12 @@ def measure(kontext: Kontext, steps: int, repeat: int) -> list[dict[str, object]
 
 
 def _row(kontext: Kontext, size: Size, steps: int, repeat: int) -> dict[str, object]:
-    picture, found = made_picture(size), []
+    sampling = Sampling(size=size, steps=steps, seed=0)
+    request = Request(prompt="make it blue", image=made_picture(size), sampling=sampling)
     rows, columns = token_grid(size)
     about: dict[str, object] = {"size": f"{size[0]}x{size[1]}", "tokens": rows * columns}
     try:
-        for _ in range(RECORDING + repeat):
-            kontext.forget()
-            since = time.perf_counter()
-            result = kontext.edit(picture, "make it blue", size=size, steps=steps, seed=0)
-            found.append((result, 1e3 * (time.perf_counter() - since)))
+        found = [timed(kontext, request) for _ in range(RECORDING + repeat)]
     except KontextError as error:
         return {**about, "failed": str(error)}
     medians = spreads(found[RECORDING:])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ class OnnxRuntimeEngines:
         }
         if self._bundle.graph(component).precision is Precision.FP32:
             provider["use_tf32"] = "0"  # elsewhere it would also keep convolutions from the tensor cores
-        try:
+        with _memory_told():
             providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
             fused = self._kernels(component, stream)
             self._share_arena()
@@ -105,8 +105,6 @@ class OnnxRuntimeEngines:
                 kernels=None if fused is None else partial(fused.opening, shared=own is not None),
                 own_text=own,
             )
-        except ExecutorError as error:
-            raise _as_memory_error(error) from error
         if "CUDAExecutionProvider" not in session.get_providers():
             raise ExecutorError(
                 f"ONNX Runtime could not use the CUDA device for {component}: its CUDA libraries or the driver do not "
@@ -143,10 +141,11 @@ class OnnxRuntimeEngines:
         if not self._reserved:
             needs = costs(self._bundle, usual_shape(self._bundle))
             size = max(need.activations for name, need in needs.items() if has_kernels(self._bundle, name))
-            try:
-                reserve_arena(self._cuda.device, size)
-            except Exception as error:  # ONNX Runtime's own, of several types
-                raise _as_memory_error(ExecutorError(f"ONNX Runtime's arena cannot grow: {error}")) from error
+            with _memory_told():
+                try:
+                    reserve_arena(self._cuda.device, size)
+                except Exception as error:  # ONNX Runtime's own, of several types
+                    raise ExecutorError(f"ONNX Runtime's arena cannot grow: {error}") from error
             self._reserved = True
 
     def _prepare(self, component: Component, engine: OnnxRuntimeEngine, stream: Handle) -> None:
@@ -244,16 +243,15 @@ class OnnxRuntimeEngine:
             self._bind(binding.bind_input, port.name, tensors[port.name])
         for port in self._component.outputs:
             self._bind(binding.bind_output, port.name, tensors[port.name])
-        try:
-            with raising_whole() if self._fused else nullcontext():
-                self._session.run_with_iobinding(binding, self._options)
-        except KontextError as error:  # a kernel's own
-            if isinstance(error, ExecutorError) and _lacks_memory(error):
-                raise _as_memory_error(error) from error
-            raise
-        except Exception as error:
-            shapes = {port.name: tensors[port.name].shape for port in self._component.inputs}
-            raise _as_memory_error(failed(self._component.name, shapes, error)) from error
+        with _memory_told():
+            try:
+                with raising_whole() if self._fused else nullcontext():
+                    self._session.run_with_iobinding(binding, self._options)
+            except KontextError:  # a kernel's own
+                raise
+            except Exception as error:
+                shapes = {port.name: tensors[port.name].shape for port in self._component.inputs}
+                raise failed(self._component.name, shapes, error) from error
 
     def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
         onnx_type = tensor.spec.element_type.number.onnx_number
@@ -284,10 +282,14 @@ class OnnxRuntimeBound:
         """Do nothing: it holds nothing of its own."""
 
 
-def _lacks_memory(error: ExecutorError) -> bool:
-    """Return whether an error's words, ONNX Runtime's or the driver's, are of memory that was not there."""
-    return any(words in str(error) for words in _NO_MEMORY)
-
-
-def _as_memory_error(error: ExecutorError) -> ExecutorError:
-    return GpuMemoryError(str(error)) if _lacks_memory(error) and not isinstance(error, GpuMemoryError) else error
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Raise GpuMemoryError for an ExecutorError whose words are of memory that lacked: the library's, or the driver's."""
+    try:
+        yield
+    except GpuMemoryError:
+        raise
+    except ExecutorError as error:
+        if any(words in str(error) for words in _NO_MEMORY):
+            raise GpuMemoryError(str(error)) from error
+        raise

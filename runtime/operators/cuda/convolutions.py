@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
-from functools import partial
 from math import prod
 from typing import Any
 
-from ....engine.errors import ExecutorError, KontextError
+from ....engine.errors import ExecutorError
 from ...device.launch import POINTER
 from .choices import Choices
 from .cudnn import Cudnn
 from .device import KernelDevice
-from .sizes import BF16_BYTES
-from .timing import milliseconds
+from .sizes import BF16_BYTES, PACK, whole_packs
+from .timing import each_milliseconds
 
 SIDE = 3
-ALIGNMENT = 8
-"""The number that channels are made a multiple of, for which there are kernels on tensor cores."""
 WORKSPACE_BYTES = 64 << 20
 PLANS = 3
 """The number of the heuristics' plans that are measured."""
 _PAGE = 256
 """The bytes that places in shared memory are a multiple of."""
-
-
-def aligned(channels: int) -> int:
-    """Return a number of channels as convolutions compute it."""
-    return -(-channels // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +70,7 @@ class Convolutions:
         self._plans: dict[ConvolutionShape, _Plans] = {}
 
     def __call__(self, shape: ConvolutionShape, call: ConvolutionCall) -> None:
-        """Enqueue a convolution. Channels that are no multiple of ALIGNMENT are copied to some that are, and back."""
+        """Enqueue a convolution. Channels that are no multiple of PACK are copied to some that are, and back."""
         plans = self._plans.get(shape) or self._made(shape)
         pixels, result_pixels = shape.pictures * shape.height * shape.width, prod(shape.result[:3])
         x_bytes, y_bytes = _wide_bytes(pixels, shape.channels), _wide_bytes(result_pixels, shape.filters)
@@ -86,32 +78,22 @@ class Convolutions:
         wide_x = workspace + plans.workspace_bytes
         x, y = wide_x if x_bytes else call.x, wide_x + x_bytes if y_bytes else call.y
         if x_bytes:
-            copy_channels(self._device, call.x, x, pixels, shape.channels, aligned(shape.channels))
+            copy_channels(self._device, call.x, x, pixels, shape.channels, whole_packs(shape.channels))
         addresses = {"x": x, "filters": call.filters, "bias": call.bias, "y": y}
         if shape.residual:
             addresses["residual"] = call.residual
         packed = {plans.tensors[name]: address for name, address in addresses.items()}
         self._run(shape, plans, packed, workspace)
         if y_bytes:
-            copy_channels(self._device, y, call.y, result_pixels, aligned(shape.filters), shape.filters)
+            copy_channels(self._device, y, call.y, result_pixels, whole_packs(shape.filters), shape.filters)
 
     def _run(self, shape: ConvolutionShape, plans: _Plans, addresses: dict[Any, int], workspace: int) -> None:
         def run(index: int) -> None:
             plans.graph.execute_plan_at_index(addresses, workspace, index, handle=self._cudnn.handle)
 
         def measure() -> dict[int, float]:
-            times: dict[int, float] = {}
-            reason = ""
-            for index in plans.indices:
-                try:
-                    times[index] = milliseconds(self._device, partial(run, index))
-                except KontextError:
-                    raise
-                except Exception as error:  # cuDNN has several types for a plan that it does not run after all
-                    reason = str(error)
-            if not times:
-                raise ExecutorError(f"cuDNN runs none of the plans that it has for {shape}: {reason}")
-            return times
+            none_runs = f"cuDNN runs none of the plans that it has for {shape}"  # it has several types of errors
+            return each_milliseconds(self._device, plans.indices, run, Exception, none_runs)
 
         if not plans.measured and not self._device.recording:
             if len(plans.indices) > 1:
@@ -131,14 +113,14 @@ class Convolutions:
             tensors[name] = graph.tensor(name=name, dim=dims, stride=strides, data_type=kind)
             return tensors[name]
 
-        result = (*shape.result[:3], aligned(shape.filters))
-        x = tensor("x", shape.pictures, shape.height, shape.width, aligned(shape.channels))
-        filters = tensor("filters", aligned(shape.filters), SIDE, SIDE, aligned(shape.channels))
+        result = (*shape.result[:3], whole_packs(shape.filters))
+        x = tensor("x", shape.pictures, shape.height, shape.width, whole_packs(shape.channels))
+        filters = tensor("filters", whole_packs(shape.filters), SIDE, SIDE, whole_packs(shape.channels))
         before, step = (0, 2) if shape.halves else (1, 1)
         y = graph.conv_fprop(
             x, filters, pre_padding=[before] * 2, post_padding=[1, 1], stride=[step] * 2, dilation=[1, 1]
         )
-        y = graph.add(y, tensor("bias", 1, 1, 1, aligned(shape.filters)))
+        y = graph.add(y, tensor("bias", 1, 1, 1, whole_packs(shape.filters)))
         if shape.residual:
             y = graph.add(y, tensor("residual", *result))
         dims, strides = _layout(*result)
@@ -161,8 +143,8 @@ class Convolutions:
 
 def _wide_bytes(pixels: int, channels: int) -> int:
     """Return the bytes of pixels of aligned channels; 0 if they are so already."""
-    size = pixels * aligned(channels) * BF16_BYTES
-    return -(-size // _PAGE) * _PAGE if channels % ALIGNMENT else 0
+    size = pixels * whole_packs(channels) * BF16_BYTES
+    return -(-size // _PAGE) * _PAGE if channels % PACK else 0
 
 
 def _layout(pictures: int, height: int, width: int, channels: int) -> tuple[list[int], list[int]]:

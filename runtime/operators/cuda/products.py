@@ -19,7 +19,7 @@ from ....engine.errors import ExecutorError, MissingDependencyError
 from ...device.cuda import Handle
 from .choices import Choices
 from .device import KernelDevice
-from .timing import milliseconds
+from .timing import each_milliseconds
 
 WORKSPACE_BYTES = 64 << 20
 ALGORITHMS = 8
@@ -218,18 +218,9 @@ class Products:
 
         def measure() -> dict[int, float]:
             self._set_addresses(plan, call)
-            times: dict[int, float] = {}
-            reason = ""
-            for index in range(plan.count):
-                try:
-                    times[index] = milliseconds(self._device, partial(self._run, plan, call, index))
-                except self._lt.cuBLASLtError as error:  # one that the library does not take after all
-                    reason = str(error)
-            if not times:
-                raise ExecutorError(
-                    f"cuBLASLt runs none of the {plan.count} algorithms that it names for {_words(call)}: {reason}"
-                )
-            return times
+            none_runs = f"cuBLASLt runs none of the {plan.count} algorithms that it names for {_words(call)}"
+            run = partial(self._run, plan, call)
+            return each_milliseconds(self._device, range(plan.count), run, self._lt.cuBLASLtError, none_runs)
 
         plan.best, plan.measured = self._choices.fastest(call.kind, range(plan.count), measure), True
 

@@ -6,9 +6,9 @@ import ctypes
 
 from ....engine.errors import ExecutorError
 from ...device.launch import POINTER
-from .convolutions import SIDE, aligned, copy_channels
+from .convolutions import SIDE, copy_channels
 from .device import KernelDevice
-from .sizes import BF16_BYTES
+from .sizes import BF16_BYTES, whole_packs
 
 PLACES = 4
 """The places that a node's weights may lie at, from run to run; constants have one."""
@@ -38,7 +38,7 @@ class NodeWeights:
             ExecutorError: They are computed anew by the graph each time, or new while a graph is recorded.
         """
         source = (weight, bias, outputs, inputs)
-        values = aligned(outputs) * SIDE * SIDE * aligned(inputs)
+        values = whole_packs(outputs) * SIDE * SIDE * whole_packs(inputs)
         if source not in self._filters:
             if self._device.recording or len(self._filters) == PLACES:
                 raise ExecutorError("a convolution's weights are new while a graph is recorded, or no constants")
@@ -47,7 +47,7 @@ class NodeWeights:
 
     def _made(self, source: tuple[int, int, int, int], values: int) -> int:
         device, (weight, bias, outputs, inputs) = self._device, source
-        address = device.keep((values + aligned(outputs)) * BF16_BYTES)
+        address = device.keep((values + whole_packs(outputs)) * BF16_BYTES)
         device.launch(
             device.function("filters"),
             -(-values // 256),
@@ -59,10 +59,10 @@ class NodeWeights:
                 (inputs, ctypes.c_int),
                 (SIDE * SIDE, ctypes.c_int),
                 (values, ctypes.c_longlong),
-                (aligned(inputs), ctypes.c_int),
+                (whole_packs(inputs), ctypes.c_int),
             ),
         )
-        copy_channels(device, bias, address + values * BF16_BYTES, 1, outputs, aligned(outputs))
+        copy_channels(device, bias, address + values * BF16_BYTES, 1, outputs, whole_packs(outputs))
         return address
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from .attention import Attention, AttentionCall, AttentionShape
 from .cudnn import Cudnn
 from .device import KernelDevice
 from .products import LinearCall, Matrix, Products
-from .sizes import BF16_BYTES, FLOAT32_BYTES, PACK
+from .sizes import BF16_BYTES, FLOAT32_BYTES, whole_packs
 
 WIDEST = 128
 """The width of the widest heads that cuDNN has kernels for on every GPU."""
@@ -35,7 +35,7 @@ class AnyAttention:
 
     def _wide(self, shape: AttentionShape, call: AttentionCall) -> None:
         """Enqueue attention in bfloat16, with scores in float32."""
-        row_bytes = _stride(shape.keys) * (FLOAT32_BYTES + BF16_BYTES)
+        row_bytes = whole_packs(shape.keys) * (FLOAT32_BYTES + BF16_BYTES)
         rows = min(shape.queries, max(_ROWS, SCORES_BYTES // row_bytes // _ROWS * _ROWS))
         scores = self._device.scratch(rows * row_bytes)
         hidden = shape.heads * shape.width
@@ -54,7 +54,7 @@ class AnyAttention:
                     self._attend(matrix(call.q, at, count, hidden), k, v, scores, result)
 
     def _attend(self, q: Matrix, k: Matrix, v: Matrix, scores: int, result: Matrix) -> None:
-        keys, stride = k.rows, _stride(k.rows)
+        keys, stride = k.rows, whole_packs(k.rows)
         wide = Matrix(address=scores, rows=q.rows, columns=keys, stride=stride, float32=True)
         after = scores + q.rows * stride * FLOAT32_BYTES
         probabilities = Matrix(address=after, rows=q.rows, columns=keys, stride=stride)
@@ -75,8 +75,3 @@ class AnyAttention:
     def close(self) -> None:
         """Free what attention holds."""
         self._narrow.close()
-
-
-def _stride(keys: int) -> int:
-    """Return how far apart rows of scores begin: a whole number of packs, however many keys there are."""
-    return -(-keys // PACK) * PACK

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
-from kontext_trt import Bundle, ExecutorError, Kontext
+from kontext_trt import Bundle, ExecutorError, Kontext, Request
 from kontext_trt.benchmarks.bench import sizes_table
 
 
@@ -14,19 +15,22 @@ def test_a_row_for_each_size_and_a_reason_for_one_that_fails(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     asked: list[tuple[int, int]] = []
-    edit = Kontext.edit
+    run = Kontext.run
 
-    def failing(kontext: Kontext, picture, prompt, *, size, **rest):
-        assert picture.size == size
+    def failing(kontext: Kontext, request: Request):
+        size = request.sampling.size
+        assert isinstance(request.image, Image.Image)
+        assert size is not None
+        assert request.image.size == size
         asked.append(size)
         if size == failed:
             raise ExecutorError("no kernel")
-        return edit(kontext, picture, prompt, size=size, **rest)
+        return run(kontext, request)
 
     sizes = (64, 64), (96, 192), (128, 128)
     failed = sizes[-1]
     monkeypatch.setattr(Kontext, "sizes", sizes)
-    monkeypatch.setattr(Kontext, "edit", failing)
+    monkeypatch.setattr(Kontext, "run", failing)
     given = [str(bundle.path), "--executor", "cpu", "--steps", "2", "--repeat", "1", "--json"]
     with pytest.raises(SystemExit, match="1"):
         sizes_table.main(given)

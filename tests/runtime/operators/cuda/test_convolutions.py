@@ -9,8 +9,7 @@ import pytest
 
 from kontext_trt.engine.errors import ExecutorError
 from kontext_trt.engine.sizes import TRAINED_SIZES
-from kontext_trt.runtime.operators.cuda import convolutions as module
-from kontext_trt.runtime.operators.cuda import wide_attention
+from kontext_trt.runtime.operators.cuda import timing, wide_attention
 from kontext_trt.runtime.operators.cuda.attention import AttentionCall, AttentionShape
 from kontext_trt.runtime.operators.cuda.convolutions import (
     WORKSPACE_BYTES,
@@ -103,7 +102,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The times that plans are measured with, in their order."""
     found = [3.0, 1.0, 2.0]
     remaining = iter(found)
-    monkeypatch.setattr(module, "milliseconds", lambda device, run: next(remaining))
+    monkeypatch.setattr(timing, "milliseconds", lambda device, run: next(remaining))
     return found
 
 
@@ -131,11 +130,11 @@ def test_a_plan_that_fails_when_it_is_measured_is_left_out(device: Any, monkeypa
             raise RuntimeError("CUDNN_STATUS_EXECUTION_FAILED")
         return 1.0
 
-    monkeypatch.setattr(module, "milliseconds", lambda device, run: fail_first(run))
+    monkeypatch.setattr(timing, "milliseconds", lambda device, run: fail_first(run))
     convolutions, graph = made(device, 0, 0)
     convolutions(ConvolutionShape(**SHAPE), CALL)
     assert [index for index, _, _ in graph.executed] == [1]
-    monkeypatch.setattr(module, "milliseconds", lambda device, run: fail_first(SimpleNamespace(args=(0,))))
+    monkeypatch.setattr(timing, "milliseconds", lambda device, run: fail_first(SimpleNamespace(args=(0,))))
     with pytest.raises(ExecutorError, match=r"runs none of the plans that it has for .*CUDNN_STATUS_EXECUTION_FAILED"):
         made(device, 0, 0)[0](ConvolutionShape(**SHAPE), CALL)
 
