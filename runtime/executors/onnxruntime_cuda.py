@@ -284,7 +284,7 @@ class OnnxRuntimeBound:
 
 @contextmanager
 def _memory_told() -> Iterator[None]:
-    """Raise GpuMemoryError for an ExecutorError whose words are of memory that lacked: the library's, or the driver's."""
+    """Raise GpuMemoryError for an ExecutorError that speaks of memory, in the words of the library or the driver."""
     try:
         yield
     except GpuMemoryError:
