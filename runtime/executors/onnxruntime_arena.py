@@ -38,6 +38,7 @@ _IDENTITY = bytes.fromhex(
     "0a08080112040a020801620f0a0179120a0a08080112040a02080142040a00100d"
 )
 """A graph that gives its one float back: its run empties the arena."""
+_INPUT: Any = {"x": np.zeros(1, np.float32)}
 _BYTES = bytes.fromhex(
     "080812003a540a2f0a016e120179220f436f6e7374616e744f6653686170652a160a0576616c7565"
     "2a0a080110022a0100420176a001041201675a0f0a016e120a0a08080712040a020801620d0a0179"
@@ -87,7 +88,8 @@ def share_arena(device: int) -> None:
 class Emptier:
     """Gives back what lies free in the arena of a device.
 
-    It is made while there is memory: its session needs some, and where it is called for there may be none.
+    It is made, and runs once, while there is memory: its session needs some, and cuBLAS some more in the session's first
+    run, and where it is called for there may be none.
 
     Args:
         device: The number of the device.
@@ -95,16 +97,18 @@ class Emptier:
 
     def __init__(self, device: int) -> None:
         self._users, self._session = arena_users(device), _session(_IDENTITY, device)
-        self._run = import_onnxruntime().RunOptions()
+        run_options = import_onnxruntime().RunOptions
+        self._run = run_options()
         self._run.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{device}")
+        with self._users.turn:
+            self._session.run(None, _INPUT, run_options())
 
     def __call__(self) -> None:
         """Empty the arena when all who use it have dropped their graphs. A failure is logged, not raised."""
         with self._users.turn:
             self._users.forget()
-            given: Any = {"x": np.zeros(1, np.float32)}
             try:
-                self._session.run(None, given, self._run)
+                self._session.run(None, _INPUT, self._run)
             except Exception as error:  # ONNX Runtime has an exception type per status code
                 words = str(error).strip().splitlines() or [type(error).__name__]
                 logger.warning("ONNX Runtime does not give back the memory that it keeps: %s", words[0])
