@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..flow.group import Group, Piece
-from ..flow.shared_stages import AnyStage, Pieces
+from ..flow.shared_stages import AnyStage, Pieces, SharedStage
 from ..flow.tensors import RequestShape, TensorSpec
 from ..flow.workspace import Array
 from .agreement import Agreement
@@ -103,12 +103,16 @@ class DeviceWorkspace:
         """Return one job if a graph can record all of it, else several.
 
         They are the longest runs of stages of which a graph can record all, and the rest: on every rank of a group, so
-        that all have the same jobs. The first job has the inputs, the last the outputs.
+        that all have the same jobs. The first job has the inputs, the last the outputs. Encoders of a group are in one
+        job: ranks would wait, before the next one, for what others encode.
         """
         may = {stage.name: True for stage in stages}
         for stage in stages:
             may[stage.name] &= self._device.engines.may_record(stage.components)
         agreed = dict(zip(may, self._on_all(list(may.values())), strict=True))
+        encoders = {stage.name for stage in stages if isinstance(stage, SharedStage) and stage.encodes}
+        if not all(agreed[name] for name in encoders):
+            agreed |= dict.fromkeys(encoders, False)
         parts = [tuple(part) for _, part in groupby(stages, key=lambda stage: agreed[stage.name])]
         return [
             Job(
@@ -121,25 +125,42 @@ class DeviceWorkspace:
 
     def perform(self, jobs: Sequence[Job]) -> tuple[float, ...]:
         """Perform jobs, and return the milliseconds of each stage. The stream is idle afterwards, however it ends."""
-        milliseconds: list[float] = []
-        for job in jobs:
-            graph = self._graph(job)
-            timeline = graph.timeline if graph is not None else Timeline(self._device.cuda, len(job.stages))
+        parts = [jobs] if self._at_once(jobs) else [(job,) for job in jobs]
+        return tuple(chain.from_iterable(map(self._perform, parts)))
+
+    def _at_once(self, jobs: Sequence[Job]) -> bool:
+        """Return whether jobs can be enqueued one behind another, with one wait: nothing is loaded, chosen or released.
+
+        Launching a large graph takes the host a while, in which the device then has work.
+        """
+        if len(jobs) == 1:
+            return True
+        engines, graphs = self._device.engines, self._device.graphs
+        ran = all(graphs.have_run(self.shape, job) for job in jobs)
+        return self._on_all([ran and all(engines.stays(name) for job in jobs for name in job.components)])[0]
+
+    def _perform(self, jobs: Sequence[Job]) -> list[float]:
+        """Enqueue jobs or launch their graphs, wait for all of them, and return the milliseconds of each stage."""
+        cuda, graphs, milliseconds = self._device.cuda, [self._graph(job) for job in jobs], []
+        with ExitStack() as own:
             try:
-                if graph is not None:
-                    graph.launch(self._device.stream)
-                else:
-                    self._enqueue(job, timeline.events)
-                self._device.cuda.synchronize(self._device.stream)
-                milliseconds += timeline.milliseconds()
+                timelines: list[Timeline] = []
+                for job, graph in zip(jobs, graphs, strict=True):
+                    timelines.append(Timeline(cuda, len(job.stages)) if graph is None else graph.timeline)
+                    if graph is not None:
+                        graph.launch(self._device.stream)
+                        continue
+                    own.callback(timelines[-1].close)
+                    self._enqueue(job, timelines[-1].events)
+                cuda.synchronize(self._device.stream)
+                for timeline in timelines:
+                    milliseconds += timeline.milliseconds()
             except BaseException:
                 self._settle()
                 raise
-            finally:
-                if graph is None:
-                    timeline.close()
+        for job in jobs:
             self._device.graphs.note_run(self.shape, job)
-        return tuple(milliseconds)
+        return milliseconds
 
     def _on_all(self, flags: list[bool]) -> list[bool]:
         """Return which flags hold on every rank of the group, or as they are if there is none."""

@@ -88,7 +88,7 @@ def share_arena(device: int) -> None:
 class Emptier:
     """Gives back what lies free in the arena of a device.
 
-    It is made, and runs once, while there is memory: its session needs some, and cuBLAS some more in the session's first
+    It is made, and runs once, while there is memory: its session needs some, cuBLAS some more in the session's first
     run, and where it is called for there may be none.
 
     Args:

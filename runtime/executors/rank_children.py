@@ -15,6 +15,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from .channel import Channel, new_region, pack
 from .rank_job import RankJob
 
 GRACE_S = 5.0
@@ -22,12 +23,12 @@ GRACE_S = 5.0
 
 
 class RankProcesses:
-    """Holds what ranks live by: their processes, the ends of their sockets that are not theirs, and a pipe."""
+    """Holds what ranks live by: their processes, the ends of their channels that are not theirs, and a pipe."""
 
     def __init__(self, timeout_s: float) -> None:
         self.parent = os.getpid()
         self.children: list[subprocess.Popen[bytes]] = []
-        self.connections: list[Connection] = []
+        self.channels: list[Channel] = []
         self._timeout_s = timeout_s
         theirs, ours = os.pipe()
         self._life, self._theirs = Connection(ours, readable=False), Connection(theirs, writable=False)
@@ -43,8 +44,10 @@ class RankProcesses:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            connection = Connection(_limited(ours, self._timeout_s).detach())
-            passed = (theirs.fileno(), self._theirs.fileno())
+            asked, answered = new_region(), new_region()
+            channel = Channel(Connection(_limited(ours, self._timeout_s).detach()), sending=asked, receiving=answered)
+            self.channels.append(channel)
+            passed = (theirs.fileno(), self._theirs.fileno(), answered, asked)
             child = subprocess.Popen(
                 [*(command or rank_command()), *map(str, passed)],
                 stdin=subprocess.DEVNULL,
@@ -52,9 +55,8 @@ class RankProcesses:
                 start_new_session=True,  # what a terminal sends to all is for the one that asks: it decides
             )
         self.children.append(child)
-        self.connections.append(connection)
         with contextlib.suppress(OSError):  # one that is gone at once is found by the first call
-            connection.send(replace(job, sockets=dict(sockets)))
+            channel.connection.send_bytes(channel.written(pack(replace(job, sockets=dict(sockets)))))
 
     def fate(self, rank: int) -> str:
         """Return how the process of a rank, whose socket is closed, has ended."""
@@ -90,9 +92,9 @@ class RankProcesses:
                     child.wait(GRACE_S)
 
     def let_go(self) -> None:
-        """Close the sockets and the pipe; without the pipe processes end by themselves."""
-        for connection in (*self.connections, self._life, self._theirs):
-            connection.close()
+        """Close the channels and the pipe; without the pipe processes end by themselves."""
+        for one in (*self.channels, self._life, self._theirs):
+            one.close()
 
 
 _all: weakref.WeakSet[RankProcesses] = weakref.WeakSet()

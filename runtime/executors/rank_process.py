@@ -1,6 +1,6 @@
 """Runs a rank in a process of its own, which ends with the one that started it.
 
-What is asked for comes through a socket, and so do the answers. A socket that closes ends the process at once, even
+What is asked for comes through a channel, and so do the answers. A pipe that closes ends the process at once, even
 while a GPU computes something that will never end since another rank is gone.
 """
 
@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ...engine.errors import KontextError
+from .channel import Channel, pack
 
 logger = logging.getLogger(__name__)
 
@@ -40,27 +41,32 @@ class Answer:
     words: str = ""
 
 
-def main() -> None:
-    """Answer calls until the socket closes.
+_NO_MEMORY = Answer(error="ExecutorError", words="there is not enough memory on this machine")
 
-    The arguments are the descriptors of that socket, and of a pipe that closes when the other process ends.
+
+def main() -> None:
+    """Answer calls until the channel closes.
+
+    The arguments are the descriptors of its socket, of a pipe that closes when the other process ends, and of the
+    memory that answers are written to and that calls are read from.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: whoever asked decides
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # what libraries print is not what the program that asks prints
     faulthandler.enable()
-    connection, life = Connection(int(sys.argv[1])), int(sys.argv[2])
+    socket, life, answers, calls = map(int, sys.argv[1:5])
+    channel = Channel(Connection(socket), sending=answers, receiving=calls)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     from .rank import Rank
     from .rank_job import RankJob
 
-    job = connection.recv()
+    job = channel.receive(copied=True)
     assert isinstance(job, RankJob)
     logging.basicConfig(level=logging.WARNING, format=f"device {job.options.device_id}: %(message)s", stream=sys.stderr)
     rank: Rank | None = None
     while True:
         try:
-            call = connection.recv()
+            call = channel.receive(copied=False)
         except (EOFError, OSError):
             os._exit(0)
         try:
@@ -70,13 +76,18 @@ def main() -> None:
         except KontextError as error:
             answer = Answer(error=_public_name(error), words=str(error))
         except MemoryError:
-            answer = Answer(error="ExecutorError", words="there is not enough memory on this machine")
+            answer = _NO_MEMORY
         except Exception as error:  # nobody else would see it
             logger.exception("a rank failed")
             words = "".join(traceback.format_exception_only(error)).strip()
             answer = Answer(error="ExecutorError", words=words)
         try:
-            connection.send(answer)
+            message = channel.written(pack(answer))
+        except MemoryError:
+            message = channel.written(pack(_NO_MEMORY))
+        del call, answer  # whose arrays lie in memory that the next ones are written to
+        try:
+            channel.connection.send_bytes(message)
         except OSError:  # nobody waits for it any more
             os._exit(0)
 

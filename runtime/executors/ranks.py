@@ -9,12 +9,12 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ...engine import errors
 from ...engine.errors import ExecutorError, GpuMemoryError, KontextError
 from ..cancelling import after_cancel
+from .channel import Packed, pack
 from .options import Device
 from .rank_children import GRACE_S, RankProcesses
 from .rank_job import RankJob
@@ -30,7 +30,7 @@ class Ranks:
     Args:
         jobs: What each is to do, by rank; `sockets` are made here.
         timeout_s: The seconds after which a rank that does not answer is given up.
-        command: The command that starts one, for tests; it gets two descriptors as arguments.
+        command: The command that starts one, for tests; it gets four descriptors as arguments.
     """
 
     def __init__(self, jobs: Sequence[RankJob], *, timeout_s: float, command: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ class Ranks:
         self._reason = ""
         self._moving = False
         self._processes = RankProcesses(timeout_s)
-        self._children, self._connections = self._processes.children, self._processes.connections
+        self._children, self._channels = self._processes.children, self._processes.channels
         self._end = weakref.finalize(self, self._processes.end)
         with contextlib.ExitStack() as stack:
             try:
@@ -64,8 +64,8 @@ class Ranks:
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every rank with the same arguments, in which they exchange something; see `ask_each`."""
-        message = ForkingPickler.dumps(Call(method=method, arguments=arguments))
-        return self._answers(dict.fromkeys(range(len(self._children)), message), 1, apart=False)
+        call = pack(Call(method=method, arguments=arguments))
+        return self._answers(dict.fromkeys(range(len(self._children)), call), 1, apart=False)
 
     def ask_apart(self, method: str, *arguments: Any, ranks: Iterable[int] | None = None) -> list[Any]:
         """Call a method of ranks that exchange nothing in it: of every rank, or of some.
@@ -78,9 +78,9 @@ class Ranks:
             ExecutorError: A process has ended, or one does not answer in time, or soon after the request is cancelled.
                 All are ended.
         """
-        message = ForkingPickler.dumps(Call(method=method, arguments=arguments))
+        call = pack(Call(method=method, arguments=arguments))
         asked = range(len(self._children)) if ranks is None else ranks
-        return self._answers(dict.fromkeys(asked, message), 1, apart=True)
+        return self._answers(dict.fromkeys(asked, call), 1, apart=True)
 
     def ask_each(self, method: str, arguments: Sequence[Sequence[Any]], *, times: int = 1) -> list[Any]:
         """Call a method of every rank with arguments of its own.
@@ -99,17 +99,22 @@ class Ranks:
             ExecutorError: A process has ended, some ranks have failed, or one does not answer in time, or soon after
                 the request is cancelled. All are ended, and cannot be asked again.
         """
-        calls = (Call(method=method, arguments=tuple(one)) for one in arguments)
-        messages = dict(enumerate(map(ForkingPickler.dumps, calls)))  # before any is sent
-        return self._answers(messages, times, apart=False)
+        calls = [pack(Call(method=method, arguments=tuple(one))) for one in arguments]  # before any is sent
+        return self._answers(dict(enumerate(calls)), times, apart=False)
 
-    def _answers(self, messages: Mapping[int, memoryview], times: int, *, apart: bool) -> list[Any]:
-        """Send messages and return what was answered, in the order of the ranks."""
+    def _answers(self, calls: Mapping[int, Packed], times: int, *, apart: bool) -> list[Any]:
+        """Send calls and return what was answered, in the order of the ranks."""
         if os.getpid() != self._processes.parent:
             raise _foreign()
         if self._reason:
             self._end()  # whoever gave them up on another thread has left that to this one
             raise ExecutorError(f"the devices were given up earlier: {self._reason}; open the bundle again")
+        try:
+            messages = {rank: self._channels[rank].written(call) for rank, call in calls.items()}
+        except MemoryError as error:  # none was sent
+            raise ExecutorError(
+                f"there is not enough memory to hand the devices what they are to do: {error}"
+            ) from error
         asked: list[int] = []
         answers: dict[int, Answer] = {}
         try:
@@ -127,10 +132,10 @@ class Ranks:
             raise
         return [answers[rank].value for rank in messages]
 
-    def _send(self, rank: int, message: memoryview) -> None:
+    def _send(self, rank: int, message: bytes) -> None:
         self._moving = True
         try:
-            self._connections[rank].send_bytes(message)
+            self._channels[rank].connection.send_bytes(message)
         except BlockingIOError:
             raise self.end(f"{self._names[rank]} did not take what it was asked for {self._timeout_s:g} s") from None
         except OSError:
@@ -140,7 +145,7 @@ class Ranks:
     def _receive(self, rank: int, answers: dict[int, Answer]) -> None:
         self._moving = True
         try:
-            answers[rank] = self._connections[rank].recv()
+            answers[rank] = self._channels[rank].receive(copied=True)
         except BlockingIOError:
             raise self.end(f"{self._names[rank]} stopped in its answer for {self._timeout_s:g} s") from None
         except (EOFError, OSError):
@@ -151,7 +156,7 @@ class Ranks:
         """Wait for answers, and raise what ranks raised: any of them `apart`, else all alike, or they are ended."""
         deadline, failed = time.monotonic() + seconds, False
         while len(answers) < len(ranks):
-            waiting = {self._connections[rank]: rank for rank in ranks if rank not in answers}
+            waiting = {self._channels[rank].connection: rank for rank in ranks if rank not in answers}
             ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
             for connection in ready:
                 assert isinstance(connection, Connection)
@@ -197,7 +202,7 @@ class Ranks:
                 self.end("a message to or from them was interrupted")
                 return
             for rank in ranks:
-                if not self._connections[rank].poll(max(0.0, deadline - time.monotonic())):
+                if not self._channels[rank].connection.poll(max(0.0, deadline - time.monotonic())):
                     self.end(f"{self._names[rank]} did not stop when it was interrupted")
                     return
                 self._receive(rank, {})

@@ -9,7 +9,7 @@ import numpy as np
 from ...engine.components import ElementType, Precision
 from ...engine.errors import NotFiniteError
 from .stages import Condition, Decode, EncodeReference, EncodeText, Stage, Step
-from .tensors import RequestShape, TensorSpec, latents_before, reference_name
+from .tensors import ENCODED_TEXT, RequestShape, TensorSpec, latents_before, reference_name
 from .workspace import Array
 
 BFLOAT16_EXPONENT = 0x7F80
@@ -26,7 +26,7 @@ def checked_tensors(stage: Stage, shape: RequestShape, *, every_step: bool) -> t
     """Return the names of the tensors that show whether a stage went well."""
     match stage:
         case EncodeText():
-            return ("prompt_pooled", "prompt_text")
+            return ENCODED_TEXT
         case EncodeReference(reference):
             return (reference_name(reference),)
         case Condition():

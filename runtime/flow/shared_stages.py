@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from .shared_tensors import TEXT_RANK, WHOLE, WHOLE_LATENTS, picture_rank, reference_rank
 from .shares import Share
 from .stages import Condition, Decode, EncodeReference, EncodeText, Stage, Step
-from .tensors import RequestShape, latents_before, reference_name
+from .tensors import ENCODED_TEXT, RequestShape, latents_before, reference_name
 from .workspace import Workspace
 
 Pieces = Sequence[tuple[int, Any]]
@@ -44,6 +44,11 @@ class SharedStage:
     @property
     def components(self) -> tuple[str, ...]:
         return self.stage.components if self._takes_part else ()
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is one of those that ranks run different ones of at the same time."""
+        return isinstance(self.stage, EncodeText | EncodeReference)
 
     @property
     def _takes_part(self) -> bool:
@@ -77,13 +82,10 @@ class SharedStage:
                     self.stage.picture(w, w[WHOLE_LATENTS], picture)
 
     def _spread_encodings(self, w: SharedWorkspace) -> None:
-        """Send what this rank encoded to the others, and receive what they did.
-
-        What a cache held every rank has been given; it is sent all the same, and found as it was.
-        """
+        """Send what this rank encoded, or was given encoded, to the others, and receive what they have."""
         sends: list[tuple[int, Any]] = []
         receives: list[tuple[int, Any]] = []
-        rows = [(TEXT_RANK, w[name][prompt]) for prompt in range(w.shape.num_prompts) for name in _ENCODED_TEXT]
+        rows = [(TEXT_RANK, w[name][prompt]) for prompt in range(w.shape.num_prompts) for name in ENCODED_TEXT]
         for number in range(len(w.shape.references)):
             rows.append((reference_rank(number, self.size), w[reference_name(number)]))
         for owner, tensor in rows:
@@ -118,7 +120,6 @@ class SharedStage:
 
 AnyStage = Stage | SharedStage
 """A stage of a whole request, or of a rank's part of one."""
-_ENCODED_TEXT = ("prompt_pooled", "prompt_text")
 
 
 def _take_own(w: Workspace, share: Share) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from ...engine.bundle.bundle import Bundle
 from ...engine.components import Runs
 from .shares import Share
-from .tensors import RequestShape, TensorSpec, image_name, reference_name, request_tensors
+from .tensors import ENCODED_TEXT, RequestShape, TensorSpec, image_name, reference_name, request_tensors
 from .workspace import Array
 
 WHOLE = {"text_tokens": "whole_text_tokens", "reference_tokens": "whole_reference_tokens", "clean": "whole_clean"}
@@ -92,6 +92,8 @@ def _axis(name: str) -> int:
 def own_inputs(inputs: Mapping[str, Array], share: Share, *, text_length: int, num_references: int) -> dict[str, Array]:
     """Return what a rank is given of a request's inputs.
 
+    Pixels are given to the rank that encodes them, and what was encoded earlier to the one that would have done so.
+
     Args:
         inputs: Those of the whole request.
         share: The tokens of the rank.
@@ -99,7 +101,10 @@ def own_inputs(inputs: Mapping[str, Array], share: Share, *, text_length: int, n
         num_references: The number of references.
     """
     size = share.shares.size
-    others = {image_name(one) for one in range(num_references) if reference_rank(one, size) != share.rank}
+    names = [(image_name(one), reference_name(one)) for one in range(num_references)]
+    others = {name for one, pair in enumerate(names) if reference_rank(one, size) != share.rank for name in pair}
+    if share.rank != TEXT_RANK:
+        others.update(ENCODED_TEXT)
     joint = (
         share.text,
         _moved(share.target, text_length),

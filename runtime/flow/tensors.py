@@ -89,6 +89,10 @@ def empty(spec: TensorSpec) -> NDArray[np.generic]:
     return np.empty(spec.shape, spec.element_type.number.numpy)
 
 
+ENCODED_TEXT = ("prompt_pooled", "prompt_text")
+"""The names of the tensors that the text encoders give."""
+
+
 def latents_before(step: int) -> str:
     """Return the name of the tensor that a step starts from; it writes the other one. The first holds the noise."""
     return ("latents_even", "latents_odd")[step % 2]

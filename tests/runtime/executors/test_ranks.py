@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from stub_rank import COMMAND
 from kontext_trt import ExecutorError, KontextError, OptionError, RequestError
 from kontext_trt.runtime.cancelling import cancelled_by
 from kontext_trt.runtime.executors import rank_children, ranks
+from kontext_trt.runtime.executors.channel import pack
 from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
 from kontext_trt.runtime.executors.rank_job import RankJob
 from kontext_trt.runtime.executors.ranks import Ranks
@@ -60,8 +60,8 @@ def is_gone(pid: int) -> bool:
 def hasten(made: Ranks, seconds: float) -> None:
     """Give ranks that have started, which may take longer, as long as this."""
     made._timeout_s = seconds
-    for connection in made._connections:
-        with socket.socket(fileno=os.dup(connection.fileno())) as one:
+    for channel in made._channels:
+        with socket.socket(fileno=os.dup(channel.connection.fileno())) as one:
             rank_children._limited(one, seconds)
 
 
@@ -83,6 +83,20 @@ def test_all_are_asked_and_answer_in_their_order(start: Start):
     assert num_descriptors() == before
     with pytest.raises(ExecutorError, match="given up earlier: it was closed; open the bundle again"):
         made.ask("tell")
+
+
+def test_what_there_is_no_memory_for_is_not_sent_to_any(start: Start, monkeypatch: pytest.MonkeyPatch):
+    made = start()
+    pids_of(made)
+
+    def put(arrays: object) -> int:
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(made._channels[1]._sending, "put", put)
+    with pytest.raises(ExecutorError, match=r"not enough memory to hand the devices what .*: Cannot allocate memory$"):
+        made.ask("echo", 1)
+    monkeypatch.undo()
+    assert made.ask("echo", 2) == [2, 2]
 
 
 def test_what_all_raise_is_raised_and_they_live_on(start: Start):
@@ -128,7 +142,7 @@ def test_one_that_fails_while_others_work(start: Start, monkeypatch: pytest.Monk
         1: ranks.Call(method="sleep", arguments=({1: 60.0},)),
     }
     with pytest.raises(ExecutorError, match="cpu:0 failed: no memory"):
-        made._answers({rank: ForkingPickler.dumps(call) for rank, call in calls.items()}, 1, apart=False)
+        made._answers({rank: pack(call) for rank, call in calls.items()}, 1, apart=False)
     assert time.monotonic() - began < 10
 
 
@@ -290,14 +304,14 @@ def test_one_that_stops_amid_its_answer_is_given_up(start: Start, monkeypatch: p
     made = start()
     pids = pids_of(made)
     hasten(made, 2)
-    connection = made._connections[1]
-    receive = connection.recv
+    connection = made._channels[1].connection
+    receive = connection.recv_bytes
 
-    def stop_and_receive() -> object:
+    def stop_and_receive() -> bytes:
         os.kill(pids[1], signal.SIGSTOP)
         return receive()
 
-    monkeypatch.setattr(connection, "recv", stop_and_receive)
+    monkeypatch.setattr(connection, "recv_bytes", stop_and_receive)
     with pytest.raises(ExecutorError, match="cpu:1 stopped in its answer for 2 s"):
         made.ask("echo", bytes(32 << 20))
     assert all(map(is_gone, pids))
@@ -356,10 +370,10 @@ def test_an_interrupt_amid_a_message_ends_them(start: Start, monkeypatch: pytest
     made = start()
     pids = pids_of(made)
 
-    def half(message: memoryview) -> None:
+    def half(message: bytes) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(made._connections[1], "send_bytes", half)
+    monkeypatch.setattr(made._channels[1].connection, "send_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         made.ask("tell")
     assert all(map(is_gone, pids))

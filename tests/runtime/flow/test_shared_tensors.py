@@ -66,6 +66,17 @@ def test_what_ranks_are_given_and_give_is_the_whole(bundle: Bundle, size: int):
         assert np.array_equal(rows[np.argsort(rows[:, 0])], table), "which grow from row to row"
 
 
+def test_what_was_encoded_earlier_is_given_to_the_rank_that_would_encode_it(bundle: Bundle):
+    whole, text = numbered(bundle, SHAPE), bundle.manifest.model.dims.text_length
+    divided = [own_inputs(whole, share, text_length=text, num_references=3) for share in shares_of(bundle, SHAPE, 3)]
+    encoded = ("prompt_pooled", "prompt_text", "reference_0", "reference_1", "reference_2")
+    assert [[name for name in encoded if name in one] for one in divided] == [
+        ["prompt_pooled", "prompt_text"],
+        ["reference_0", "reference_2"],
+        ["reference_1"],
+    ]
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_workspace_holds_what_it_is_given_and_some_whole(bundle: Bundle, size: int):
     whole, specs = numbered(bundle, SHAPE), request_tensors(bundle, SHAPE)
