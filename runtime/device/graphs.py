@@ -171,14 +171,10 @@ class Graphs:
         known = self._known(shape)
         return (
             self._enabled
-            and self.have_run(shape, job)
+            and known.ran.issuperset(job.stages)
             and job not in known.refused
             and not _is_one_of_too_many(shape, job)
         )
-
-    def have_run(self, shape: RequestShape, job: Job) -> bool:
-        """Return whether all stages of a job have run, since what they run was loaded or its memory moved."""
-        return self._known(shape).ran.issuperset(job.stages)
 
     def keep(self, shape: RequestShape, job: Job, graph: RecordedGraph) -> None:
         """Take a graph over."""

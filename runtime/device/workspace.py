@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import groupby
 
 from ...engine.errors import ExecutorError, GpuMemoryError
 from ..flow.group import Group, Piece
@@ -125,42 +125,25 @@ class DeviceWorkspace:
 
     def perform(self, jobs: Sequence[Job]) -> tuple[float, ...]:
         """Perform jobs, and return the milliseconds of each stage. The stream is idle afterwards, however it ends."""
-        parts = [jobs] if self._at_once(jobs) else [(job,) for job in jobs]
-        return tuple(chain.from_iterable(map(self._perform, parts)))
-
-    def _at_once(self, jobs: Sequence[Job]) -> bool:
-        """Return whether jobs can be enqueued one behind another, with one wait: nothing is loaded, chosen or released.
-
-        Launching a large graph takes the host a while, in which the device then has work.
-        """
-        if len(jobs) == 1:
-            return True
-        engines, graphs = self._device.engines, self._device.graphs
-        ran = all(graphs.have_run(self.shape, job) for job in jobs)
-        return self._on_all([ran and all(engines.stays(name) for job in jobs for name in job.components)])[0]
-
-    def _perform(self, jobs: Sequence[Job]) -> list[float]:
-        """Enqueue jobs or launch their graphs, wait for all of them, and return the milliseconds of each stage."""
-        cuda, graphs, milliseconds = self._device.cuda, [self._graph(job) for job in jobs], []
-        with ExitStack() as own:
+        milliseconds: list[float] = []
+        for job in jobs:
+            graph = self._graph(job)
+            timeline = graph.timeline if graph is not None else Timeline(self._device.cuda, len(job.stages))
             try:
-                timelines: list[Timeline] = []
-                for job, graph in zip(jobs, graphs, strict=True):
-                    timelines.append(Timeline(cuda, len(job.stages)) if graph is None else graph.timeline)
-                    if graph is not None:
-                        graph.launch(self._device.stream)
-                        continue
-                    own.callback(timelines[-1].close)
-                    self._enqueue(job, timelines[-1].events)
-                cuda.synchronize(self._device.stream)
-                for timeline in timelines:
-                    milliseconds += timeline.milliseconds()
+                if graph is not None:
+                    graph.launch(self._device.stream)
+                else:
+                    self._enqueue(job, timeline.events)
+                self._device.cuda.synchronize(self._device.stream)
+                milliseconds += timeline.milliseconds()
             except BaseException:
                 self._settle()
                 raise
-        for job in jobs:
+            finally:
+                if graph is None:
+                    timeline.close()
             self._device.graphs.note_run(self.shape, job)
-        return milliseconds
+        return tuple(milliseconds)
 
     def _on_all(self, flags: list[bool]) -> list[bool]:
         """Return which flags hold on every rank of the group, or as they are if there is none."""

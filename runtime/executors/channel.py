@@ -1,7 +1,7 @@
 """Carries messages between a group's first process and a rank, with their arrays in memory that both have mapped.
 
-A socket alone would have each array copied four times, a few hundred kilobytes at a time: what a request gives at full
-size, 13 MB, took 40 ms.
+Through a socket alone what a request gives at full size, 13 MB, took 40 ms
+(docs/measurements/2026-11-29-h200-four.md).
 """
 
 from __future__ import annotations

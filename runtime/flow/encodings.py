@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from math import prod
 
@@ -98,7 +97,7 @@ class Encodings:
 
     def encoded(self, reference: Reference) -> Array | None:
         """Return a reference's latents (1, m, channels) float32 if they are known: given, or encoded before."""
-        return self._references.get(_key(reference)) if reference.latents is None else reference.latents[None]
+        return self._references.get(reference.key) if reference.latents is None else reference.latents[None]
 
     def _cached_text(self, known: list[tuple[Array, Array] | None]) -> dict[str, Array]:
         """Return the text that is known, by tensor.
@@ -127,12 +126,15 @@ class Encodings:
 
     def keep_text(self, request: PreparedRequest, prompt: int, outputs: dict[str, Array]) -> None:
         """Keep what the encoders gave for one of a request's prompts."""
-        encoding = outputs["prompt_pooled"][prompt].copy(), outputs["prompt_text"][prompt].copy()
-        self._prompts[request.prompts[prompt]] = encoding
+        pooled, text = outputs["prompt_pooled"], outputs["prompt_text"]
+        # a row alone: the others are not to stay with it
+        self._prompts[request.prompts[prompt]] = (
+            (pooled[0], text[0]) if len(text) == 1 else (pooled[prompt].copy(), text[prompt].copy())
+        )
 
     def keep_reference(self, request: PreparedRequest, number: int, outputs: dict[str, Array]) -> None:
         """Keep what the encoder gave for one of a request's references."""
-        self._references[_key(request.references[number])] = outputs[reference_name(number)]
+        self._references[request.references[number].key] = outputs[reference_name(number)]
 
     def clear(self) -> None:
         self._prompts.clear()
@@ -163,8 +165,3 @@ def schedule_inputs(bundle: Bundle, shape: RequestShape, request: PreparedReques
             "zeros": np.zeros(tokens, np.float32),
         }
     return inputs
-
-
-def _key(reference: Reference) -> bytes:
-    assert reference.pixels is not None
-    return hashlib.sha256(repr(reference.pixels.shape).encode() + reference.pixels.tobytes()).digest()

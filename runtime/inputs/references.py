@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from math import prod
 from typing import Any, Union
 
@@ -84,7 +86,7 @@ ReferenceSource = Union[Picture, Latents]
 """The forms that a reference may come in: those of a picture, or latents."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Reference:
     """Holds a reference that is ready: `pixels` (H, W, 3) uint8 of its size, or `latents` (m, channels) float32."""
 
@@ -95,6 +97,12 @@ class Reference:
     @property
     def grid(self) -> Grid:
         return token_grid(self.placement.size)
+
+    @cached_property
+    def key(self) -> bytes:
+        """A hash of the pixels and their shape; latents have none."""
+        assert self.pixels is not None
+        return hashlib.sha256(repr(self.pixels.shape).encode() + self.pixels.tobytes()).digest()
 
     @classmethod
     def carried(cls, latents: Latents, channels: int) -> Reference:

@@ -9,7 +9,6 @@ import pytest
 from kontext_trt import ExecutorError
 from kontext_trt.engine.components import COMPONENTS
 from kontext_trt.runtime.device import graphs
-from kontext_trt.runtime.device.residency import Residency
 from kontext_trt.runtime.flow.shared_stages import SharedStage
 from kontext_trt.runtime.flow.stages import request_stages
 
@@ -37,34 +36,6 @@ def test_a_rank_that_encodes_no_text_launches_its_whole_request_at_once(simulate
     assert [len(jobs) for jobs in (alone, *ranks)] == [2, 2, 1]
     assert [stage.name for stage in alone[0].stages] == ["text"]
     assert [stage.name for stage in ranks[0][0].stages] == ["text", "encode"], "others encode it meanwhile, and wait"
-
-
-def test_what_cannot_be_recorded_and_the_graph_behind_it_are_waited_for_once(simulate):
-    """The host launches the graph while the device encodes the text."""
-    simulation, done = simulate(), []
-    whole = simulation.latents(prompt="x")
-    simulation.executor._loaded.keep_out_of_graphs(("clip",))
-    cuda = simulation.cuda
-    for name in ("launch", "synchronize"):
-        called = getattr(cuda, name)
-        setattr(cuda, name, lambda *given, name=name, called=called: (done.append(name), called(*given))[1])
-    for expected in (["synchronize"], ["launch", "synchronize"], ["launch", "synchronize"]):
-        simulation.kontext.forget()
-        done.clear()
-        assert simulation.latents(prompt="x") == whole
-        assert done[-len(expected) :] == expected
-        assert done.count("synchronize") == 1
-
-
-def test_what_is_loaded_for_its_turn_is_waited_for_before_the_rest(simulate):
-    simulation = simulate()
-    whole = [simulation.latents(prompt="x"), simulation.latents(prompt="x")][1]
-    simulation.executor.residency.residencies["t5"] = Residency.TURN
-    for _ in range(2):
-        simulation.kontext.forget()
-        before = simulation.cuda.calls.copy()
-        assert simulation.latents(prompt="x") == whole
-        assert (simulation.cuda.calls - before)["synchronize"] > 1
 
 
 def test_graph_used_longest_ago_goes_first(simulate, monkeypatch):
