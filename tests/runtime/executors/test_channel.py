@@ -48,6 +48,17 @@ def pair() -> Iterator[Pair]:
     assert num_descriptors() == before
 
 
+def test_a_file_serves_where_no_memory_can_be_had(monkeypatch: pytest.MonkeyPatch):
+    def forbidden(name: str) -> int:
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(os, "memfd_create", forbidden)
+    region = channel.Region(new_region())
+    region.put([memoryview(b"abc")])
+    assert [bytes(place) for place in region.get([3], MIB)] == [b"abc"]
+    region.close()
+
+
 def ramp(count: int, dtype: type = np.float32) -> np.ndarray:
     return np.arange(count).astype(dtype)
 
