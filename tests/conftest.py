@@ -34,6 +34,7 @@ pytest_plugins = [
     "lora_fixtures",
     "compiler_fixtures",
     "simulation",
+    "started_ranks",
 ]
 
 # tracing makes objects by the million, and they live: looking through them often costs a tenth of its time

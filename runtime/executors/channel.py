@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,47 +45,55 @@ def pack(value: Any) -> Packed:
     return Packed(words=words, arrays=tuple(array.raw() for array in arrays))
 
 
-def new_region() -> int:
-    """Return the descriptor of empty memory that other processes can map when they are given it."""
-    with suppress(AttributeError, OSError):  # other systems have none, and some sandboxes forbid it
-        return os.memfd_create("kontext-trt")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
 class Region:
     """Maps the memory of one direction. It is the sender's while it writes, and the receiver's until it has answered.
 
+    It is anonymous, and lasts as long as a process has it open or mapped.
+
     Args:
-        descriptor: That of the memory, which is closed with this.
+        descriptor: That of the memory, which is closed with this; None for memory that is new.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int | None = None) -> None:
+        self.descriptor = -1
         self._mapped: mmap.mmap | None = None
+        self.descriptor = os.memfd_create("kontext-trt") if descriptor is None else descriptor
 
     def put(self, arrays: Sequence[memoryview]) -> int:
         """Write arrays, and return the size of the memory. Raises OSError if there is not enough."""
-        needed = sum(map(_aligned, (array.nbytes for array in arrays)))
-        held = 0 if self._mapped is None else len(self._mapped)
+        lengths = [array.nbytes for array in arrays]
+        needed = -(-sum(map(_aligned, lengths)) // _GRAIN) * _GRAIN
+        held = self._held_bytes()
         if needed > held or held > max(KEPT_BYTES, needed):
-            held = -(-needed // _GRAIN) * _GRAIN
-            os.ftruncate(self._descriptor, held)
-            if held:
-                os.posix_fallocate(self._descriptor, 0, held)  # or what is not there is found by a signal
-            self._map(held)
-        for array, place in zip(arrays, self._places([array.nbytes for array in arrays]), strict=True):
+            self.free()
+            if needed:
+                # asked for now, it is an error if it is not there, and no signal later
+                os.posix_fallocate(self.descriptor, 0, needed)
+            self._map(needed)
+        for array, place in zip(arrays, self._places(lengths), strict=True):
             place[:] = array
-        return held
+        return self._held_bytes()
 
     def get(self, lengths: Sequence[int], size_bytes: int) -> list[memoryview]:
-        """Return what the other end has written; it lasts until the next message."""
-        if size_bytes != (0 if self._mapped is None else len(self._mapped)):
+        """Return what the other end has written, until the next message. Raises OSError if it cannot be mapped."""
+        if size_bytes != self._held_bytes():
             self._map(size_bytes)
         return list(self._places(lengths))
 
+    def free(self, above_bytes: int = 0) -> None:
+        """Give the memory back, if it is more than so much. The sender may when it has been answered."""
+        if self._held_bytes() > above_bytes:
+            self._mapped = None  # first: what is mapped beyond the end of the memory must not be touched
+            os.ftruncate(self.descriptor, 0)
+
+    def _held_bytes(self) -> int:
+        return 0 if self._mapped is None else len(self._mapped)
+
     def _map(self, size_bytes: int) -> None:
-        self._mapped = mmap.mmap(self._descriptor, size_bytes) if size_bytes else None
+        if self.descriptor < 0:
+            raise OSError("it is closed")  # or what is mapped would be other memory
+        self._mapped = None
+        self._mapped = mmap.mmap(self.descriptor, size_bytes) if size_bytes else None
 
     def _places(self, lengths: Sequence[int]) -> Iterator[memoryview]:
         whole, offset = memoryview(bytearray() if self._mapped is None else self._mapped), 0
@@ -97,10 +104,12 @@ class Region:
     def close(self) -> None:
         """Let go of the memory. Closing twice is allowed."""
         self._mapped = None
-        if self._descriptor >= 0:
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
             with suppress(OSError):
-                os.close(self._descriptor)
-            self._descriptor = -1
+                os.close(descriptor)
+
+    __del__ = close
 
 
 def _aligned(size_bytes: int) -> int:
@@ -112,13 +121,13 @@ class Channel:
 
     Args:
         connection: What carries all but arrays, and tells that there is something.
-        sending: The descriptor of the memory that this end writes.
-        receiving: That of the memory that the other end writes.
+        sending: The memory that this end writes.
+        receiving: The memory that the other end writes.
     """
 
-    def __init__(self, connection: Connection, *, sending: int, receiving: int) -> None:
+    def __init__(self, connection: Connection, *, sending: Region, receiving: Region) -> None:
         self.connection = connection
-        self._sending, self._receiving = Region(sending), Region(receiving)
+        self._sending, self._receiving = sending, receiving
 
     def written(self, packed: Packed) -> bytes:
         """Write arrays where the other end will find them, and return the message that tells it, which is not sent yet.
@@ -144,11 +153,20 @@ class Channel:
 
         Raises:
             EOFError, OSError: There is no other end any more, or it stopped.
+            MemoryError: There is not enough memory, or no descriptor, for the object. The next one can be received.
         """
         message = pickle.loads(self.connection.recv_bytes())
         assert isinstance(message, _Message)
-        places = self._receiving.get(message.lengths, message.region_bytes)
+        try:
+            places = self._receiving.get(message.lengths, message.region_bytes)
+        except OSError as error:
+            raise MemoryError(str(error)) from error
         return pickle.loads(message.words, buffers=[bytearray(place) for place in places] if copied else places)
+
+    def trim(self) -> None:
+        """Give back memory that few messages take; the other end has answered, or was sent nothing."""
+        with suppress(OSError):
+            self._sending.free(above_bytes=KEPT_BYTES)
 
     def close(self) -> None:
         """Close the connection, and let go of the memory. Closing twice is allowed."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from .channel import Channel, new_region, pack
+from .channel import Channel, Region, pack
 from .rank_job import RankJob
 
 GRACE_S = 5.0
@@ -44,10 +44,10 @@ class RankProcesses:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            asked, answered = new_region(), new_region()
-            channel = Channel(Connection(_limited(ours, self._timeout_s).detach()), sending=asked, receiving=answered)
+            calls, answers = Region(), Region()
+            channel = Channel(Connection(_limited(ours, self._timeout_s).detach()), sending=calls, receiving=answers)
             self.channels.append(channel)
-            passed = (theirs.fileno(), self._theirs.fileno(), answered, asked)
+            passed = (theirs.fileno(), self._theirs.fileno(), answers.descriptor, calls.descriptor)
             child = subprocess.Popen(
                 [*(command or rank_command()), *map(str, passed)],
                 stdin=subprocess.DEVNULL,

@@ -14,12 +14,17 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...engine.errors import KontextError
-from .channel import Channel, pack
+from .channel import Channel, Region, pack
+
+if TYPE_CHECKING:
+    from .rank import Rank
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +60,7 @@ def main() -> None:
         os.dup2(2, 1)  # what libraries print is not what the program that asks prints
     faulthandler.enable()
     socket, life, answers, calls = map(int, sys.argv[1:5])
-    channel = Channel(Connection(socket), sending=answers, receiving=calls)
+    channel = Channel(Connection(socket), sending=Region(answers), receiving=Region(calls))
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     from .rank import Rank
     from .rank_job import RankJob
@@ -63,24 +68,10 @@ def main() -> None:
     job = channel.receive(copied=True)
     assert isinstance(job, RankJob)
     logging.basicConfig(level=logging.WARNING, format=f"device {job.options.device_id}: %(message)s", stream=sys.stderr)
-    rank: Rank | None = None
+    rank = cache(lambda: Rank(job))
     while True:
-        try:
-            call = channel.receive(copied=False)
-        except (EOFError, OSError):
-            os._exit(0)
-        try:
-            if rank is None:
-                rank = Rank(job)
-            answer = Answer(value=getattr(rank, call.method)(*call.arguments))
-        except KontextError as error:
-            answer = Answer(error=_public_name(error), words=str(error))
-        except MemoryError:
-            answer = _NO_MEMORY
-        except Exception as error:  # nobody else would see it
-            logger.exception("a rank failed")
-            words = "".join(traceback.format_exception_only(error)).strip()
-            answer = Answer(error="ExecutorError", words=words)
+        call = _received(channel)
+        answer = _NO_MEMORY if call is None else _answer(rank, call)
         try:
             message = channel.written(pack(answer))
         except MemoryError:
@@ -90,6 +81,30 @@ def main() -> None:
             channel.connection.send_bytes(message)
         except OSError:  # nobody waits for it any more
             os._exit(0)
+
+
+def _received(channel: Channel) -> Call | None:
+    """Return what is asked for next, None if there was no memory for it. Ends the process when nobody can ask."""
+    try:
+        return channel.receive(copied=False)
+    except (EOFError, OSError):
+        os._exit(0)
+    except MemoryError:
+        return None
+
+
+def _answer(rank: Callable[[], Rank], call: Call) -> Answer:
+    """Do what is asked for, and return what came of it."""
+    try:
+        return Answer(value=getattr(rank(), call.method)(*call.arguments))
+    except KontextError as error:
+        return Answer(error=_public_name(error), words=str(error))
+    except MemoryError:
+        return _NO_MEMORY
+    except Exception as error:  # nobody else would see it
+        logger.exception("a rank failed")
+        words = "".join(traceback.format_exception_only(error)).strip()
+        return Answer(error="ExecutorError", words=words)
 
 
 def _public_name(error: KontextError) -> str:

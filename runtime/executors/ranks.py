@@ -76,7 +76,7 @@ class Ranks:
         Raises:
             KontextError: One raised that; all can be asked again.
             ExecutorError: A process has ended, or one does not answer in time, or soon after the request is cancelled.
-                All are ended.
+                All are ended; but not where there is no memory to ask them.
         """
         call = pack(Call(method=method, arguments=arguments))
         asked = range(len(self._children)) if ranks is None else ranks
@@ -97,7 +97,8 @@ class Ranks:
             KontextError: All raised one of that kind; they can be asked again.
             GpuMemoryError: Some had no memory, and all are ended.
             ExecutorError: A process has ended, some ranks have failed, or one does not answer in time, or soon after
-                the request is cancelled. All are ended, and cannot be asked again.
+                the request is cancelled. All are ended, and cannot be asked again; but not where there is no memory to
+                ask them.
         """
         calls = [pack(Call(method=method, arguments=tuple(one))) for one in arguments]  # before any is sent
         return self._answers(dict(enumerate(calls)), times, apart=False)
@@ -112,6 +113,7 @@ class Ranks:
         try:
             messages = {rank: self._channels[rank].written(call) for rank, call in calls.items()}
         except MemoryError as error:  # none was sent
+            self._trim(calls)
             raise ExecutorError(
                 f"there is not enough memory to hand the devices what they are to do: {error}"
             ) from error
@@ -130,7 +132,12 @@ class Ranks:
         except BaseException:  # an interrupt, most likely: the answers are still to come
             self._settle([rank for rank in asked if rank not in answers])
             raise
+        self._trim(calls)
         return [answers[rank].value for rank in messages]
+
+    def _trim(self, ranks: Iterable[int]) -> None:
+        for rank in ranks:
+            self._channels[rank].trim()
 
     def _send(self, rank: int, message: bytes) -> None:
         self._moving = True
@@ -146,6 +153,9 @@ class Ranks:
         self._moving = True
         try:
             answers[rank] = self._channels[rank].receive(copied=True)
+        except MemoryError as error:
+            words = f"there is not enough memory for its answer: {error}"
+            answers[rank] = Answer(error=ExecutorError.__name__, words=words)
         except BlockingIOError:
             raise self.end(f"{self._names[rank]} stopped in its answer for {self._timeout_s:g} s") from None
         except (EOFError, OSError):

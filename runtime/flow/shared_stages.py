@@ -47,7 +47,7 @@ class SharedStage:
 
     @property
     def encodes(self) -> bool:
-        """Whether it is one of those that ranks run different ones of at the same time."""
+        """True if ranks run different ones of its kind at the same time."""
         return isinstance(self.stage, EncodeText | EncodeReference)
 
     @property

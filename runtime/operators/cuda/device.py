@@ -112,6 +112,9 @@ class KernelDevice:
         """Free all scratch memory, once the device has finished with it. No graph of before may be launched."""
         self.cuda.synchronize(self.stream)
         self.scratches_freed += 1
+        self._free_scratch()
+
+    def _free_scratch(self) -> None:
         for address in (address for blocks in self._scratch.values() for address, _ in blocks):
             self.cuda.free(address)
         self._scratch.clear()
@@ -149,15 +152,15 @@ class KernelDevice:
 
     def close(self) -> None:
         """Free the memory. No session that calls kernels with it may run any more."""
-        for address in [*self._kept, *(address for blocks in self._scratch.values() for address, _ in blocks)]:
+        for address in self._kept:
             self.cuda.free(address)
+        self._free_scratch()
         if self._block:
             self.cuda.free(self._block)
         for lane in self._lanes.values():
             self.cuda.destroy_event(lane.event)
             self.cuda.destroy_stream(lane.stream)
         self._lanes.clear()
-        self._scratch.clear()
         self._kept.clear()
         self._constants.clear()
         self._block = 0

@@ -14,7 +14,7 @@ import pytest
 from few_descriptors import num_descriptors
 
 from kontext_trt.runtime.executors import channel
-from kontext_trt.runtime.executors.channel import Channel, new_region, pack
+from kontext_trt.runtime.executors.channel import Channel, Region, pack
 
 MIB = 1 << 20
 
@@ -29,34 +29,23 @@ class Pair:
         return self.other.receive(copied=copied)
 
     def held_bytes(self) -> int:
-        return os.fstat(self.one._sending._descriptor).st_size
+        return os.fstat(self.one._sending.descriptor).st_size
 
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     before = num_descriptors()
     ends = [Connection(one.detach()) for one in socket.socketpair()]
-    calls, answers = new_region(), new_region()
+    calls, answers = Region(), Region()
     made = Pair(
         Channel(ends[0], sending=calls, receiving=answers),
-        Channel(ends[1], sending=os.dup(answers), receiving=os.dup(calls)),
+        Channel(ends[1], sending=Region(os.dup(answers.descriptor)), receiving=Region(os.dup(calls.descriptor))),
     )
     yield made
     for end in (made.one, made.other):
         end.close()
         end.close()
     assert num_descriptors() == before
-
-
-def test_a_file_serves_where_no_memory_can_be_had(monkeypatch: pytest.MonkeyPatch):
-    def forbidden(name: str) -> int:
-        raise OSError("Operation not permitted")
-
-    monkeypatch.setattr(os, "memfd_create", forbidden)
-    region = channel.Region(new_region())
-    region.put([memoryview(b"abc")])
-    assert [bytes(place) for place in region.get([3], MIB)] == [b"abc"]
-    region.close()
 
 
 def ramp(count: int, dtype: type = np.float32) -> np.ndarray:
@@ -118,6 +107,65 @@ def test_memory_grows_and_what_was_large_once_is_given_back(pair: Pair, monkeypa
         np.testing.assert_array_equal(pair.carry(array, copied=True), array)
         sizes.append(pair.held_bytes() // MIB)
     assert sizes == [1, 3, 3, 9, 1, 4, 4, 5]
+    pair.one.trim()
+    assert pair.held_bytes() == 0
+    np.testing.assert_array_equal(pair.carry(ramp(5 * MIB, np.uint8)), ramp(5 * MIB, np.uint8))
+    pair.carry(ramp(4 * MIB, np.uint8))
+    pair.one.trim()
+    assert pair.held_bytes() == 4 * MIB, "what few messages take stays"
+
+
+def test_messages_of_one_size_are_written_to_the_same_memory(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(channel, "KEPT_BYTES", 0)
+    first = pair.carry(ramp(MIB + 5, np.uint8))
+    assert pair.carry(ramp(MIB + 5, np.uint8) + 1)[0] == 1
+    assert first[0] == 1
+
+
+@pytest.mark.parametrize("failing", ["posix_fallocate", "ftruncate", "mmap"])
+def test_after_memory_that_was_not_there_the_next_message_is_written_whole(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, failing: str
+):
+    """Where the memory was made smaller, and could not be mapped again, what is mapped must not be written to."""
+    monkeypatch.setattr(channel, "KEPT_BYTES", 0)
+    array = ramp(3 * MIB, np.uint8)
+    pair.carry(array)
+
+    def fail(*given: object) -> None:
+        raise OSError("Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(channel.mmap if failing == "mmap" else os, failing, fail)
+        with pytest.raises(MemoryError, match="Cannot allocate memory"):
+            pair.one.written(pack(ramp(9)))
+    np.testing.assert_array_equal(pair.carry(array), array)
+
+
+def test_a_message_that_cannot_be_mapped_is_told_and_the_next_one_arrives(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    def fail(*given: object) -> None:
+        raise OSError("Too many open files")
+
+    pair.one.connection.send_bytes(pair.one.written(pack(ramp(MIB))))
+    with monkeypatch.context() as patched:
+        patched.setattr(channel.mmap, "mmap", fail)
+        with pytest.raises(MemoryError, match="Too many open files"):
+            pair.other.receive(copied=False)
+    np.testing.assert_array_equal(pair.carry(ramp(9)), ramp(9))
+
+
+def test_what_is_closed_gives_no_other_memory(pair: Pair):
+    pair.one.connection.send_bytes(pair.one.written(pack(ramp(9))))
+    pair.other._receiving.close()
+    with pytest.raises(MemoryError, match="closed"):
+        pair.other.receive(copied=False)
+
+
+def test_memory_that_is_forgotten_is_let_go_of():
+    before = num_descriptors()
+    region = Region()
+    assert num_descriptors() == before + 1
+    del region
+    assert num_descriptors() == before
 
 
 def test_a_message_that_was_written_and_not_sent_harms_none(pair: Pair, monkeypatch: pytest.MonkeyPatch):

@@ -1,72 +1,23 @@
-"""The processes of a group: what is asked of them, how they fail, and when they end."""
+"""The processes of a group: what is asked of them, and how they fail."""
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from few_descriptors import num_descriptors
-from processes import has_ended, wait_until
-from stub_rank import COMMAND
+from processes import wait_until
+from started_ranks import Start, hasten, is_gone, jobs, pids_of
 
 from kontext_trt import ExecutorError, KontextError, OptionError, RequestError
 from kontext_trt.runtime.cancelling import cancelled_by
-from kontext_trt.runtime.executors import rank_children, ranks
+from kontext_trt.runtime.executors import channel, ranks
 from kontext_trt.runtime.executors.channel import pack
-from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
-from kontext_trt.runtime.executors.rank_job import RankJob
 from kontext_trt.runtime.executors.ranks import Ranks
-
-ROOT = Path(__file__).parents[3]
-Start = Callable[..., Ranks]
-
-
-def jobs(size: int = 2) -> list[RankJob]:
-    options = OnnxRuntimeOptions(device="cpu")
-    return [RankJob(bundle="none", options=options, rank=rank, size=size, sockets={}) for rank in range(size)]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts stub ranks, and looks that nothing of them is left."""
-    started: list[tuple[Ranks, list[int]]] = []
-
-    def make(size: int = 2, *, timeout_s: float = 60, command: tuple[str, ...] = COMMAND) -> Ranks:
-        made = Ranks(jobs(size), timeout_s=timeout_s, command=command)
-        started.append((made, [child.pid for child in made._children]))
-        return made
-
-    yield make
-    for made, pids in started:
-        made.close()
-        assert all(is_gone(pid) for pid in pids)
-
-
-def is_gone(pid: int) -> bool:
-    """Also no zombie."""
-    return not Path(f"/proc/{pid}").exists()
-
-
-def hasten(made: Ranks, seconds: float) -> None:
-    """Give ranks that have started, which may take longer, as long as this."""
-    made._timeout_s = seconds
-    for channel in made._channels:
-        with socket.socket(fileno=os.dup(channel.connection.fileno())) as one:
-            rank_children._limited(one, seconds)
-
-
-def pids_of(made: Ranks) -> list[int]:
-    return [pid for _, pid in made.ask("tell")]
 
 
 def test_all_are_asked_and_answer_in_their_order(start: Start):
@@ -76,7 +27,7 @@ def test_all_are_asked_and_answer_in_their_order(start: Start):
     assert made.ask_each("echo", [("a",), ("b",), ("c",)]) == ["a", "b", "c"]
     assert made.ask_apart("echo", "only", ranks=[1]) == ["only"]
     large = np.arange(3 << 20, dtype=np.float32)
-    assert all(np.array_equal(one, large) for one in made.ask("echo", large)), "more than a socket holds, both ways"
+    assert all(np.array_equal(one, large) for one in made.ask("echo", large)), "both ways"
     assert not any(made.ask("signals"))
     made.close()
     made.close()
@@ -97,6 +48,30 @@ def test_what_there_is_no_memory_for_is_not_sent_to_any(start: Start, monkeypatc
         made.ask("echo", 1)
     monkeypatch.undo()
     assert made.ask("echo", 2) == [2, 2]
+
+
+def test_an_answer_that_there_is_no_memory_for_is_an_error_and_they_live_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    made = start()
+    pids_of(made)
+
+    def get(lengths: object, size_bytes: int) -> list[memoryview]:
+        raise OSError("Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(made._channels[1]._receiving, "get", get)
+        with pytest.raises(ExecutorError, match=r"^there is not enough memory for its answer: Too many open files$"):
+            made.ask_apart("echo", 1)
+    assert made.ask("echo", 2) == [2, 2]
+
+
+def test_what_was_sent_once_and_is_large_does_not_stay(start: Start, monkeypatch: pytest.MonkeyPatch):
+    """As the matrices of a LoRA are, to every rank."""
+    monkeypatch.setattr(channel, "KEPT_BYTES", 1 << 20)
+    made = start()
+    made.ask("echo", np.zeros(3 << 20, np.uint8))
+    assert [os.fstat(one._sending.descriptor).st_size for one in made._channels] == [0, 0]
 
 
 def test_what_all_raise_is_raised_and_they_live_on(start: Start):
@@ -379,146 +354,3 @@ def test_an_interrupt_amid_a_message_ends_them(start: Start, monkeypatch: pytest
     assert all(map(is_gone, pids))
     with pytest.raises(ExecutorError, match="given up earlier: a message to or from them was interrupted"):
         made.ask("tell")
-
-
-def test_forgotten_ones_end():
-    before = num_descriptors()
-    made = Ranks(jobs(), timeout_s=60, command=COMMAND)
-    pids = pids_of(made)
-    gc.disable()
-    try:
-        del made
-    finally:
-        gc.enable()
-    assert all(map(is_gone, pids))
-    assert num_descriptors() == before
-
-
-def test_a_thread_that_ends_takes_none_with_it(start: Start):
-    made: list[Ranks] = []
-    threads = [threading.Thread(target=lambda: made.append(start())) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = [pid for one in made for pid in pids_of(one)]
-    assert len(set(found)) == 4
-    made[0].close()
-    assert pids_of(made[1]) == found[2:], "the other group's are its own"
-
-
-def test_a_fork_has_no_part_in_them(start: Start):
-    made = start(1)
-    (pid,) = pids_of(made)
-    told, tell = os.pipe()
-    child = os.fork()
-    if not child:
-        words = ""
-        try:
-            made.close()
-            made.ask("tell")
-        except ExecutorError as error:
-            words = str(error)
-        del made
-        gc.collect()
-        os.write(tell, words.encode())
-        os._exit(0)
-    os.close(tell)
-    with open(told) as file:
-        assert file.read() == ("the devices belong to the process that opened them; open the bundle in this one itself")
-    os.waitpid(child, 0)
-    assert pids_of(made) == [pid]
-
-
-PARENT = f"""
-import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path[:0] = [{str(ROOT / "tests/support")!r}]
-from stub_rank import COMMAND
-from kontext_trt.runtime.executors.options import OnnxRuntimeOptions
-from kontext_trt.runtime.executors.rank_job import RankJob
-from kontext_trt.runtime.executors.ranks import Ranks
-jobs = [RankJob(bundle="none", options=OnnxRuntimeOptions(device="cpu"), rank=r, size=2, sockets={{}}) for r in (0, 1)]
-ranks = Ranks(jobs, timeout_s=60, command=COMMAND)
-"""
-
-
-def parent(code: str, **options) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / ".links")}
-    words = [sys.executable, "-c", PARENT + code]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, **options)
-
-
-def told_pids(process: subprocess.Popen[str]) -> list[int]:
-    assert process.stdout is not None
-    return [int(word) for word in process.stdout.readline().split()]
-
-
-def test_they_end_with_a_parent_that_is_killed_though_it_has_forked():
-    """While they compute."""
-    code = """
-print(*[pid for _, pid in ranks.ask("tell")], flush=True)
-if not (child := os.fork()):
-    time.sleep(60)
-print(child, flush=True)
-ranks.ask("sleep", {0: 60.0, 1: 60.0})
-"""
-    with parent(code) as process:
-        pids = told_pids(process)
-        (fork,) = told_pids(process)
-        time.sleep(0.2)
-        process.kill()
-        process.wait()
-        try:
-            wait_until(lambda: all(map(has_ended, pids)), "the ranks end", 10)
-        finally:
-            os.kill(fork, signal.SIGKILL)
-
-
-def test_they_end_with_a_parent_that_forgot_to_close():
-    code = 'print(*[pid for _, pid in ranks.ask("tell")], flush=True)'
-    with parent(code, stderr=subprocess.PIPE) as process:
-        pids = told_pids(process)
-        assert process.wait(20) == 0
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
-        assert all(map(has_ended, pids))
-
-
-def test_an_interrupt_of_the_terminal_is_the_parents_to_decide():
-    """It is sent to the whole process group, also while ranks start."""
-    code = """
-print("ready", flush=True)
-try:
-    ranks.ask("sleep", {0: 1.0, 1: 1.0})
-except KeyboardInterrupt:
-    print(ranks.ask("echo", "alive"), flush=True)
-"""
-    with parent(code, start_new_session=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.stdout.readline() == "['alive', 'alive']\n"
-        assert process.wait(20) == 0
-
-
-def test_what_ranks_print_is_not_what_the_program_prints():
-    code = 'ranks.ask("print", "from a rank"); ranks.close(); print("from the program")'
-    with parent(code, stderr=subprocess.PIPE) as process:
-        out, error = process.communicate(timeout=30)
-    assert out == "from the program\n"
-    assert error == 4 * "from a rank\n"
-
-
-def test_the_command_imports_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name in ("signal", "socket", "types", "numpy", "kontext_trt"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is not the one')")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
-    command = rank_children.rank_command()
-    main = "from kontext_trt.runtime.executors.rank_process import main; main()"
-    assert command[-1].endswith(main)
-    code = command[-1].removesuffix("main()") + "import sys; print(sys.modules['kontext_trt'].__file__)"
-    done = subprocess.run([*command[:-1], code], capture_output=True, text=True, check=True, env={})
-    assert Path(done.stdout.strip()).resolve() == ROOT / "__init__.py"
