@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import socket
@@ -11,10 +12,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 from command_line import LINKS
+
+PORTS = range(20_000, 30_000)
+"""Ports that nobody is given who asks for any: Ray does, before it listens on the one that it was told."""
+
+
+def free_port() -> int:
+    """Return a port of `PORTS` that nobody listens on."""
+    for port in random.sample(PORTS, 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 class Cluster:
@@ -26,8 +39,7 @@ class Cluster:
     """
 
     def __init__(self, bundle: Path, folder: Path, *options: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self.temporary = tempfile.mkdtemp(prefix="kontext-ray-", dir="/tmp")  # a socket's path is short
         environment = {**os.environ, "PYTHONPATH": LINKS, "RAY_TMPDIR": self.temporary, "COLUMNS": "200"}
         command = [sys.executable, "-m", "kontext_trt", "serve", str(bundle), "--ray", "--gpus", "0"]
