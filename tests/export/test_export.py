@@ -120,9 +120,12 @@ class TestPrecisions:
         assert types["latents"] == types["next_latents"] == types["cos"] == onnx.TensorProto.FLOAT
         assert types["modulation"] == types["text_tokens"] == onnx.TensorProto.BFLOAT16
 
-    @pytest.mark.check  # six graphs traced for this alone
-    def test_fp16_picture_is_near(self, kontext: Kontext, checkpoint_path: Path, picture, tmp_path: Path):
-        options = ExportOptions(precision=Precision.FP16)
+    @pytest.mark.check  # six graphs traced for each of them alone
+    @pytest.mark.parametrize("operators", Operators)
+    def test_fp16_picture_is_near(
+        self, kontext: Kontext, checkpoint_path: Path, picture, tmp_path: Path, operators: Operators
+    ):
+        options = ExportOptions(precision=Precision.FP16, operators=operators)
         made = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle", options)
         assert {record.origin for record in made.manifest.weights} == {"converted"}
         with Kontext.open(made) as other:
