@@ -133,5 +133,5 @@ def _upsample(x: Tensor) -> Tensor:
     """Double height and width by repeating pixels."""
     if torch.compiler.is_exporting():
         batch, height, width, channels = x.shape
-        return node("Upsample", (x,), ((batch, 2 * height, 2 * width, channels),))[0]
+        return node("UpsampleNearest", (x,), ((batch, 2 * height, 2 * width, channels),))[0]
     return x.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)

@@ -45,5 +45,7 @@ PICTURE_OPERATORS = (
     Operator(name="ConvolutionAdd", values=(*_WEIGHTED, "residual"), outputs=("y",), body=_convolution(AROUND)),
     Operator(name="ConvolutionHalving", values=_WEIGHTED, outputs=("y",), body=_convolution(AFTER, stride=2)),
     Operator(name="PointConvolution", values=_WEIGHTED, outputs=("y",), body=_convolution(NONE)),
+    Operator(name="UpsampleNearest", values=("x",), outputs=("y",), body=_upsample),
+    # in bundles of before: TensorRT-RTX's parser takes it for ONNX's own Upsample, whatever its domain
     Operator(name="Upsample", values=("x",), outputs=("y",), body=_upsample),
 )

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from building import build_ahead
 from traced_graphs import Trace, load_traced, save_traced
 
 from kontext_trt import Bundle, Kontext
 from kontext_trt.engine.components import COMPONENTS, Operators, Precision
-from kontext_trt.engine.errors import ExportError, OptionError
+from kontext_trt.engine.errors import BuildError, ExportError, OptionError
 from kontext_trt.export import export as export_module
 from kontext_trt.export.checkpoint import CheckpointFiles, open_checkpoint
 from kontext_trt.export.export import ExportOptions, export_bundle
@@ -109,6 +110,13 @@ def bf16_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", params=Operators)
+def fp16_bundle(request: pytest.FixtureRequest, checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory):
+    """In every form of operators."""
+    options = ExportOptions(precision=Precision.FP16, operators=request.param)
+    return export_bundle(open_checkpoint(checkpoint_path), tmp_path_factory.mktemp("fp16") / "bundle", options)
+
+
 class TestPrecisions:
     @pytest.mark.check  # two graphs traced for this alone
     def test_stored_type_is_kept_and_nothing_converted(self, bf16_checkpoint: Path, tmp_path: Path):
@@ -120,18 +128,22 @@ class TestPrecisions:
         assert types["latents"] == types["next_latents"] == types["cos"] == onnx.TensorProto.FLOAT
         assert types["modulation"] == types["text_tokens"] == onnx.TensorProto.BFLOAT16
 
-    @pytest.mark.check  # six graphs traced for each of them alone
-    @pytest.mark.parametrize("operators", Operators)
-    def test_fp16_picture_is_near(
-        self, kontext: Kontext, checkpoint_path: Path, picture, tmp_path: Path, operators: Operators
-    ):
-        options = ExportOptions(precision=Precision.FP16, operators=operators)
-        made = export_bundle(open_checkpoint(checkpoint_path), tmp_path / "bundle", options)
-        assert {record.origin for record in made.manifest.weights} == {"converted"}
-        with Kontext.open(made) as other:
+    @pytest.mark.check  # six graphs traced for each form of operators
+    def test_fp16_picture_is_near(self, kontext: Kontext, fp16_bundle: Bundle, picture):
+        assert {record.origin for record in fp16_bundle.manifest.weights} == {"converted"}
+        with Kontext.open(fp16_bundle) as other:
             one, two = (session.edit(picture(128, 128), "x", steps=3, seed=0) for session in (kontext, other))
         error = np.asarray(one.image, float) - np.asarray(two.image, float)
         assert 20 * np.log10(255 / np.sqrt(np.mean(error**2))) > 45
+
+    @pytest.mark.check  # as many graphs compiled
+    def test_a_compiler_takes_fp16(self, fp16_bundle: Bundle):
+        if fp16_bundle.graph("denoiser").operators == Operators.ONNXRUNTIME.value:
+            with pytest.raises(BuildError, match="operators of ONNX Runtime's own"):
+                build_ahead(fp16_bundle, "denoiser")
+            return
+        for component in COMPONENTS:
+            assert set(build_ahead(fp16_bundle, component).manifest.census.gemms) == {"fp16"}, component
 
     def test_bf16_widened_to_fp32_is_diffusers_in_fp32(self, bf16_checkpoint: Path, picture, tmp_path: Path):
         from diffusers import FluxKontextPipeline

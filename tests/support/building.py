@@ -10,10 +10,11 @@ from kontext_trt.engine.builder.build import Built, build
 from kontext_trt.engine.builder.compile_process import run_compilation
 from kontext_trt.engine.builder.plan_build import BuildPolicy, plan_build
 from kontext_trt.engine.bundle.bundle import Bundle
+from kontext_trt.engine.flavour import FlavourName, load_flavour
 from kontext_trt.engine.plans.coverage import Coverage
 from kontext_trt.engine.plans.options import BuildOptions
 from kontext_trt.engine.plans.store import PlanStore
-from kontext_trt.engine.plans.targets import Target
+from kontext_trt.engine.plans.targets import Target, make_target
 from kontext_trt.engine.system.gpus import Gpu
 
 
@@ -43,3 +44,9 @@ class Site:
     def build(self, component: str, coverage: Coverage, options: BuildOptions | None = None) -> Built:
         (built,) = self.build_all([component], coverage, options)
         return built
+
+
+def build_ahead(bundle: Bundle, component: str = "denoiser") -> Built:
+    """Build a component by TensorRT-RTX for sm_120, at one small size."""
+    target = make_target(load_flavour(FlavourName.TENSORRT_RTX), "sm_120", ())
+    return Site(bundle, target).build(component, Coverage(sizes=((128, 128),), max_steps=8))

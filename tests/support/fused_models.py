@@ -118,7 +118,7 @@ def picture_shapes(name: str, sizes: Sizes) -> dict[str, tuple[int, ...]]:
     if "Convolution" in name:
         side = 1 if name.startswith("Point") else 3
         found |= {"weight": (sizes.filters, sizes.channels, side, side), "bias": (sizes.filters,)}
-    elif name != "Upsample":
+    elif not name.startswith("Upsample"):
         found |= {"weight": (sizes.channels,), "bias": (sizes.channels,)}
     return {**found, "residual": (*pixels, sizes.filters)} if name == "ConvolutionAdd" else found
 

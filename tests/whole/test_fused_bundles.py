@@ -10,15 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from building import Site
+from building import build_ahead
 from PIL import Image
 
 from kontext_trt import BuildError, Bundle, Kontext, QuantizationError
 from kontext_trt.benchmarks.quality.metrics import sqnr_db
-from kontext_trt.engine.components import Operators, Precision
-from kontext_trt.engine.flavour import FlavourName, load_flavour
-from kontext_trt.engine.plans.coverage import Coverage
-from kontext_trt.engine.plans.targets import make_target
+from kontext_trt.engine.components import COMPONENTS, Operators, Precision
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.emulate.torch_executor import TorchExecutor
 from kontext_trt.export.graphs.recipes import make_recipe
@@ -143,15 +140,20 @@ def test_a_compiler_takes_the_bodies(wide_checkpoint: Path, tmp_path: Path):
     from kontext_trt.export.export import ExportOptions, export_bundle
 
     options = ExportOptions(precision=Precision.BF16, operators=Operators.FUSED)
-    built = build(export_bundle(open_checkpoint(wide_checkpoint), tmp_path / "fused", options))
-    assert built.manifest.census.attention["bf16"] == 4
+    bundle = export_bundle(open_checkpoint(wide_checkpoint), tmp_path / "fused", options)
+    built = {component: build_ahead(bundle, component).manifest.census for component in COMPONENTS}
+    assert built["denoiser"].attention["bf16"] == 4
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("form", [Operators.SINGLE, Operators.FUSED])
+def test_a_compiler_takes_fp32(form: Operators, bundle_path: Path, fused_path: Path, tmp_path: Path):
+    path = fused_path if form is Operators.FUSED else bundle_path
+    copy = shutil.copytree(path, tmp_path / "bundle", ignore=shutil.ignore_patterns("plans"))
+    for component in COMPONENTS:
+        assert set(build_ahead(Bundle.open(copy), component).manifest.census.gemms) == {"fp32"}, component
 
 
 def test_no_plans_are_built_of_fp8(fused_quantized: Quantized):
     with pytest.raises(BuildError, match=r"fused operators in FP8, .* quantize a bundle of --operators single"):
-        build(fused_quantized("fp8"))
-
-
-def build(bundle: Bundle):
-    rtx = load_flavour(FlavourName.TENSORRT_RTX)
-    return Site(bundle, make_target(rtx, "sm_120", ())).build("denoiser", Coverage(sizes=((128, 128),), max_steps=8))
+        build_ahead(fused_quantized("fp8"))

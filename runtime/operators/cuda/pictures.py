@@ -133,5 +133,6 @@ _COMPUTED: Mapping[str, Callable[[Pictures], None]] = {
     "ConvolutionAdd": Pictures._convolution,
     "ConvolutionHalving": Pictures._convolution,
     "PointConvolution": Pictures._point_convolution,
+    "UpsampleNearest": Pictures._upsample,
     "Upsample": Pictures._upsample,
 }

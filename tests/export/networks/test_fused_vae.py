@@ -53,7 +53,10 @@ TORCH: dict[str, Callable[..., Tensor]] = {
         F.conv2d(F.pad(_planes(x), (0, 1, 0, 1)), weight, bias, stride=2)
     ),
     "PointConvolution": _convolved,
-    "Upsample": lambda x: _pixels(F.interpolate(_planes(x), scale_factor=2.0, mode="nearest")),
+    **dict.fromkeys(
+        ("UpsampleNearest", "Upsample"),
+        lambda x: _pixels(F.interpolate(_planes(x), scale_factor=2.0, mode="nearest")),
+    ),
 }
 
 

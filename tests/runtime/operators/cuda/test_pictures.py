@@ -18,7 +18,7 @@ from kontext_trt.runtime.operators.cuda.weights import PLACES, NodeWeights
 from kontext_trt.runtime.operators.kernels import Input
 from tests.support.fused_models import Sizes, attributes, shapes
 
-OWN = ("GroupNorm", "GroupNormSilu", "Upsample")
+OWN = ("GroupNorm", "GroupNormSilu", "UpsampleNearest")
 """The operators that launch kernels of this project alone."""
 
 
@@ -134,16 +134,16 @@ def test_other_convolutions_keep_the_extents_of_the_picture(name: str):
 
 
 def test_upsampling_is_one_launch():
-    run = Run("Upsample", Sizes())
+    run = Run("UpsampleNearest", Sizes())
     run.pictures.run()
     assert run.device.launched == [("upsample", 4, 256)]
     assert run.outputs == [(2, 12, 20, 64)]
 
 
 REFUSED = {
-    "rank": ("Upsample", Sizes(), {"x": (2, 6, 64)}, r"x must be \(b, h, w, c\)"),
+    "rank": ("UpsampleNearest", Sizes(), {"x": (2, 6, 64)}, r"x must be \(b, h, w, c\)"),
     "nothing": ("GroupNorm", Sizes(), {"x": (2, 0, 10, 64)}, r"x must be \(b, h, w, c\)"),
-    "packs": ("Upsample", Sizes(channels=12), {}, "12 channels, no multiple of 8"),
+    "packs": ("UpsampleNearest", Sizes(channels=12), {}, "12 channels, no multiple of 8"),
     "no groups": ("GroupNorm", Sizes(), {"num_groups": 0}, "num_groups is 0"),
     "groups": ("GroupNorm", Sizes(), {"num_groups": 5}, "64 channels have no kernel for a norm of 5 groups"),
     "norm's weight": ("GroupNorm", Sizes(), {"weight": (32,)}, r"weight must be \(64,\)"),
