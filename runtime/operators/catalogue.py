@@ -12,8 +12,8 @@ from .definition import Definition, Operator, Product, scale_of
 from .picture_operators import PICTURE_OPERATORS
 
 DOMAIN = "kontext"
-VERSION = 2
-"""The version of the domain; a body that changes gets another."""
+VERSION = 3
+"""The version of the domain; a body that changes, or comes, gets another."""
 
 
 WEIGHT_ONLY = "WeightOnlyLinear"
