@@ -90,7 +90,7 @@ def test_bytes_are_the_same_every_time():
 
 
 def test_a_body_that_changes_counts_the_version_up():
-    """Bundles of before lose their kernels then, and are told why by the version. None did by 3, which adds an operator."""
+    """Bundles of before lose their kernels then, and are told why by the version. By 3, one operator more, none did."""
     digest = hashlib.sha256()
     for name in sorted(DEFINITIONS):
         for precision in (Precision.BF16, Precision.FP32):
