@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ..flow.tensors import aligned
+
 KEPT_BYTES = 64 << 20
 """The most bytes of a region that stay when less is sent: a LoRA's matrices are sent once, and take more."""
-_ALIGNMENT = 64
 _GRAIN = 1 << 20
 
 
@@ -62,9 +63,8 @@ class Region:
     def put(self, arrays: Sequence[memoryview]) -> int:
         """Write arrays, and return the size of the memory. Raises OSError if there is not enough."""
         lengths = [array.nbytes for array in arrays]
-        needed = -(-sum(map(_aligned, lengths)) // _GRAIN) * _GRAIN
-        held = self._held_bytes()
-        if needed > held or held > max(KEPT_BYTES, needed):
+        needed = -(-sum(map(aligned, lengths)) // _GRAIN) * _GRAIN
+        if needed > self.held_bytes or self.held_bytes > max(KEPT_BYTES, needed):
             self.free()
             if needed:
                 # asked for now, it is an error if it is not there, and no signal later
@@ -72,21 +72,22 @@ class Region:
             self._map(needed)
         for array, place in zip(arrays, self._places(lengths), strict=True):
             place[:] = array
-        return self._held_bytes()
+        return self.held_bytes
 
     def get(self, lengths: Sequence[int], size_bytes: int) -> list[memoryview]:
         """Return what the other end has written, until the next message. Raises OSError if it cannot be mapped."""
-        if size_bytes != self._held_bytes():
+        if size_bytes != self.held_bytes:
             self._map(size_bytes)
         return list(self._places(lengths))
 
-    def free(self, above_bytes: int = 0) -> None:
-        """Give the memory back, if it is more than so much. The sender may when it has been answered."""
-        if self._held_bytes() > above_bytes:
-            self._mapped = None  # first: what is mapped beyond the end of the memory must not be touched
-            os.ftruncate(self.descriptor, 0)
+    def free(self) -> None:
+        """Give the memory back. The sender may when it has been answered."""
+        self._mapped = None  # first: what is mapped beyond the end of the memory must not be touched
+        os.ftruncate(self.descriptor, 0)
 
-    def _held_bytes(self) -> int:
+    @property
+    def held_bytes(self) -> int:
+        """The size of what is mapped, in bytes."""
         return 0 if self._mapped is None else len(self._mapped)
 
     def _map(self, size_bytes: int) -> None:
@@ -99,7 +100,7 @@ class Region:
         whole, offset = memoryview(bytearray() if self._mapped is None else self._mapped), 0
         for length in lengths:
             yield whole[offset : offset + length]
-            offset += _aligned(length)
+            offset += aligned(length)
 
     def close(self) -> None:
         """Let go of the memory. Closing twice is allowed."""
@@ -110,10 +111,6 @@ class Region:
                 os.close(descriptor)
 
     __del__ = close
-
-
-def _aligned(size_bytes: int) -> int:
-    return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
 class Channel:
@@ -165,8 +162,9 @@ class Channel:
 
     def trim(self) -> None:
         """Give back memory that few messages take; the other end has answered, or was sent nothing."""
-        with suppress(OSError):
-            self._sending.free(above_bytes=KEPT_BYTES)
+        if self._sending.held_bytes > KEPT_BYTES:
+            with suppress(OSError):
+                self._sending.free()
 
     def close(self) -> None:
         """Close the connection, and let go of the memory. Closing twice is allowed."""

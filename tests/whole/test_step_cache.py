@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from building import Site
+from building import build_ahead
 from PIL import Image
 from plain_flow import encoded
 from quick_calibration import QUICK
@@ -35,9 +35,6 @@ from kontext_trt.cli.app import app
 from kontext_trt.engine.bundle.bundle import MANIFEST
 from kontext_trt.engine.bundle.manifest import FlowRecord
 from kontext_trt.engine.components import Operators, Precision
-from kontext_trt.engine.flavour import FlavourName, load_flavour
-from kontext_trt.engine.plans.coverage import Coverage
-from kontext_trt.engine.plans.targets import make_target
 from kontext_trt.export.emulate.torch_device import TorchDevice
 from kontext_trt.export.emulate.torch_executor import TorchExecutor
 from kontext_trt.runtime.flow.rope import position_ids
@@ -275,10 +272,8 @@ def test_swapped_loras_reach_both_graphs(
 
 @pytest.mark.check  # both graphs traced for this alone
 def test_a_compiler_takes_whole_and_cached_steps(caching: Callable[..., Bundle]) -> None:
-    target = make_target(load_flavour(FlavourName.TENSORRT_RTX), "sm_120", ())
-    site = Site(caching("bf16", precision=Precision.BF16), target)
-    coverage = Coverage(sizes=((128, 128),), max_steps=8)
-    manifests = [site.build(name, coverage).manifest for name in ("denoiser", "cached_denoiser")]
+    bundle = caching("bf16", precision=Precision.BF16)
+    manifests = [build_ahead(bundle, name).manifest for name in ("denoiser", "cached_denoiser")]
     assert all(one.size_bytes for one in manifests)
     whole, cached = (sum(one.census.attention.values()) for one in manifests)
     assert (whole, cached) == (4, 1), "of a cached step only the first block attends"

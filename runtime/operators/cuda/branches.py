@@ -12,7 +12,7 @@ from functools import partial
 from .enqueuing import Enqueuing
 from .kernels import Kernels
 from .products import LinearCall, Matrix
-from .sizes import BF16_BYTES, PACK
+from .sizes import BF16_BYTES, aligned, whole_packs
 from .widening import enqueue_widening
 
 
@@ -37,8 +37,8 @@ class BranchProducts:
             up: (rank, outputs) bfloat16.
             scale: What an FP8 input is multiplied by.
         """
-        stride = -(-down.columns // PACK) * PACK
-        narrow_bytes = -(-BF16_BYTES * call.x.rows * stride // 256) * 256
+        stride = whole_packs(down.columns)
+        narrow_bytes = aligned(BF16_BYTES * call.x.rows * stride)
         wide_bytes = BF16_BYTES * call.y.rows * call.y.columns if call.y.fp8 else 0
         scratch = self._device.scratch(narrow_bytes + wide_bytes, "branches")
         narrow = Matrix(address=scratch, rows=call.x.rows, columns=down.columns, stride=stride)

@@ -18,7 +18,7 @@ class NodeWeights:
     """Holds the filters and biases of one node, as long as its session is there.
 
     Filters are (outputs, 3, 3, inputs), as cuDNN reads those of pixels (b, h, w, c); a checkpoint has (outputs, inputs,
-    3, 3). Outputs and inputs are `aligned`.
+    3, 3). Outputs and inputs are `whole_packs`.
     """
 
     def __init__(self, device: KernelDevice) -> None:
